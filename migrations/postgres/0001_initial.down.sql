@@ -1,0 +1,9 @@
+DROP TABLE rate_limits;
+DROP TABLE todo_counts;
+DROP TABLE todos;
+DROP FUNCTION todos_count_inserted();
+DROP FUNCTION todos_count_deleted();
+DROP FUNCTION todos_count_updated();
+DROP TABLE sessions;
+DROP TABLE users;
+DROP FUNCTION users_start_counting();
