@@ -1,0 +1,289 @@
+//! Accounts and sessions: sign up, log in, log out, and who a token stands for.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use self::limits::Action;
+pub use self::types::{Credentials, Email, Name, Password, Session, Signup, User};
+use crate::{
+    Core,
+    clock::new_id,
+    db::{columns::Stamp, read, write},
+    error::{Error, Result},
+};
+
+pub(crate) mod limits;
+pub(crate) mod passwords;
+pub(crate) mod tokens;
+mod types;
+
+/// Who acts. It can be made in two ways only: from a token that [`verify`] or [`authenticate`] found
+/// good, or by a host program that vouches for a user id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    user_id: Uuid,
+    session: Option<Uuid>,
+}
+
+impl Caller {
+    /// A caller whom the host program has authenticated in its own way. No session is asked for;
+    /// whoever calls this answers for it.
+    #[must_use]
+    pub fn vouched(user_id: Uuid) -> Self {
+        Self { user_id, session: None }
+    }
+
+    /// The user's id.
+    #[must_use]
+    pub fn user_id(&self) -> Uuid {
+        self.user_id
+    }
+
+    pub(crate) fn is_vouched(&self) -> bool {
+        self.session.is_none()
+    }
+
+    pub(crate) fn session_or_nil(&self) -> Uuid {
+        self.session.unwrap_or(Uuid::nil())
+    }
+}
+
+/// Makes an account and opens its first session. `client` is the address that the rate limit is
+/// kept by; `None` is not limited.
+///
+/// # Errors
+/// [`Error::EmailTaken`], [`Error::RateLimited`], [`Error::Busy`] if too many passwords wait to be
+/// hashed; else what every operation can fail with: [`Error::Unavailable`], [`Error::Internal`].
+pub async fn signup(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<Session> {
+    const SQL: &str = "INSERT INTO users (id, email, name, password_hash, created_at) \
+         VALUES ($1, $2, $3, $4, $5)";
+    let work = core.clone();
+    core.detached(async move {
+        let _attempt = work.limits().attempt(&work, Action::Signup, client).await?;
+        let ticket = work.passwords().ticket()?;
+        let hash = ticket.hash(signup.password).await?;
+        let (db, now) = (work.db(), work.now());
+        let user = User {
+            id: new_id(now),
+            email: signup.email.as_str().to_owned(),
+            name: signup.name.as_str().to_owned(),
+            created_at: now,
+        };
+        let row = user.clone();
+        // The index decides whether the e-mail is taken: forty at once make one account.
+        let made: Result<(), _> = write!(db, conn => async move {
+            sqlx::query(SQL)
+                .bind(row.id)
+                .bind(row.email)
+                .bind(row.name)
+                .bind(hash)
+                .bind(Stamp(now))
+                .execute(conn)
+                .await
+                .map(drop)
+        });
+        match made {
+            Ok(()) => open_session(&work, user).await,
+            Err(fault) if fault.is_unique_violation() => Err(Error::EmailTaken),
+            Err(fault) => Err(fault.into()),
+        }
+    })
+    .await
+}
+
+/// Opens a session for whoever knows the password. `client` is the address that the rate limit is
+/// kept by; `None` is not limited. A wrong e-mail and a wrong password are told alike and take alike.
+///
+/// # Errors
+/// [`Error::InvalidCredentials`], [`Error::RateLimited`] after too many failures; else as
+/// [`signup`].
+pub async fn login(core: &Core, client: Option<IpAddr>, given: Credentials) -> Result<Session> {
+    let work = core.clone();
+    core.detached(async move {
+        let attempt = work.limits().attempt(&work, Action::Login, client).await?;
+        let session = open_with_password(&work, given).await;
+        if let Some(attempt) = attempt {
+            let ended = match &session {
+                Err(Error::InvalidCredentials) => attempt.count().await,
+                // Neither a right password nor a fault of ours is charged.
+                _ => attempt.forgive().await,
+            };
+            // Whoever logged in is logged in; the slot frees itself, a little later.
+            if let Err(error) = ended {
+                tracing::warn!(%error, "an attempt to log in was not settled");
+            }
+        }
+        session
+    })
+    .await
+}
+
+/// Ends the session behind `token`: from now on this token is refused, on every replica at once.
+/// Other sessions of the user stay.
+///
+/// # Errors
+/// [`Error::Unauthenticated`]; else as [`authenticate`].
+pub async fn logout(core: &Core, token: &str) -> Result<()> {
+    const SQL: &str = "DELETE FROM sessions WHERE id = $1 AND user_id = $2";
+    let caller = verify(core, token)?;
+    let db = core.db();
+    core.detached(async move {
+        let ended: u64 = write!(db, conn => async move {
+            sqlx::query(SQL)
+                .bind(caller.session_or_nil())
+                .bind(caller.user_id)
+                .execute(conn)
+                .await
+                .map(|done| done.rows_affected())
+        })?;
+        if ended == 0 { Err(Error::Unauthenticated) } else { Ok(()) }
+    })
+    .await
+}
+
+/// Who `token` stands for, by its signature and times alone. That its session still lives is proved
+/// by the operation the caller is used for, in the same statement; use [`authenticate`] where no
+/// such operation follows.
+///
+/// # Errors
+/// [`Error::Unauthenticated`].
+pub fn verify(core: &Core, token: &str) -> Result<Caller> {
+    let proven = core.tokens().verify(token, core.now()).ok_or(Error::Unauthenticated)?;
+    Ok(Caller { user_id: proven.user_id, session: Some(proven.session) })
+}
+
+/// Who `token` stands for, its session looked up in the database.
+///
+/// # Errors
+/// [`Error::Unauthenticated`]; else [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
+pub async fn authenticate(core: &Core, token: &str) -> Result<Caller> {
+    let caller = verify(core, token)?;
+    check_session(core, &caller).await?;
+    Ok(caller)
+}
+
+/// Fails unless the caller's session lives (or a host program vouches for the caller).
+///
+/// # Errors
+/// As [`authenticate`].
+pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
+    const SQL: &str = "SELECT EXISTS (SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2)";
+    let Some(session) = caller.session else { return Ok(()) };
+    let (db, user_id) = (core.db(), caller.user_id);
+    core.detached(async move {
+        let (lives,): (bool,) = read!(db, conn => sqlx::query_as(SQL)
+            .bind(session)
+            .bind(user_id)
+            .fetch_one(conn))?;
+        if lives { Ok(()) } else { Err(Error::Unauthenticated) }
+    })
+    .await
+}
+
+/// The caller's own account.
+///
+/// # Errors
+/// As [`authenticate`].
+pub async fn me(core: &Core, caller: &Caller) -> Result<User> {
+    const SQL: &str = concat!(
+        "SELECT id, email, name, created_at FROM users WHERE id = $1 AND ",
+        crate::todos::caller_lives!()
+    );
+    let (db, caller) = (core.db(), *caller);
+    core.detached(async move {
+        let user: Option<User> = read!(db, conn => sqlx::query_as(SQL)
+            .bind(caller.user_id)
+            .bind(caller.is_vouched())
+            .bind(caller.session_or_nil())
+            .fetch_optional(conn))?;
+        user.ok_or(Error::Unauthenticated)
+    })
+    .await
+}
+
+/// Deletes what has run its time: expired sessions and old attempts, a bounded number at once.
+/// Servers call it every few minutes; how often does not matter, expired ones are refused anyway.
+///
+/// # Errors
+/// [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
+pub async fn sweep(core: &Core) -> Result<()> {
+    const SESSIONS: &str = "DELETE FROM sessions WHERE id IN \
+         (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT 1000)";
+    const ATTEMPTS: &str = "DELETE FROM rate_limits WHERE (action, client, slot) IN \
+         (SELECT action, client, slot FROM rate_limits WHERE taken_at <= $1 LIMIT 1000) \
+         AND taken_at <= $1"; // asked again: a slot may be taken anew while this waits for it
+    let (db, now) = (core.db(), core.now());
+    core.detached(async move {
+        for (sql, before) in [(SESSIONS, now), (ATTEMPTS, now - chrono::TimeDelta::hours(1))] {
+            loop {
+                let deleted: u64 = write!(db, conn => async move {
+                    let done = sqlx::query(sql).bind(Stamp(before)).execute(conn).await?;
+                    Ok(done.rows_affected())
+                })?;
+                if deleted < 1000 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Opens a session if the password is right. An e-mail nobody has takes as long as one that is
+/// known; an account still on bcrypt takes longer, until its next login.
+async fn open_with_password(core: &Core, given: Credentials) -> Result<Session> {
+    const SQL: &str =
+        "SELECT id, email, name, created_at, password_hash FROM users WHERE email = $1";
+    let ticket = core.passwords().ticket()?;
+    let db = core.db();
+    let email = given.email.as_str().to_owned();
+    let found: Option<(Uuid, String, String, Stamp, String)> = read!(db, conn => sqlx::query_as(SQL)
+        .bind(email)
+        .fetch_optional(conn))?;
+    let (user, stored) = match found {
+        None => (None, None),
+        Some((id, email, name, created_at, stored)) => {
+            (Some(User { id, email, name, created_at: created_at.0 }), Some(stored))
+        }
+    };
+    let verified = ticket.verify(given.password, stored.clone()).await?;
+    let user = user.filter(|_| verified.matches).ok_or(Error::InvalidCredentials)?;
+    if let (Some(upgrade), Some(stored)) = (verified.upgrade, stored)
+        && let Err(error) = upgrade_hash(core, user.id, stored, upgrade).await
+    {
+        tracing::warn!(%error, "a password's hash was not upgraded, its next login will try again");
+    }
+    open_session(core, user).await
+}
+
+/// Opens a session for `user` and signs its token.
+async fn open_session(core: &Core, user: User) -> Result<Session> {
+    const SQL: &str =
+        "INSERT INTO sessions (id, user_id, created_at, expires_at) VALUES ($1, $2, $3, $4)";
+    let (db, now, user_id) = (core.db(), core.now(), user.id);
+    let (id, expires_at) = (new_id(now), core.tokens().expiry(now));
+    let token = core.tokens().sign(user_id, id, now, expires_at)?;
+    write!(db, conn => async move {
+        sqlx::query(SQL)
+            .bind(id)
+            .bind(user_id)
+            .bind(Stamp(now))
+            .bind(Stamp(expires_at))
+            .execute(conn)
+            .await
+            .map(drop)
+    })?;
+    Ok(Session { user, token, expires_at })
+}
+
+/// Stores a hash of today's kind, unless the password was changed meanwhile.
+async fn upgrade_hash(core: &Core, user_id: Uuid, stored: String, upgrade: String) -> Result<()> {
+    const SQL: &str = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+    let db = core.db();
+    write!(db, conn => async move {
+        sqlx::query(SQL).bind(user_id).bind(stored).bind(upgrade).execute(conn).await.map(drop)
+    })?;
+    Ok(())
+}

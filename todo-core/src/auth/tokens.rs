@@ -1,0 +1,305 @@
+//! What this installation seals with its secret: access tokens (JWT, RFC 7519, one HMAC algorithm)
+//! and opaque cursors. Nothing here asks the database; whether a token's session still lives is for
+//! the statement that does the work.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::{DateTime, Duration, Utc};
+use hmac::{Hmac, KeyInit, Mac};
+use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use uuid::Uuid;
+
+use crate::{
+    error::{Cause, Error, Result},
+    secret::{Algorithm, Secret},
+};
+
+/// Who issues the tokens, and for whom.
+const ISSUER: &str = "todo";
+/// Ours are some 350 bytes; a longer text is not worth decoding.
+const MAX_TOKEN_BYTES: usize = 2048;
+/// Bytes of a cursor's seal: 128 bits.
+const SEAL: usize = 16;
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    sub: Uuid,
+    user_id: Uuid,
+    jti: Uuid,
+    iat: i64,
+    exp: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
+    iss: String,
+    aud: String,
+}
+
+/// What a good token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Proven {
+    pub(crate) user_id: Uuid,
+    pub(crate) session: Uuid,
+}
+
+/// Makes and checks tokens and cursors.
+pub(crate) struct Tokens {
+    header: Header,
+    validation: Validation,
+    signing: EncodingKey,
+    /// The current key first, then those it replaced.
+    keys: Vec<Keys>,
+    lifetime: Duration,
+}
+
+struct Keys {
+    token: DecodingKey,
+    cursor: Hmac<Sha256>,
+}
+
+impl Tokens {
+    pub(crate) fn new(
+        algorithm: Algorithm,
+        secret: &Secret,
+        previous: &[Secret],
+        lifetime: Duration,
+    ) -> Self {
+        let algorithm = algorithm.into();
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = 0;
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[ISSUER]);
+        validation.set_required_spec_claims(&["exp", "sub", "iss", "aud"]);
+        // Times are checked below, against our clock and not the library's.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        let keys = std::iter::once(secret).chain(previous).map(Keys::new).collect();
+        Self {
+            header: Header::new(algorithm),
+            validation,
+            signing: EncodingKey::from_secret(secret.as_bytes()),
+            keys,
+            lifetime,
+        }
+    }
+
+    /// When a session opened at `now` ends, in whole seconds as `exp` has it.
+    pub(crate) fn expiry(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let end = now + self.lifetime;
+        DateTime::from_timestamp(end.timestamp(), 0).unwrap_or(end)
+    }
+
+    /// Signs a token for `session` of `user_id`.
+    pub(crate) fn sign(
+        &self,
+        user_id: Uuid,
+        session: Uuid,
+        now: DateTime<Utc>,
+        expires_at: DateTime<Utc>,
+    ) -> Result<String> {
+        let claims = Claims {
+            sub: user_id,
+            user_id,
+            jti: session,
+            iat: now.timestamp(),
+            exp: expires_at.timestamp(),
+            nbf: None,
+            iss: ISSUER.into(),
+            aud: ISSUER.into(),
+        };
+        jsonwebtoken::encode(&self.header, &claims, &self.signing)
+            .map_err(|e| Error::Internal(Cause::new(e)))
+    }
+
+    /// What `token` proves, if it is one of ours and good at `now`: exactly our header (one
+    /// algorithm, no key or extension of the sender's choosing, RFC 8725), our signature, our
+    /// issuer and audience, not expired and not ahead of its time, without leeway.
+    pub(crate) fn verify(&self, token: &str, now: DateTime<Utc>) -> Option<Proven> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return None;
+        }
+        let claims = self.keys.iter().find_map(|keys| {
+            let data = jsonwebtoken::decode::<Claims>(token, &keys.token, &self.validation).ok()?;
+            (data.header == self.header).then_some(data.claims)
+        })?;
+        let now = now.timestamp();
+        let good = claims.sub == claims.user_id
+            && claims.exp > now
+            && claims.nbf.is_none_or(|nbf| nbf <= now);
+        good.then_some(Proven { user_id: claims.user_id, session: claims.jti })
+    }
+
+    /// Seals `payload` for `context`, as text that is safe in a URL.
+    pub(crate) fn seal(&self, payload: &[u8], context: &[u8]) -> String {
+        let Some(keys) = self.keys.first() else { return String::new() };
+        let mut bytes = payload.to_vec();
+        bytes.extend_from_slice(&keys.seal(payload, context).finalize().into_bytes()[..SEAL]);
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The payload of what [`Tokens::seal`] made for the same context.
+    pub(crate) fn open(&self, sealed: &str, context: &[u8]) -> Option<Vec<u8>> {
+        let mut payload = BASE64_URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let seal = payload.split_off(payload.len().checked_sub(SEAL)?);
+        self.keys
+            .iter()
+            .any(|keys| keys.seal(&payload, context).verify_truncated_left(&seal).is_ok())
+            .then_some(payload)
+    }
+}
+
+impl Keys {
+    fn new(secret: &Secret) -> Self {
+        let keyed = |key: &[u8]| {
+            Hmac::<Sha256>::new_from_slice(key)
+                .unwrap_or_else(|_| unreachable!("any length will do"))
+        };
+        // A key of its own, derived from the secret, so that no cursor can pass for a token's MAC.
+        let mut derive = keyed(secret.as_bytes());
+        derive.update(b"todo list cursor v1");
+        Self {
+            token: DecodingKey::from_secret(secret.as_bytes()),
+            cursor: keyed(&derive.finalize().into_bytes()),
+        }
+    }
+
+    fn seal(&self, payload: &[u8], context: &[u8]) -> Hmac<Sha256> {
+        let mut mac = self.cursor.clone();
+        // The context has one length, so the two cannot run into each other.
+        mac.update(context);
+        mac.update(payload);
+        mac
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn test_tokens() -> Tokens {
+    let secret = Secret::new("a test secret of more than 32 bytes").unwrap();
+    Tokens::new(Algorithm::Hs256, &secret, &[], Duration::days(7))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    fn signed(claims: &Value, header: &Header) -> String {
+        let key = EncodingKey::from_secret(b"a test secret of more than 32 bytes");
+        jsonwebtoken::encode(header, claims, &key).unwrap()
+    }
+
+    fn claims() -> Value {
+        let user = Uuid::from_u128(1);
+        json!({
+            "sub": user, "user_id": user, "jti": Uuid::from_u128(2),
+            "iat": 1_000, "exp": 2_000, "iss": "todo", "aud": "todo",
+        })
+    }
+
+    #[test]
+    fn a_token_is_good_until_its_last_second() {
+        let tokens = test_tokens();
+        let (user_id, session) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let expires_at = tokens.expiry(at(1_000));
+        let token = tokens.sign(user_id, session, at(1_000), expires_at).unwrap();
+        let last = expires_at - Duration::seconds(1);
+        assert_eq!(tokens.verify(&token, last), Some(Proven { user_id, session }));
+        assert_eq!(tokens.verify(&token, expires_at), None);
+    }
+
+    #[test]
+    fn claims_are_exact() {
+        let tokens = test_tokens();
+        let header = Header::new(jsonwebtoken::Algorithm::HS256);
+        assert!(tokens.verify(&signed(&claims(), &header), at(1_500)).is_some());
+        let bad = [
+            ("exp", json!("2000")),
+            ("exp", json!(1_500)),
+            ("exp", json!(-1)),
+            ("exp", Value::Null),
+            ("exp", json!(2000.5)),
+            ("nbf", json!(1_501)),
+            ("nbf", json!("0")),
+            ("sub", json!(Uuid::from_u128(3))),
+            ("sub", json!("")),
+            ("user_id", Value::Null),
+            ("jti", json!("x")),
+            ("jti", Value::Null),
+            ("iss", json!("other")),
+            ("aud", json!("other")),
+            ("aud", json!(["todo", "other"])),
+            ("iat", json!("now")),
+        ];
+        for (name, value) in bad {
+            let mut claims = claims();
+            claims[name] = value.clone();
+            assert_eq!(tokens.verify(&signed(&claims, &header), at(1_500)), None, "{name} {value}");
+            claims.as_object_mut().unwrap().remove(name);
+            if name != "nbf" {
+                let token = signed(&claims, &header);
+                assert_eq!(tokens.verify(&token, at(1_500)), None, "no {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_header_is_exact() {
+        let tokens = test_tokens();
+        let base = Header::new(jsonwebtoken::Algorithm::HS256);
+        let mut headers = vec![
+            Header { typ: None, ..base.clone() },
+            Header { typ: Some("at+jwt".into()), ..base.clone() },
+            Header { kid: Some("1".into()), ..base.clone() },
+            Header { jku: Some("https://example.com".into()), ..base.clone() },
+            Header { crit: Some(vec!["exp".into()]), ..base.clone() },
+            Header { alg: jsonwebtoken::Algorithm::HS384, ..base.clone() },
+            Header { alg: jsonwebtoken::Algorithm::HS512, ..base.clone() },
+        ];
+        let mut extra = base;
+        extra.extras.insert("b64", false);
+        headers.push(extra);
+        for header in headers {
+            assert_eq!(tokens.verify(&signed(&claims(), &header), at(1_500)), None, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_secret_still_verifies_and_opens() {
+        let old = Secret::new("the old secret, of at least 32 bytes").unwrap();
+        let new = Secret::new("the new secret, of at least 32 bytes").unwrap();
+        let week = Duration::days(7);
+        let before = Tokens::new(Algorithm::Hs256, &old, &[], week);
+        let after = Tokens::new(Algorithm::Hs256, &new, std::slice::from_ref(&old), week);
+        let gone = Tokens::new(Algorithm::Hs256, &new, &[], week);
+        let id = Uuid::from_u128(7);
+        let token = before.sign(id, id, at(0), at(10)).unwrap();
+        assert!(after.verify(&token, at(1)).is_some() && gone.verify(&token, at(1)).is_none());
+        let cursor = before.seal(b"x", b"c");
+        assert!(after.open(&cursor, b"c").is_some() && gone.open(&cursor, b"c").is_none());
+        let token = after.sign(id, id, at(0), at(10)).unwrap();
+        assert!(before.verify(&token, at(1)).is_none(), "the new secret signs");
+    }
+
+    proptest! {
+        #[test]
+        fn one_flipped_bit_is_refused(bit in any::<prop::sample::Index>()) {
+            let tokens = test_tokens();
+            let mut token = tokens.sign(Uuid::from_u128(1), Uuid::from_u128(2), at(0), at(9)).unwrap().into_bytes();
+            let bit = bit.index(token.len() * 7);
+            token[bit / 7] ^= 1 << (bit % 7);
+            let token = String::from_utf8(token).unwrap();
+            prop_assert_eq!(tokens.verify(&token, at(1)), None);
+        }
+
+        #[test]
+        fn noise_is_refused(noise in "[a-zA-Z0-9_.-]{0,300}") {
+            prop_assert_eq!(test_tokens().verify(&noise, at(1)), None);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! [`Core`]: the few things every operation needs, and the way operations are run.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use crate::{
+    OpenError,
+    auth::{limits::Limits, passwords::Passwords, tokens::Tokens},
+    clock::Clock,
+    db::{Db, DbOptions, read},
+    error::{Cause, Error, Result},
+    secret::{Algorithm, Secret},
+};
+
+/// Operations that may be under way at once; beyond it, [`Error::Busy`] at once.
+const MAX_OPERATIONS: usize = 4096;
+/// The longest an operation may run, whoever still waits for it.
+const OPERATION_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How a [`Core`] is to be set up. Start from [`Options::new`] and change what you need.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// What tokens and cursors are signed with.
+    pub secret: Secret,
+    /// Secrets that were used before: what they signed is still good. Default: none.
+    pub previous_secrets: Vec<Secret>,
+    /// How tokens are signed. Default: HS256.
+    pub algorithm: Algorithm,
+    /// How long a session lasts. Default: 7 days.
+    pub session_lifetime: chrono::TimeDelta,
+    /// Failed logins, and signups, that a client address may make in any minute; 0: any number.
+    /// Default: 5.
+    pub rate_limit_per_minute: u32,
+    /// Connections kept open to PostgreSQL. Default: 5.
+    pub pool_min: u32,
+    /// Connections that may be open at once. Default: 20.
+    pub pool_max: u32,
+    /// The longest a database call may take, the wait for a connection included; beyond it,
+    /// [`Error::Unavailable`]. Default: 1.8 s.
+    pub database_timeout: Duration,
+    /// What tells the time. Default: the system's clock.
+    pub clock: Clock,
+}
+
+impl Options {
+    /// The defaults, with the given secret.
+    #[must_use]
+    pub fn new(secret: Secret) -> Self {
+        Self {
+            secret,
+            previous_secrets: Vec::new(),
+            algorithm: Algorithm::Hs256,
+            session_lifetime: chrono::TimeDelta::days(7),
+            rate_limit_per_minute: 5,
+            pool_min: 5,
+            pool_max: 20,
+            database_timeout: Duration::from_millis(1800),
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// A todo installation: a database and what it takes to work on it. A cheap clone; nothing is
+/// global, so two can live in one process.
+#[derive(Clone)]
+pub struct Core(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    passwords: Passwords,
+    tokens: Tokens,
+    limits: Limits,
+    clock: Clock,
+    operations: Arc<Semaphore>,
+}
+
+impl Core {
+    /// Opens the database at `url` (`sqlite://file.db`, `sqlite::memory:`, `postgres://…`), making
+    /// the SQLite file if there is none, and brings its schema up to date. Several may do so at the
+    /// same time.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(url: &str, options: Options) -> Result<Self, OpenError> {
+        let db = DbOptions {
+            pool_min: options.pool_min,
+            pool_max: options.pool_max,
+            timeout: options.database_timeout,
+        };
+        let db = Db::open(url, &db).await?;
+        Ok(Self(Arc::new(Inner {
+            db,
+            passwords: Passwords::new(),
+            tokens: Tokens::new(
+                options.algorithm,
+                &options.secret,
+                &options.previous_secrets,
+                options.session_lifetime,
+            ),
+            limits: Limits::new(options.rate_limit_per_minute),
+            clock: options.clock,
+            operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
+        })))
+    }
+
+    /// Asks the database for an answer.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if none comes within the database timeout.
+    pub async fn ping(&self) -> Result<()> {
+        let db = self.db();
+        self.detached(async move {
+            let (_one,): (i64,) =
+                read!(db, conn => sqlx::query_as("SELECT CAST(1 AS bigint)").fetch_one(conn))?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Finishes what is queued and closes the database. Operations that come later fail with
+    /// [`Error::Unavailable`].
+    pub async fn close(&self) {
+        self.0.db.close().await;
+    }
+
+    /// Runs an operation in a task of its own and awaits it.
+    ///
+    /// Whoever calls may be dropped at any point: a client leaves, a request's time is up. Dropped
+    /// with it, a database call would leave its connection in the middle of something, for the next
+    /// borrower to find. The task runs on to its end, bounded by its own permit and deadline.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let permit = Arc::clone(&self.0.operations).try_acquire_owned().map_err(|_| Error::Busy)?;
+        let task = async move {
+            let _permit = permit;
+            tokio::time::timeout(OPERATION_TIMEOUT, operation)
+                .await
+                .unwrap_or_else(|_| Err(Error::Unavailable(Cause::new("operation timed out"))))
+        };
+        match tokio::spawn(task.in_current_span()).await {
+            Ok(result) => result,
+            Err(gone) if gone.is_panic() => Err(Error::Internal(Cause::new(gone))),
+            Err(gone) => Err(Error::Unavailable(Cause::new(gone))),
+        }
+    }
+
+    /// How busy it is right now.
+    #[cfg(feature = "http")]
+    pub(crate) fn load(&self) -> Load {
+        let mut load = self.0.db.load();
+        load.hashing = self.0.passwords.queued();
+        load
+    }
+
+    pub(crate) fn db(&self) -> Db {
+        self.0.db.clone()
+    }
+
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.0.passwords
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.0.tokens
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.0.clock.now()
+    }
+}
+
+/// How busy a [`Core`] is.
+#[cfg(feature = "http")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    /// Connections of the pool that wait to be lent, and that are lent.
+    pub(crate) idle: i64,
+    pub(crate) used: i64,
+    /// Calls that wait for a connection, and how long calls have waited in all.
+    pub(crate) waiting: i64,
+    pub(crate) waited_micros: i64,
+    /// Passwords being hashed, or waiting for it.
+    pub(crate) hashing: i64,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Core")
+    }
+}

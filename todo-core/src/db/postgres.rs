@@ -1,0 +1,145 @@
+//! PostgreSQL: a pool, a deadline on every call, and a lease that closes a connection whose call
+//! did not end well instead of handing it to the next borrower.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres as Driver,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::{
+    db::{DbOptions, Fault, OpenError, Pool},
+    error::Cause,
+};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
+
+/// How long a start may wait for another replica to finish migrating.
+const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
+/// Below Neon's five minutes, after which it closes idle connections itself.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(4);
+/// An idle connection older than this is asked whether it lives before it is lent.
+const TRUSTED_IDLE: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+pub(crate) struct Postgres {
+    pool: Pool<Driver>,
+    timeout: Duration,
+}
+
+impl Postgres {
+    pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
+        let connect = connect_options(url)?;
+        migrate(&connect).await?;
+        let timeout_ms = options.timeout.as_millis();
+        // SET on the connection, not as a start-up parameter: poolers refuse unknown ones.
+        let limits: Arc<str> = format!(
+            "SET statement_timeout = {timeout_ms}; SET lock_timeout = {timeout_ms}; \
+             SET idle_in_transaction_session_timeout = 10000"
+        )
+        .into();
+        let pool = PgPoolOptions::new()
+            .min_connections(options.pool_min)
+            .max_connections(options.pool_max)
+            .acquire_timeout(options.timeout)
+            .idle_timeout(IDLE_TIMEOUT)
+            // A ping before every loan would be one more round trip in every request.
+            .test_before_acquire(false)
+            .before_acquire(|conn, idle| {
+                Box::pin(
+                    async move { Ok(idle.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok()) },
+                )
+            })
+            .after_connect(move |conn, _| {
+                // Two numbers of ours, no input.
+                let limits = AssertSqlSafe(Arc::clone(&limits));
+                Box::pin(async move {
+                    sqlx::raw_sql(limits).execute(conn).await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(connect);
+        let db = Self { pool: Pool::new(pool), timeout: options.timeout };
+        db.read(|conn| Box::pin(async move { conn.ping().await }))
+            .await
+            .map_err(|fault| OpenError::Connect(Cause::new(fault)))?;
+        Ok(db)
+    }
+
+    pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, Fault>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
+    {
+        let call = async {
+            let mut lease = Lease { connection: Some(self.pool.acquire().await?), settled: false };
+            let result = match &mut lease.connection {
+                Some(connection) => work(connection).await,
+                None => return Err(sqlx::Error::PoolClosed),
+            };
+            lease.settled = matches!(&result, Ok(_) | Err(sqlx::Error::Database(_)));
+            result
+        };
+        tokio::time::timeout(self.timeout, call)
+            .await
+            .map_err(|_| Fault::Deadline)?
+            .map_err(Fault::Sql)
+    }
+
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, Fault>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
+    {
+        self.read(work).await
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn load(&self) -> crate::core::Load {
+        self.pool.load()
+    }
+
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// A borrowed connection. Unless its call ended in an answer of the server, the connection is
+/// closed: it may have half a statement on it.
+struct Lease {
+    connection: Option<PoolConnection<Driver>>,
+    settled: bool,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let (false, Some(connection)) = (self.settled, &mut self.connection) {
+            connection.close_on_drop();
+        }
+    }
+}
+
+fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
+    // SQLAlchemy names its driver behind a plus.
+    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+    let scheme = scheme.split('+').next().unwrap_or(scheme);
+    let options: PgConnectOptions = format!("{scheme}:{rest}")
+        .parse()
+        // The driver's own text may repeat parts of the address, a password among them.
+        .map_err(|_: sqlx::Error| OpenError::Url("not a PostgreSQL address".into()))?;
+    // PgBouncer refuses this start-up parameter, and nothing here is a float.
+    Ok(options.extra_float_digits(None).application_name("todo"))
+}
+
+async fn migrate(connect: &PgConnectOptions) -> Result<(), OpenError> {
+    let run = async {
+        let mut conn = connect.connect().await.map_err(|e| OpenError::Connect(Cause::new(e)))?;
+        // Under sqlx's advisory lock: replicas that start together take turns.
+        MIGRATIONS.run(&mut conn).await.map_err(|e| OpenError::Migrate(Cause::new(e)))?;
+        conn.close().await.map_err(|e| OpenError::Connect(Cause::new(e)))
+    };
+    tokio::time::timeout(MIGRATION_TIMEOUT, run)
+        .await
+        .unwrap_or_else(|_| Err(OpenError::Migrate(Cause::new("timed out after 60 s"))))
+}

@@ -1,0 +1,140 @@
+//! What can go wrong, told by what the caller can do about it. This file knows no status code, no
+//! SQL and no HTTP; `http::problem` turns these into answers.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+/// The result of every operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation was not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Values that break a rule, every one of them. Mend them and try again.
+    #[error("invalid input: {}", Listed(.0))]
+    Invalid(Vec<FieldError>),
+    /// There is no session behind the caller (any more). Log in again.
+    #[error("not authenticated")]
+    Unauthenticated,
+    /// E-mail and password do not belong together. Which of the two is wrong is not told.
+    #[error("wrong email or password")]
+    InvalidCredentials,
+    /// The thing belongs to somebody else.
+    #[error("not allowed")]
+    Forbidden,
+    /// There is no such thing.
+    #[error("not found")]
+    NotFound,
+    /// An account with this e-mail exists.
+    #[error("email is already registered")]
+    EmailTaken,
+    /// Too many attempts from this client; the next one can pass after the time given.
+    #[error("too many attempts, try again in {} s", .retry_after.as_secs())]
+    RateLimited {
+        /// How long until an attempt can be let through.
+        retry_after: Duration,
+    },
+    /// As much as can be worked on is being worked on. Try again in a moment.
+    #[error("too busy")]
+    Busy,
+    /// The database is away, or too slow. Whether a write took effect is not known.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] Cause),
+    /// A fault of this library or of its database's content.
+    #[error("internal error")]
+    Internal(#[source] Cause),
+}
+
+impl Error {
+    pub(crate) fn invalid(error: FieldError) -> Self {
+        Self::Invalid(vec![error])
+    }
+}
+
+/// What lies behind [`Error::Unavailable`] and [`Error::Internal`]: for logs, never for a client.
+/// Its text may name tables or hosts.
+#[derive(Debug)]
+pub struct Cause(Box<dyn std::error::Error + Send + Sync>);
+
+impl Cause {
+    pub(crate) fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// One field that breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct FieldError {
+    /// The field's name as the caller knows it, such as `title`.
+    #[cfg_attr(feature = "http", schema(value_type = String, example = "title"))]
+    pub field: Cow<'static, str>,
+    /// A word for programs, such as `too_long`.
+    #[cfg_attr(feature = "http", schema(value_type = String, example = "blank"))]
+    pub code: &'static str,
+    /// A sentence for people that says what is allowed; never the value itself.
+    #[cfg_attr(feature = "http", schema(value_type = String, example = "must not be blank"))]
+    pub message: Cow<'static, str>,
+}
+
+impl FieldError {
+    /// Names a field, a code and a message.
+    pub fn new(
+        field: impl Into<Cow<'static, str>>,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { field: field.into(), code, message: message.into() }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+/// Collects the errors of a form's fields, so that all are reported at once.
+#[derive(Default)]
+pub(crate) struct FieldErrors(Vec<FieldError>);
+
+impl FieldErrors {
+    /// The value, or `None` and its error noted.
+    pub(crate) fn note<T>(&mut self, parsed: Result<T, FieldError>) -> Option<T> {
+        parsed.map_err(|error| self.0.push(error)).ok()
+    }
+
+    /// Everything noted, as one error.
+    pub(crate) fn into_error(self) -> Error {
+        Error::Invalid(self.0)
+    }
+}
+
+/// Joins field errors with `; `.
+pub(crate) struct Listed<'a>(pub(crate) &'a [FieldError]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("; ")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}

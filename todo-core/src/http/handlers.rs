@@ -1,0 +1,368 @@
+//! One handler a route: decode, call, encode. What a value must be is for the types of `auth` and
+//! `todos`; which error is which status is for `problem`.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header, request::Parts};
+use http_body::Body as HttpBody;
+use serde::Serialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    auth::{self, Caller, Credentials, Session, Signup, User},
+    error::{Error, FieldErrors},
+    http::{
+        Api, Body,
+        problem::Failure,
+        proxies,
+        request::{self, Form, Incoming, Query},
+        routes::{Ids, Operation},
+    },
+    todos::{
+        self, Description, Filters, Limit, ListQuery, NewTodo, Order, Priority, SortBy, Status,
+        Title, TodoPatch,
+    },
+};
+
+type Answer = Result<Response<Body>, Failure>;
+
+/// What signing up and logging in answer.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct AuthAnswer {
+    user: User,
+    /// A JWT, to be sent as `Authorization: Bearer`.
+    token: String,
+    /// The same as `token`, by the name OAuth gives it.
+    access_token: String,
+    /// `bearer`
+    token_type: &'static str,
+    /// When the token stops being good.
+    expires_at: chrono::DateTime<chrono::Utc>,
+}
+
+impl From<Session> for AuthAnswer {
+    fn from(Session { user, token, expires_at }: Session) -> Self {
+        Self { user, access_token: token.clone(), token, token_type: "bearer", expires_at }
+    }
+}
+
+/// A request on its way to its handler.
+pub(crate) struct Ask<'a, 'b, B> {
+    pub(crate) parts: &'a Parts,
+    pub(crate) ids: Ids<'a>,
+    pub(crate) body: &'a mut Incoming<'b, B>,
+}
+
+impl<B> Ask<'_, '_, B>
+where
+    B: HttpBody<Data: Send> + Send,
+{
+    async fn form(&mut self, api: &Api) -> Result<Form, Failure> {
+        self.body.json(&self.parts.headers, api.config().max_body_bytes).await
+    }
+
+    /// The todo's id; one that is no UUID names no todo.
+    fn todo_id(&self) -> Result<Uuid, Failure> {
+        parse_id(self.ids.todo).ok_or(Failure::Core(Error::NotFound))
+    }
+}
+
+/// Does what the route is for. Everything that `caller` is needed for has one by now.
+pub(crate) async fn run<B: HttpBody<Data: Send> + Send>(
+    api: &Api,
+    operation: Operation,
+    caller: Option<Caller>,
+    mut ask: Ask<'_, '_, B>,
+) -> Answer {
+    let Some(caller) = caller else { return open(api, operation, &mut ask).await };
+    let answer = match check_owner(operation, &caller, ask.ids) {
+        Ok(()) => protected(api, operation, caller, &mut ask).await,
+        Err(failure) => Err(failure),
+    };
+    match answer {
+        // These come after the token in the order of checks, but no statement has asked yet whether
+        // its session lives.
+        Err(
+            failure @ (Failure::Core(Error::Forbidden | Error::NotFound | Error::Invalid(_))
+            | Failure::UnsupportedMediaType
+            | Failure::BodyTimeout
+            | Failure::BadRequest(_)
+            | Failure::TooLarge(_)
+            | Failure::Malformed(..)),
+        ) => {
+            auth::check_session(api.core(), &caller).await?;
+            Err(failure)
+        }
+        answer => answer,
+    }
+}
+
+async fn open<B: HttpBody<Data: Send> + Send>(
+    api: &Api,
+    operation: Operation,
+    ask: &mut Ask<'_, '_, B>,
+) -> Answer {
+    match operation {
+        Operation::Signup => signup(api, ask).await,
+        Operation::Login => login(api, ask).await,
+        Operation::Health => Ok(health(api)),
+        Operation::DatabaseHealth => database_health(api).await,
+        Operation::Metrics => metrics(api),
+        Operation::OpenApi => Ok(bytes(StatusCode::OK, api.openapi())),
+        Operation::Index => Ok(bytes(StatusCode::OK, api.index())),
+        _ => Err(Failure::NoToken),
+    }
+}
+
+async fn protected<B: HttpBody<Data: Send> + Send>(
+    api: &Api,
+    operation: Operation,
+    caller: Caller,
+    ask: &mut Ask<'_, '_, B>,
+) -> Answer {
+    match operation {
+        Operation::Logout => logout(api, ask).await,
+        Operation::Me => Ok(json(StatusCode::OK, &auth::me(api.core(), &caller).await?)),
+        Operation::CreateTodo => create_todo(api, caller, ask).await,
+        Operation::ListTodos => list_todos(api, caller, ask).await,
+        Operation::GetTodo => {
+            Ok(json(StatusCode::OK, &todos::get(api.core(), &caller, ask.todo_id()?).await?))
+        }
+        Operation::ReplaceTodo => replace_todo(api, caller, ask).await,
+        Operation::PatchTodo => patch_todo(api, caller, ask).await,
+        Operation::DeleteTodo => delete_todo(api, caller, ask).await,
+        Operation::CompleteTodo => complete_todo(api, caller, ask).await,
+        _ => Err(Failure::NoRoute),
+    }
+}
+
+async fn signup<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_, B>) -> Answer {
+    let mut form = ask.form(api).await?;
+    let (email, password, name) = (form.text("email"), form.text("password"), form.text("name"));
+    form.finish()?;
+    let form = Signup::parse(&email, &password, &name)?;
+    let session = auth::signup(api.core(), client(api, ask), form).await?;
+    Ok(json(StatusCode::CREATED, &AuthAnswer::from(session)))
+}
+
+async fn login<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_, B>) -> Answer {
+    let mut form = ask.form(api).await?;
+    let (email, password) = (form.text("email"), form.text("password"));
+    form.finish()?;
+    let given = Credentials::parse(&email, &password)?;
+    let session = auth::login(api.core(), client(api, ask), given).await?;
+    Ok(json(StatusCode::OK, &AuthAnswer::from(session)))
+}
+
+async fn logout<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_, B>) -> Answer {
+    auth::logout(api.core(), request::bearer(&ask.parts.headers)?).await?;
+    Ok(json(StatusCode::OK, &json!({ "message": "Successfully logged out" })))
+}
+
+async fn create_todo<B: HttpBody<Data: Send> + Send>(
+    api: &Api,
+    caller: Caller,
+    ask: &mut Ask<'_, '_, B>,
+) -> Answer {
+    let mut form = ask.form(api).await?;
+    let title = form.text("title");
+    let description = form.nullable_text("description").flatten();
+    let priority = form.optional_text("priority");
+    form.finish()?;
+    let new = new_todo(&title, description.as_deref(), priority.as_deref())?;
+    let todo = todos::create(api.core(), &caller, new).await?;
+    let mut response = json(StatusCode::CREATED, &todo);
+    let location = format!("{}/users/{}/todos/{}", api.public_prefix(), todo.user_id, todo.id);
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+async fn list_todos<B: HttpBody<Data: Send> + Send>(
+    api: &Api,
+    caller: Caller,
+    ask: &mut Ask<'_, '_, B>,
+) -> Answer {
+    let query = Query::parse(&ask.parts.uri);
+    let mut errors = Vec::new();
+    let filters = Filters {
+        status: query.read("status", &mut errors, Status::parse),
+        sort_by: query.read("sort_by", &mut errors, SortBy::parse),
+        order: query.read("order", &mut errors, Order::parse),
+    };
+    let limit = query.read("limit", &mut errors, |limit| Limit::parse(limit).map(Some));
+    let cursor = query.read("cursor", &mut errors, |cursor| Ok(Some(cursor.to_owned())));
+    if !errors.is_empty() {
+        return Err(Error::Invalid(errors).into());
+    }
+    let list = todos::list(api.core(), &caller, ListQuery { filters, limit, cursor }).await?;
+    Ok(json(StatusCode::OK, &list))
+}
+
+async fn replace_todo<B: HttpBody<Data: Send> + Send>(
+    api: &Api,
+    caller: Caller,
+    ask: &mut Ask<'_, '_, B>,
+) -> Answer {
+    let mut form = ask.form(api).await?;
+    let (title, priority) = (form.text("title"), form.text("priority"));
+    let description = form.nullable_text("description").flatten();
+    form.finish()?;
+    let new = new_todo(&title, description.as_deref(), Some(&priority))?;
+    let todo = todos::replace(api.core(), &caller, ask.todo_id()?, new).await?;
+    Ok(json(StatusCode::OK, &todo))
+}
+
+async fn patch_todo<B: HttpBody<Data: Send> + Send>(
+    api: &Api,
+    caller: Caller,
+    ask: &mut Ask<'_, '_, B>,
+) -> Answer {
+    let mut form = ask.form(api).await?;
+    let title = form.nullable_text("title");
+    let description = form.nullable_text("description");
+    let priority = form.nullable_text("priority");
+    form.finish()?;
+    let patch = todo_patch(title, description, priority)?;
+    let todo = todos::patch(api.core(), &caller, ask.todo_id()?, patch).await?;
+    Ok(json(StatusCode::OK, &todo))
+}
+
+async fn complete_todo<B: HttpBody<Data: Send> + Send>(
+    api: &Api,
+    caller: Caller,
+    ask: &mut Ask<'_, '_, B>,
+) -> Answer {
+    let mut form = ask.form(api).await?;
+    let completed = form.boolean("completed");
+    form.finish()?;
+    let todo = todos::set_completed(api.core(), &caller, ask.todo_id()?, completed).await?;
+    Ok(json(StatusCode::OK, &todo))
+}
+
+async fn delete_todo<B: HttpBody<Data: Send> + Send>(
+    api: &Api,
+    caller: Caller,
+    ask: &mut Ask<'_, '_, B>,
+) -> Answer {
+    let id = ask.todo_id()?;
+    todos::delete(api.core(), &caller, id).await?;
+    let answer = json!({ "message": "Todo deleted successfully", "deleted_id": id });
+    Ok(json(StatusCode::OK, &answer))
+}
+
+fn health(api: &Api) -> Response<Body> {
+    json(StatusCode::OK, &json!({ "status": "healthy", "timestamp": api.core().now() }))
+}
+
+async fn database_health(api: &Api) -> Answer {
+    match api.core().ping().await {
+        Ok(()) => {
+            Ok(json(StatusCode::OK, &json!({ "status": "healthy", "database": "connected" })))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the database does not answer");
+            let answer = json!({ "status": "unhealthy", "error": "the database does not answer" });
+            let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &answer);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            Ok(response)
+        }
+    }
+}
+
+fn metrics(api: &Api) -> Answer {
+    let mut response = bytes(StatusCode::OK, api.metrics()?.into());
+    // The exposition format's own name, which scrapers ask for.
+    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, text);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// The path's user must be the caller; an id that is no UUID is nobody's.
+fn check_owner(operation: Operation, caller: &Caller, ids: Ids<'_>) -> Result<(), Failure> {
+    let is_own = match operation {
+        Operation::Logout | Operation::Me => true,
+        _ => parse_id(ids.user) == Some(caller.user_id()),
+    };
+    if is_own { Ok(()) } else { Err(Failure::Core(Error::Forbidden)) }
+}
+
+/// The hyphenated form (RFC 9562, section 4) and no other.
+fn parse_id(id: &str) -> Option<Uuid> {
+    if id.len() == 36 { Uuid::try_parse(id).ok() } else { None }
+}
+
+fn new_todo(
+    title: &str,
+    description: Option<&str>,
+    priority: Option<&str>,
+) -> Result<NewTodo, Error> {
+    let mut errors = FieldErrors::default();
+    let title = errors.note(Title::parse(title));
+    let description = errors.note(description.map(Description::parse).transpose());
+    let priority = errors.note(priority.map_or(Ok(Priority::default()), Priority::parse));
+    match (title, description, priority) {
+        (Some(title), Some(description), Some(priority)) => {
+            Ok(NewTodo { title, description, priority })
+        }
+        _ => Err(errors.into_error()),
+    }
+}
+
+fn todo_patch(
+    title: Option<Option<String>>,
+    description: Option<Option<String>>,
+    priority: Option<Option<String>>,
+) -> Result<TodoPatch, Error> {
+    let mut errors = FieldErrors::default();
+    // Null removes a member (RFC 7396), and these two cannot be without a value.
+    let given = |name, value: Option<String>| {
+        value.ok_or_else(|| crate::FieldError::new(name, "null", "must not be null"))
+    };
+    let title = errors.note(
+        title.map(|title| given("title", title).and_then(|title| Title::parse(&title))).transpose(),
+    );
+    let description = errors.note(
+        description.map(|text| text.map(|text| Description::parse(&text)).transpose()).transpose(),
+    );
+    let priority = errors.note(
+        priority
+            .map(|word| given("priority", word).and_then(|word| Priority::parse(&word)))
+            .transpose(),
+    );
+    match (title, description, priority) {
+        (Some(title), Some(description), Some(priority)) => {
+            Ok(TodoPatch { title, description, priority })
+        }
+        _ => Err(errors.into_error()),
+    }
+}
+
+fn client<B>(api: &Api, ask: &Ask<'_, '_, B>) -> Option<std::net::IpAddr> {
+    let peer = ask.parts.extensions.get::<proxies::Peer>()?;
+    Some(proxies::client(*peer, &ask.parts.headers, &api.config().trusted_proxies).address)
+}
+
+/// An answer of JSON that must not be kept: it is somebody's.
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
+    let mut response = match serde_json::to_vec(value) {
+        Ok(body) => bytes(status, body.into()),
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written");
+            bytes(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new())
+        }
+    };
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn bytes(status: StatusCode, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::new(body));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}

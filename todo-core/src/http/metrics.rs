@@ -1,0 +1,138 @@
+//! What is counted, for `/metrics` in Prometheus' text format. Every label comes from a set that is
+//! fixed when the program is built: route patterns, methods, statuses; never a path or an id.
+//!
+//! The registry belongs to its [`Api`](super::Api): two in one process count apart. That is why this
+//! is the `prometheus` crate and not the `metrics` facade, whose recorder is the process's.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::{core::Load, http::problem::Failure};
+
+/// Answers that were waited for by a person, and those that a database made slow.
+const BUCKETS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// The label of a request that matched no route.
+pub(crate) const UNMATCHED: &str = "unmatched";
+
+/// The counters of one API.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    in_flight: IntGauge,
+    failed_logins: IntCounter,
+    connections: IntGaugeVec,
+    pool_waiting: IntGauge,
+    pool_waits: IntGauge,
+    hashing: IntGauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let requests = IntCounterVec::new(
+            Opts::new("http_requests_total", "Requests answered"),
+            &["method", "route", "status"],
+        )?;
+        let durations = HistogramVec::new(
+            HistogramOpts::new("http_request_duration_seconds", "Time from request to answer")
+                .buckets(BUCKETS.to_vec()),
+            &["method", "route"],
+        )?;
+        let failed_logins =
+            IntCounter::new("failed_logins_total", "Logins with wrong credentials")?;
+        let connections = IntGaugeVec::new(
+            Opts::new("database_connections", "Connections of the pool"),
+            &["state"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(durations.clone()))?;
+        registry.register(Box::new(failed_logins.clone()))?;
+        registry.register(Box::new(connections.clone()))?;
+        Ok(Self {
+            in_flight: gauge("http_requests_in_flight", "Requests being worked on")?,
+            pool_waiting: gauge("database_calls_waiting", "Calls waiting for a connection")?,
+            pool_waits: gauge(
+                "database_wait_microseconds",
+                "Time that calls have waited for a connection, in all",
+            )?,
+            hashing: gauge("password_hashes_queued", "Passwords being hashed or waiting for it")?,
+            registry,
+            requests,
+            durations,
+            failed_logins,
+            connections,
+        })
+    }
+
+    /// A request began; it is in flight until what this returns is dropped.
+    pub(crate) fn begin(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(
+        &self,
+        method: &Method,
+        route: &str,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let method = method_label(method);
+        self.requests.with_label_values(&[method, route, status.as_str()]).inc();
+        self.durations.with_label_values(&[method, route]).observe(took.as_secs_f64());
+    }
+
+    /// A request failed; a login that did is counted.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        if matches!(failure, Failure::Core(crate::Error::InvalidCredentials)) {
+            self.failed_logins.inc();
+        }
+    }
+
+    /// All of it as text (Prometheus exposition format 0.0.4).
+    pub(crate) fn text(&self, load: Load) -> Result<String, prometheus::Error> {
+        self.connections.with_label_values(&["idle"]).set(load.idle);
+        self.connections.with_label_values(&["used"]).set(load.used);
+        self.pool_waiting.set(load.waiting);
+        self.pool_waits.set(load.waited_micros);
+        self.hashing.set(load.hashing);
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// A request under way.
+pub(crate) struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The methods of the contract; a client can make up any number of others.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

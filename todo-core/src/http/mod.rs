@@ -1,0 +1,451 @@
+//! The HTTP contract: from an `http::Request` to an `http::Response`, with no framework, listener or
+//! runtime in between. [`Api::handle`] owns routing, extraction, authentication, status mapping,
+//! problem bodies and the headers every answer carries; a server only has to call it.
+
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use serde_json::json;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use self::proxies::Peer;
+use self::{
+    handlers::Ask,
+    metrics::{Metrics, UNMATCHED},
+    problem::Failure,
+    request::Incoming,
+    routes::{Matched, Matcher},
+};
+use crate::{
+    Core, auth,
+    clock::new_id,
+    error::{Cause, Error},
+};
+
+mod handlers;
+mod metrics;
+mod openapi;
+mod problem;
+mod proxies;
+mod request;
+mod routes;
+
+/// The body of an answer: always whole.
+#[derive(Clone, Debug, Default)]
+pub struct Body(Bytes);
+
+impl Body {
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let bytes = std::mem::take(&mut self.0);
+        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.len() as u64)
+    }
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// An API answer is data; whatever a browser makes of it may do nothing.
+const API_POLICY: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+/// Two years, as the preload lists ask (RFC 6797).
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000; includeSubDomains");
+
+/// How the API presents itself. Start from `ApiOptions::default()`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ApiOptions {
+    /// What the API's routes begin with. Default: `/api`.
+    pub prefix: String,
+    /// A path that the host program serves this under and that requests still carry, such as
+    /// `/todo`. Default: none.
+    pub mount: String,
+    /// What the document and the index call it. Default: `Todo API`.
+    pub name: String,
+    /// Origins that a browser may call from, such as `https://example.com`; `*` is any. Default:
+    /// none.
+    pub allowed_origins: Vec<String>,
+    /// Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. Default: none.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// How long a request may take before it is answered with 504. Default: 30 s.
+    pub request_timeout: Duration,
+    /// The most bytes a body may have. Default: 65,536.
+    pub max_body_bytes: usize,
+    /// Whether plain http is refused (what begins with `/health` excepted) and `Strict-Transport-Security` sent.
+    /// Default: no.
+    pub https_only: bool,
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        Self {
+            prefix: "/api".into(),
+            mount: String::new(),
+            name: "Todo API".into(),
+            allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            request_timeout: Duration::from_secs(30),
+            max_body_bytes: 65_536,
+            https_only: false,
+        }
+    }
+}
+
+/// The whole API over a [`Core`]. A cheap clone; also a `tower` service.
+///
+/// A server tells it who is asking by putting a [`Peer`] into the request's extensions. Without one
+/// there is no client address, and no rate limit is kept.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+struct Inner {
+    core: Core,
+    config: ApiOptions,
+    matcher: Matcher,
+    cors: CorsLayer,
+    metrics: Metrics,
+    openapi: Bytes,
+    index: Bytes,
+}
+
+impl Api {
+    /// The API over `core`.
+    #[must_use]
+    pub fn new(core: Core, options: ApiOptions) -> Self {
+        let index = json!({
+            "name": options.name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "links": {
+                "health": format!("{}/health", options.mount),
+                "database_health": format!("{}/health/db", options.mount),
+                "metrics": format!("{}/metrics", options.mount),
+                "openapi": format!("{}/openapi.json", options.mount),
+            },
+        });
+        Self(Arc::new(Inner {
+            matcher: Matcher::new(&options.prefix),
+            cors: cors(&options.allowed_origins),
+            metrics: Metrics::new().unwrap_or_else(|e| unreachable!("fixed names: {e}")),
+            openapi: openapi::document(&options).to_string().into(),
+            index: index.to_string().into(),
+            core,
+            config: options,
+        }))
+    }
+
+    /// The core underneath.
+    #[must_use]
+    pub fn core(&self) -> &Core {
+        &self.0.core
+    }
+
+    /// The path that the host program serves this under.
+    #[must_use]
+    pub fn mount(&self) -> &str {
+        &self.0.config.mount
+    }
+
+    /// Answers a request. Every answer, the worst included, is one of the contract.
+    ///
+    /// It may be dropped at any point: what it started on the database runs on to its end.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody + Send,
+        B::Data: Send,
+    {
+        let (parts, body) = request.into_parts();
+        let request_id = self.request_id(&parts.headers);
+        // The CORS layer takes every OPTIONS for a preflight, and answers it before any guard.
+        let is_cors = parts.headers.contains_key(header::ORIGIN)
+            && (parts.method != Method::OPTIONS
+                || parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+                    && request::guard(&parts).is_ok());
+        let request = Request::from_parts(parts, body);
+        let mut response = if is_cors {
+            let answer = Answer { api: self, request_id: &request_id };
+            match self.0.cors.layer(answer).call(request).await {
+                Ok(response) => response,
+            }
+        } else {
+            let mut response = self.answer(request, &request_id).await;
+            response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+            response
+        };
+        self.add_headers(response.headers_mut(), &request_id);
+        response
+    }
+
+    /// The answer where a server has something of its own at a path and the method is not among
+    /// those of `allow`: OPTIONS is told, anything else is a 405.
+    #[must_use]
+    pub fn method_not_allowed(
+        &self,
+        method: &Method,
+        allow: &'static str,
+        request_id: &str,
+    ) -> Response<Body> {
+        let allow = HeaderValue::from_static(allow);
+        if method == Method::OPTIONS {
+            return options(&allow);
+        }
+        Failure::WrongMethod(allow).respond(request_id)
+    }
+
+    /// Adds the headers that every answer carries, for answers that a server makes itself: the
+    /// request's id and those that keep browsers from misusing an answer. What is set already stays.
+    pub fn add_headers(&self, headers: &mut HeaderMap, request_id: &str) {
+        if let Ok(id) = HeaderValue::try_from(request_id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        // The filter it would turn on does harm; OWASP's advice is to turn it off.
+        headers.insert(header::X_XSS_PROTECTION, HeaderValue::from_static("0"));
+        headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(API_POLICY);
+        if self.config().https_only {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+        }
+    }
+
+    /// The id of a request: the client's, if it is 1 to 128 visible ASCII characters, else a new
+    /// one.
+    #[must_use]
+    pub fn request_id(&self, headers: &HeaderMap) -> String {
+        let mut given = headers.get_all(REQUEST_ID).iter();
+        match (given.next(), given.next()) {
+            (Some(id), None)
+                if (1..=128).contains(&id.len())
+                    && id.as_bytes().iter().all(u8::is_ascii_graphic) =>
+            {
+                String::from_utf8_lossy(id.as_bytes()).into_owned()
+            }
+            _ => new_id(self.core().now()).to_string(),
+        }
+    }
+
+    async fn answer<B>(&self, request: Request<B>, request_id: &str) -> Response<Body>
+    where
+        B: HttpBody + Send,
+        B::Data: Send,
+    {
+        let (parts, body) = request.into_parts();
+        let mut body = pin!(body);
+        let mut body = Incoming::new(body.as_mut(), &parts.headers);
+        let in_flight = self.0.metrics.begin();
+        let since = tokio::time::Instant::now();
+        let mut route = UNMATCHED;
+        let dispatched = AssertUnwindSafe(tokio::time::timeout(
+            self.config().request_timeout,
+            self.dispatch(&parts, &mut body, &mut route),
+        ))
+        .catch_unwind()
+        .await;
+        let answer = match dispatched {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_elapsed)) => Err(Failure::Timeout),
+            Err(_panic) => {
+                tracing::error!(request_id, "a handler panicked");
+                Err(Failure::Panicked)
+            }
+        };
+        let mut response = answer.unwrap_or_else(|failure| {
+            self.0.metrics.failed(&failure);
+            let mut response = failure.respond(request_id);
+            let no_store = HeaderValue::from_static("no-store");
+            response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+            response
+        });
+        if parts.method == Method::HEAD {
+            strip_body(&mut response);
+        }
+        self.0.metrics.answered(&parts.method, route, response.status(), since.elapsed());
+        drop(in_flight);
+        body.drain().await;
+        response
+    }
+
+    async fn dispatch<'s, B>(
+        &'s self,
+        parts: &http::request::Parts,
+        body: &mut Incoming<'_, B>,
+        route: &mut &'s str,
+    ) -> Result<Response<Body>, Failure>
+    where
+        B: HttpBody + Send,
+        B::Data: Send,
+    {
+        request::guard(parts)?;
+        if request::is_server_options(&parts.method, &parts.uri) {
+            return Ok(options(&HeaderValue::from_static(
+                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+            )));
+        }
+        let path = parts.uri.path().strip_prefix(&*self.config().mount).unwrap_or_default();
+        if self.config().https_only && !path.starts_with("/health") && !self.is_https(parts) {
+            return Err(Failure::HttpsRequired);
+        }
+        let (pattern, matched) =
+            self.0.matcher.find(&parts.method, path).ok_or(Failure::NoRoute)?;
+        *route = pattern;
+        match matched {
+            Matched::WrongMethod(allow) => Err(Failure::WrongMethod(allow.clone())),
+            Matched::Options(allow) => Ok(options(allow)),
+            Matched::Operation { operation, auth, ids } => {
+                let caller = if auth {
+                    Some(auth::verify(self.core(), request::bearer(&parts.headers)?)?)
+                } else {
+                    None
+                };
+                // Boxed, so that whoever mounts this does not carry the type of every operation
+                // in theirs: a release build of a server ran into rustc's depth limit.
+                handlers::run(self, operation, caller, Ask { parts, ids, body }).boxed().await
+            }
+        }
+    }
+
+    fn is_https(&self, parts: &http::request::Parts) -> bool {
+        parts.extensions.get::<Peer>().is_some_and(|peer| {
+            proxies::client(*peer, &parts.headers, &self.config().trusted_proxies).https
+        })
+    }
+
+    fn config(&self) -> &ApiOptions {
+        &self.0.config
+    }
+
+    /// What a client puts before the API's paths.
+    fn public_prefix(&self) -> String {
+        format!("{}{}", self.config().mount, self.config().prefix)
+    }
+
+    fn openapi(&self) -> Bytes {
+        self.0.openapi.clone()
+    }
+
+    fn metrics(&self) -> Result<String, Error> {
+        let text = self.0.metrics.text(self.core().load());
+        text.map_err(|error| Error::Internal(Cause::new(error)))
+    }
+
+    fn index(&self) -> Bytes {
+        self.0.index.clone()
+    }
+}
+
+impl<B> Service<Request<B>> for Api
+where
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let api = self.clone();
+        Box::pin(async move { Ok(api.handle(request).await) })
+    }
+}
+
+/// The API as the CORS layer sees it.
+struct Answer<'a> {
+    api: &'a Api,
+    request_id: &'a str,
+}
+
+impl<'a, B> Service<Request<B>> for Answer<'a>
+where
+    B: HttpBody + Send + 'a,
+    B::Data: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'a, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (api, request_id) = (self.api, self.request_id);
+        Box::pin(async move { Ok(api.answer(request, request_id).await) })
+    }
+}
+
+fn cors(origins: &[String]) -> CorsLayer {
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        // With credentials there is no `*` (Fetch standard, 3.2.5): the origin is named instead.
+        AllowOrigin::mirror_request()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+    };
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_credentials(true)
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID])
+        .expose_headers([REQUEST_ID, header::LOCATION, header::RETRY_AFTER])
+        .max_age(Duration::from_mins(10))
+        .vary([header::ORIGIN])
+}
+
+fn options(allow: &HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, allow.clone());
+    response
+}
+
+/// Leaves the headers of the GET that a HEAD stands for, its length included (RFC 9110, 9.3.2).
+fn strip_body(response: &mut Response<Body>) {
+    let length = response.body().0.len();
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    *response.body_mut() = Body::default();
+}

@@ -1,0 +1,431 @@
+//! The OpenAPI 3.1 document: paths from the one table of routes, schemas from the wire types.
+
+use serde_json::{Map, Value, json};
+use utoipa::PartialSchema;
+
+use crate::{
+    auth::User,
+    error::FieldError,
+    http::{
+        ApiOptions,
+        handlers::AuthAnswer,
+        problem::Problem,
+        routes::{Operation, ROUTES, Route},
+    },
+    todos::{Filters, Order, Priority, SortBy, Status, Todo, TodoList},
+};
+
+/// The document of the API as `options` present it.
+pub(crate) fn document(options: &ApiOptions) -> Value {
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let path = format!("{}{}", options.mount, route.full_path(&options.prefix));
+        let item = paths.entry(path).or_insert_with(|| json!({}));
+        item[route.method.as_str().to_ascii_lowercase()] = operation(&route);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": options.name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Accounts and todos, each user strictly apart. Errors are \
+                application/problem+json (RFC 9457) and carry the request's X-Request-Id.",
+            "license": { "name": "MIT OR Apache-2.0" },
+        },
+        "tags": [
+            { "name": "Authentication", "description": "Accounts and sessions" },
+            { "name": "Todos", "description": "A user's todos" },
+            { "name": "Operations", "description": "For operators and tools" },
+        ],
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
+            },
+            "headers": {
+                "X-Request-Id": {
+                    "description": "The client's, if it is 1 to 128 visible ASCII characters, else \
+                        a new one",
+                    "schema": { "type": "string", "minLength": 1, "maxLength": 128 },
+                },
+                "Retry-After": {
+                    "description": "Whole seconds until another try makes sense",
+                    "schema": { "type": "integer", "minimum": 1 },
+                },
+            },
+        },
+    })
+}
+
+fn operation(route: &Route) -> Value {
+    let tag = match (route.is_api, route.path.starts_with("/auth")) {
+        (true, true) => "Authentication",
+        (true, false) => "Todos",
+        (false, _) => "Operations",
+    };
+    let mut operation = json!({
+        "tags": [tag],
+        "summary": route.summary,
+        "operationId": operation_id(route.operation),
+        "responses": responses(route),
+    });
+    if route.auth {
+        operation["security"] = json!([{ "bearer": [] }]);
+    } else {
+        operation["security"] = json!([]);
+    }
+    if let Some(description) = description(route.operation) {
+        operation["description"] = json!(description);
+    }
+    let parameters = parameters(route);
+    if !parameters.is_empty() {
+        operation["parameters"] = json!(parameters);
+    }
+    if let Some((schema, example)) = body(route.operation) {
+        operation["requestBody"] = json!({
+            "required": true,
+            "content": { "application/json": { "schema": reference(schema), "example": example } },
+        });
+    }
+    operation
+}
+
+fn operation_id(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Signup => "signup",
+        Operation::Login => "login",
+        Operation::Logout => "logout",
+        Operation::Me => "getCurrentUser",
+        Operation::CreateTodo => "createTodo",
+        Operation::ListTodos => "listTodos",
+        Operation::GetTodo => "getTodo",
+        Operation::ReplaceTodo => "replaceTodo",
+        Operation::PatchTodo => "patchTodo",
+        Operation::DeleteTodo => "deleteTodo",
+        Operation::CompleteTodo => "completeTodo",
+        Operation::Health => "health",
+        Operation::DatabaseHealth => "databaseHealth",
+        Operation::Metrics => "metrics",
+        Operation::OpenApi => "openapi",
+        Operation::Index => "index",
+    }
+}
+
+fn description(operation: Operation) -> Option<&'static str> {
+    Some(match operation {
+        Operation::Signup => "Makes an account and opens its first session.",
+        Operation::Login => {
+            "Opens a session. A wrong e-mail and a wrong password are told alike; failures are \
+             limited per client address."
+        }
+        Operation::Logout => "Ends this session: its token is refused from now on.",
+        Operation::ListTodos => {
+            "One page with `limit` or `cursor`, else the whole list, up to 10,000 todos. Pages \
+             follow each other by key: a todo that is there throughout is seen exactly once."
+        }
+        Operation::ReplaceTodo => "Sets title, priority and description; `completed` stays.",
+        Operation::PatchTodo => {
+            "Changes the members given (RFC 7396): an absent one is kept, a null description is \
+             cleared."
+        }
+        Operation::CompleteTodo => {
+            "`completed_at` is set on the first completion and kept, and cleared on reopening."
+        }
+        _ => return None,
+    })
+}
+
+/// The request's schema and an example of it.
+fn body(operation: Operation) -> Option<(&'static str, Value)> {
+    Some(match operation {
+        Operation::Signup => (
+            "Signup",
+            json!({ "email": "ada@example.com", "password": "Passw0rd", "name": "Ada Lovelace" }),
+        ),
+        Operation::Login => {
+            ("Login", json!({ "email": "ada@example.com", "password": "Passw0rd" }))
+        }
+        Operation::CreateTodo => (
+            "NewTodo",
+            json!({ "title": "Buy milk", "description": "two litres", "priority": "high" }),
+        ),
+        Operation::ReplaceTodo => {
+            ("ReplaceTodo", json!({ "title": "Buy oat milk", "priority": "low" }))
+        }
+        Operation::PatchTodo => ("PatchTodo", json!({ "description": null })),
+        Operation::CompleteTodo => ("CompleteTodo", json!({ "completed": true })),
+        _ => return None,
+    })
+}
+
+fn parameters(route: &Route) -> Vec<Value> {
+    let mut parameters = Vec::new();
+    for (name, description) in [("user_id", "The caller's id"), ("todo_id", "The todo's id")] {
+        if route.path.contains(&format!("{{{name}}}")) {
+            parameters.push(json!({
+                "name": name, "in": "path", "required": true, "description": description,
+                "schema": { "type": "string", "format": "uuid" },
+                "example": "01938c6e-90b2-7c33-9a65-1d9b7a52c0de",
+            }));
+        }
+    }
+    if route.operation == Operation::ListTodos {
+        for (name, schema, description) in [
+            ("status", with_default("Status", "all"), "Which todos"),
+            ("sort_by", with_default("SortBy", "created_at"), "Sorted by what"),
+            ("order", with_default("Order", "desc"), "In which direction"),
+            (
+                "limit",
+                json!({ "type": "integer", "minimum": 1, "maximum": 500 }),
+                "The size of a page",
+            ),
+            ("cursor", json!({ "type": "string" }), "The `next_cursor` of the page before"),
+        ] {
+            parameters.push(json!({
+                "name": name, "in": "query", "required": false, "description": description,
+                "schema": schema,
+            }));
+        }
+    }
+    parameters
+}
+
+fn with_default(schema: &str, default: &str) -> Value {
+    json!({ "allOf": [reference(schema)], "default": default })
+}
+
+fn responses(route: &Route) -> Value {
+    let mut responses = Map::new();
+    let (status, description, schema) = success(route.operation);
+    let media_type = match route.operation {
+        Operation::Metrics => "text/plain",
+        _ => "application/json",
+    };
+    let mut success = answer(description, media_type, &schema);
+    if let Some(example) = message_example(route.operation) {
+        success["content"]["application/json"]["example"] = example;
+    }
+    if route.operation == Operation::CreateTodo {
+        success["headers"]["Location"] = json!({
+            "description": "The path of the todo", "schema": { "type": "string" },
+        });
+    }
+    responses.insert(status.into(), success);
+    for &(status, description) in errors(route) {
+        let mut problem = answer(description, "application/problem+json", &reference("Problem"));
+        if matches!(status, "429" | "503") {
+            problem["headers"]["Retry-After"] =
+                json!({ "$ref": "#/components/headers/Retry-After" });
+        }
+        if status == "401" {
+            problem["headers"]["WWW-Authenticate"] = json!({
+                "description": "A Bearer challenge (RFC 6750)", "schema": { "type": "string" },
+            });
+        }
+        responses.insert(status.into(), problem);
+    }
+    if route.operation == Operation::DatabaseHealth {
+        let unhealthy =
+            answer("The database does not answer", "application/json", &reference("Unhealthy"));
+        responses.insert("503".into(), unhealthy);
+    }
+    Value::Object(responses)
+}
+
+fn success(operation: Operation) -> (&'static str, &'static str, Value) {
+    match operation {
+        Operation::Signup => ("201", "The account and its first session", reference("Auth")),
+        Operation::Login => ("200", "A session", reference("Auth")),
+        Operation::Logout => ("200", "Logged out", reference("Message")),
+        Operation::Me => ("200", "The account", reference("User")),
+        Operation::CreateTodo => ("201", "The todo", reference("Todo")),
+        Operation::ListTodos => ("200", "The todos", reference("TodoList")),
+        Operation::GetTodo
+        | Operation::ReplaceTodo
+        | Operation::PatchTodo
+        | Operation::CompleteTodo => ("200", "The todo", reference("Todo")),
+        Operation::DeleteTodo => ("200", "Deleted", reference("Deleted")),
+        Operation::Health => ("200", "The process lives", reference("Health")),
+        Operation::DatabaseHealth => ("200", "The database answers", reference("DatabaseHealth")),
+        Operation::Metrics => ("200", "What is counted", json!({ "type": "string" })),
+        Operation::OpenApi | Operation::Index => ("200", "A document", json!({ "type": "object" })),
+    }
+}
+
+fn message_example(operation: Operation) -> Option<Value> {
+    Some(match operation {
+        Operation::Logout => json!({ "message": "Successfully logged out" }),
+        Operation::DeleteTodo => json!({
+            "message": "Todo deleted successfully",
+            "deleted_id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11",
+        }),
+        _ => return None,
+    })
+}
+
+/// The error answers of a route, besides those any request can get from any server.
+fn errors(route: &Route) -> &'static [(&'static str, &'static str)] {
+    const INVALID: (&str, &str) = ("400", "A value breaks a rule, or the request itself");
+    const UNAUTHORIZED: (&str, &str) = ("401", "No token, or one that is not valid");
+    const FORBIDDEN: (&str, &str) = ("403", "It belongs to another user");
+    const NOT_FOUND: (&str, &str) = ("404", "There is no such todo");
+    const BODY_TIMEOUT: (&str, &str) = ("408", "The body did not arrive in time");
+    const TOO_LARGE: (&str, &str) = ("413", "The body is too large");
+    const MEDIA_TYPE: (&str, &str) = ("415", "The body is not application/json");
+    const MALFORMED: (&str, &str) = ("422", "The body is not JSON of the request's shape");
+    const LIMITED: (&str, &str) = ("429", "Too many attempts from this client");
+    const INTERNAL: (&str, &str) = ("500", "A fault of the server");
+    const UNAVAILABLE: (&str, &str) = ("503", "The database is away or the server overloaded");
+    const TIMEOUT: (&str, &str) = ("504", "The request took too long");
+    match route.operation {
+        Operation::Signup => &[
+            INVALID,
+            ("409", "An account with this e-mail exists"),
+            BODY_TIMEOUT,
+            TOO_LARGE,
+            MEDIA_TYPE,
+            MALFORMED,
+            LIMITED,
+            INTERNAL,
+            UNAVAILABLE,
+            TIMEOUT,
+        ],
+        Operation::Login => &[
+            INVALID,
+            ("401", "Wrong e-mail or password"),
+            BODY_TIMEOUT,
+            TOO_LARGE,
+            MEDIA_TYPE,
+            MALFORMED,
+            LIMITED,
+            INTERNAL,
+            UNAVAILABLE,
+            TIMEOUT,
+        ],
+        Operation::Logout | Operation::Me => {
+            &[INVALID, UNAUTHORIZED, INTERNAL, UNAVAILABLE, TIMEOUT]
+        }
+        Operation::CreateTodo => &[
+            INVALID,
+            UNAUTHORIZED,
+            FORBIDDEN,
+            BODY_TIMEOUT,
+            TOO_LARGE,
+            MEDIA_TYPE,
+            MALFORMED,
+            INTERNAL,
+            UNAVAILABLE,
+            TIMEOUT,
+        ],
+        Operation::ListTodos => &[INVALID, UNAUTHORIZED, FORBIDDEN, INTERNAL, UNAVAILABLE, TIMEOUT],
+        Operation::GetTodo | Operation::DeleteTodo => {
+            &[INVALID, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, INTERNAL, UNAVAILABLE, TIMEOUT]
+        }
+        Operation::ReplaceTodo | Operation::PatchTodo | Operation::CompleteTodo => &[
+            INVALID,
+            UNAUTHORIZED,
+            FORBIDDEN,
+            NOT_FOUND,
+            BODY_TIMEOUT,
+            TOO_LARGE,
+            MEDIA_TYPE,
+            MALFORMED,
+            INTERNAL,
+            UNAVAILABLE,
+            TIMEOUT,
+        ],
+        Operation::Health
+        | Operation::DatabaseHealth
+        | Operation::Metrics
+        | Operation::OpenApi
+        | Operation::Index => &[INVALID, INTERNAL],
+    }
+}
+
+fn answer(description: &str, media_type: &str, schema: &Value) -> Value {
+    json!({
+        "description": description,
+        "headers": { "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" } },
+        "content": { media_type: { "schema": schema } },
+    })
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
+fn schemas() -> Value {
+    fn of<T: PartialSchema>() -> Value {
+        serde_json::to_value(T::schema()).unwrap_or_default()
+    }
+    let email = json!({ "type": "string", "format": "email", "maxLength": 254 });
+    let title = json!({ "type": "string", "minLength": 1, "maxLength": 200 });
+    let description = json!({ "type": ["string", "null"], "maxLength": 1000 });
+    let mut auth = of::<AuthAnswer>();
+    auth["properties"]["token_type"]["const"] = json!("bearer");
+    auth["example"] = json!({
+        "user": of::<User>()["example"],
+        "token": "eyJ0eXAiOiJKV1Qi…", "access_token": "eyJ0eXAiOiJKV1Qi…", "token_type": "bearer",
+        "expires_at": "2026-11-30T09:29:12Z",
+    });
+    let mut list = of::<TodoList>();
+    list["example"] = json!({
+        "todos": [of::<Todo>()["example"]], "total": 1,
+        "filters_applied": { "status": "all", "sort_by": "created_at", "order": "desc" },
+        "next_cursor": null,
+    });
+    json!({
+        "Signup": object(&["email", "password", "name"], &json!({
+            "email": email,
+            "password": {
+                "type": "string", "format": "password", "minLength": 8, "maxLength": 128,
+                "description": "With an upper-case letter, a lower-case letter and a digit",
+            },
+            "name": { "type": "string", "minLength": 2, "maxLength": 100 },
+        })),
+        "Login": object(&["email", "password"], &json!({
+            "email": email, "password": { "type": "string", "format": "password" },
+        })),
+        "NewTodo": object(&["title"], &json!({
+            "title": title, "description": description,
+            "priority": with_default("Priority", "medium"),
+        })),
+        "ReplaceTodo": object(&["title", "priority"], &json!({
+            "title": title, "description": description, "priority": reference("Priority"),
+        })),
+        "PatchTodo": object(&[], &json!({
+            "title": title, "description": description, "priority": reference("Priority"),
+        })),
+        "CompleteTodo": object(&["completed"], &json!({ "completed": { "type": "boolean" } })),
+        "Message": object(&["message"], &json!({ "message": { "type": "string" } })),
+        "Deleted": object(&["message", "deleted_id"], &json!({
+            "message": { "type": "string" }, "deleted_id": { "type": "string", "format": "uuid" },
+        })),
+        "Health": object(&["status", "timestamp"], &json!({
+            "status": { "const": "healthy" },
+            "timestamp": { "type": "string", "format": "date-time" },
+        })),
+        "DatabaseHealth": object(&["status", "database"], &json!({
+            "status": { "const": "healthy" }, "database": { "const": "connected" },
+        })),
+        "Unhealthy": object(&["status", "error"], &json!({
+            "status": { "const": "unhealthy" }, "error": { "type": "string" },
+        })),
+        "Auth": auth,
+        "User": of::<User>(),
+        "Todo": of::<Todo>(),
+        "TodoList": list,
+        "Filters": of::<Filters>(),
+        "Priority": of::<Priority>(),
+        "Status": of::<Status>(),
+        "SortBy": of::<SortBy>(),
+        "Order": of::<Order>(),
+        "Problem": of::<Problem<'static>>(),
+        "FieldError": of::<FieldError>(),
+    })
+}
+
+fn object(required: &[&str], properties: &Value) -> Value {
+    json!({ "type": "object", "required": required, "properties": properties })
+}

@@ -1,0 +1,468 @@
+//! Reading a request: the guard in front of everything, the bearer token, the query and the JSON
+//! body. What the values must be is for the library's types; this file knows shapes.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, pin::Pin, time::Duration};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request::Parts};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+
+use crate::{
+    error::{Error, FieldError},
+    http::problem::Failure,
+};
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+/// What is read and thrown away of a body nobody wants, so that its sender comes to read the answer
+/// instead of a reset.
+const DRAIN_BYTES: usize = 8 << 20;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A sender that pauses for this long is not writing: it may be waiting for the answer.
+const DRAIN_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a target may be, how many headers there may be, and how long they may be together.
+/// Servers cut off what is twice as large, without a problem body.
+const TARGET_BYTES: usize = 8 << 10;
+const HEADERS: usize = 64;
+const HEADER_BYTES: usize = 32 << 10;
+
+/// Refuses what RFC 9112 and RFC 9110 want refused and servers let through: exactly one valid Host on
+/// HTTP/1.1 (section 3.2), an origin-form target of ASCII.
+pub(crate) fn guard(parts: &Parts) -> Result<(), Failure> {
+    if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES) {
+        return Err(Failure::UriTooLong);
+    }
+    let header_bytes = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    if parts.headers.len() > HEADERS || header_bytes.sum::<usize>() > HEADER_BYTES {
+        return Err(Failure::HeadTooLarge);
+    }
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(Failure::BadRequest("there must be exactly one Host header")),
+        (Some(host), None) if !is_host(host) => {
+            return Err(Failure::BadRequest("the Host header must be a host and an optional port"));
+        }
+        (None, None) if parts.version == Version::HTTP_11 => {
+            return Err(Failure::BadRequest("there must be a Host header"));
+        }
+        _ => {}
+    }
+    if !is_origin_form(&parts.uri, parts.version) && !is_server_options(&parts.method, &parts.uri) {
+        return Err(Failure::BadRequest("the request target must be a path in ASCII"));
+    }
+    Ok(())
+}
+
+/// `OPTIONS *` (RFC 9110, section 9.3.7): asks about the server, not a route.
+pub(crate) fn is_server_options(method: &Method, uri: &Uri) -> bool {
+    method == Method::OPTIONS && uri.path() == "*"
+}
+
+fn is_origin_form(uri: &Uri, version: Version) -> bool {
+    // HTTP/2 and later carry scheme and authority beside the path.
+    let bare = version >= Version::HTTP_2 || (uri.scheme().is_none() && uri.authority().is_none());
+    let target = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    bare && target.starts_with('/') && target.is_ascii()
+}
+
+fn is_host(host: &HeaderValue) -> bool {
+    let Ok(host) = host.to_str() else { return false };
+    let (name, port) = if let Some(host) = host.strip_prefix('[') {
+        let Some((name, port)) = host.split_once(']') else { return false };
+        if name.parse::<std::net::Ipv6Addr>().is_err() {
+            return false;
+        }
+        ("ip", port)
+    } else {
+        host.find(':').map_or((host, ""), |colon| host.split_at(colon))
+    };
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+        && (port.is_empty() || port.starts_with(':'))
+        && digits.len() <= 5
+        && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// The token of the one `Authorization: Bearer` header (RFC 6750, section 2.1), the scheme in any
+/// case. `None` without the header; anything else that is not a bearer token is a bad one.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
+    let bad = || Failure::Core(Error::Unauthenticated);
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or(Failure::NoToken)?;
+    if values.next().is_some() {
+        return Err(bad());
+    }
+    let (scheme, token) = value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(bad)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim_matches(' ')) } else { Err(bad()) }
+}
+
+/// Query parameters by name, decoded; a name asked for must be given at most once.
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(crate) fn parse(uri: &Uri) -> Self {
+        let query = uri.query().unwrap_or_default();
+        Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+    }
+
+    /// The parameter through `parse`, its default if absent.
+    pub(crate) fn read<T: Default>(
+        &self,
+        name: &'static str,
+        errors: &mut Vec<FieldError>,
+        parse: impl FnOnce(&str) -> Result<T, FieldError>,
+    ) -> T {
+        let mut given = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value);
+        let parsed = match (given.next(), given.next()) {
+            (None, _) => return T::default(),
+            (Some(value), None) => parse(value),
+            (Some(_), Some(_)) => {
+                Err(FieldError::new(name, "repeated", "must be given at most once"))
+            }
+        };
+        parsed.unwrap_or_else(|error| {
+            errors.push(error);
+            T::default()
+        })
+    }
+}
+
+/// A request's body on its way in. It outlives the handler that reads it, so that what is left of
+/// it can be drained.
+pub(crate) struct Incoming<'b, B> {
+    body: Pin<&'b mut B>,
+    expects_continue: bool,
+    touched: bool,
+}
+
+impl<'b, B> Incoming<'b, B>
+where
+    B: HttpBody,
+{
+    pub(crate) fn new(body: Pin<&'b mut B>, headers: &HeaderMap) -> Self {
+        let expects_continue = headers.contains_key(header::EXPECT);
+        Self { body, expects_continue, touched: false }
+    }
+
+    /// The members of the JSON object that the body is.
+    pub(crate) async fn json(&mut self, headers: &HeaderMap, max: usize) -> Result<Form, Failure> {
+        if !is_json(headers) {
+            return Err(Failure::UnsupportedMediaType);
+        }
+        // The declared length decides before the first byte is asked for (`Expect: 100-continue`).
+        if self.body.size_hint().lower() > max as u64 {
+            return Err(Failure::TooLarge(max));
+        }
+        let bytes = tokio::time::timeout(BODY_TIMEOUT, self.read(max))
+            .await
+            .unwrap_or(Err(Failure::BodyTimeout))?;
+        Form::parse(&bytes)
+    }
+
+    async fn read(&mut self, max: usize) -> Result<Bytes, Failure> {
+        self.touched = true;
+        let mut whole = BytesMut::new();
+        let mut first = Bytes::new();
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|_| Failure::BadRequest("the body could not be read"))?;
+            let Ok(mut data) = frame.into_data() else { continue };
+            let size = first.len() + whole.len() + data.remaining();
+            if size > max {
+                return Err(Failure::TooLarge(max));
+            }
+            let data = data.copy_to_bytes(data.remaining());
+            // Nearly every body is one frame, which needs no copy.
+            if first.is_empty() && whole.is_empty() {
+                first = data;
+            } else {
+                whole.extend_from_slice(&std::mem::take(&mut first));
+                whole.extend_from_slice(&data);
+            }
+        }
+        Ok(if whole.is_empty() { first } else { whole.freeze() })
+    }
+
+    /// Reads what is left, within bounds, unless the client waits to be told to send it.
+    pub(crate) async fn drain(&mut self) {
+        if self.body.is_end_stream() || (self.expects_continue && !self.touched) {
+            return;
+        }
+        let read = async {
+            let mut left = DRAIN_BYTES;
+            while let Ok(Some(Ok(frame))) =
+                tokio::time::timeout(DRAIN_PAUSE, self.body.frame()).await
+            {
+                let size = frame.data_ref().map_or(0, Buf::remaining);
+                match left.checked_sub(size) {
+                    Some(rest) => left = rest,
+                    None => break,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
+    }
+}
+
+/// Whether the one Content-Type is JSON in UTF-8, and not compressed.
+fn is_json(headers: &HeaderMap) -> bool {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return false;
+    }
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (types.next(), types.next()) else { return false };
+    let Ok(value) = value.to_str() else { return false };
+    let mut parts = value.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let is_json = essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"));
+    let is_utf8 = parts.all(|parameter| {
+        parameter.split_once('=').is_none_or(|(name, value)| {
+            !name.eq_ignore_ascii_case("charset")
+                || value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+        })
+    });
+    is_json && is_utf8
+}
+
+/// The members of a JSON object, taken out one by one; every one of the wrong shape is noted.
+#[derive(Debug)]
+pub(crate) struct Form {
+    members: BTreeMap<String, Value>,
+    errors: Vec<FieldError>,
+}
+
+impl Form {
+    fn parse(bytes: &[u8]) -> Result<Self, Failure> {
+        match serde_json::from_slice::<Members>(bytes) {
+            Ok(Members::Object(members)) => Ok(Self { members, errors: Vec::new() }),
+            Ok(Members::Repeated) => {
+                Err(Failure::Malformed("the body names a member twice", Vec::new()))
+            }
+            Err(error) if error.is_data() => {
+                Err(Failure::Malformed("the body must be a JSON object", Vec::new()))
+            }
+            Err(_) => Err(Failure::Malformed("the body is not valid JSON", Vec::new())),
+        }
+    }
+
+    /// A string that must be there; empty if it is not, which nobody sees: [`Form::finish`] fails.
+    pub(crate) fn text(&mut self, name: &'static str) -> String {
+        match self.members.remove(name) {
+            Some(Value::String(text)) => text,
+            Some(_) => self.wrong(name, "must be a string"),
+            None => self.missing(name),
+        }
+    }
+
+    /// A string that may be absent, but not null.
+    pub(crate) fn optional_text(&mut self, name: &'static str) -> Option<String> {
+        match self.members.remove(name)? {
+            Value::String(text) => Some(text),
+            _ => Some(self.wrong(name, "must be a string")),
+        }
+    }
+
+    /// A string that may be null (`Some(None)`) or absent (`None`).
+    pub(crate) fn nullable_text(&mut self, name: &'static str) -> Option<Option<String>> {
+        match self.members.remove(name)? {
+            Value::Null => Some(None),
+            Value::String(text) => Some(Some(text)),
+            _ => Some(Some(self.wrong(name, "must be a string or null"))),
+        }
+    }
+
+    /// A boolean that must be there.
+    pub(crate) fn boolean(&mut self, name: &'static str) -> bool {
+        match self.members.remove(name) {
+            Some(Value::Bool(value)) => value,
+            Some(_) => self.wrong(name, "must be true or false"),
+            None => self.missing(name),
+        }
+    }
+
+    /// Fails if a member was missing or of the wrong type. Members nobody took are ignored.
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        if self.errors.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Malformed("", self.errors))
+    }
+
+    fn wrong<T: Default>(&mut self, name: &'static str, message: &'static str) -> T {
+        self.errors.push(FieldError::new(name, "wrong_type", message));
+        T::default()
+    }
+
+    fn missing<T: Default>(&mut self, name: &'static str) -> T {
+        self.errors.push(FieldError::new(name, "missing", "is required"));
+        T::default()
+    }
+}
+
+/// A JSON object whose members have different names; `serde_json` alone lets the last one win.
+enum Members {
+    Object(BTreeMap<String, Value>),
+    Repeated,
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor;
+
+        impl<'de> Visitor<'de> for ObjectVisitor {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = BTreeMap::new();
+                let mut repeated = false;
+                while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+                    let value: Value = map.next_value()?;
+                    repeated |= members.insert(name.into_owned(), value).is_some();
+                }
+                Ok(if repeated { Members::Repeated } else { Members::Object(members) })
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn guarded(uri: &str, hosts: &[&str]) -> bool {
+        let mut request = Request::builder().uri(uri);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        guard(&request.body(()).unwrap().into_parts().0).is_ok()
+    }
+
+    #[test]
+    fn one_valid_host_and_a_plain_path() {
+        for host in ["example.com", "localhost:8000", "127.0.0.1", "[::1]:80", "[::1]", "a_b.c~d:"]
+        {
+            assert!(guarded("/x?y=z", &[host]), "{host}");
+        }
+        for host in [
+            "", "a b", "a/b", "a,b", "u@a", "a:b", "a:123456", "[::1", "[[::1]", "[x]", "[::1]x",
+            ":80", "a:8:0", "a?b", "a#b", "bü.de",
+        ] {
+            assert!(!guarded("/", &[host]), "{host}");
+        }
+        assert!(!guarded("/", &[]) && !guarded("/", &["a", "a"]));
+        assert!(!guarded("http://a/x", &["a"]) && !guarded("*", &["a"]));
+    }
+
+    #[test]
+    fn bearer_takes_one_header_and_one_scheme() {
+        let ask = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("authorization", value.parse().unwrap());
+            }
+            bearer(&headers).map(str::to_owned)
+        };
+        assert_eq!(ask(&["Bearer abc"]).unwrap(), "abc");
+        assert_eq!(ask(&["bEARER  abc "]).unwrap(), "abc");
+        assert!(matches!(ask(&[]), Err(Failure::NoToken)));
+        for bad in [&["Basic abc"][..], &["abc"], &["Bearer"], &["Bearer a", "Bearer a"]] {
+            assert!(matches!(ask(bad), Err(Failure::Core(Error::Unauthenticated))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn media_types() {
+        let ask = |value: &str| {
+            let headers = HeaderMap::from_iter([(
+                header::CONTENT_TYPE,
+                value.parse::<HeaderValue>().unwrap(),
+            )]);
+            is_json(&headers)
+        };
+        for good in [
+            "application/json",
+            "Application/JSON; charset=UTF-8",
+            "application/merge-patch+json",
+            "application/json;charset=\"utf-8\"",
+        ] {
+            assert!(ask(good), "{good}");
+        }
+        for bad in
+            ["text/plain", "application/jsonx", "application/json; charset=latin1", "", "json"]
+        {
+            assert!(!ask(bad), "{bad}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn shapes_are_told_apart() {
+        let mut form = Form::parse(br#"{"a":"x","b":null,"c":true,"d":1,"other":[{}]}"#).unwrap();
+        assert_eq!(form.text("a"), "x");
+        assert_eq!(form.nullable_text("b"), Some(None));
+        assert_eq!(form.nullable_text("z"), None);
+        assert!(form.boolean("c"));
+        assert_eq!(form.optional_text("d"), Some(String::new()));
+        form.text("e");
+        let Err(Failure::Malformed(_, errors)) = form.finish() else { panic!() };
+        let told: Vec<_> = errors.iter().map(|e| (e.field.as_ref(), e.code)).collect();
+        assert_eq!(told, [("d", "wrong_type"), ("e", "missing")]);
+    }
+
+    #[test]
+    fn what_is_no_object_of_distinct_members_is_malformed() {
+        for bad in [
+            &b""[..],
+            b"null",
+            b"[]",
+            b"1",
+            b"\"x\"",
+            b"{",
+            b"{}x",
+            b"{\"a\":1,\"a\":2}",
+            b"{\"a\":\"\\ud800\"}",
+            b"{\"a\":\"\xff\"}",
+            b"\xef\xbb\xbf{}",
+            b"{\"a\":1e999}",
+            b"{'a':1}",
+        ] {
+            assert!(matches!(Form::parse(bad), Err(Failure::Malformed(..))), "{bad:?}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(Form::parse(format!("{{\"a\":{deep}").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_repeated_parameter_is_an_error_and_an_unknown_one_is_not() {
+        let query = Query::parse(&"/?a=1&a=2&b=%20x+y&c".parse().unwrap());
+        let mut errors = Vec::new();
+        let text = |value: &str| Ok(value.to_owned());
+        assert_eq!(query.read("b", &mut errors, text), " x y");
+        assert_eq!(query.read("c", &mut errors, text), "");
+        assert_eq!(query.read("d", &mut errors, text), "");
+        assert!(errors.is_empty());
+        query.read("a", &mut errors, text);
+        assert_eq!(errors[0].code, "repeated");
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics_the_parser(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Form::parse(&bytes);
+        }
+    }
+}

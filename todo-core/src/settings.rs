@@ -1,0 +1,619 @@
+//! The settings that both servers share: read once, validated together, every bad one named. Where
+//! they come from (the environment, a `.env` file) is for the caller: this takes names and values.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    Core, OpenError, Options,
+    db::Db,
+    http::{Api, ApiOptions},
+    secret::{Algorithm, Secret},
+};
+
+/// Where a secret that was made here is kept, when the database has no file to keep it beside.
+const SECRET_FILE: &str = "todo.secret";
+
+/// What a server is told. The README has the table.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// `DATABASE_URL`
+    pub database_url: DatabaseUrl,
+    /// `SECRET_KEY`; without one, [`Settings::open`] makes and keeps one.
+    pub secret_key: Option<Secret>,
+    /// `SECRET_KEY_PREVIOUS`
+    pub secret_key_previous: Option<Secret>,
+    /// `ALGORITHM`
+    pub algorithm: Algorithm,
+    /// `ACCESS_TOKEN_EXPIRE_DAYS`
+    pub access_token_expire_days: u16,
+    /// `HOST`
+    pub host: IpAddr,
+    /// `PORT`; 0 takes any free one.
+    pub port: u16,
+    /// `ALLOWED_ORIGINS`
+    pub allowed_origins: Vec<String>,
+    /// `RATE_LIMIT_PER_MINUTE`
+    pub rate_limit_per_minute: u32,
+    /// `TRUSTED_PROXIES`
+    pub trusted_proxies: Vec<IpNet>,
+    /// `ENVIRONMENT`
+    pub environment: Environment,
+    /// `LOG_LEVEL`, or `debug` if `DEBUG` is set and it is not.
+    pub log_level: String,
+    /// `API_V1_PREFIX`
+    pub api_prefix: String,
+    /// `PROJECT_NAME`
+    pub project_name: String,
+    /// `DATABASE_POOL_MIN`
+    pub database_pool_min: u32,
+    /// `DATABASE_POOL_MAX`
+    pub database_pool_max: u32,
+    /// `DATABASE_TIMEOUT_MS`
+    pub database_timeout: Duration,
+    /// `REQUEST_TIMEOUT_SECONDS`
+    pub request_timeout: Duration,
+    /// `MAX_BODY_BYTES`
+    pub max_body_bytes: usize,
+    /// `TLS_CERT` and `TLS_KEY`, both or neither.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Where the database is. It may hold a password: neither `Debug` nor any message shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The address itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Which kind of database it is: `sqlite` or `postgres`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        if self.0.starts_with("sqlite:") { "sqlite" } else { "postgres" }
+    }
+
+    /// The file of an embedded database, if it has one.
+    fn file(&self) -> Option<PathBuf> {
+        Db::file_of(&self.0)
+    }
+
+    fn is_in_memory(&self) -> bool {
+        self.0.starts_with("sqlite:") && self.file().is_none()
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DatabaseUrl({}:…)", self.kind())
+    }
+}
+
+/// A certificate chain and its key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// `TLS_CERT`
+    pub cert: PathBuf,
+    /// `TLS_KEY`
+    pub key: PathBuf,
+}
+
+/// What a server is run for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Environment {
+    /// On a developer's machine.
+    #[default]
+    Development,
+    /// As in production, but nothing is refused.
+    Staging,
+    /// https only, and no defaults that are not safe.
+    Production,
+}
+
+/// Every setting that is not acceptable, on one line: its name, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsError(Vec<String>);
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bad settings: {}", self.0.join("; "))
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The database could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The secret that was made could not be kept, or the kept one not read.
+    #[error("cannot keep a secret in {}: {cause}", .path.display())]
+    Secret {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+impl Settings {
+    /// Reads settings from names and values; other names are ignored, an empty value is none.
+    ///
+    /// # Errors
+    /// [`SettingsError`], naming every bad setting and what is allowed. No value is repeated.
+    pub fn from_vars<K: Into<String>, V: Into<String>>(
+        vars: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, SettingsError> {
+        let mut vars = Vars::new(vars);
+        let settings = Self {
+            database_url: vars.read("DATABASE_URL", DatabaseUrl("sqlite://todo.db".into()), url),
+            secret_key: vars.read("SECRET_KEY", None, |text| secret(text).map(Some)),
+            secret_key_previous: vars
+                .read("SECRET_KEY_PREVIOUS", None, |text| secret(text).map(Some)),
+            algorithm: vars.read("ALGORITHM", Algorithm::Hs256, algorithm),
+            access_token_expire_days: vars.read("ACCESS_TOKEN_EXPIRE_DAYS", 7, |text| {
+                number(text, 1, 3650, "a whole number of days from 1 to 3650")
+            }),
+            host: vars.read("HOST", IpAddr::V4(Ipv4Addr::LOCALHOST), |text| match text {
+                "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                text => text.parse().map_err(|_| "an IP address or localhost".to_owned()),
+            }),
+            port: vars
+                .read("PORT", 8000, |text| number(text, 0, u16::MAX, "a port from 0 to 65535")),
+            allowed_origins: vars.read(
+                "ALLOWED_ORIGINS",
+                vec!["http://localhost:3000".into(), "http://localhost:8000".into()],
+                origins,
+            ),
+            rate_limit_per_minute: vars.read("RATE_LIMIT_PER_MINUTE", 5, |text| {
+                number(text, 0, 10_000, "a whole number from 0 (off) to 10000")
+            }),
+            trusted_proxies: vars.read("TRUSTED_PROXIES", vec![], proxies),
+            environment: vars.read("ENVIRONMENT", Environment::Development, environment),
+            log_level: String::new(),
+            api_prefix: vars.read("API_V1_PREFIX", "/api".into(), prefix),
+            project_name: vars.read("PROJECT_NAME", "Todo API".into(), |text| {
+                let fits = text.chars().count() <= 100 && !text.chars().any(char::is_control);
+                fits.then(|| text.to_owned()).ok_or_else(|| "at most 100 characters".into())
+            }),
+            database_pool_min: vars.read("DATABASE_POOL_MIN", 5, |text| {
+                number(text, 0, 1000, "a whole number from 0 to 1000")
+            }),
+            database_pool_max: vars.read("DATABASE_POOL_MAX", 20, |text| {
+                number(text, 1, 1000, "a whole number from 1 to 1000")
+            }),
+            database_timeout: vars.read(
+                "DATABASE_TIMEOUT_MS",
+                Duration::from_millis(1800),
+                |text| {
+                    number(text, 100, 60_000, "milliseconds from 100 to 60000")
+                        .map(Duration::from_millis)
+                },
+            ),
+            request_timeout: vars.read(
+                "REQUEST_TIMEOUT_SECONDS",
+                Duration::from_secs(30),
+                |text| number(text, 1, 600, "seconds from 1 to 600").map(Duration::from_secs),
+            ),
+            max_body_bytes: vars.read("MAX_BODY_BYTES", 65_536, |text| {
+                number(text, 1024, 16 << 20, "bytes from 1024 to 16777216")
+            }),
+            tls: None,
+        };
+        let debug = vars.read("DEBUG", false, boolean);
+        let level = if debug { "debug" } else { "info" };
+        let log_level = vars.read("LOG_LEVEL", level.into(), log_level);
+        let tls = match (vars.take("TLS_CERT"), vars.take("TLS_KEY")) {
+            (Some(cert), Some(key)) => Some(TlsFiles { cert: cert.into(), key: key.into() }),
+            (None, None) => None,
+            (Some(_), None) => vars.refuse("TLS_KEY", "set, if TLS_CERT is"),
+            (None, Some(_)) => vars.refuse("TLS_CERT", "set, if TLS_KEY is"),
+        };
+        let settings = Self { log_level, tls, ..settings };
+        settings.check(&mut vars);
+        if vars.errors.is_empty() { Ok(settings) } else { Err(SettingsError(vars.errors)) }
+    }
+
+    /// What settings must be together, and in production.
+    fn check(&self, vars: &mut Vars) {
+        if self.database_pool_min > self.database_pool_max {
+            vars.refuse::<()>("DATABASE_POOL_MIN", "at most DATABASE_POOL_MAX");
+        }
+        if self.environment != Environment::Production {
+            return;
+        }
+        match &self.secret_key {
+            // A bad one is named already.
+            None if !vars.has_error("SECRET_KEY") => {
+                vars.refuse::<()>("SECRET_KEY", "set in production, to at least 32 random bytes");
+            }
+            Some(secret) if secret.is_example() => {
+                vars.refuse::<()>(
+                    "SECRET_KEY",
+                    "a secret of your own in production, not the example",
+                );
+            }
+            _ => {}
+        }
+        if self.allowed_origins.iter().any(|origin| origin == "*") {
+            vars.refuse::<()>("ALLOWED_ORIGINS", "a list of origins in production, not *");
+        }
+    }
+
+    /// Opens the database and builds the API over it. Without a secret, one is made and kept with
+    /// mode 0600: beside an embedded database, else in the working directory; in memory it lives
+    /// as long as the database does.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn open(&self) -> Result<Api, StartError> {
+        let secret = match &self.secret_key {
+            Some(secret) => secret.clone(),
+            None => self.kept_secret()?,
+        };
+        let mut options = Options::new(secret);
+        options.previous_secrets.extend(self.secret_key_previous.clone());
+        options.algorithm = self.algorithm;
+        options.session_lifetime = chrono::TimeDelta::days(self.access_token_expire_days.into());
+        options.rate_limit_per_minute = self.rate_limit_per_minute;
+        options.pool_min = self.database_pool_min;
+        options.pool_max = self.database_pool_max;
+        options.database_timeout = self.database_timeout;
+        let core = Core::open(self.database_url.as_str(), options).await?;
+        Ok(Api::new(core, self.api_options()))
+    }
+
+    fn api_options(&self) -> ApiOptions {
+        ApiOptions {
+            prefix: self.api_prefix.clone(),
+            name: self.project_name.clone(),
+            allowed_origins: self.allowed_origins.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
+            request_timeout: self.request_timeout,
+            max_body_bytes: self.max_body_bytes,
+            https_only: self.environment == Environment::Production,
+            ..ApiOptions::default()
+        }
+    }
+
+    fn kept_secret(&self) -> Result<Secret, StartError> {
+        if self.database_url.is_in_memory() {
+            return new_secret()
+                .and_then(|secret| Secret::new(secret).map_err(io::Error::other))
+                .map_err(|cause| StartError::Secret { path: PathBuf::from(":memory:"), cause });
+        }
+        let path = match self.database_url.file() {
+            Some(file) => {
+                let mut name = file.into_os_string();
+                name.push(".secret");
+                PathBuf::from(name)
+            }
+            None => PathBuf::from(SECRET_FILE),
+        };
+        let secret = keep_secret(&path)
+            .and_then(|secret| Secret::new(secret).map_err(io::Error::other))
+            .map_err(|cause| StartError::Secret { path: path.clone(), cause })?;
+        tracing::info!(path = %path.display(), "no SECRET_KEY is set, using the one kept in a file");
+        Ok(secret)
+    }
+}
+
+/// Names and values on their way to being settings.
+struct Vars {
+    values: Vec<(String, String)>,
+    errors: Vec<String>,
+}
+
+impl Vars {
+    fn new<K: Into<String>, V: Into<String>>(vars: impl IntoIterator<Item = (K, V)>) -> Self {
+        let values = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { values, errors: Vec::new() }
+    }
+
+    /// The last value of a name, trimmed, unless it is empty.
+    fn take(&self, name: &str) -> Option<String> {
+        let value = self.values.iter().rev().find(|(known, _)| known == name)?.1.trim();
+        (!value.is_empty()).then(|| value.to_owned())
+    }
+
+    fn read<T>(
+        &mut self,
+        name: &str,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> T {
+        let Some(value) = self.take(name) else { return default };
+        parse(&value).unwrap_or_else(|allowed| {
+            self.refuse::<T>(name, &allowed);
+            default
+        })
+    }
+
+    fn refuse<T>(&mut self, name: &str, allowed: &str) -> Option<T> {
+        self.errors.push(format!("{name} must be {allowed}"));
+        None
+    }
+
+    fn has_error(&self, name: &str) -> bool {
+        self.errors.iter().any(|error| error.starts_with(&format!("{name} ")))
+    }
+}
+
+fn url(text: &str) -> Result<DatabaseUrl, String> {
+    let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+    let is_known = match scheme {
+        "sqlite" => !text["sqlite:".len()..].trim_start_matches('/').is_empty(),
+        "postgres" | "postgresql" | "postgresql+asyncpg" | "postgresql+psycopg2" => {
+            text[scheme.len()..].starts_with("://")
+        }
+        _ => false,
+    };
+    is_known.then(|| DatabaseUrl(text.to_owned())).ok_or_else(|| {
+        "sqlite://FILE, sqlite::memory:, postgres://…, postgresql://… or postgresql+asyncpg://…"
+            .into()
+    })
+}
+
+fn secret(text: &str) -> Result<Secret, String> {
+    Secret::new(text).map_err(|_| "at least 32 bytes".into())
+}
+
+fn algorithm(text: &str) -> Result<Algorithm, String> {
+    match text {
+        "HS256" => Ok(Algorithm::Hs256),
+        "HS384" => Ok(Algorithm::Hs384),
+        "HS512" => Ok(Algorithm::Hs512),
+        _ => Err("HS256, HS384 or HS512".into()),
+    }
+}
+
+fn environment(text: &str) -> Result<Environment, String> {
+    match text {
+        "development" => Ok(Environment::Development),
+        "staging" => Ok(Environment::Staging),
+        "production" => Ok(Environment::Production),
+        _ => Err("development, staging or production".into()),
+    }
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    // Python's names are these in upper case, and two more.
+    match &*text.to_ascii_lowercase() {
+        "warning" => Ok("warn".into()),
+        "critical" => Ok("error".into()),
+        level @ ("trace" | "debug" | "info" | "warn" | "error") => Ok(level.into()),
+        _ => Err("trace, debug, info, warn or error".into()),
+    }
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match &*text.to_ascii_lowercase() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("true or false".into()),
+    }
+}
+
+fn number<T: FromStr + PartialOrd>(text: &str, min: T, max: T, allowed: &str) -> Result<T, String> {
+    text.parse().ok().filter(|n| (min..=max).contains(n)).ok_or_else(|| allowed.to_owned())
+}
+
+fn origins(text: &str) -> Result<Vec<String>, String> {
+    let is_origin = |origin: &str| {
+        let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        rest.is_some_and(|authority| {
+            !authority.is_empty()
+                && authority.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]".contains(&b))
+        })
+    };
+    let origins: Vec<String> = list(text).map(str::to_owned).collect();
+    let good = origins.iter().all(|origin| origin == "*" || is_origin(origin));
+    good.then_some(origins).ok_or_else(|| {
+        "a comma-separated list of origins such as https://example.com, without a path".into()
+    })
+}
+
+fn proxies(text: &str) -> Result<Vec<IpNet>, String> {
+    let parse = |text: &str| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    list(text)
+        .map(parse)
+        .collect::<Result<_, _>>()
+        .map_err(|_| "a comma-separated list of networks such as 10.0.0.0/8".into())
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let path = text.strip_suffix('/').unwrap_or(text);
+    let is_segment = |segment: &str| {
+        !segment.is_empty()
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+    };
+    let good = path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_segment));
+    good.then(|| path.to_owned()).ok_or_else(|| "a path such as /api".into())
+}
+
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// 256 random bits, in hexadecimal.
+fn new_secret() -> io::Result<String> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
+    let (high, low) = bytes.split_at(16);
+    let half = |half: &[u8]| half.iter().fold(0, |n: u128, byte| n << 8 | u128::from(*byte));
+    Ok(format!("{:032x}{:032x}", half(high), half(low)))
+}
+
+/// The secret kept at `path`, made if there is none. Several may do so at once: all get the same.
+fn keep_secret(path: &Path) -> io::Result<String> {
+    match read_secret(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        kept => return kept,
+    }
+    // Written whole beside it, then linked into place, which fails where somebody was faster.
+    let secret = new_secret()?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", &new_secret()?[..16]));
+    let draft = PathBuf::from(name);
+    let made = private_file(&draft)
+        .and_then(|mut file| file.write_all(secret.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::hard_link(&draft, path));
+    let removed = std::fs::remove_file(&draft);
+    match made {
+        Ok(()) => removed.map(|()| secret),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_secret(path),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_secret(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(4096).read_to_string(&mut text)?;
+    Ok(text.trim().to_owned())
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn read(vars: &[(&str, &str)]) -> Result<Settings, String> {
+        Settings::from_vars(vars.iter().copied()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_need_nothing() {
+        let settings = read(&[("SECRET_KEY", ""), ("UNKNOWN", "x")]).unwrap();
+        assert_eq!(settings.database_url.as_str(), "sqlite://todo.db");
+        assert_eq!((settings.host.to_string(), settings.port), ("127.0.0.1".into(), 8000));
+        assert_eq!(settings.environment, Environment::Development);
+        assert!(settings.secret_key.is_none());
+    }
+
+    #[test]
+    fn each_bad_setting_is_named_with_what_is_allowed() {
+        let bad = [
+            ("DATABASE_URL", "mysql://x"),
+            ("DATABASE_URL", "sqlite://"),
+            ("SECRET_KEY", "short"),
+            ("SECRET_KEY_PREVIOUS", "short"),
+            ("ALGORITHM", "none"),
+            ("ACCESS_TOKEN_EXPIRE_DAYS", "0"),
+            ("HOST", "nowhere"),
+            ("PORT", "65536"),
+            ("ALLOWED_ORIGINS", "localhost:3000"),
+            ("RATE_LIMIT_PER_MINUTE", "-1"),
+            ("TRUSTED_PROXIES", "10.0.0.0/33"),
+            ("ENVIRONMENT", "prod"),
+            ("DEBUG", "maybe"),
+            ("LOG_LEVEL", "loud"),
+            ("API_V1_PREFIX", "api"),
+            ("DATABASE_POOL_MAX", "0"),
+            ("DATABASE_TIMEOUT_MS", "x"),
+            ("REQUEST_TIMEOUT_SECONDS", "0"),
+            ("MAX_BODY_BYTES", "1"),
+            ("TLS_CERT", "cert.pem"),
+        ];
+        let error = read(&bad).unwrap_err();
+        assert!(!error.contains('\n'));
+        for (name, value) in bad {
+            let name = if name == "TLS_CERT" { "TLS_KEY" } else { name };
+            assert!(error.contains(&format!("{name} must be ")), "{name}: {error}");
+            assert!(read(&[(name, value)]).is_err(), "{name} alone");
+        }
+        assert!(!error.contains("short"), "no value is repeated");
+    }
+
+    #[test]
+    fn production_wants_a_secret_of_its_own_and_named_origins() {
+        let with = |secret: &str, origins: &str| {
+            read(&[
+                ("ENVIRONMENT", "production"),
+                ("SECRET_KEY", secret),
+                ("ALLOWED_ORIGINS", origins),
+            ])
+        };
+        assert!(with(SECRET, "https://example.com").is_ok());
+        assert!(with("", "").unwrap_err().contains("SECRET_KEY must be set in production"));
+        assert!(with("short", "").unwrap_err().contains("at least 32 bytes"));
+        let example = "change-me-to-a-random-text-of-32-bytes-or-more";
+        assert!(with(example, "").unwrap_err().contains("not the example"));
+        assert!(with(&"x".repeat(40), "").is_err());
+        assert!(with(SECRET, "*").unwrap_err().contains("ALLOWED_ORIGINS"));
+        assert!(read(&[("SECRET_KEY", example), ("ALLOWED_ORIGINS", "*")]).is_ok());
+    }
+
+    #[test]
+    fn the_python_names_and_addresses_work() {
+        for url in [
+            "postgresql+asyncpg://u:p@h/db",
+            "postgres://h/db",
+            "postgresql://h/db?sslmode=require",
+            "sqlite::memory:",
+            "sqlite://x.db",
+        ] {
+            assert!(read(&[("DATABASE_URL", url)]).is_ok(), "{url}");
+        }
+        let settings = read(&[("LOG_LEVEL", "WARNING"), ("API_V1_PREFIX", "/api/v1/")]).unwrap();
+        assert_eq!(
+            (settings.log_level.as_str(), settings.api_prefix.as_str()),
+            ("warn", "/api/v1")
+        );
+        assert_eq!(read(&[("DEBUG", "True")]).unwrap().log_level, "debug");
+        assert!(read(&[("DATABASE_POOL_MIN", "9"), ("DATABASE_POOL_MAX", "8")]).is_err());
+    }
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let url = "postgres://user:hunter2@db.example.com/todo";
+        let settings = read(&[("DATABASE_URL", url), ("SECRET_KEY", SECRET)]).unwrap();
+        let printed = format!("{settings:?}");
+        assert!(!printed.contains("hunter2") && !printed.contains(SECRET), "{printed}");
+    }
+
+    #[test]
+    fn a_kept_secret_is_private_and_the_same_for_all_who_race() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("todo.db.secret");
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let path = path.clone();
+                std::thread::spawn(move || keep_secret(&path).unwrap())
+            })
+            .collect();
+        let secrets: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert!(secrets.iter().all(|secret| *secret == secrets[0] && secret.len() == 64));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+}
