@@ -1,0 +1,137 @@
+//! The smallest honest server: an accept loop with a cap, a deadline for request heads, HTTP/1.1,
+//! and a graceful stop. What a request means is the contract's (`todo_core::http`).
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use todo_core::{
+    http::{Api, Peer},
+    server::{self, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError},
+    settings::Settings,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_io_timeout::TimeoutStream;
+
+/// What a connection buffers of a request's head, and how many headers that may have: twice what
+/// the contract takes, so that it is the contract that answers.
+const HEAD_BYTES: usize = 64 << 10;
+const HEADERS: usize = 128;
+/// How long a stop waits for the first request of a connection that has not made one.
+const LAST_CALL: Duration = Duration::from_millis(100);
+/// How long a client may read nothing of an answer that is being written to it.
+const WRITE_STALL: Duration = Duration::from_secs(30);
+/// The rest after a failed accept: out of descriptors, the next would fail at once as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the API on `listener` until `shutdown` ends, then finishes what runs, for at most 25 s.
+///
+/// # Errors
+/// [`ServeError`] if the server cannot start.
+pub async fn serve(
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    if settings.tls.is_some() {
+        let why = "todo-hyper-min speaks plain http, todo-server speaks TLS";
+        return Err(ServeError::Tls(std::io::Error::other(why)));
+    }
+    let api = settings.open().await?;
+    let sweep = server::sweep(api.core());
+    server::announce(&listener, &settings);
+
+    let (stop, stopping) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            (place, accepted) = accepted => match accepted {
+                Ok((stream, address)) => {
+                    let connection = connection(api.clone(), stream, address, stopping.clone());
+                    connections.spawn(async move {
+                        let _place = place;
+                        connection.await;
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop((listener, stopping, stop));
+    tracing::info!(connections = connections.len(), "stopping");
+    let finish = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, finish).await.is_err() {
+        tracing::warn!(connections = connections.len(), "cut off after {} s", GRACE.as_secs());
+    }
+    drop((connections, sweep));
+    api.core().close().await;
+    Ok(())
+}
+
+/// Serves one connection until it ends, or until `stopping` says that it should.
+async fn connection(
+    api: Api,
+    stream: TcpStream,
+    address: SocketAddr,
+    mut stopping: watch::Receiver<()>,
+) {
+    // Answers are written whole: there is nothing to wait for before sending them.
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_STALL));
+    let peer = Peer { address: address.ip(), https: false };
+    let asked = AtomicBool::new(false);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(peer);
+        let api = api.clone();
+        async move { Ok::<_, Infallible>(api.handle(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut connection = pin!(connection);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        // The sender is dropped to stop.
+        _ = stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            // hyper lets go of an idle connection, but waits for the first request of a new one.
+            match tokio::time::timeout(LAST_CALL, &mut connection).await {
+                Ok(result) => result,
+                Err(_) if asked.load(Ordering::Relaxed) => connection.await,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, %address, "a connection ended early");
+    }
+}

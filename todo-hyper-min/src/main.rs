@@ -1,0 +1,12 @@
+//! `todo-hyper-min`: a shim over [`todo_hyper_min::serve`].
+
+use std::process::ExitCode;
+
+use todo_core::server;
+
+fn main() -> ExitCode {
+    server::run(|settings, listener| async {
+        let stop = server::stop_signal()?;
+        todo_hyper_min::serve(settings, listener, stop).await
+    })
+}
