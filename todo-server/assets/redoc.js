@@ -1,0 +1,2 @@
+const page = document.getElementById("page");
+Redoc.init(page.dataset.document, {}, page);

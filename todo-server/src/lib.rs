@@ -1,0 +1,223 @@
+//! The production server, on salvo: TCP or TLS, HTTP/1.1 and HTTP/2, compression, documentation
+//! pages out of the binary, and a graceful stop. What a request means is the contract's
+//! (`todo_core::http`); salvo's router only brings requests there.
+
+use std::{io, time::Duration};
+
+use salvo::{
+    Depot, FlowCtrl, Handler, Request, Response, Router, Server, Service, async_trait,
+    compression::Compression,
+    conn::{
+        Acceptor, Listener,
+        rustls::{Keycert, RustlsConfig, RustlsListener},
+        tcp::TcpAcceptor,
+    },
+    fuse::FuseConfig,
+    http::{ReqBody, ResBody},
+};
+use todo_core::{
+    http::{Api, Peer},
+    server::{self, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError},
+    settings::{Settings, TlsFiles},
+};
+use tokio::net::TcpListener;
+
+use self::connections::{Closable, Unasked};
+
+mod connections;
+mod docs;
+
+/// What a connection buffers of a request's head, and how many headers that may have: twice what
+/// the contract takes, so that it is the contract that answers.
+const HEAD_BYTES: usize = 64 << 10;
+const HEADERS: usize = 128;
+/// How long a connection may be silent, beyond the time that a request may take.
+const IDLE: Duration = Duration::from_secs(30);
+/// Answers from this size on are compressed for clients that ask for it. Those with a token are
+/// smaller: a secret is never compressed together with a client's own text.
+const COMPRESS_FROM: usize = 2048;
+
+/// The API and its documentation pages as a salvo router. Everything the documentation does not
+/// take goes to the contract, which has routes, 404s and 405s of its own.
+///
+/// To nest it under a path, tell the API of that path (`ApiOptions::mount`).
+#[must_use]
+pub fn router(api: &Api) -> Router {
+    let document = format!("{}/openapi.json", api.mount());
+    let headers = Headers(api.clone());
+    let documents = docs::router(&document, &NotAllowed(api.clone())).hoop(headers);
+    let contract = Router::with_path("{**rest}").goal(Contract(api.clone()));
+    Router::new().push(documents).push(contract)
+}
+
+/// Serves the API on `listener` until `shutdown` ends, then finishes what runs, for at most 25 s.
+///
+/// # Errors
+/// [`ServeError`] if the server cannot start.
+pub async fn serve(
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    // A bad certificate is told before a database is made.
+    let tls = settings.tls.as_ref().map(tls_config).transpose()?;
+    let api = settings.open().await?;
+    let sweep = server::sweep(api.core());
+    server::announce(&listener, &settings);
+
+    let acceptor = TcpAcceptor::try_from(listener)?;
+    match tls {
+        None => serve_on(acceptor, &api, settings.request_timeout, shutdown).await?,
+        Some(tls) => {
+            let listener = RustlsListener::new(tls, Bound(acceptor));
+            let acceptor =
+                listener.try_bind().await.map_err(|e| ServeError::Tls(io::Error::other(e)))?;
+            serve_on(acceptor, &api, settings.request_timeout, shutdown).await?;
+        }
+    }
+    drop(sweep);
+    api.core().close().await;
+    Ok(())
+}
+
+async fn serve_on<A: Acceptor + Send>(
+    acceptor: A,
+    api: &Api,
+    request_timeout: Duration,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let unasked = Unasked::new(
+        FuseConfig::strict()
+            .with_http1_header_timeout(HEADER_TIMEOUT)
+            .with_tls_handshake_timeout(HEADER_TIMEOUT)
+            // While a handler works, its connection is idle: a deadline of the request's own, and
+            // time to drain its body, come before this.
+            .with_connection_idle_timeout(request_timeout + IDLE),
+    );
+    let service = Service::new(router(api))
+        .hoop(Asked(unasked.clone()))
+        .hoop(Compression::new().min_length(COMPRESS_FROM));
+
+    let (acceptor, closer) = Closable::new(acceptor);
+    let mut server =
+        Server::new(acceptor).fuse_policy(unasked.clone()).max_connections(MAX_CONNECTIONS);
+    server.http1_mut().max_buf_size(HEAD_BYTES).max_headers(HEADERS);
+    let handle = server.handle();
+    let stop = tokio::spawn(async move {
+        shutdown.await;
+        tracing::info!("stopping");
+        closer.close().await;
+        handle.stop_graceful(GRACE);
+        unasked.close().await;
+    });
+    let outcome = server.try_serve(service).await;
+    stop.abort();
+    outcome
+}
+
+fn tls_config(files: &TlsFiles) -> Result<RustlsConfig, ServeError> {
+    let pair = Keycert::new()
+        .cert_from_path(&files.cert)
+        .and_then(|pair| pair.key_from_path(&files.key))
+        .map_err(ServeError::Tls)?;
+    Ok(RustlsConfig::new(pair))
+}
+
+/// A listener that is bound already: salvo's TLS wants to bind the one underneath itself.
+struct Bound(TcpAcceptor);
+
+impl Listener for Bound {
+    type Acceptor = TcpAcceptor;
+
+    async fn try_bind(self) -> salvo::Result<TcpAcceptor> {
+        Ok(self.0)
+    }
+}
+
+/// Hands a request to the contract as it came: the path literally, the peer beside it.
+struct Contract(Api);
+
+#[async_trait]
+impl Handler for Contract {
+    async fn handle(
+        &self,
+        req: &mut Request,
+        _depot: &mut Depot,
+        res: &mut Response,
+        _ctrl: &mut FlowCtrl,
+    ) {
+        let remote = req.remote_addr().clone().into_std();
+        let https = req.scheme().as_str() == "https";
+        if let Some(address) = remote {
+            let peer = Peer { address: address.ip(), https };
+            req.extensions_mut().insert::<Peer>(peer);
+        }
+        match req.strip_to_hyper::<ReqBody>() {
+            Ok(request) => send(res, self.0.handle(request).await),
+            // Converting the body into itself does not fail.
+            Err(error) => tracing::error!(%error, "a request could not be taken apart"),
+        }
+    }
+}
+
+/// Notes that a connection has made a request.
+struct Asked(Unasked);
+
+#[async_trait]
+impl Handler for Asked {
+    async fn handle(
+        &self,
+        req: &mut Request,
+        _depot: &mut Depot,
+        _res: &mut Response,
+        _ctrl: &mut FlowCtrl,
+    ) {
+        if let Some(address) = req.remote_addr().clone().into_std() {
+            self.0.has_asked(address);
+        }
+    }
+}
+
+fn send(res: &mut Response, answer: salvo::hyper::Response<todo_core::http::Body>) {
+    res.merge_hyper(answer.map(|body| match body.into_bytes() {
+        // To salvo, no body and an empty one are two things; HEAD has none.
+        empty if empty.is_empty() => ResBody::None,
+        bytes => ResBody::Once(bytes),
+    }));
+}
+
+/// Answers the methods that a page of the documentation does not have.
+#[derive(Clone)]
+struct NotAllowed(Api);
+
+#[async_trait]
+impl Handler for NotAllowed {
+    async fn handle(
+        &self,
+        req: &mut Request,
+        _depot: &mut Depot,
+        res: &mut Response,
+        _ctrl: &mut FlowCtrl,
+    ) {
+        let id = self.0.request_id(req.headers());
+        send(res, self.0.method_not_allowed(req.method(), "GET, HEAD, OPTIONS", &id));
+    }
+}
+
+/// Adds the contract's headers to pages that are not the contract's.
+struct Headers(Api);
+
+#[async_trait]
+impl Handler for Headers {
+    async fn handle(
+        &self,
+        req: &mut Request,
+        depot: &mut Depot,
+        res: &mut Response,
+        ctrl: &mut FlowCtrl,
+    ) {
+        let id = self.0.request_id(req.headers());
+        ctrl.call_next(req, depot, res).await;
+        self.0.add_headers(res.headers_mut(), &id);
+    }
+}
