@@ -1,0 +1,112 @@
+//! What a server answered, and the checks every suite makes of it.
+
+use http::HeaderMap;
+use serde_json::Value;
+
+/// A response read to its end.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The header fields.
+    pub headers: HeaderMap,
+    /// The content, whole.
+    pub body: Vec<u8>,
+    /// Method and path of the request, for the messages.
+    pub(crate) asked: String,
+}
+
+impl Answer {
+    /// The content as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {self}"))
+    }
+
+    /// The content as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header field's value, if it is there and printable.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The JSON content of an answer with this status.
+    ///
+    /// # Panics
+    /// When the status is another one, or the content is no JSON.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{self}");
+        self.json()
+    }
+
+    /// The RFC 9457 document of a refusal, checked against the whole shape the contract promises.
+    ///
+    /// # Panics
+    /// When the status, the code or any part of the shape is another one.
+    #[track_caller]
+    pub fn problem(self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status, status, "{self}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self}");
+        let problem = self.json();
+        let members = problem.as_object().unwrap_or_else(|| panic!("not an object: {self}"));
+
+        let uri = format!("/problems/{}", code.replace('_', "-"));
+        assert_eq!(problem["type"], uri, "{self}");
+        assert_eq!(problem["code"], code, "{self}");
+        assert_eq!(problem["status"], status, "{self}");
+        for name in ["title", "detail"] {
+            let text = problem[name].as_str().unwrap_or_default();
+            assert!(!text.is_empty(), "{name} of {self}");
+        }
+        assert_eq!(problem["error"], problem["title"], "{self}");
+        let request_id = self.header("x-request-id").unwrap_or_default();
+        assert!(!request_id.is_empty(), "no X-Request-Id: {self}");
+        assert_eq!(problem["request_id"], request_id, "{self}");
+
+        let known = ["type", "title", "status", "detail", "code", "error", "details", "request_id"];
+        for name in members.keys() {
+            assert!(known.contains(&name.as_str()), "{name} is not of the contract: {self}");
+        }
+        self.check_details(&problem);
+        problem
+    }
+
+    /// `details` is there only for 400 and 422, names each field once, and a failed validation
+    /// always has it.
+    #[track_caller]
+    fn check_details(&self, problem: &Value) {
+        let Some(details) = problem.get("details") else {
+            assert_ne!(problem["code"], "validation_error", "no details: {self}");
+            return;
+        };
+        assert!([400, 422].contains(&self.status), "details in {self}");
+        let details = details.as_array().unwrap_or_else(|| panic!("details of {self}"));
+        assert!(!details.is_empty(), "empty details: {self}");
+        for detail in details {
+            for name in ["field", "code", "message"] {
+                let text = detail[name].as_str().unwrap_or_default();
+                assert!(!text.is_empty(), "{name} in the details of {self}");
+            }
+        }
+    }
+
+    /// The names in `details`, in their order.
+    pub fn fields(&self) -> Vec<String> {
+        let problem = self.json();
+        let details = problem["details"].as_array().cloned().unwrap_or_default();
+        details.iter().map(|one| one["field"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} answered {}: {}", self.asked, self.status, self.text())
+    }
+}

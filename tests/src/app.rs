@@ -1,0 +1,227 @@
+//! A running server with a database of its own, which stops and cleans up when it is dropped.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use todo_core::settings::Settings;
+use tokio::{sync::oneshot, time::sleep};
+
+use crate::{Actor, Cell, Client, Server, client::causes, database::ThrowAway};
+
+const SECRET: &str = "a secret of more than thirty-two bytes for tests only";
+
+/// How long a server may take to stop before it is taken down.
+const STOPPING: Duration = Duration::from_secs(40);
+
+/// A server on 127.0.0.1 at an ephemeral port, in a thread and a runtime of its own.
+#[derive(Debug)]
+pub struct App {
+    cell: Cell,
+    addr: SocketAddr,
+    settings: Vec<(String, String)>,
+    database: Arc<ThrowAway>,
+    stop: Option<oneshot::Sender<()>>,
+    outcome: oneshot::Receiver<Result<(), String>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl App {
+    /// Starts a server on a fresh database, with rate limits off.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start(cell: Cell) -> App {
+        App::start_with(cell, &[]).await
+    }
+
+    /// As [`App::start`], with these settings in place of the usual ones.
+    pub async fn start_with(cell: Cell, settings: &[(&str, &str)]) -> App {
+        match App::try_start_with(cell, settings).await {
+            Ok(app) => app,
+            Err(reason) => panic!("{cell:?} did not start: {reason}"),
+        }
+    }
+
+    /// As [`App::start_with`], for a test in which the start may be refused.
+    ///
+    /// # Errors
+    /// Why the settings or the server refused.
+    pub async fn try_start_with(cell: Cell, settings: &[(&str, &str)]) -> Result<App, String> {
+        let database = Arc::new(ThrowAway::create(cell.database).await);
+        let usual = [
+            ("DATABASE_URL", database.url()),
+            ("SECRET_KEY", SECRET),
+            ("RATE_LIMIT_PER_MINUTE", "0"),
+            ("DATABASE_TIMEOUT_MS", "10000"),
+            ("DATABASE_POOL_MIN", "0"),
+            ("DATABASE_POOL_MAX", "8"),
+        ];
+        App::launch(cell, merged(&usual, settings), database.clone()).await
+    }
+
+    /// A second server on the same database with the same settings, as another process would be.
+    pub async fn replica(&self) -> App {
+        self.replica_with(&[]).await
+    }
+
+    /// As [`App::replica`], with these settings in place of the first server's.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn replica_with(&self, settings: &[(&str, &str)]) -> App {
+        let own: Vec<_> = self.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let launched = App::launch(self.cell, merged(&own, settings), self.database.clone()).await;
+        launched.unwrap_or_else(|reason| panic!("the replica did not start: {reason}"))
+    }
+
+    async fn launch(
+        cell: Cell,
+        settings: Vec<(String, String)>,
+        database: Arc<ThrowAway>,
+    ) -> Result<App, String> {
+        let parsed = Settings::from_vars(settings.clone()).map_err(causes)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(causes)?;
+        let addr = listener.local_addr().map_err(causes)?;
+        let (stop, stopped) = oneshot::channel();
+        let (done, outcome) = oneshot::channel();
+        // Held by the thread too: the database goes only after the server that uses it.
+        let held = database.clone();
+        let thread = thread::spawn(move || {
+            let _ = done.send(run(cell.server, parsed, listener, stopped));
+            drop(held);
+        });
+        let stop = Some(stop);
+        let mut app = App { cell, addr, settings, database, stop, outcome, thread: Some(thread) };
+        app.answers().await?;
+        Ok(app)
+    }
+
+    /// Waits for the first answer, or for the reason why there will be none.
+    async fn answers(&mut self) -> Result<(), String> {
+        let client = self.anonymous();
+        tokio::select! {
+            biased;
+            outcome = &mut self.outcome => Err(told(outcome).err().unwrap_or("it stopped".into())),
+            answer = client.try_send("GET", "/health", &[], "") => match answer?.status {
+                200 => Ok(()),
+                status => Err(format!("GET /health answered {status}")),
+            },
+        }
+    }
+
+    /// Which server on which database this is.
+    pub fn cell(&self) -> Cell {
+        self.cell
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The `DATABASE_URL` of the database made for it.
+    pub fn database_url(&self) -> &str {
+        self.database.url()
+    }
+
+    /// The `SECRET_KEY` it runs with.
+    pub fn secret(&self) -> &str {
+        let secret = self.settings.iter().find(|(name, _)| name == "SECRET_KEY");
+        secret.map_or(SECRET, |(_, value)| value)
+    }
+
+    /// A client with no token.
+    pub fn anonymous(&self) -> Client {
+        Client::new(self.addr, None)
+    }
+
+    /// A client with no token whose connections come from `source`, some 127.x.y.z.
+    pub fn client_from(&self, source: impl Into<IpAddr>) -> Client {
+        Client::new(self.addr, Some(source.into()))
+    }
+
+    /// A fresh user, by the public signup.
+    pub async fn signed_up(&self) -> Actor {
+        Actor::sign_up(&self.anonymous()).await
+    }
+
+    /// Stops the server as a supervisor would, and says how that went.
+    ///
+    /// # Errors
+    /// What `serve` returned, or that it did not return in time.
+    pub async fn stop(mut self) -> Result<(), String> {
+        self.stop.take();
+        told((&mut self.outcome).await)
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The settings of `usual`, overridden by those of `other`.
+fn merged(usual: &[(&str, &str)], other: &[(&str, &str)]) -> Vec<(String, String)> {
+    let kept = usual.iter().filter(|(name, _)| other.iter().all(|(other, _)| other != name));
+    kept.chain(other).map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+/// Serves until `stopped` resolves (or its sender is dropped), and never much longer.
+fn run(
+    server: Server,
+    settings: Settings,
+    listener: TcpListener,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(causes)?;
+    let outcome = runtime.block_on(async {
+        listener.set_nonblocking(true).map_err(causes)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(causes)?;
+        let (overdue, late) = oneshot::channel();
+        let shutdown = async move {
+            let _ = stopped.await;
+            let _ = overdue.send(());
+        };
+        let serving = async {
+            match server {
+                Server::Salvo => {
+                    todo_server::serve(settings, listener, shutdown).await.map_err(causes)
+                }
+                Server::Hyper => {
+                    todo_hyper_min::serve(settings, listener, shutdown).await.map_err(causes)
+                }
+            }
+        };
+        let limit = async {
+            if late.await.is_err() {
+                // The server dropped `shutdown` unheard; its own end decides.
+                std::future::pending::<()>().await;
+            }
+            sleep(STOPPING).await;
+        };
+        tokio::select! {
+            biased;
+            outcome = serving => outcome,
+            () = limit => Err(format!("still serving {STOPPING:?} after it was told to stop")),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// An outcome, if the thread lived to tell it.
+fn told(outcome: Result<Result<(), String>, oneshot::error::RecvError>) -> Result<(), String> {
+    outcome.unwrap_or_else(|_| Err("the server panicked".into()))
+}

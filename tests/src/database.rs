@@ -1,0 +1,84 @@
+//! A database for one test, gone when the test is.
+
+use std::thread;
+
+use sqlx::{Connection, Executor, PgConnection};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::{Database, client::causes, lease};
+
+/// An empty database that is deleted on drop. The server under test migrates it, as it would any.
+#[derive(Debug)]
+pub(crate) enum ThrowAway {
+    /// A file in a directory of its own.
+    Sqlite { url: String, _dir: TempDir },
+    /// A database in the PostgreSQL this process has on lease.
+    Postgres { url: String, admin: String, name: String },
+}
+
+impl ThrowAway {
+    pub(crate) async fn create(database: Database) -> ThrowAway {
+        match database {
+            Database::Sqlite => {
+                let dir = tempfile::tempdir().expect("a temporary directory");
+                let url = format!("sqlite://{}", dir.path().join("todo.db").display());
+                ThrowAway::Sqlite { url, _dir: dir }
+            }
+            Database::Postgres => {
+                let leased = tokio::task::spawn_blocking(lease::postgres);
+                let admin = leased.await.expect("PostgreSQL for the tests").url.clone();
+                let name = format!("todo_test_{}", Uuid::now_v7().simple());
+                create(&admin, &name).await.expect("a database for the test");
+                let mut url = url::Url::parse(&admin).expect("PostgreSQL has a URL");
+                url.set_path(&name);
+                ThrowAway::Postgres { url: url.into(), admin, name }
+            }
+        }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        match self {
+            ThrowAway::Sqlite { url, .. } | ThrowAway::Postgres { url, .. } => url,
+        }
+    }
+}
+
+impl Drop for ThrowAway {
+    fn drop(&mut self) {
+        let ThrowAway::Postgres { admin, name, .. } = self else {
+            return;
+        };
+        let (admin, name) = (admin.clone(), name.clone());
+        // A thread, since this may run inside a runtime, where blocking on another is refused.
+        let dropping = thread::spawn(move || -> Result<(), String> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(causes)?.block_on(async {
+                let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                execute(&admin, statement).await.map_err(causes)
+            })
+        });
+        if let Ok(Err(reason)) = dropping.join() {
+            eprintln!("a test database was left behind: {reason}");
+        }
+    }
+}
+
+/// Creates a database whose own collation is a language's where the server can do that: an
+/// `ORDER BY` that forgot to name its collation then sorts otherwise than SQLite does.
+async fn create(admin: &str, name: &str) -> Result<(), sqlx::Error> {
+    let linguistic = format!(
+        "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' \
+         LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C'"
+    );
+    match execute(admin, linguistic).await {
+        Err(sqlx::Error::Database(_)) => execute(admin, format!("CREATE DATABASE {name}")).await,
+        done => done,
+    }
+}
+
+async fn execute(admin: &str, statement: String) -> Result<(), sqlx::Error> {
+    let mut connection = PgConnection::connect(admin).await?;
+    connection.execute(sqlx::AssertSqlSafe(statement)).await?;
+    connection.close().await
+}

@@ -1,0 +1,210 @@
+//! The rules of e-mail, password and name, at their boundaries.
+
+use serde_json::{Value, json};
+
+use todo_tests::{App, Client, fresh_email, on_every_cell};
+
+use crate::{PASSWORD, log_in, sign_up, user_object};
+
+async fn refused(client: &Client, body: Value, fields: &[&str]) {
+    let answer = client.post("/api/auth/signup", body.clone()).await;
+    assert_eq!(answer.fields(), fields, "{body}: {answer}");
+    for secret in ["Correct1horse", "not-to-be-echoed"] {
+        assert!(!answer.text().contains(secret), "{answer}");
+    }
+    answer.problem(400, "validation_error");
+}
+
+async fn refused_email(client: &Client, email: &str) {
+    let body = json!({ "email": email, "password": PASSWORD, "name": "Grace" });
+    refused(client, body, &["email"]).await;
+}
+
+async fn refused_password(client: &Client, password: &str) {
+    let body = json!({ "email": fresh_email(), "password": password, "name": "Grace" });
+    refused(client, body, &["password"]).await;
+}
+
+async fn refused_name(client: &Client, name: &str) {
+    let body = json!({ "email": fresh_email(), "password": PASSWORD, "name": name });
+    refused(client, body, &["name"]).await;
+}
+
+/// An address of this many characters, with a domain of three labels.
+fn long_email(length: usize) -> String {
+    let domain = format!("@{}.{}.example", "d".repeat(63), "e".repeat(63));
+    format!("{}{domain}", "l".repeat(length - domain.len()))
+}
+
+on_every_cell! {
+    async fn an_address_is_one_by_the_rule_of_html_with_a_dotted_domain(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let good = [
+            "a@b.co".to_owned(),
+            "first.last+tag@sub.example.com".to_owned(),
+            ".dots..anywhere.@example.com".to_owned(),
+            "!#$%&'*+/=?^_`{|}~-.09az@example.com".to_owned(),
+            "digits@123.456".to_owned(),
+            format!("a@{}.com", "x".repeat(63)),
+            long_email(254),
+        ];
+        for email in good {
+            let user = sign_up(&client, &email, PASSWORD).await.expect(201);
+            assert_eq!(user["user"]["email"], email);
+        }
+        let bad = [
+            "", "  ", "plain", "@example.com", "a@", "a@b", "a@b@c.de", "a b@example.com",
+            "a@exa mple.com", "a@-b.com", "a@b-.com", "a@b..com", "a@.com", "a@b.com.",
+            "a@[127.0.0.1]", "\"quoted\"@example.com", "a@b.com(comment)", "a,b@example.com",
+            "Ada <a@example.com>", "ü@example.com", "a@exämple.com", "a@b_c.com", "a\n@b.com",
+            "a@b.com\u{200b}", "mailto:a@b.com", "a;b@example.com", "a\\b@example.com",
+        ];
+        for email in bad {
+            refused_email(&client, email).await;
+        }
+        refused_email(&client, &format!("a@{}.com", "x".repeat(64))).await;
+        refused_email(&client, &long_email(255)).await;
+    }
+
+    async fn an_address_is_trimmed_and_kept_in_lower_case(cell) {
+        let app = App::start(cell).await;
+        let email = fresh_email();
+        let typed = format!(" \t{}\n", email.to_uppercase());
+        let auth = sign_up(&app.anonymous(), &typed, PASSWORD).await.expect(201);
+        assert_eq!(auth["user"]["email"], email);
+        let padded = format!("{}{}{}", " ".repeat(40), long_email(254), " ".repeat(40));
+        sign_up(&app.anonymous(), &padded, PASSWORD).await.expect(201);
+    }
+
+    async fn a_password_has_8_to_128_characters_of_three_kinds(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let good = [
+            "Aa345678".to_owned(),
+            format!("Aa1{}", "x".repeat(125)),
+            "Aa1 \u{e9}\u{1f511}\u{1f512}\u{1f513}".to_owned(),
+            format!("Aa1{}", "\u{1f511}".repeat(125)),
+        ];
+        for password in good {
+            let email = fresh_email();
+            sign_up(&client, &email, &password).await.expect(201);
+            log_in(&client, &email, &password).await.expect(200);
+        }
+        let bad = [
+            String::new(),
+            "Aa34567".to_owned(),
+            // Seven characters in more than eight bytes, 129 in whatever many.
+            format!("Aa1{}", "\u{1f511}".repeat(4)),
+            format!("Aa1{}", "x".repeat(126)),
+            format!("Aa1{}", "\u{e9}".repeat(126)),
+            format!("Aa1{}", "x".repeat(10_000)),
+            "lower1case".to_owned(),
+            "UPPER1CASE".to_owned(),
+            "NoDigitHere".to_owned(),
+            "12345678".to_owned(),
+            "not-to-be-echoed".to_owned(),
+        ];
+        for password in bad {
+            refused_password(&client, &password).await;
+        }
+    }
+
+    async fn a_password_is_taken_as_it_was_typed(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let email = fresh_email();
+        sign_up(&client, &email, " Passw0rd ").await.expect(201);
+        log_in(&client, &email, " Passw0rd ").await.expect(200);
+        for other in ["Passw0rd", " passw0rd ", " Passw0rd  ", "", "x", &"x".repeat(60_000)] {
+            log_in(&client, &email, other).await.problem(401, "invalid_credentials");
+        }
+    }
+
+    /// Nothing past some length is left out of the hash.
+    async fn a_long_password_counts_to_its_last_character(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let (email, password) = (fresh_email(), format!("Aa1{}y", "x".repeat(124)));
+        sign_up(&client, &email, &password).await.expect(201);
+        let close = format!("Aa1{}z", "x".repeat(124));
+        log_in(&client, &email, &close).await.problem(401, "invalid_credentials");
+        log_in(&client, &email, &password).await.expect(200);
+    }
+
+    async fn a_name_is_trimmed_and_has_2_to_100_characters(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let longest = "\u{1f600}".repeat(100);
+        let good = [
+            (" Al\t".to_owned(), "Al".to_owned()),
+            ("李白".to_owned(), "李白".to_owned()),
+            (format!("  {longest}  "), longest.clone()),
+            ("O'Neil <b>\"x\"; -- 1".to_owned(), "O'Neil <b>\"x\"; -- 1".to_owned()),
+        ];
+        for (typed, kept) in good {
+            let body = json!({ "email": fresh_email(), "password": PASSWORD, "name": typed });
+            let auth = client.post("/api/auth/signup", body).await.expect(201);
+            assert_eq!(auth["user"]["name"], kept);
+        }
+        for name in ["", "   ", "A", " A ", "é", &"x".repeat(101), &"é".repeat(101)] {
+            refused_name(&client, name).await;
+        }
+    }
+
+    async fn a_nul_is_refused_wherever_it_stands(cell) {
+        let app = App::start(cell).await;
+        let actor = app.signed_up().await;
+        let client = app.anonymous();
+        refused_email(&client, "a\0b@example.com").await;
+        refused_email(&client, "\0").await;
+        refused_password(&client, "Correct1\0horse").await;
+        refused_name(&client, "Grace\0Hopper").await;
+        for (email, password, field) in [
+            (actor.email(), "Correct1horse\0", "password"),
+            (actor.email(), "\0", "password"),
+            ("a\0b@example.com", "Correct1horse", "email"),
+        ] {
+            let answer = log_in(&client, email, password).await;
+            assert_eq!(answer.fields(), [field], "{answer}");
+            answer.problem(400, "validation_error");
+        }
+    }
+
+    async fn all_bad_fields_are_listed_at_once(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let body = json!({ "email": "plain", "password": "short", "name": " " });
+        refused(&client, body, &["email", "password", "name"]).await;
+        let body = json!({ "name": "", "password": "Correct1horse", "email": "a@b" });
+        refused(&client, body, &["email", "name"]).await;
+    }
+
+    async fn unknown_members_are_ignored_and_set_nothing(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let victim = app.signed_up().await;
+        let email = fresh_email();
+        let body = json!({
+            "email": email, "password": PASSWORD, "name": "Grace", "id": victim.id(),
+            "user_id": victim.id(), "created_at": "2001-01-01T00:00:00Z", "password_hash": "x",
+            "is_admin": true, "nested": { "email": ["x"] }, "": null,
+        });
+        let user = client.post("/api/auth/signup", body).await.expect(201)["user"].clone();
+        user_object(&user);
+        assert_ne!(user["id"], victim.id());
+        let body = json!({ "email": email, "password": PASSWORD, "user_id": victim.id() });
+        let again = client.post("/api/auth/login", body).await.expect(200);
+        assert_eq!(again["user"], user);
+    }
+
+    async fn a_refused_signup_makes_no_account(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let email = fresh_email();
+        let body = json!({ "email": email, "password": PASSWORD, "name": "x" });
+        refused(&client, body, &["name"]).await;
+        log_in(&client, &email, PASSWORD).await.problem(401, "invalid_credentials");
+        sign_up(&client, &email, PASSWORD).await.expect(201);
+    }
+}

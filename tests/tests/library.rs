@@ -1,0 +1,175 @@
+//! What only the library can show: time is an input, so a test can let minutes and days pass. Each
+//! case runs on both databases.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use todo_core::{
+    Clock, Core, Error, Options, Secret,
+    auth::{self, Caller, Credentials, Signup},
+    todos::{self, NewTodo, Priority, Title},
+};
+use todo_tests::{App, Cell, Database, Server};
+use uuid::Uuid;
+
+const PASSWORD: &str = "Correct1horse";
+const CLIENT: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)));
+
+/// A core over a database of its own, and a clock that stands still until it is told otherwise.
+struct Library {
+    core: Core,
+    seconds: Arc<AtomicI64>,
+    _app: App,
+}
+
+impl Library {
+    async fn open(database: Database, change: impl FnOnce(&mut Options)) -> Self {
+        let app = App::start(Cell { server: Server::Hyper, database }).await;
+        let seconds = Arc::new(AtomicI64::new(1_800_000_000));
+        let now = Arc::clone(&seconds);
+        let mut options = Options::new(Secret::new(app.secret()).expect("a long enough secret"));
+        options.database_timeout = Duration::from_secs(10);
+        options.clock = Clock::from_fn(move || {
+            chrono::DateTime::from_timestamp(now.load(Ordering::Relaxed), 0).expect("a time")
+        });
+        change(&mut options);
+        let core = Core::open(app.database_url(), options).await.expect("a second look");
+        Self { core, seconds, _app: app }
+    }
+
+    fn pass(&self, seconds: i64) {
+        self.seconds.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    async fn sign_up(&self, email: &str) -> String {
+        let form = Signup::parse(email, PASSWORD, "Some Body").expect("a good form");
+        auth::signup(&self.core, None, form).await.expect("a new account").token
+    }
+
+    async fn log_in(&self, password: &str) -> Result<String, Error> {
+        let given = Credentials::parse("ann@example.com", password).expect("a good form");
+        auth::login(&self.core, CLIENT, given).await.map(|session| session.token)
+    }
+}
+
+macro_rules! on_both_databases {
+    ($(async fn $name:ident($database:ident) $body:block)+) => {$(
+        mod $name {
+            use super::*;
+
+            async fn case($database: Database) $body
+
+            #[tokio::test]
+            async fn sqlite() {
+                case(Database::Sqlite).await;
+            }
+
+            #[tokio::test]
+            async fn postgres() {
+                case(Database::Postgres).await;
+            }
+        }
+    )+};
+}
+
+on_both_databases! {
+    // A window that began anew every minute would let four through around its edge.
+    async fn the_minute_of_a_rate_limit_slides(database) {
+        let library = Library::open(database, |options| options.rate_limit_per_minute = 2).await;
+        library.sign_up("ann@example.com").await;
+        let wrong = async || library.log_in("Wrong1horse").await.expect_err("a wrong password");
+        let limited = |error: Error| match error {
+            Error::RateLimited { retry_after } => retry_after.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(wrong().await, Error::InvalidCredentials));
+        library.pass(30);
+        assert!(matches!(wrong().await, Error::InvalidCredentials));
+        library.pass(29);
+        assert_eq!(limited(wrong().await), 1, "59 s after the first, 29 after the second");
+        assert_eq!(limited(library.log_in(PASSWORD).await.expect_err("limited")), 1);
+        library.pass(1);
+        assert!(matches!(wrong().await, Error::InvalidCredentials));
+        assert_eq!(limited(wrong().await), 30, "the second is 30 s old, the third is new");
+        library.pass(30);
+        library.log_in(PASSWORD).await.expect("a right password is not charged");
+        library.log_in(PASSWORD).await.expect("however often");
+        assert!(matches!(wrong().await, Error::InvalidCredentials));
+    }
+
+    async fn a_sweep_deletes_what_has_expired_and_nothing_else(database) {
+        let library = Library::open(database, |options| options.rate_limit_per_minute = 1).await;
+        let old = library.sign_up("ann@example.com").await;
+        library.log_in("Wrong1horse").await.expect_err("a wrong password");
+        library.pass(6 * 86_400);
+        let new = library.log_in(PASSWORD).await.expect("a second session");
+        library.log_in("Wrong1horse").await.expect_err("a wrong password");
+        library.pass(86_400);
+        auth::sweep(&library.core).await.expect("a sweep");
+
+        // Back where both tokens are good by their times: only one has a session left.
+        library.pass(-86_400);
+        let lives = async |token: &str| auth::authenticate(&library.core, token).await;
+        assert!(matches!(lives(&old).await, Err(Error::Unauthenticated)), "it was swept");
+        lives(&new).await.expect("a session that has not expired");
+        // An attempt of a day ago is forgotten; the minute that counts is kept.
+        library.log_in("Wrong1horse").await.expect_err("a wrong password");
+        auth::sweep(&library.core).await.expect("a sweep");
+        let again = library.log_in(PASSWORD).await.expect_err("still limited");
+        assert!(matches!(again, Error::RateLimited { .. }), "{again:?}");
+    }
+
+    async fn a_session_ends_with_its_last_second(database) {
+        let library = Library::open(database, |options| {
+            options.session_lifetime = chrono::TimeDelta::hours(1);
+        })
+        .await;
+        let token = library.sign_up("ann@example.com").await;
+        library.pass(3599);
+        auth::authenticate(&library.core, &token).await.expect("good until then");
+        library.pass(1);
+        let ended = auth::authenticate(&library.core, &token).await;
+        assert!(matches!(ended, Err(Error::Unauthenticated)));
+    }
+
+    async fn updated_at_moves_while_the_clock_stands_still(database) {
+        let library = Library::open(database, |_| {}).await;
+        let token = library.sign_up("ann@example.com").await;
+        let caller = auth::verify(&library.core, &token).expect("a good token");
+        let title = Title::parse("x").expect("a title");
+        let new = NewTodo { title, description: None, priority: Priority::Low };
+        let mut todo = todos::create(&library.core, &caller, new).await.expect("a todo");
+        library.pass(-60);
+        for completed in [true, true, false] {
+            let next = todos::set_completed(&library.core, &caller, todo.id, completed).await;
+            let next = next.expect("a change");
+            assert!(next.updated_at > todo.updated_at, "{next:?} after {todo:?}");
+            todo = next;
+        }
+    }
+
+    async fn who_is_vouched_for_but_unknown_makes_nothing(database) {
+        let library = Library::open(database, |_| {}).await;
+        let nobody = Caller::vouched(Uuid::from_u128(7));
+        let title = Title::parse("x").expect("a title");
+        let new = NewTodo { title, description: None, priority: Priority::Low };
+        let made = todos::create(&library.core, &nobody, new).await;
+        assert!(matches!(made, Err(Error::Unauthenticated)), "{made:?}");
+        let me = auth::me(&library.core, &nobody).await;
+        assert!(matches!(me, Err(Error::Unauthenticated)), "{me:?}");
+    }
+
+    async fn a_closed_core_is_unavailable(database) {
+        let library = Library::open(database, |_| {}).await;
+        library.core.ping().await.expect("an answer");
+        library.core.close().await;
+        let ping = library.core.ping().await;
+        assert!(matches!(ping, Err(Error::Unavailable(_))), "{ping:?}");
+    }
+}

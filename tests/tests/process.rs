@@ -1,0 +1,711 @@
+//! The programs as an operator meets them: what a start makes and needs, which settings it refuses
+//! and how, and that a stop is prompt and loses nothing. What they answer is for the other suites.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tempfile::TempDir;
+use todo_tests::{at_once, lease, raw};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    process::{Child, Command},
+    sync::mpsc,
+    time::timeout,
+};
+
+const PROGRAMS: [&str; 2] = ["todo-server", "todo-hyper-min"];
+const SIGNALS: [&str; 2] = ["TERM", "INT"];
+const SECRET: &str = "6b1f0a0d9b3c4e5f8a7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a392817";
+
+/// A start may wait for others that migrate; only one that hangs takes this long.
+const STARTING: Duration = Duration::from_secs(60);
+/// A stop that nothing holds up takes milliseconds; one that waits for a silent peer, much longer.
+const STOPPING: Duration = Duration::from_secs(10);
+
+/// Where cargo put a program, after building both once.
+fn built(name: &str) -> &'static Path {
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(build);
+    built.get(name).unwrap_or_else(|| panic!("cargo built no {name}, only {built:?}"))
+}
+
+/// Builds with the features that `cargo test --workspace` has, so that nothing is compiled again.
+fn build() -> BTreeMap<String, PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = std::process::Command::new(cargo)
+        .args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo build: {}", output.status);
+    let mut built = BTreeMap::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: Value = serde_json::from_str(line).unwrap_or_default();
+        let name = message["target"]["name"].as_str();
+        if let (Some(name), Some(path)) = (name, message["executable"].as_str()) {
+            built.insert(name.to_owned(), PathBuf::from(path));
+        }
+    }
+    built
+}
+
+/// A program in an otherwise empty environment.
+fn command(program: &str, dir: &Path, settings: &[(&str, &str)]) -> Command {
+    let mut command = match program {
+        "bash" => Command::new("bash"),
+        program => Command::new(built(program)),
+    };
+    command.current_dir(dir).env_clear().kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // The last one lets a coverage run see into the program.
+    for name in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
+        if let Some(value) = env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.env("PORT", "0").envs(settings.iter().copied());
+    command
+}
+
+/// A program that listens.
+struct Process {
+    child: Child,
+    addr: SocketAddr,
+    heard: mpsc::UnboundedReceiver<String>,
+    said: Arc<Mutex<String>>,
+}
+
+impl Process {
+    /// Starts a program and waits until it says where it listens.
+    async fn start(program: &str, dir: &Path, settings: &[(&str, &str)]) -> Process {
+        Self::spawned(command(program, dir, settings), program).await
+    }
+
+    async fn spawned(mut command: Command, program: &str) -> Process {
+        let mut child = command.spawn().expect("the program runs");
+        let (lines, mut heard) = mpsc::unbounded_channel();
+        let said = Arc::new(Mutex::new(String::new()));
+        let stdout = child.stdout.take().expect("it is piped");
+        let stderr = child.stderr.take().expect("it is piped");
+        tokio::spawn(listen(stdout, lines.clone(), said.clone()));
+        tokio::spawn(listen(stderr, lines, said.clone()));
+        let addr = timeout(STARTING, first(&mut heard, address_in)).await.ok().flatten();
+        let said_so_far = || said.lock().expect("no listener panics").clone();
+        let addr =
+            addr.unwrap_or_else(|| panic!("{program} does not listen; it said: {}", said_so_far()));
+        Process { child, addr, heard, said }
+    }
+
+    /// Waits until it says that it was told to stop.
+    async fn stops(&mut self) {
+        let stopping = |line: &str| line.contains("stopping").then_some(());
+        let heard = timeout(STOPPING, first(&mut self.heard, stopping)).await;
+        let said = self.said.lock().expect("no listener panics").clone();
+        assert_eq!(heard, Ok(Some(())), "it does not say that it stops: {said}");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().expect("it still runs").to_string();
+        let sent = std::process::Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(sent.expect("kill runs").success(), "kill -s {signal} {id}");
+    }
+
+    /// Waits for a clean end.
+    async fn ended(mut self) -> String {
+        let ended = timeout(STOPPING, self.child.wait()).await;
+        let said = self.said.lock().expect("no listener panics").clone();
+        let status = ended.unwrap_or_else(|_| panic!("still running after {STOPPING:?}: {said}"));
+        let status = status.expect("a status");
+        assert!(status.success(), "{status}: {said}");
+        said
+    }
+
+    async fn stop(self) -> String {
+        self.signal("TERM");
+        self.ended().await
+    }
+}
+
+/// What is found in the first line that has it.
+async fn first<T>(
+    heard: &mut mpsc::UnboundedReceiver<String>,
+    find: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    while let Some(line) = heard.recv().await {
+        if let Some(found) = find(&line) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// Keeps and passes on what a program says.
+async fn listen(
+    from: impl AsyncRead + Unpin,
+    lines: mpsc::UnboundedSender<String>,
+    said: Arc<Mutex<String>>,
+) {
+    let mut from = BufReader::new(from).lines();
+    while let Ok(Some(line)) = from.next_line().await {
+        {
+            let mut said = said.lock().expect("no listener panics");
+            said.push_str(&line);
+            said.push('\n');
+        }
+        // Nobody may be listening any more.
+        let _ = lines.send(line);
+    }
+}
+
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("listening on http://")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
+    rest[..end.unwrap_or(rest.len())].parse().ok()
+}
+
+/// What a program says on standard error that does not start.
+async fn refusal(program: &str, dir: &Path, settings: &[(&str, &str)]) -> String {
+    let output = timeout(STARTING, command(program, dir, settings).output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{program} runs with {settings:?}"));
+    let output = output.expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let code = output.status.code();
+    assert!(
+        code.is_some_and(|code| code != 0),
+        "{program} {settings:?}: {}: {said}",
+        output.status
+    );
+    said
+}
+
+fn empty_dir() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+/// One request on a connection of its own.
+async fn call(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    token: &str,
+    body: Value,
+) -> (u16, Value) {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Authorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len(),
+    );
+    answer_in(&raw(addr, request.as_bytes()).await)
+}
+
+fn answer_in(bytes: &[u8]) -> (u16, Value) {
+    let text = String::from_utf8_lossy(bytes);
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.unwrap_or_else(|| panic!("not an answer: {text:?}"));
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+fn account(email: &str) -> Value {
+    json!({"email": email, "password": "Correct1horse", "name": "Some Body"})
+}
+
+/// Signs somebody up and returns the token.
+async fn sign_up(addr: SocketAddr, email: &str) -> String {
+    let (status, auth) = call(addr, "POST", "/api/auth/signup", "", account(email)).await;
+    assert_eq!(status, 201, "{auth}");
+    auth["token"].as_str().expect("a token").to_owned()
+}
+
+async fn status_of_me(addr: SocketAddr, token: &str) -> u16 {
+    call(addr, "GET", "/api/auth/me", token, Value::Null).await.0
+}
+
+/// A program that may not make a file larger than `blocks` of 1 KiB: its disk is full after that.
+fn on_a_small_disk(program: &str, dir: &Path, blocks: u32) -> Command {
+    let mut command = command("bash", dir, &[]);
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\"");
+    command.args(["-c", &script]).arg(built(program));
+    command
+}
+
+/// The files of a directory with their modes and sizes.
+fn files(dir: &Path) -> BTreeMap<String, (u32, u64)> {
+    let entries = fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry"));
+    let file = |entry: fs::DirEntry| {
+        let about = entry.metadata().expect("a file");
+        let name = entry.file_name().to_string_lossy().into_owned();
+        (name, (about.permissions().mode() & 0o777, about.len()))
+    };
+    entries.map(file).collect()
+}
+
+/// Files of the database rather than of the secret.
+fn is_database(name: &str) -> bool {
+    ["todo.db", "todo.db-wal", "todo.db-shm", "todo.db-journal", "todo.db.lock"].contains(&name)
+}
+
+#[tokio::test]
+async fn nothing_need_be_configured_and_a_restart_keeps_everything() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let first = Process::start(program, dir.path(), &[]).await;
+        assert!(first.addr.ip().is_loopback(), "{program} listens on {}", first.addr);
+        let token = sign_up(first.addr, "ann@example.com").await;
+        let files = files(dir.path());
+        assert!(files.contains_key("todo.db"), "{program}: {files:?}");
+        let secrets: Vec<_> = files.iter().filter(|(name, _)| !is_database(name)).collect();
+        let [(secret, (mode, size))] = secrets[..] else { panic!("{program}: {files:?}") };
+        assert_eq!(*mode, 0o600, "{program}: the mode of {secret}");
+        assert!(*size >= 32, "{program}: {secret} has {size} bytes");
+        let said = first.stop().await;
+        for private in [token.as_str(), "Correct1horse"] {
+            assert!(!said.contains(private), "{program} logs {private}: {said}");
+        }
+
+        let second = Process::start(program, dir.path(), &[]).await;
+        assert_eq!(
+            status_of_me(second.addr, &token).await,
+            200,
+            "{program}: the token still holds"
+        );
+        let (status, _) =
+            call(second.addr, "POST", "/api/auth/signup", "", account("ANN@example.com")).await;
+        assert_eq!(status, 409, "{program}: the account is still there");
+        second.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_two_programs_share_a_database_and_a_secret() {
+    let dir = empty_dir();
+    let one = Process::start(PROGRAMS[0], dir.path(), &[]).await;
+    let other = Process::start(PROGRAMS[1], dir.path(), &[]).await;
+    let token = sign_up(one.addr, "ann@example.com").await;
+    assert_eq!(status_of_me(other.addr, &token).await, 200);
+    let (status, _) = call(other.addr, "POST", "/api/auth/logout", &token, Value::Null).await;
+    assert_eq!(status, 200);
+    assert_eq!(status_of_me(one.addr, &token).await, 401, "logged out everywhere at once");
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_setting_is_named_in_one_line_with_what_is_allowed() {
+    let dir = empty_dir();
+    for program in PROGRAMS {
+        for (name, value, allowed) in [
+            ("PORT", "http", "65535"),
+            ("PORT", "65536", "65535"),
+            ("PORT", "-1", "65535"),
+            ("HOST", "not a host", ""),
+            ("DATABASE_URL", "mysql://localhost/todo", "postgres"),
+            ("DATABASE_URL", "todo.db", "sqlite"),
+            ("SECRET_KEY", "short", "32"),
+            ("SECRET_KEY_PREVIOUS", "short", "32"),
+            ("ALGORITHM", "none", "HS256"),
+            ("ALGORITHM", "RS256", "HS256"),
+            ("ACCESS_TOKEN_EXPIRE_DAYS", "0", "1"),
+            ("ACCESS_TOKEN_EXPIRE_DAYS", "week", "1"),
+            ("ALLOWED_ORIGINS", "example.com", "http"),
+            ("ALLOWED_ORIGINS", "https://app.example/path", ""),
+            ("RATE_LIMIT_PER_MINUTE", "-1", "0"),
+            ("RATE_LIMIT_PER_MINUTE", "5/minute", "0"),
+            ("TRUSTED_PROXIES", "10.0.0.0/33", ""),
+            ("TRUSTED_PROXIES", "the proxy", ""),
+            ("ENVIRONMENT", "prod", "production"),
+            ("DEBUG", "maybe", "true"),
+            ("LOG_LEVEL", "loud", "info"),
+            ("API_V1_PREFIX", "api", "/"),
+            ("DATABASE_POOL_MAX", "0", "1"),
+            ("DATABASE_POOL_MIN", "-1", "0"),
+            ("DATABASE_POOL_MIN", "many", "0"),
+            ("REQUEST_TIMEOUT_SECONDS", "0", "1"),
+            ("MAX_BODY_BYTES", "64K", ""),
+        ] {
+            let said = refusal(program, dir.path(), &[(name, value)]).await;
+            let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+            let [line] = lines[..] else { panic!("{program} {name}={value}: {said}") };
+            assert!(line.contains(name), "{program} {name}={value}: {line}");
+            assert!(line.contains(allowed), "{program} {name}={value}: {line}");
+        }
+        let pool = [("DATABASE_POOL_MIN", "9"), ("DATABASE_POOL_MAX", "3")];
+        let said = refusal(program, dir.path(), &pool).await;
+        assert!(said.contains("DATABASE_POOL_M"), "{program}: {said}");
+    }
+    assert_eq!(files(dir.path()), BTreeMap::new(), "a refused start leaves nothing behind");
+}
+
+#[tokio::test]
+async fn every_bad_setting_is_named_at_once() {
+    let dir = empty_dir();
+    let bad =
+        [("PORT", "x"), ("ENVIRONMENT", "prod"), ("ALGORITHM", "none"), ("LOG_LEVEL", "loud")];
+    for program in PROGRAMS {
+        let said = refusal(program, dir.path(), &bad).await;
+        for (name, _) in bad {
+            assert!(said.contains(name), "{program}: {name} in {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_tells_no_secret() {
+    let dir = empty_dir();
+    for program in PROGRAMS {
+        for (name, value) in [
+            ("SECRET_KEY", "hunter2"),
+            ("SECRET_KEY_PREVIOUS", "hunter2"),
+            ("DATABASE_URL", "mysql://ann:hunter2@localhost/todo"),
+            ("DATABASE_URL", "postgres://ann:hunter2@local host/todo"),
+            ("DATABASE_URL", "postgres://ann:hunter2@127.0.0.1:99999/todo"),
+            // Nobody listens on port 1.
+            ("DATABASE_URL", "postgres://ann:hunter2@127.0.0.1:1/todo"),
+        ] {
+            let said = refusal(program, dir.path(), &[(name, value)]).await;
+            assert!(!said.trim().is_empty(), "{program} {name}={value} says nothing");
+            assert!(!said.contains("hunter2"), "{program}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn production_starts_only_with_a_secret_of_its_own() {
+    let dir = empty_dir();
+    let base = [("ENVIRONMENT", "production"), ("ALLOWED_ORIGINS", "https://app.example")];
+    for program in PROGRAMS {
+        let said = refusal(program, dir.path(), &base).await;
+        assert!(said.contains("SECRET_KEY"), "{program}: {said}");
+        let mut unfit = vec!["short".to_owned(), "x".repeat(31), "x".repeat(64)];
+        unfit.push("your-secret-key-here-min-32-characters-long".to_owned());
+        unfit.extend(example_secret());
+        for secret in unfit {
+            let settings = [&base[..], &[("SECRET_KEY", &secret)]].concat();
+            let said = refusal(program, dir.path(), &settings).await;
+            assert!(said.contains("SECRET_KEY"), "{program} with {secret}: {said}");
+        }
+        for origins in ["*", "https://app.example,*", "https://*.example"] {
+            let settings = [
+                ("ENVIRONMENT", "production"),
+                ("SECRET_KEY", SECRET),
+                ("ALLOWED_ORIGINS", origins),
+            ];
+            let said = refusal(program, dir.path(), &settings).await;
+            assert!(said.contains("ALLOWED_ORIGINS"), "{program} with {origins}: {said}");
+        }
+    }
+    assert_eq!(files(dir.path()), BTreeMap::new(), "a refused start leaves nothing behind");
+    for program in PROGRAMS {
+        let settings = [&base[..], &[("SECRET_KEY", SECRET)]].concat();
+        let process = Process::start(program, dir.path(), &settings).await;
+        let said = process.stop().await;
+        assert!(!said.contains(SECRET), "{program}: {said}");
+        for line in said.lines() {
+            let logged: Value = serde_json::from_str(line)
+                .unwrap_or_else(|error| panic!("{program} logs no JSON ({error}): {line}"));
+            assert!(logged.is_object(), "{program}: {line}");
+        }
+        assert!(files(dir.path()).keys().all(|name| is_database(name)), "no secret is kept");
+    }
+}
+
+/// The placeholder of `.env.example`, if it has one: copied as it is, it must not protect anybody.
+fn example_secret() -> Option<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../.env.example");
+    let text = fs::read_to_string(path).ok()?;
+    let values = text.lines().filter_map(|line| {
+        line.trim_start_matches(['#', ' ']).strip_prefix("SECRET_KEY=").map(str::trim)
+    });
+    values.map(|value| value.trim_matches('"').to_owned()).find(|value| !value.is_empty())
+}
+
+#[tokio::test]
+async fn a_file_may_hold_settings_and_the_environment_wins() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let text = "# settings\nPROJECT_NAME=\"From the file\"\nMAX_BODY_BYTES=1024\n\
+                    DATABASE_URL=sqlite://elsewhere.db\n";
+        fs::write(dir.path().join(".env"), text).expect("a .env");
+        let process = Process::start(program, dir.path(), &[]).await;
+        let (_, index) = call(process.addr, "GET", "/", "", Value::Null).await;
+        assert_eq!(index["name"], "From the file", "{program}");
+        let mut large = account("ann@example.com");
+        large["padding"] = "x".repeat(1024).into();
+        let (status, _) = call(process.addr, "POST", "/api/auth/signup", "", large).await;
+        assert_eq!(status, 413, "{program}: MAX_BODY_BYTES");
+        process.stop().await;
+        let files = files(dir.path());
+        assert!(files.contains_key("elsewhere.db") && !files.contains_key("todo.db"), "{files:?}");
+
+        let settings = [("PROJECT_NAME", "From outside"), ("MAX_BODY_BYTES", "4096")];
+        let process = Process::start(program, dir.path(), &settings).await;
+        let (_, index) = call(process.addr, "GET", "/", "", Value::Null).await;
+        assert_eq!(index["name"], "From outside", "{program}");
+        sign_up(process.addr, "ann@example.com").await;
+        process.stop().await;
+
+        fs::write(dir.path().join(".env"), "PORT=none\n").expect("a .env");
+        let mut command = command(program, dir.path(), &[]);
+        command.env_remove("PORT");
+        let output = timeout(STARTING, command.output()).await.expect("an end in time");
+        let output = output.expect("the program runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("PORT"), "{program}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let first = Process::start(program, dir.path(), &[]).await;
+        let port = first.addr.port().to_string();
+        let said = refusal(program, dir.path(), &[("PORT", &port)]).await;
+        assert!(said.contains(&port), "{program}: {said}");
+        assert_eq!(status_of_me(first.addr, "none").await, 401, "the first is not disturbed");
+        first.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn arguments_are_refused_and_help_is_not() {
+    for (argument, code) in [("dance", 2), ("--help", 0)] {
+        for program in PROGRAMS {
+            let dir = empty_dir();
+            let mut command = command(program, dir.path(), &[]);
+            let output = timeout(STARTING, command.arg(argument).output()).await;
+            let output = output.expect("an end in time").expect("the program runs");
+            assert_eq!(output.status.code(), Some(code), "{program} {argument}");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(said.lines().count(), 1, "{said}");
+            assert!(files(dir.path()).is_empty(), "nothing was started");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_idle_server_stops_at_once() {
+    for program in PROGRAMS {
+        for signal in SIGNALS {
+            let dir = empty_dir();
+            let process = Process::start(program, dir.path(), &[]).await;
+            assert_eq!(status_of_me(process.addr, "none").await, 401);
+            process.signal(signal);
+            process.ended().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stopping_server_takes_no_new_connections() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let mut process = Process::start(program, dir.path(), &[]).await;
+        let running = TcpStream::connect(process.addr).await.expect("it listens");
+        let mut running = BufReader::new(running);
+        let head = "POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
+                    Content-Type: application/json\r\nContent-Length: 2\r\n\r\n";
+        running.write_all(head.as_bytes()).await.expect("it reads");
+        let mut interim = String::new();
+        running.read_line(&mut interim).await.expect("an answer");
+        assert_eq!(interim, "HTTP/1.1 100 Continue\r\n", "the request is at work");
+        process.signal("TERM");
+        process.stops().await;
+        let refused = async {
+            while TcpStream::connect(process.addr).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        // A connection that is let in now would wait for an answer that never comes.
+        let refused = timeout(STOPPING, refused).await;
+        assert!(refused.is_ok(), "{program} still lets connections in");
+        running.write_all(b"{}").await.expect("it still reads");
+        process.ended().await;
+    }
+}
+
+#[tokio::test]
+async fn silent_and_half_sent_requests_do_not_hold_up_a_stop() {
+    for program in PROGRAMS {
+        for signal in SIGNALS {
+            let dir = empty_dir();
+            let process = Process::start(program, dir.path(), &[]).await;
+            let silent = TcpStream::connect(process.addr).await.expect("it listens");
+            let mut half = TcpStream::connect(process.addr).await.expect("it listens");
+            half.write_all(b"GET /health HTTP/1.1\r\nHost: loc").await.expect("it reads");
+            let mut kept = TcpStream::connect(process.addr).await.expect("it listens");
+            kept.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("it reads");
+            let mut first = [0; 12];
+            kept.read_exact(&mut first).await.expect("an answer");
+            assert_eq!(&first, b"HTTP/1.1 200");
+            process.signal(signal);
+            process.ended().await;
+            drop((silent, half, kept));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_running_request_is_finished() {
+    for program in PROGRAMS {
+        for signal in SIGNALS {
+            let dir = empty_dir();
+            let mut process = Process::start(program, dir.path(), &[]).await;
+            let body = account("ann@example.com").to_string();
+            let mut running = TcpStream::connect(process.addr).await.expect("it listens");
+            let head = format!(
+                "POST /api/auth/signup HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                body.len(),
+            );
+            running.write_all(head.as_bytes()).await.expect("it reads");
+            let mut interim = [0; 25];
+            let read = timeout(STARTING, running.read_exact(&mut interim)).await;
+            read.expect("an answer in time").expect("an answer");
+            assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n", "the request is at work");
+
+            process.signal(signal);
+            process.stops().await;
+            running.write_all(body.as_bytes()).await.expect("it still reads");
+            let mut answered = Vec::new();
+            let read = timeout(STARTING, running.read_to_end(&mut answered)).await;
+            read.expect("an answer in time").expect("an answer");
+            let (status, auth) = answer_in(&answered);
+            assert_eq!(status, 201, "{program} {signal}: {auth}");
+            process.ended().await;
+
+            let again = Process::start(program, dir.path(), &[]).await;
+            let token = auth["token"].as_str().expect("a token");
+            assert_eq!(status_of_me(again.addr, token).await, 200, "{program}: it was kept");
+            again.stop().await;
+        }
+    }
+}
+
+/// Starts six at once, three of each program, and lets each know what the others did.
+/// A lone write commits itself, and one of many is committed with the others: whichever fails on a
+/// full disk, its client is not told that it succeeded.
+#[tokio::test]
+async fn a_full_disk_loses_nothing_that_was_acknowledged() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let process = Process::spawned(on_a_small_disk(program, dir.path(), 1000), program).await;
+        let addr = process.addr;
+        let token = sign_up(addr, "full@example.com").await;
+        let me = call(addr, "GET", "/api/auth/me", &token, Value::Null).await.1;
+        let todos = format!("/api/users/{}/todos", me["id"].as_str().expect("an id"));
+        let write = async || {
+            let todo = json!({"title": "t", "description": "d".repeat(1000)});
+            let (status, todo) = call(addr, "POST", &todos, &token, todo).await;
+            assert!([201, 503].contains(&status), "{status} {todo}");
+            (status == 201).then(|| todo["id"].as_str().expect("an id").to_owned())
+        };
+        let (mut written, mut refused) = (Vec::new(), 0);
+        while refused < 5 {
+            assert!(written.len() < 5000, "the disk is never full");
+            match write().await {
+                Some(id) => written.push(id),
+                None => refused += 1,
+            }
+        }
+        for id in futures_of(16, write).await {
+            match id {
+                Some(id) => written.push(id),
+                None => refused += 1,
+            }
+        }
+        assert!(written.len() > 10, "{} were written", written.len());
+        // Reading goes on, and a larger disk brings everything back.
+        let seen = async |addr| {
+            let (status, list) = call(addr, "GET", &todos, &token, Value::Null).await;
+            assert_eq!(status, 200, "{list}");
+            let list = list["todos"].as_array().expect("todos").clone();
+            list.iter().map(|todo| todo["id"].as_str().expect("an id").to_owned()).collect()
+        };
+        let before: Vec<String> = seen(addr).await;
+        process.stop().await;
+        let process = Process::start(program, dir.path(), &[]).await;
+        let after: Vec<String> = seen(process.addr).await;
+        for id in &written {
+            assert!(before.contains(id) && after.contains(id), "{program} lost {id}");
+        }
+        assert!(after.len() <= written.len() + refused, "{program} made more than it was asked");
+        process.stop().await;
+    }
+}
+
+/// `n` of the same at once, on this task.
+async fn futures_of<T>(n: usize, make: impl AsyncFn() -> T) -> Vec<T> {
+    futures_util::future::join_all((0..n).map(|_| make())).await
+}
+
+async fn six_start_at_once(dir: &Path, settings: &[(&'static str, String)]) {
+    let (dir, settings) = (dir.to_owned(), settings.to_vec());
+    let processes = at_once(6, |number| {
+        let (dir, settings) = (dir.clone(), settings.clone());
+        async move {
+            let settings: Vec<_> =
+                settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            Process::start(PROGRAMS[number % 2], &dir, &settings).await
+        }
+    })
+    .await;
+    let token = sign_up(processes[0].addr, "ann@example.com").await;
+    for process in &processes {
+        assert_eq!(status_of_me(process.addr, &token).await, 200, "one database, one secret");
+    }
+    for process in processes {
+        process.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn six_starts_at_once_on_a_new_file_all_succeed() {
+    // The build is not part of the race.
+    built(PROGRAMS[0]);
+    let dir = empty_dir();
+    six_start_at_once(dir.path(), &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn six_starts_at_once_on_a_new_postgres_database_all_succeed() {
+    built(PROGRAMS[0]);
+    let leased = tokio::task::spawn_blocking(lease::postgres).await.expect("PostgreSQL");
+    let dir = empty_dir();
+    // As random as the name of the directory.
+    let random = dir.path().file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = format!("todo_race_{}", random.trim_start_matches('.'));
+    let mut url = url::Url::parse(&leased.url).expect("PostgreSQL has a URL");
+    url.set_path(&name);
+    administer(&leased.url, format!("CREATE DATABASE {name}")).await;
+
+    let settings = [
+        ("DATABASE_URL", url.to_string()),
+        ("SECRET_KEY", SECRET.to_owned()),
+        ("DATABASE_POOL_MIN", "0".to_owned()),
+    ];
+    let racing = dir.path().to_owned();
+    let raced = tokio::spawn(async move { six_start_at_once(&racing, &settings).await }).await;
+    administer(&leased.url, format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    raced.expect("all six start, work and stop");
+    assert_eq!(files(dir.path()), BTreeMap::new(), "nothing is kept beside a database elsewhere");
+}
+
+async fn administer(url: &str, statement: String) {
+    let mut connection = PgConnection::connect(url).await.expect("the maintenance database");
+    connection.execute(AssertSqlSafe(statement.clone())).await.expect(&statement);
+}
