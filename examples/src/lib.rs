@@ -1,0 +1,35 @@
+//! Four ways to use the library, each a file to copy from:
+//!
+//! - [`embed`]: accounts and todos in a program of your own, without HTTP;
+//! - [`in_axum`]: the whole API below a path of an axum app;
+//! - [`in_salvo`]: the same in a salvo app, documentation pages included;
+//! - [`client`]: a client that speaks to any of them.
+//!
+//! The programs in `src/bin` only choose a database and an address; `tests` runs all of them.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod embed;
+pub mod in_axum;
+pub mod in_salvo;
+
+/// Whatever ends an example early.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Opens the database that the examples with a server keep, in the working directory.
+///
+/// # Errors
+/// If `SECRET_KEY` is not set to at least 32 bytes, or the database does not open.
+pub async fn open_core() -> Result<todo_core::Core, Failure> {
+    let secret = std::env::var("SECRET_KEY").unwrap_or_default();
+    let secret = todo_core::Secret::new(secret).map_err(|error| error.to_string())?;
+    let options = todo_core::Options::new(secret);
+    Ok(todo_core::Core::open("sqlite://example.db", options).await?)
+}
+
+/// Ends with Ctrl-C.
+pub async fn ctrl_c() {
+    if let Err(error) = tokio::signal::ctrl_c().await {
+        eprintln!("cannot wait for ctrl-c, stopping: {error}");
+    }
+}
