@@ -1,0 +1,36 @@
+# Installs what .ci/run needs and is not there yet; sourced by it. Debian's packages and cargo's.
+# shellcheck shell=bash
+
+packages=()
+command -v llvm-cov-22 >/dev/null || packages+=(llvm-22)
+command -v chromium >/dev/null || packages+=(chromium)
+command -v dockerd >/dev/null || packages+=(docker.io iptables)
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
+command -v cc >/dev/null || packages+=(build-essential)
+command -v curl >/dev/null || packages+=(curl)
+if [ ${#packages[@]} -gt 0 ]; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+fi
+cargo llvm-cov --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-llvm-cov@0.9.1
+cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny@0.20.2
+
+# The tests take PostgreSQL from a Docker engine where one answers. Where none does, one of our own
+# is started for this run, if this machine can.
+if [ -z "${TEST_DATABASE_URL:-}" ] && ! docker version >/dev/null 2>&1; then
+    engine=$(mktemp -d)
+    if .ci/docker-engine start "$engine"; then
+        trap '.ci/docker-engine stop "$engine"' EXIT
+        export DOCKER_HOST="unix://$engine/docker.sock"
+    else
+        rm -rf "$engine"
+        echo "NOT RUN in a container: no Docker engine could be started; local PostgreSQL is used"
+    fi
+fi
+# Without a registry at hand, an image is made of this machine's own PostgreSQL.
+if docker version >/dev/null 2>&1 && [ -z "${TODO_TEST_POSTGRES_IMAGE:-}" ]; then
+    if ! timeout 60 docker pull -q postgres:17-alpine >/dev/null 2>&1; then
+        export TODO_TEST_POSTGRES_IMAGE=localhost/todo-postgres:local
+        .ci/postgres-image "$TODO_TEST_POSTGRES_IMAGE"
+    fi
+fi
