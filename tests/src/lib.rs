@@ -16,8 +16,10 @@ mod client;
 mod database;
 pub mod lease;
 pub mod postgres;
+mod process;
 
 pub use answer::Answer;
 pub use app::App;
 pub use cell::{Cell, Database, Server};
 pub use client::{Actor, Client, at_once, fresh_email, raw};
+pub use process::{PROGRAMS, Process, STARTING, STOPPING, built, command, refusal};

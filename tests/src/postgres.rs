@@ -9,7 +9,8 @@ use std::{env, time::Duration};
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep};
 
-use self::{cluster::Cluster, container::Container};
+pub use self::cluster::Cluster;
+use self::container::Container;
 
 /// The URL of a server on which databases can be created, with the right to do so.
 pub const URL: &str = "TEST_DATABASE_URL";

@@ -155,6 +155,7 @@ impl Core {
     pub(crate) fn load(&self) -> Load {
         let mut load = self.0.db.load();
         load.hashing = self.0.passwords.queued();
+        load.hashed = self.0.passwords.run();
         load
     }
 
@@ -191,6 +192,8 @@ pub(crate) struct Load {
     pub(crate) waited_micros: i64,
     /// Passwords being hashed, or waiting for it.
     pub(crate) hashing: i64,
+    /// Passwords hashed since the start.
+    pub(crate) hashed: u64,
 }
 
 impl std::fmt::Debug for Core {

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     Core, auth,
-    settings::{Environment, Settings, SettingsError, StartError},
+    settings::{LogFormat, Settings, SettingsError, StartError},
 };
 
 /// How long a server that was told to stop finishes what runs.
@@ -169,7 +169,7 @@ impl Drop for Sweep {
     }
 }
 
-/// Readable lines, in production JSON. `LOG_LEVEL` is for this project; of its dependencies only
+/// Readable lines, or JSON. `LOG_LEVEL` is for this project; of its dependencies only
 /// what went wrong is said.
 fn log_to_stderr(settings: &Settings) {
     let level = &settings.log_level;
@@ -180,9 +180,8 @@ fn log_to_stderr(settings: &Settings) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
-    if settings.environment == Environment::Production {
-        log.json().init();
-    } else {
-        log.init();
+    match settings.log_format {
+        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.init(),
     }
 }

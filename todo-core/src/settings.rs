@@ -51,6 +51,11 @@ pub struct Settings {
     pub environment: Environment,
     /// `LOG_LEVEL`, or `debug` if `DEBUG` is set and it is not.
     pub log_level: String,
+    /// `LOG_FORMAT`; without it, JSON in production and text elsewhere.
+    pub log_format: LogFormat,
+    /// `SHUTDOWN_DELAY_SECONDS`: how long a server that was told to stop says that it is not ready
+    /// and still takes new work, before it closes its listener.
+    pub shutdown_delay: Duration,
     /// `API_V1_PREFIX`
     pub api_prefix: String,
     /// `PROJECT_NAME`
@@ -59,6 +64,11 @@ pub struct Settings {
     pub database_pool_min: u32,
     /// `DATABASE_POOL_MAX`
     pub database_pool_max: u32,
+    /// `MIGRATIONS_DATABASE_URL`: where the schema is brought up to date, if not over
+    /// `database_url`. A pooler in transaction mode strands the migrator's lock.
+    pub migrations_database_url: Option<DatabaseUrl>,
+    /// `DATABASE_STARTUP_SECONDS`: how long a start goes on trying to reach the database.
+    pub database_startup: Duration,
     /// `DATABASE_TIMEOUT_MS`
     pub database_timeout: Duration,
     /// `REQUEST_TIMEOUT_SECONDS`
@@ -121,6 +131,16 @@ pub enum Environment {
     Staging,
     /// https only, and no defaults that are not safe.
     Production,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for log collectors.
+    Json,
 }
 
 /// Every setting that is not acceptable, on one line: its name, and what is allowed.
@@ -188,6 +208,10 @@ impl Settings {
             trusted_proxies: vars.read("TRUSTED_PROXIES", vec![], proxies),
             environment: vars.read("ENVIRONMENT", Environment::Development, environment),
             log_level: String::new(),
+            log_format: LogFormat::Text,
+            shutdown_delay: vars.read("SHUTDOWN_DELAY_SECONDS", Duration::ZERO, |text| {
+                number(text, 0, 300, "seconds from 0 to 300").map(Duration::from_secs)
+            }),
             api_prefix: vars.read("API_V1_PREFIX", "/api".into(), prefix),
             project_name: vars.read("PROJECT_NAME", "Todo API".into(), |text| {
                 let fits = text.chars().count() <= 100 && !text.chars().any(char::is_control);
@@ -199,6 +223,13 @@ impl Settings {
             database_pool_max: vars.read("DATABASE_POOL_MAX", 20, |text| {
                 number(text, 1, 1000, "a whole number from 1 to 1000")
             }),
+            migrations_database_url: vars
+                .read("MIGRATIONS_DATABASE_URL", None, |text| url(text).map(Some)),
+            database_startup: vars.read(
+                "DATABASE_STARTUP_SECONDS",
+                Duration::from_secs(30),
+                |text| number(text, 0, 3600, "seconds from 0 to 3600").map(Duration::from_secs),
+            ),
             database_timeout: vars.read(
                 "DATABASE_TIMEOUT_MS",
                 Duration::from_millis(1800),
@@ -220,13 +251,22 @@ impl Settings {
         let debug = vars.read("DEBUG", false, boolean);
         let level = if debug { "debug" } else { "info" };
         let log_level = vars.read("LOG_LEVEL", level.into(), log_level);
+        let log_format = match settings.environment {
+            Environment::Production => LogFormat::Json,
+            Environment::Development | Environment::Staging => LogFormat::Text,
+        };
+        let log_format = vars.read("LOG_FORMAT", log_format, |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("text or json".into()),
+        });
         let tls = match (vars.take("TLS_CERT"), vars.take("TLS_KEY")) {
             (Some(cert), Some(key)) => Some(TlsFiles { cert: cert.into(), key: key.into() }),
             (None, None) => None,
             (Some(_), None) => vars.refuse("TLS_KEY", "set, if TLS_CERT is"),
             (None, Some(_)) => vars.refuse("TLS_CERT", "set, if TLS_KEY is"),
         };
-        let settings = Self { log_level, tls, ..settings };
+        let settings = Self { log_level, log_format, tls, ..settings };
         settings.check(&mut vars);
         if vars.errors.is_empty() { Ok(settings) } else { Err(SettingsError(vars.errors)) }
     }
@@ -235,6 +275,13 @@ impl Settings {
     fn check(&self, vars: &mut Vars) {
         if self.database_pool_min > self.database_pool_max {
             vars.refuse::<()>("DATABASE_POOL_MIN", "at most DATABASE_POOL_MAX");
+        }
+        if self
+            .migrations_database_url
+            .as_ref()
+            .is_some_and(|url| url.kind() != self.database_url.kind())
+        {
+            vars.refuse::<()>("MIGRATIONS_DATABASE_URL", "the same database as DATABASE_URL");
         }
         if self.environment != Environment::Production {
             return;

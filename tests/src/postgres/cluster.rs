@@ -3,7 +3,7 @@
 
 use std::{
     env, fmt, fs,
-    os::unix::fs::chown,
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::Duration,
@@ -21,14 +21,41 @@ const STOPPING: Duration = Duration::from_secs(20);
 /// A running cluster. [`Cluster::stop`] ends it; where Linux allows, so does the end of the thread
 /// that started it.
 #[derive(Debug)]
-pub(super) struct Cluster {
+pub struct Cluster {
     binaries: PathBuf,
     dir: TempDir,
+    account: Account,
+    settings: Vec<String>,
+    port: Option<u16>,
     server: Child,
 }
 
 impl Cluster {
+    /// The one that test processes share: on a unix socket, and nothing kept through a crash.
     pub(super) async fn start() -> Result<Cluster, String> {
+        let settings = TUNING.iter().map(|setting| (*setting).to_owned()).collect();
+        Cluster::make(settings, None, &[]).await
+    }
+
+    /// One for a single test, on 127.0.0.1 at a free port that it keeps through restarts, as
+    /// durable as PostgreSQL is; with these further settings (`name=value`), and these files
+    /// (name, content) in its data directory, readable by the server alone.
+    ///
+    /// # Errors
+    /// Why it does not run.
+    pub async fn of_its_own(settings: &[&str], files: &[(&str, &str)]) -> Result<Cluster, String> {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").map_err(causes)?;
+        let port = free.local_addr().map_err(causes)?.port();
+        drop(free);
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        Cluster::make(settings, Some(port), files).await
+    }
+
+    async fn make(
+        settings: Vec<String>,
+        port: Option<u16>,
+        files: &[(&str, &str)],
+    ) -> Result<Cluster, String> {
         let binaries = binaries()?;
         let account = Account::of_the_server()?;
         let dir = tempfile::Builder::new().prefix("todo-postgres-").tempdir().map_err(causes)?;
@@ -40,38 +67,113 @@ impl Cluster {
         let made = initdb.arg("--no-sync").arg("-D").arg(&data).output().map_err(causes)?;
         succeeded("initdb", &made)?;
 
-        let log = fs::File::create(dir.path().join("log")).map_err(causes)?;
-        let mut postgres = account.command(&binaries.join("postgres"), dir.path());
-        postgres.arg("-D").arg(&data).arg("-k").arg(dir.path());
-        postgres.args(["-c", "listen_addresses="]);
-        postgres.args(TUNING.iter().flat_map(|setting| ["-c", *setting]));
-        let server = postgres.stdout(Stdio::null()).stderr(log).spawn().map_err(causes)?;
-
-        let mut cluster = Cluster { binaries, dir, server };
-        let url = cluster.url();
-        answers(&url, || cluster.lives()).await?;
+        for (name, content) in files {
+            let path = data.join(name);
+            fs::write(&path, content).map_err(causes)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(causes)?;
+            account.give(&path)?;
+        }
+        let server = launch(&binaries, &account, dir.path(), &settings, port)?;
+        let mut cluster = Cluster { binaries, dir, account, settings, port, server };
+        cluster.answers().await?;
         Ok(cluster)
     }
 
-    pub(super) fn url(&self) -> String {
-        format!("postgres://postgres@localhost/postgres?host={}", self.dir.path().display())
+    /// Its maintenance database.
+    pub fn url(&self) -> String {
+        match self.port {
+            Some(port) => format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+            None => {
+                format!("postgres://postgres@localhost/postgres?host={}", self.dir.path().display())
+            }
+        }
     }
 
-    /// A fast shutdown, then the directory.
-    pub(super) async fn stop(mut self) -> Result<(), String> {
-        let pid_file = fs::read_to_string(self.dir.path().join("data/postmaster.pid"));
-        let pid_file = pid_file.map_err(causes)?;
-        let pid = pid_file.lines().next().unwrap_or_default();
-        let told = Command::new("sh").args(["-c", "kill -INT \"$0\"", pid]).output();
+    /// Where it listens, if it is one of its own.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Sends every one of its processes a signal: `STOP` freezes it, `CONT` wakes it, `KILL` is a
+    /// crash.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn signal_all(&self, signal: &str) -> Result<(), String> {
+        let pid = self.pid()?;
+        // Its children first: one that outlives the postmaster only ends a little later.
+        let script = "kill -s \"$1\" $(ps -o pid= --ppid \"$0\") \"$0\"";
+        let told = Command::new("sh").args(["-c", script, &pid, signal]).output();
+        succeeded("kill", &told.map_err(causes)?)
+    }
+
+    /// A fast shutdown, which [`Cluster::start_again`] may follow.
+    ///
+    /// # Errors
+    /// That it does not end.
+    pub async fn shut_down(&mut self) -> Result<(), String> {
+        let pid = self.pid()?;
+        let told = Command::new("sh").args(["-c", "kill -INT \"$0\"", &pid]).output();
         succeeded("kill", &told.map_err(causes)?)?;
+        self.ended().await
+    }
+
+    /// Waits for its end, after a signal that brings it about.
+    ///
+    /// # Errors
+    /// That it does not end.
+    pub async fn ended(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + STOPPING;
         while self.server.try_wait().map_err(causes)?.is_none() {
             if Instant::now() > deadline {
-                return Err(format!("PostgreSQL (process {pid}) did not stop"));
+                return Err("PostgreSQL did not stop".into());
             }
             sleep(Duration::from_millis(20)).await;
         }
-        self.dir.close().map_err(causes)
+        Ok(())
+    }
+
+    /// Starts it anew on the same data, address and settings, after its end.
+    ///
+    /// # Errors
+    /// Why it does not run.
+    pub async fn start_again(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + STOPPING;
+        loop {
+            self.server =
+                launch(&self.binaries, &self.account, self.dir.path(), &self.settings, self.port)?;
+            match self.answers().await {
+                // Of a server that crashed, the last process may still hold its memory.
+                Err(reason) if reason.contains("shared memory") && Instant::now() < deadline => {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn pid(&self) -> Result<String, String> {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).map_err(causes)?;
+        Ok(file.lines().next().unwrap_or_default().to_owned())
+    }
+
+    async fn answers(&mut self) -> Result<(), String> {
+        let url = self.url();
+        answers(&url, || self.lives()).await
+    }
+
+    /// A fast shutdown, then the directory.
+    ///
+    /// # Errors
+    /// What is left behind, and why.
+    pub async fn stop(mut self) -> Result<(), String> {
+        self.shut_down().await?;
+        fs::remove_dir_all(self.dir.path()).map_err(causes)
     }
 
     fn lives(&mut self) -> Result<(), String> {
@@ -81,6 +183,34 @@ impl Cluster {
                 let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
                 Err(format!("postgres ended with {status}: {}", log.trim()))
             }
+        }
+    }
+}
+
+fn launch(
+    binaries: &Path,
+    account: &Account,
+    dir: &Path,
+    settings: &[String],
+    port: Option<u16>,
+) -> Result<Child, String> {
+    let log = fs::File::create(dir.join("log")).map_err(causes)?;
+    let mut postgres = account.command(&binaries.join("postgres"), dir);
+    postgres.arg("-D").arg(dir.join("data")).arg("-k").arg(dir);
+    match port {
+        Some(port) => postgres.args(["-c", "listen_addresses=127.0.0.1", "-p", &port.to_string()]),
+        None => postgres.args(["-c", "listen_addresses="]),
+    };
+    postgres.args(settings.iter().flat_map(|setting| ["-c", setting]));
+    postgres.stdout(Stdio::null()).stderr(log).spawn().map_err(causes)
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // One of its own is not on lease to anybody else; a frozen process ends by this alone.
+        if self.port.is_some() && matches!(self.server.try_wait(), Ok(None)) {
+            let _ = self.signal_all("KILL");
+            let _ = self.server.wait();
         }
     }
 }

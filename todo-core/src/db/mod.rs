@@ -176,7 +176,7 @@ impl<D: sqlx::Database> Pool<D> {
             used: (i64::from(self.pool.size()) - idle).max(0),
             waiting: self.waits.now.load(Ordering::Relaxed),
             waited_micros: self.waits.micros.load(Ordering::Relaxed),
-            hashing: 0,
+            ..crate::core::Load::default()
         }
     }
 }

@@ -4,7 +4,10 @@
 //! The registry belongs to its [`Api`](super::Api): two in one process count apart. That is why this
 //! is the `prometheus` crate and not the `metrics` facade, whose recorder is the process's.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::{Method, StatusCode};
 use prometheus::{
@@ -32,6 +35,8 @@ pub(crate) struct Metrics {
     pool_waiting: IntGauge,
     pool_waits: IntGauge,
     hashing: IntGauge,
+    hashed: IntCounter,
+    scraping: Mutex<()>,
 }
 
 impl Metrics {
@@ -60,7 +65,9 @@ impl Metrics {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(failed_logins.clone()))?;
+        let hashed = IntCounter::new("password_hashes_total", "Passwords hashed")?;
         registry.register(Box::new(connections.clone()))?;
+        registry.register(Box::new(hashed.clone()))?;
         Ok(Self {
             in_flight: gauge("http_requests_in_flight", "Requests being worked on")?,
             pool_waiting: gauge("database_calls_waiting", "Calls waiting for a connection")?,
@@ -69,6 +76,8 @@ impl Metrics {
                 "Time that calls have waited for a connection, in all",
             )?,
             hashing: gauge("password_hashes_queued", "Passwords being hashed or waiting for it")?,
+            hashed,
+            scraping: Mutex::new(()),
             registry,
             requests,
             durations,
@@ -110,6 +119,11 @@ impl Metrics {
         self.pool_waiting.set(load.waiting);
         self.pool_waits.set(load.waited_micros);
         self.hashing.set(load.hashing);
+        {
+            // Counted where the hashing is done; two scrapes at once must not add the same twice.
+            let _one = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+            self.hashed.inc_by(load.hashed.saturating_sub(self.hashed.get()));
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
