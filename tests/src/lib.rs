@@ -17,9 +17,11 @@ mod database;
 pub mod lease;
 pub mod postgres;
 mod process;
+mod tools;
 
 pub use answer::Answer;
 pub use app::App;
 pub use cell::{Cell, Database, Server};
 pub use client::{Actor, Client, at_once, fresh_email, raw};
 pub use process::{PROGRAMS, Process, STARTING, STOPPING, built, command, refusal};
+pub use tools::tool;
