@@ -1,0 +1,334 @@
+//! What a kill -9 of a server leaves behind, on SQLite and PostgreSQL, under sixteen writers: every
+//! write that was acknowledged, and no write by half. Each writer knows its own todos ([`Ledger`])
+//! and stops at its first write without a 2xx, which alone may or may not have taken effect.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use serde_json::{Value, json};
+use todo_tests::{Client, PROGRAMS, Process, STARTING, postgres::Cluster};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+const WRITERS: usize = 16;
+const SECRET: &str = "6b1f0a0d9b3c4e5f8a7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a392817";
+
+/// What one user was told of its todos.
+#[derive(Clone, Debug, Default)]
+struct Ledger {
+    /// Each todo as the last acknowledged write, or list, showed it.
+    kept: BTreeMap<String, Value>,
+    gone: BTreeSet<String>,
+    unknown: Option<Write>,
+}
+
+#[derive(Clone, Debug)]
+enum Write {
+    Create(Value),
+    Change(String, Value),
+    Complete(String, bool),
+    Delete(String),
+}
+
+impl Ledger {
+    /// The ledger after a list was read, or what the list shows that cannot be.
+    fn check(&self, list: &Value) -> Result<Ledger, String> {
+        let todos = list["todos"].as_array().ok_or("no list")?;
+        if list["total"] != todos.len() {
+            return Err(format!("total is {} of {} todos", list["total"], todos.len()));
+        }
+        let mut seen = BTreeMap::new();
+        for todo in todos {
+            let id = todo["id"].as_str().ok_or("no id")?.to_owned();
+            if todo["completed"] == todo["completed_at"].is_null() {
+                return Err(format!("completed and completed_at differ: {todo}"));
+            }
+            if self.gone.contains(&id) {
+                return Err(format!("a deleted todo is back: {todo}"));
+            }
+            let known = self.kept.get(&id);
+            if known != Some(todo) && !self.explains(known, todo) {
+                return Err(format!("{known:?} is now {todo}, and unknown is {:?}", self.unknown));
+            }
+            if seen.insert(id, todo.clone()).is_some() {
+                return Err(format!("listed twice: {todo}"));
+            }
+        }
+        let mut gone = self.gone.clone();
+        for (id, todo) in self.kept.iter().filter(|(id, _)| !seen.contains_key(*id)) {
+            if !matches!(&self.unknown, Some(Write::Delete(deleted)) if deleted == id) {
+                return Err(format!("lost: {todo}"));
+            }
+            gone.insert(id.clone());
+        }
+        Ok(Ledger { kept: seen, gone, unknown: None })
+    }
+
+    /// Whether the write without an acknowledgement, taken whole, made `known` what it is `now`.
+    fn explains(&self, known: Option<&Value>, now: &Value) -> bool {
+        let (mut expected, body) = match (&self.unknown, known) {
+            (Some(Write::Create(body)), None) => {
+                let fresh = !now["completed"].as_bool().unwrap_or(true)
+                    && now["created_at"] == now["updated_at"];
+                return fresh && has(now, body);
+            }
+            (Some(Write::Change(id, body)), Some(known)) if known["id"] == **id => {
+                (known.clone(), body.clone())
+            }
+            (Some(Write::Complete(id, completed)), Some(known)) if known["id"] == **id => {
+                let mut expected = known.clone();
+                expected["completed_at"] = now["completed_at"].clone();
+                (expected, json!({ "completed": completed }))
+            }
+            _ => return false,
+        };
+        for (name, value) in body.as_object().into_iter().flatten() {
+            expected[name] = value.clone();
+        }
+        // RFC 3339 in UTC: the order of the texts is not the order of times if a fraction is
+        // missing, so that moving is all that is asked.
+        let moved = expected["updated_at"] != now["updated_at"];
+        expected["updated_at"] = now["updated_at"].clone();
+        moved && expected == *now
+    }
+}
+
+fn has(todo: &Value, members: &Value) -> bool {
+    members.as_object().into_iter().flatten().all(|(name, value)| todo[name] == *value)
+}
+
+/// Somebody who writes, with what it was told.
+#[derive(Clone, Debug)]
+struct Writer {
+    number: usize,
+    token: String,
+    todos: String,
+    turns: usize,
+    ledger: Ledger,
+}
+
+impl Writer {
+    async fn sign_up(client: &Client, number: usize) -> Writer {
+        let email = format!("writer{number}@example.com");
+        let form = json!({"email": email, "password": "Correct1horse", "name": "A Writer"});
+        let auth = client.post("/api/auth/signup", form).await;
+        assert_eq!(auth.status, 201, "{auth}");
+        let auth = auth.json();
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let todos = format!("/api/users/{}/todos", text(&auth["user"]["id"]));
+        let (token, ledger) = (text(&auth["token"]), Ledger::default());
+        Writer { number, token, todos, turns: 0, ledger }
+    }
+
+    /// The next write: of four in turn, on a todo that changes with the turns.
+    fn next(&mut self) -> Write {
+        self.turns += 1;
+        let text = format!("{}-{}", self.number, self.turns);
+        let body = json!({"title": format!("t{text}"), "description": format!("d{text}")});
+        let nth = self.turns * 7 % self.ledger.kept.len().max(1);
+        let Some((id, todo)) = self.ledger.kept.iter().nth(nth) else {
+            return Write::Create(body);
+        };
+        match self.turns % 4 {
+            0 if self.ledger.kept.len() > 5 => Write::Delete(id.clone()),
+            1 => Write::Change(id.clone(), body),
+            2 => Write::Complete(id.clone(), todo["completed"] == false),
+            _ => Write::Create(body),
+        }
+    }
+
+    /// Writes until one is not acknowledged, and counts those that are.
+    async fn write(mut self, client: Client, acknowledged: watch::Sender<usize>) -> Writer {
+        let client = client.bearing(&self.token);
+        loop {
+            let write = self.next();
+            self.ledger.unknown = Some(write.clone());
+            let (method, path, body) = match &write {
+                Write::Create(body) => ("POST", self.todos.clone(), body.clone()),
+                Write::Change(id, body) => ("PATCH", format!("{}/{id}", self.todos), body.clone()),
+                Write::Complete(id, completed) => {
+                    let path = format!("{}/{id}/complete", self.todos);
+                    ("PATCH", path, json!({ "completed": completed }))
+                }
+                Write::Delete(id) => ("DELETE", format!("{}/{id}", self.todos), json!({})),
+            };
+            let headers = [("content-type", "application/json")];
+            let answer = client.try_send(method, &path, &headers, body.to_string()).await;
+            let answer = match answer {
+                Ok(answer) if (200..300).contains(&answer.status) => answer.json(),
+                Ok(answer) => {
+                    assert!([503, 504].contains(&answer.status), "{answer}");
+                    return self;
+                }
+                Err(_) => return self,
+            };
+            self.ledger.unknown = None;
+            if let Write::Delete(id) = write {
+                self.ledger.kept.remove(&id);
+                self.ledger.gone.insert(id);
+            } else {
+                let id = answer["id"].as_str().expect("an id").to_owned();
+                self.ledger.kept.insert(id, answer);
+            }
+            acknowledged.send_modify(|count| *count += 1);
+        }
+    }
+
+    async fn check(&mut self, client: &Client) {
+        let list = client.bearing(&self.token).get(&self.todos).await;
+        assert_eq!(list.status, 200, "{list}");
+        let checked = self.ledger.check(&list.json());
+        self.ledger = checked.unwrap_or_else(|fault| panic!("writer {}: {fault}", self.number));
+    }
+}
+
+/// All of them at once.
+struct Load {
+    running: JoinSet<Writer>,
+    acknowledged: watch::Receiver<usize>,
+}
+
+impl Load {
+    fn on(client: &Client, writers: Vec<Writer>) -> Load {
+        let (sender, acknowledged) = watch::channel(0);
+        let mut running = JoinSet::new();
+        for writer in writers {
+            running.spawn(writer.write(client.clone(), sender.clone()));
+        }
+        Load { running, acknowledged }
+    }
+
+    /// Waits for so many acknowledged writes, a number that differs from round to round: this is
+    /// when the kill comes.
+    async fn until(&mut self, round: usize) {
+        let enough = WRITERS + round * 37 % 150;
+        let waited = timeout(STARTING, self.acknowledged.wait_for(|count| *count >= enough)).await;
+        waited.expect("writes are acknowledged in time").expect("the writers go on");
+    }
+
+    async fn ended(self) -> Vec<Writer> {
+        timeout(STARTING * 2, self.running.join_all()).await.expect("the writers stop")
+    }
+}
+
+async fn signed_up(client: &Client) -> Vec<Writer> {
+    let mut writers = Vec::new();
+    for number in 0..WRITERS {
+        writers.push(Writer::sign_up(client, number).await);
+    }
+    writers
+}
+
+async fn check(writers: &mut [Writer], client: &Client) {
+    for writer in writers {
+        writer.check(client).await;
+    }
+}
+
+/// Kills a server `kills` times under load; each time, what it left must be what was told.
+async fn the_server_is_killed(program: &str, url: &str, dir: &Path, kills: usize) {
+    let settings = [("DATABASE_URL", url), ("SECRET_KEY", SECRET), ("RATE_LIMIT_PER_MINUTE", "0")];
+    let mut process = Process::start(program, dir, &settings).await;
+    let mut client = Client::of(process.addr);
+    let mut writers = signed_up(&client).await;
+    for round in 0..kills {
+        let mut load = Load::on(&client, writers);
+        load.until(round).await;
+        process.signal("KILL");
+        timeout(STARTING, process.child.wait()).await.expect("it is gone").expect("a status");
+        writers = load.ended().await;
+        process = Process::start(program, dir, &settings).await;
+        client = Client::of(process.addr);
+        check(&mut writers, &client).await;
+    }
+    process.stop().await;
+}
+
+async fn killed_on_sqlite(kills: usize) {
+    for program in PROGRAMS {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        the_server_is_killed(program, "sqlite://todo.db", dir.path(), kills).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_keeps_what_it_acknowledged() {
+    killed_on_sqlite(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: run by .ci/run"]
+async fn seventy_kills_on_sqlite_lose_nothing() {
+    killed_on_sqlite(35).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "slow: run by .ci/run"]
+async fn thirty_kills_on_postgres_lose_nothing() {
+    for program in PROGRAMS {
+        let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        the_server_is_killed(program, &cluster.url(), dir.path(), 15).await;
+        cluster.stop().await.expect("PostgreSQL stops");
+    }
+}
+
+fn todo(id: &str, title: &str, at: &str) -> Value {
+    json!({"id": id, "title": title, "description": title, "completed": false,
+        "completed_at": null, "created_at": "a", "updated_at": at})
+}
+
+fn listed(todos: &[Value]) -> Value {
+    json!({"todos": todos, "total": todos.len()})
+}
+
+/// The proof that the checks above can fail.
+#[test]
+fn the_ledger_finds_what_is_lost_and_what_is_half_done() {
+    let (one, two) = (todo("1", "x", "a"), todo("2", "y", "a"));
+    let body = json!({"title": "z", "description": "z"});
+    let mut ledger = Ledger::default();
+    ledger.kept.insert("1".into(), one.clone());
+    ledger.gone.insert("0".into());
+    let with = |unknown| Ledger { unknown: Some(unknown), ..ledger.clone() };
+    let change = with(Write::Change("1".into(), body.clone()));
+    let create = with(Write::Create(json!({"title": "y", "description": "y"})));
+    let delete = with(Write::Delete("1".into()));
+    let complete = with(Write::Complete("1".into(), true));
+    let altered = |name: &str, value: Value| {
+        let mut todo = todo("1", "z", "b");
+        todo[name] = value;
+        todo
+    };
+    let mut done = todo("1", "x", "b");
+    done["completed"] = true.into();
+    let half_done = done.clone();
+    done["completed_at"] = "b".into();
+
+    for (ledger, list) in [
+        (&ledger, listed(std::slice::from_ref(&one))),
+        (&change, listed(std::slice::from_ref(&one))),
+        (&change, listed(&[todo("1", "z", "b")])),
+        (&create, listed(&[one.clone(), two.clone()])),
+        (&delete, listed(&[])),
+        (&complete, listed(&[done])),
+    ] {
+        assert!(ledger.check(&list).is_ok(), "{list} after {ledger:?}");
+    }
+    for (ledger, list) in [
+        (&ledger, listed(&[])),
+        (&ledger, json!({"todos": [one.clone()], "total": 2})),
+        (&ledger, listed(&[one.clone(), two.clone()])),
+        (&ledger, listed(&[one.clone(), one.clone()])),
+        (&ledger, listed(&[one.clone(), todo("0", "x", "a")])),
+        (&ledger, listed(&[todo("1", "z", "b")])),
+        (&change, listed(&[altered("description", "x".into())])),
+        (&change, listed(&[altered("updated_at", "a".into())])),
+        (&change, listed(&[])),
+        (&create, listed(std::slice::from_ref(&two))),
+        (&complete, listed(&[half_done])),
+    ] {
+        assert!(ledger.check(&list).is_err(), "{list} after {ledger:?}");
+    }
+}
