@@ -39,7 +39,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 14] = [
+const ROUTES: [Route; 15] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -58,6 +58,7 @@ const ROUTES: [Route; 14] = [
         &["200", "401", "403", "404", "413", "415", "422", "500", "503"]),
     route("delete", TODO, true, false, &["200", "401", "403", "404", "500", "503"]),
     route("get", "/health", false, false, &["200"]),
+    route("get", "/health/ready", false, false, &["200", "503"]),
     route("get", "/health/db", false, false, &["200", "503"]),
     route("get", "/metrics", false, false, &["200"]),
 ];
@@ -254,7 +255,7 @@ async fn every_route_is_described() {
             assert!(!description.is_empty(), "{name}: {status} has no description");
             let (kind, media) = content(&document, response)
                 .unwrap_or_else(|| panic!("{name}: {status} has no content"));
-            let is_error = *status >= "400" && route.path != "/health/db";
+            let is_error = *status >= "400" && !route.path.starts_with("/health/");
             let json = kind == "application/json" || route.path == "/metrics";
             assert!(json || is_error && kind == "application/problem+json", "{name}: {kind}");
             assert!(!is_error || kind == "application/problem+json", "{name}: {status} is {kind}");
@@ -419,6 +420,7 @@ on_every_cell! {
             ("patch", COMPLETE, ann.patch(&format!("{mine}/complete"), json!({})).await),
             ("delete", TODO, ann.delete(&mine).await),
             ("get", "/health", anonymous.get("/health").await),
+            ("get", "/health/ready", anonymous.get("/health/ready").await),
             ("get", "/health/db", anonymous.get("/health/db").await),
             ("post", "/api/auth/logout", ann.post("/api/auth/logout", Value::Null).await),
         ];

@@ -1,5 +1,6 @@
 //! What every server around the contract needs besides a listener: where settings come from, logs,
-//! signals, the sweep, and what a `main` does with them. It knows no HTTP and no framework.
+//! signals, the sweep, and what a `main` does with them. It knows no HTTP beyond that an API can
+//! drain, and no framework.
 
 use std::{io, io::IsTerminal, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -8,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     Core, auth,
+    http::Api,
     settings::{LogFormat, Settings, SettingsError, StartError},
 };
 
@@ -143,6 +145,39 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     }
     #[cfg(not(unix))]
     Ok(async { drop(tokio::signal::ctrl_c().await) })
+}
+
+/// Opens what the settings name. `None` if `shutdown` ends first: a start may wait long for its
+/// database, and is not to be waited for.
+///
+/// # Errors
+/// As [`Settings::open`].
+pub async fn open(
+    settings: &Settings,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Option<Api>, StartError> {
+    tokio::select! {
+        opened = settings.open() => opened.map(Some),
+        () = shutdown => {
+            tracing::info!("stopping before the start was over");
+            Ok(None)
+        }
+    }
+}
+
+/// Has `api` tell that it is draining, then lets its server go on for `delay`, or until the process
+/// is told to stop once more. Load balancers take the server out meanwhile.
+pub async fn drain(api: &Api, delay: Duration) {
+    api.drain();
+    if delay.is_zero() {
+        return;
+    }
+    tracing::info!("draining for {} s", delay.as_secs());
+    match stop_signal() {
+        // Elapsed or told again: both end the delay.
+        Ok(again) => drop(tokio::time::timeout(delay, again).await),
+        Err(_) => tokio::time::sleep(delay).await,
+    }
 }
 
 /// Deletes what has expired, every ten minutes, until dropped.

@@ -37,7 +37,8 @@ const WRITE_STALL: Duration = Duration::from_secs(30);
 /// The rest after a failed accept: out of descriptors, the next would fail at once as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the API on `listener` until `shutdown` ends, then finishes what runs, for at most 25 s.
+/// Serves the API on `listener` until `shutdown` ends, goes on for `settings.shutdown_delay` while
+/// it tells that it drains, then finishes what runs, for at most 25 s.
 ///
 /// # Errors
 /// [`ServeError`] if the server cannot start.
@@ -50,13 +51,17 @@ pub async fn serve(
         let why = "todo-hyper-min speaks plain http, todo-server speaks TLS";
         return Err(ServeError::Tls(std::io::Error::other(why)));
     }
-    let api = settings.open().await?;
+    let mut shutdown = pin!(shutdown);
+    let Some(api) = server::open(&settings, shutdown.as_mut()).await? else { return Ok(()) };
     let sweep = server::sweep(api.core());
     server::announce(&listener, &settings);
 
     let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
+    let mut shutdown = pin!(async {
+        shutdown.await;
+        server::drain(&api, settings.shutdown_delay).await;
+    });
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = async {
@@ -81,7 +86,21 @@ pub async fn serve(
             },
         }
     }
-    drop((listener, stopping, stop));
+    // What the kernel has let in already is served, and not reset by the close. The loop's next
+    // accept may wait for the reactor to hear of it; this asks the kernel.
+    let waiting = listener.into_std()?;
+    while let (Ok(place), Ok((stream, address))) =
+        (Arc::clone(&places).try_acquire_owned(), waiting.accept())
+    {
+        stream.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(stream)?;
+        let connection = connection(api.clone(), stream, address, stopping.clone());
+        connections.spawn(async move {
+            let _place = place;
+            connection.await;
+        });
+    }
+    drop((waiting, stopping, stop));
     tracing::info!(connections = connections.len(), "stopping");
     let finish = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, finish).await.is_err() {

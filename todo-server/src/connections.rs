@@ -70,6 +70,8 @@ impl<A: Acceptor> Acceptor for Closable<A> {
     ) -> io::Result<Accepted<A::Coupler, A::Stream>> {
         if let Some(acceptor) = &mut self.open {
             tokio::select! {
+                // What the kernel has let in already is served, and not reset by the close.
+                biased;
                 accepted = acceptor.accept(policy) => return accepted,
                 // An error is a server that is gone: there is nothing to accept for either.
                 _ = &mut self.asked => {}

@@ -50,7 +50,8 @@ pub fn router(api: &Api) -> Router {
     Router::new().push(documents).push(contract)
 }
 
-/// Serves the API on `listener` until `shutdown` ends, then finishes what runs, for at most 25 s.
+/// Serves the API on `listener` until `shutdown` ends, goes on for `settings.shutdown_delay` while
+/// it tells that it drains, then finishes what runs, for at most 25 s.
 ///
 /// # Errors
 /// [`ServeError`] if the server cannot start.
@@ -61,18 +62,19 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     // A bad certificate is told before a database is made.
     let tls = settings.tls.as_ref().map(tls_config).transpose()?;
-    let api = settings.open().await?;
+    let mut shutdown = Box::pin(shutdown);
+    let Some(api) = server::open(&settings, shutdown.as_mut()).await? else { return Ok(()) };
     let sweep = server::sweep(api.core());
     server::announce(&listener, &settings);
 
     let acceptor = TcpAcceptor::try_from(listener)?;
     match tls {
-        None => serve_on(acceptor, &api, settings.request_timeout, shutdown).await?,
+        None => serve_on(acceptor, &api, &settings, shutdown).await?,
         Some(tls) => {
             let listener = RustlsListener::new(tls, Bound(acceptor));
             let acceptor =
                 listener.try_bind().await.map_err(|e| ServeError::Tls(io::Error::other(e)))?;
-            serve_on(acceptor, &api, settings.request_timeout, shutdown).await?;
+            serve_on(acceptor, &api, &settings, shutdown).await?;
         }
     }
     drop(sweep);
@@ -83,7 +85,7 @@ pub async fn serve(
 async fn serve_on<A: Acceptor + Send>(
     acceptor: A,
     api: &Api,
-    request_timeout: Duration,
+    settings: &Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let unasked = Unasked::new(
@@ -92,7 +94,7 @@ async fn serve_on<A: Acceptor + Send>(
             .with_tls_handshake_timeout(HEADER_TIMEOUT)
             // While a handler works, its connection is idle: a deadline of the request's own, and
             // time to drain its body, come before this.
-            .with_connection_idle_timeout(request_timeout + IDLE),
+            .with_connection_idle_timeout(settings.request_timeout + IDLE),
     );
     let service = Service::new(router(api))
         .hoop(Asked(unasked.clone()))
@@ -103,8 +105,10 @@ async fn serve_on<A: Acceptor + Send>(
         Server::new(acceptor).fuse_policy(unasked.clone()).max_connections(MAX_CONNECTIONS);
     server.http1_mut().max_buf_size(HEAD_BYTES).max_headers(HEADERS);
     let handle = server.handle();
+    let (draining, delay) = (api.clone(), settings.shutdown_delay);
     let stop = tokio::spawn(async move {
         shutdown.await;
+        server::drain(&draining, delay).await;
         tracing::info!("stopping");
         closer.close().await;
         handle.stop_graceful(GRACE);

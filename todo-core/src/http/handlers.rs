@@ -106,6 +106,7 @@ async fn open<B: HttpBody<Data: Send> + Send>(
         Operation::Signup => signup(api, ask).await,
         Operation::Login => login(api, ask).await,
         Operation::Health => Ok(health(api)),
+        Operation::Readiness => Ok(readiness(api)),
         Operation::DatabaseHealth => database_health(api).await,
         Operation::Metrics => metrics(api),
         Operation::OpenApi => Ok(bytes(StatusCode::OK, api.openapi())),
@@ -254,6 +255,17 @@ async fn delete_todo<B: HttpBody<Data: Send> + Send>(
 
 fn health(api: &Api) -> Response<Body> {
     json(StatusCode::OK, &json!({ "status": "healthy", "timestamp": api.core().now() }))
+}
+
+/// Not draining, and no more: the database is not asked. All replicas share it, so that an outage
+/// would take every one of them out of service, and with them the answers that tell of it.
+fn readiness(api: &Api) -> Response<Body> {
+    if !api.is_draining() {
+        return json(StatusCode::OK, &json!({ "status": "ready" }));
+    }
+    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "draining" }));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 async fn database_health(api: &Api) -> Answer {

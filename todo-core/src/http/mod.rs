@@ -6,14 +6,19 @@ use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use serde_json::json;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -141,6 +146,7 @@ struct Inner {
     metrics: Metrics,
     openapi: Bytes,
     index: Bytes,
+    draining: AtomicBool,
 }
 
 impl Api {
@@ -152,6 +158,7 @@ impl Api {
             "version": env!("CARGO_PKG_VERSION"),
             "links": {
                 "health": format!("{}/health", options.mount),
+                "readiness": format!("{}/health/ready", options.mount),
                 "database_health": format!("{}/health/db", options.mount),
                 "metrics": format!("{}/metrics", options.mount),
                 "openapi": format!("{}/openapi.json", options.mount),
@@ -165,6 +172,7 @@ impl Api {
             index: index.to_string().into(),
             core,
             config: options,
+            draining: AtomicBool::new(false),
         }))
     }
 
@@ -180,6 +188,19 @@ impl Api {
         &self.0.config.mount
     }
 
+    /// Says from now on that new work should go elsewhere: `GET /health/ready` is a 503, and every
+    /// answer over HTTP/1 asks for its connection to be closed (RFC 9112, section 9.6), so that a
+    /// proxy's next request goes to another server. All requests are still answered.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Api::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
     /// Answers a request. Every answer, the worst included, is one of the contract.
     ///
     /// It may be dropped at any point: what it started on the database runs on to its end.
@@ -190,6 +211,8 @@ impl Api {
     {
         let (parts, body) = request.into_parts();
         let request_id = self.request_id(&parts.headers);
+        // HTTP/2 has no such header (RFC 9113, section 8.2.2).
+        let is_http1 = parts.version < Version::HTTP_2;
         // The CORS layer takes every OPTIONS for a preflight, and answers it before any guard.
         let is_cors = parts.headers.contains_key(header::ORIGIN)
             && (parts.method != Method::OPTIONS
@@ -207,6 +230,9 @@ impl Api {
             response
         };
         self.add_headers(response.headers_mut(), &request_id);
+        if is_http1 && self.is_draining() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 

@@ -105,6 +105,7 @@ fn operation_id(operation: Operation) -> &'static str {
         Operation::DeleteTodo => "deleteTodo",
         Operation::CompleteTodo => "completeTodo",
         Operation::Health => "health",
+        Operation::Readiness => "readiness",
         Operation::DatabaseHealth => "databaseHealth",
         Operation::Metrics => "metrics",
         Operation::OpenApi => "openapi",
@@ -131,6 +132,10 @@ fn description(operation: Operation) -> Option<&'static str> {
         }
         Operation::CompleteTodo => {
             "`completed_at` is set on the first completion and kept, and cleared on reopening."
+        }
+        Operation::Readiness => {
+            "For load balancers: 503 once the server was told to stop, while it still finishes \
+             what it is given. The database is not asked."
         }
         _ => return None,
     })
@@ -230,6 +235,12 @@ fn responses(route: &Route) -> Value {
             answer("The database does not answer", "application/json", &reference("Unhealthy"));
         responses.insert("503".into(), unhealthy);
     }
+    if route.operation == Operation::Readiness {
+        let mut draining =
+            answer("The server is about to stop", "application/json", &reference("Draining"));
+        draining["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
+        responses.insert("503".into(), draining);
+    }
     Value::Object(responses)
 }
 
@@ -247,6 +258,7 @@ fn success(operation: Operation) -> (&'static str, &'static str, Value) {
         | Operation::CompleteTodo => ("200", "The todo", reference("Todo")),
         Operation::DeleteTodo => ("200", "Deleted", reference("Deleted")),
         Operation::Health => ("200", "The process lives", reference("Health")),
+        Operation::Readiness => ("200", "New work is welcome", reference("Ready")),
         Operation::DatabaseHealth => ("200", "The database answers", reference("DatabaseHealth")),
         Operation::Metrics => ("200", "What is counted", json!({ "type": "string" })),
         Operation::OpenApi | Operation::Index => ("200", "A document", json!({ "type": "object" })),
@@ -339,6 +351,7 @@ fn errors(route: &Route) -> &'static [(&'static str, &'static str)] {
         | Operation::DatabaseHealth
         | Operation::Metrics
         | Operation::OpenApi
+        | Operation::Readiness
         | Operation::Index => &[INVALID, INTERNAL],
     }
 }
@@ -406,6 +419,8 @@ fn schemas() -> Value {
             "status": { "const": "healthy" },
             "timestamp": { "type": "string", "format": "date-time" },
         })),
+        "Ready": object(&["status"], &json!({ "status": { "const": "ready" } })),
+        "Draining": object(&["status"], &json!({ "status": { "const": "draining" } })),
         "DatabaseHealth": object(&["status", "database"], &json!({
             "status": { "const": "healthy" }, "database": { "const": "connected" },
         })),

@@ -18,6 +18,7 @@ pub(crate) enum Operation {
     DeleteTodo,
     CompleteTodo,
     Health,
+    Readiness,
     DatabaseHealth,
     Metrics,
     OpenApi,
@@ -56,7 +57,7 @@ const TODO: &str = "/users/{user_id}/todos/{todo_id}";
 const COMPLETE: &str = "/users/{user_id}/todos/{todo_id}/complete";
 
 /// Every route, in the order the document shows them.
-pub(crate) const ROUTES: [Route; 16] = [
+pub(crate) const ROUTES: [Route; 17] = [
     api(Method::POST, "/auth/signup", Operation::Signup, false, "Sign up"),
     api(Method::POST, "/auth/login", Operation::Login, false, "Log in"),
     api(Method::POST, "/auth/logout", Operation::Logout, true, "Log out"),
@@ -69,6 +70,7 @@ pub(crate) const ROUTES: [Route; 16] = [
     api(Method::DELETE, TODO, Operation::DeleteTodo, true, "Delete a todo"),
     api(Method::PATCH, COMPLETE, Operation::CompleteTodo, true, "Complete or reopen a todo"),
     root("/health", Operation::Health, "Whether the process lives"),
+    root("/health/ready", Operation::Readiness, "Whether new work is welcome"),
     root("/health/db", Operation::DatabaseHealth, "Whether the database answers"),
     root("/metrics", Operation::Metrics, "What is counted"),
     root("/openapi.json", Operation::OpenApi, "This document"),
