@@ -311,22 +311,6 @@ async fn a_port_that_is_taken_is_told() {
 }
 
 #[tokio::test]
-async fn arguments_are_refused_and_help_is_not() {
-    for (argument, code) in [("dance", 2), ("--help", 0)] {
-        for program in PROGRAMS {
-            let dir = empty_dir();
-            let mut command = command(program, dir.path(), &[]);
-            let output = timeout(STARTING, command.arg(argument).output()).await;
-            let output = output.expect("an end in time").expect("the program runs");
-            assert_eq!(output.status.code(), Some(code), "{program} {argument}");
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(said.lines().count(), 1, "{said}");
-            assert!(files(dir.path()).is_empty(), "nothing was started");
-        }
-    }
-}
-
-#[tokio::test]
 async fn an_idle_server_stops_at_once() {
     for program in PROGRAMS {
         for signal in SIGNALS {

@@ -108,6 +108,8 @@ pub mod server;
 #[cfg(feature = "server")]
 pub mod settings;
 pub mod todos;
+#[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
+pub mod transfer;
 
 pub use self::{
     clock::Clock,

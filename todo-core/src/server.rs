@@ -2,9 +2,18 @@
 //! signals, the sweep, and what a `main` does with them. It knows no HTTP beyond that an API can
 //! drain, and no framework.
 
-use std::{io, io::IsTerminal, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    io,
+    io::IsTerminal,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
 
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -48,6 +57,15 @@ pub enum ServeError {
     /// The certificate or its key cannot be used.
     #[error("cannot use TLS_CERT and TLS_KEY: {0}")]
     Tls(#[source] io::Error),
+    /// The server that was asked how it is did not say that it is well.
+    #[error("no good health of {address}: {cause}")]
+    Health {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
     /// Something a running server needs failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -79,31 +97,134 @@ pub fn settings() -> Result<Settings, ServeError> {
     Ok(Settings::from_vars(vars)?)
 }
 
-/// Runs a server to its end: settings, logs, listener, signals. `main` is this and no more.
-/// Whatever keeps it from running is one line on standard error and exit code 1; an argument is 2.
-pub fn run<F, Fut>(serve: F) -> ExitCode
+/// What a program without a command line library is told to do by its arguments.
+///
+/// Exit codes are 0, 1 if something failed, 2 if the arguments make no sense.
+pub fn run<F, Fut>(program: &str, version: &str, serve: F) -> ExitCode
 where
     F: FnOnce(Settings, TcpListener) -> Fut,
     Fut: Future<Output = Result<(), ServeError>>,
 {
-    if let Some(argument) = std::env::args().nth(1) {
-        let is_question = argument == "--help" || argument == "-h";
-        eprintln!("takes no arguments: settings are environment variables or lines of .env");
-        return ExitCode::from(if is_question { 0 } else { 2 });
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_str()).collect();
+    match arguments[..] {
+        [] | [Some("serve")] => serve_to_the_end(serve),
+        [Some("healthcheck")] => finish(block_on(async { healthcheck(&settings()?).await })),
+        [Some("--version" | "-V")] => {
+            println!("{program} {version}");
+            ExitCode::SUCCESS
+        }
+        [Some("--help" | "-h" | "help")] => {
+            println!("{}", usage(program));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("error: unknown arguments\n\n{}", usage(program));
+            ExitCode::from(2)
+        }
     }
-    let outcome = settings().and_then(|settings| {
+}
+
+fn usage(program: &str) -> String {
+    format!(
+        "Accounts and todos over HTTP: the smallest server\n\n\
+         Usage: {program} [COMMAND]\n\n\
+         Commands:\n  \
+         serve        Serve until told to stop by SIGTERM or SIGINT (the default)\n  \
+         healthcheck  Ask the server at HOST and PORT whether it lives\n\n\
+         Options:\n  \
+         -h, --help     Print this\n  \
+         -V, --version  Print the version\n\n\
+         Settings are environment variables or lines of .env: DATABASE_URL, SECRET_KEY, HOST, PORT\n\
+         and more; the README has the table.\n\n\
+         Exit codes: 0 ok, 1 failed, 2 usage"
+    )
+}
+
+/// Runs a server to its end: settings, logs, listener, signals. Whatever keeps it from running is
+/// one line on standard error and exit code 1.
+pub fn serve_to_the_end<F, Fut>(serve: F) -> ExitCode
+where
+    F: FnOnce(Settings, TcpListener) -> Fut,
+    Fut: Future<Output = Result<(), ServeError>>,
+{
+    finish(settings().and_then(|settings| {
         log_to_stderr(&settings);
-        tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?
-            .block_on(async { serve(settings.clone(), listen(&settings).await?).await })
-    });
+        block_on(async { serve(settings.clone(), listen(&settings).await?).await })
+    }))
+}
+
+/// Runs a future to its end on a runtime of its own.
+///
+/// # Errors
+/// Those of the future, and [`ServeError::Io`] if there can be no runtime.
+pub fn block_on<T, E: From<io::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// The exit code of an outcome; an error is one line on standard error.
+pub fn finish<E: std::fmt::Display>(outcome: Result<(), E>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How long a health check waits for the answer.
+pub const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Asks the server that these settings describe for `/health`, over plain HTTP, for at most
+/// [`HEALTHCHECK_TIMEOUT`]. One that listens on every address is asked on the loopback.
+///
+/// # Errors
+/// [`ServeError::Health`] if there is no answer, or it is not 200.
+pub async fn healthcheck(settings: &Settings) -> Result<(), ServeError> {
+    let address = health_address(settings);
+    let asked = async { ask_health(TcpStream::connect(address).await?).await };
+    health_in_time(address, asked).await
+}
+
+/// Where a health check asks.
+#[must_use]
+pub fn health_address(settings: &Settings) -> SocketAddr {
+    let host = match settings.host {
+        IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        host => host,
+    };
+    SocketAddr::new(host, settings.port)
+}
+
+/// Bounds what asks `address`, and says of whom an error is.
+///
+/// # Errors
+/// [`ServeError::Health`].
+pub async fn health_in_time(
+    address: SocketAddr,
+    asked: impl Future<Output = io::Result<()>>,
+) -> Result<(), ServeError> {
+    let answer = tokio::time::timeout(HEALTHCHECK_TIMEOUT, asked).await;
+    answer
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 3 s")))
+        .map_err(|cause| ServeError::Health { address, cause })
+}
+
+/// Asks for `/health` on a connection, and wants a 200.
+///
+/// # Errors
+/// What keeps the answer from coming, or that it is another.
+pub async fn ask_health(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    let request = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await?;
+    match &status {
+        b"HTTP/1.1 200" | b"HTTP/1.0 200" => Ok(()),
+        _ => Err(io::Error::other("the answer is not 200")),
     }
 }
 

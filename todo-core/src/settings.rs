@@ -327,7 +327,9 @@ impl Settings {
         Ok(Api::new(core, self.api_options()))
     }
 
-    fn api_options(&self) -> ApiOptions {
+    /// How the API is presented by these settings.
+    #[must_use]
+    pub fn api_options(&self) -> ApiOptions {
         ApiOptions {
             prefix: self.api_prefix.clone(),
             name: self.project_name.clone(),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use todo_core::server;
 
 fn main() -> ExitCode {
-    server::run(|settings, listener| async {
+    server::run("todo-hyper-min", env!("CARGO_PKG_VERSION"), |settings, listener| async {
         let stop = server::stop_signal()?;
         todo_hyper_min::serve(settings, listener, stop).await
     })

@@ -1,12 +1,9 @@
-//! `todo-server`: a shim over [`todo_server::serve`].
+//! `todo-server`: a shim over its command line.
 
 use std::process::ExitCode;
 
-use todo_core::server;
+mod cli;
 
 fn main() -> ExitCode {
-    server::run(|settings, listener| async {
-        let stop = server::stop_signal()?;
-        todo_server::serve(settings, listener, stop).await
-    })
+    cli::main()
 }

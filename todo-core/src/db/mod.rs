@@ -19,9 +19,9 @@ use crate::error::Cause;
 
 pub(crate) mod columns;
 #[cfg(feature = "postgres")]
-mod postgres;
+pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
-mod sqlite;
+pub(crate) mod sqlite;
 
 /// How long closing may wait for connections to come back.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -15,10 +15,10 @@ use crate::{
     error::Cause,
 };
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
+pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
 
 /// How long a start may wait for another replica to finish migrating.
-const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
+pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 /// Below Neon's five minutes, after which it closes idle connections itself.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(4);
 /// An idle connection older than this is asked whether it lives before it is lent.
@@ -120,7 +120,7 @@ impl Drop for Lease {
     }
 }
 
-fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
+pub(crate) fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
     // SQLAlchemy names its driver behind a plus.
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     let scheme = scheme.split('+').next().unwrap_or(scheme);

@@ -26,10 +26,10 @@ use crate::{
     error::Cause,
 };
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
+pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
 
 /// How long a start may wait for another process to finish migrating.
-const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
+pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 /// Writes that may wait for the writer; more are refused by their deadline.
 const QUEUE: usize = 1024;
 /// Writes that one commit carries at most, so that the first does not wait for ever.
@@ -310,7 +310,7 @@ pub(crate) fn is_in_memory(url: &str) -> bool {
 /// Makes a new database file that only its owner can read: it will hold password hashes, and the
 /// files that SQLite puts beside it take its mode. Whatever keeps that from working is told, better,
 /// by opening it.
-fn make_private(database: &Path) {
+pub(crate) fn make_private(database: &Path) {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -320,7 +320,7 @@ fn make_private(database: &Path) {
 
 /// Takes the lock file beside the database. sqlx's own migration lock does nothing on SQLite, so
 /// without this one, processes that start together on a new file run each other's migrations.
-async fn lock_beside(database: &Path) -> Result<std::fs::File, OpenError> {
+pub(crate) async fn lock_beside(database: &Path) -> Result<std::fs::File, OpenError> {
     let mut name = database.as_os_str().to_owned();
     name.push(".lock");
     let path = PathBuf::from(name);

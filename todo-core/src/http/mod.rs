@@ -131,6 +131,12 @@ impl Default for ApiOptions {
     }
 }
 
+/// The OpenAPI document as `options` present the API, without a database.
+#[must_use]
+pub fn openapi_document(options: &ApiOptions) -> serde_json::Value {
+    openapi::document(options)
+}
+
 /// The whole API over a [`Core`]. A cheap clone; also a `tower` service.
 ///
 /// A server tells it who is asking by putting a [`Peer`] into the request's extensions. Without one

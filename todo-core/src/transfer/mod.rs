@@ -1,0 +1,127 @@
+//! What an operator does to a whole database, beside the server: migrations shown and taken back,
+//! and rows moved between databases. It opens one connection of its own and leaves nothing behind
+//! that a command did not ask for: looking makes no file and no table.
+
+use std::io;
+
+use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection, sqlite};
+
+use crate::{
+    OpenError,
+    db::{postgres, sqlite as file},
+    error::Cause,
+};
+
+pub use self::migrations::{Change, Migration, Revert, migrate, migrations, revert};
+
+mod migrations;
+
+/// Why a command on a whole database failed. No text repeats an address: it may hold a password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// A database cannot be opened or migrated.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A statement failed; what it was part of is undone.
+    #[error("the database refused: {0}")]
+    Sql(#[source] Cause),
+    /// What was asked is refused, and why.
+    #[error("{0}")]
+    Refused(String),
+    /// There is no runtime, or no file.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<sqlx::Error> for TransferError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(Cause::new(error))
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for TransferError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        Self::Open(OpenError::Migrate(Cause::new(error)))
+    }
+}
+
+/// One connection to a whole database.
+pub(crate) enum Conn {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+/// The same statements on either driver.
+macro_rules! on {
+    ($conn:expr, $c:ident => $work:expr) => {
+        match $conn {
+            $crate::transfer::Conn::Sqlite($c) => $work,
+            $crate::transfer::Conn::Postgres($c) => $work,
+        }
+    };
+}
+pub(crate) use on;
+
+/// Opens the database that `url` names as it is; none if it is a file that is not there.
+pub(crate) async fn open(url: &str) -> Result<Option<Conn>, TransferError> {
+    let connect = |e: sqlx::Error| OpenError::Connect(Cause::new(e));
+    if url.starts_with("sqlite:") {
+        let Some(path) = file::file_of(url) else {
+            let why = "a database in memory is gone with the command: name a file";
+            return Err(TransferError::Refused(why.into()));
+        };
+        if !path.exists() {
+            return Ok(None);
+        }
+        let options: sqlite::SqliteConnectOptions =
+            url.parse().map_err(|_: sqlx::Error| OpenError::Url("not a SQLite address".into()))?;
+        let options = options
+            .create_if_missing(false)
+            .foreign_keys(true)
+            .busy_timeout(file::MIGRATION_TIMEOUT)
+            .disable_statement_logging();
+        return Ok(Some(Conn::Sqlite(options.connect().await.map_err(connect)?)));
+    }
+    let options = postgres::connect_options(url)?.disable_statement_logging();
+    let conn = tokio::time::timeout(postgres::MIGRATION_TIMEOUT, options.connect())
+        .await
+        .map_err(|_| OpenError::Connect(Cause::new("timed out after 60 s")))?
+        .map_err(connect)?;
+    Ok(Some(Conn::Postgres(conn)))
+}
+
+/// As [`open`], of a database that must be there.
+pub(crate) async fn open_existing(url: &str) -> Result<Conn, TransferError> {
+    open(url).await?.ok_or_else(|| TransferError::Refused("there is no such database file".into()))
+}
+
+impl Conn {
+    pub(crate) async fn close(self) -> Result<(), TransferError> {
+        match self {
+            Self::Sqlite(conn) => conn.close().await?,
+            Self::Postgres(conn) => conn.close().await?,
+        }
+        Ok(())
+    }
+
+    /// Whether a table of this name can be seen.
+    pub(crate) async fn has_table(&mut self, name: &str) -> Result<bool, TransferError> {
+        let sql = match self {
+            Self::Sqlite(_) => {
+                "SELECT count(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = $1"
+            }
+            Self::Postgres(_) => "SELECT to_regclass(quote_ident($1)) IS NOT NULL",
+        };
+        Ok(on!(self, c => sqlx::query_scalar::<_, bool>(sql).bind(name).fetch_one(c).await)?)
+    }
+
+    /// How many users, sessions and todos there are.
+    pub(crate) async fn counts(&mut self) -> Result<[i64; 3], TransferError> {
+        let sql = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM sessions), \
+                   (SELECT count(*) FROM todos)";
+        let (users, sessions, todos) =
+            on!(self, c => sqlx::query_as::<_, (i64, i64, i64)>(sql).fetch_one(c).await)?;
+        Ok([users, sessions, todos])
+    }
+}
