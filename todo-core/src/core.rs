@@ -190,6 +190,8 @@ pub(crate) struct Load {
     /// Calls that wait for a connection, and how long calls have waited in all.
     pub(crate) waiting: i64,
     pub(crate) waited_micros: i64,
+    /// 1 while calls fail at once because the database is known to be away.
+    pub(crate) breaker_open: i64,
     /// Passwords being hashed, or waiting for it.
     pub(crate) hashing: i64,
     /// Passwords hashed since the start.

@@ -11,7 +11,11 @@ use sqlx::{
 };
 
 use crate::{
-    db::{DbOptions, Fault, OpenError, Pool},
+    db::{
+        DbOptions, Fault, OpenError, Pool,
+        breaker::{Breaker, SLOW, Verdict},
+        is_connectivity,
+    },
     error::Cause,
 };
 
@@ -23,18 +27,26 @@ const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(4);
 /// An idle connection older than this is asked whether it lives before it is lent.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
+/// The longest an idle connection may take to say that it lives.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub(crate) struct Postgres {
     pool: Pool<Driver>,
     timeout: Duration,
+    connect: Arc<PgConnectOptions>,
+    breaker: Arc<Breaker>,
 }
 
 impl Postgres {
     pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
         let connect = connect_options(url)?;
         migrate(&connect).await?;
-        let timeout_ms = options.timeout.as_millis();
+        // Shorter than the call's own deadline: a row that somebody holds is then told by the server,
+        // and does not look like a server that has gone silent.
+        let timeout_ms = (options.timeout * 3 / 4).as_millis().max(1);
+        let breaker = Breaker::new();
+        let doubting = Arc::clone(&breaker);
         // SET on the connection, not as a start-up parameter: poolers refuse unknown ones.
         let limits: Arc<str> = format!(
             "SET statement_timeout = {timeout_ms}; SET lock_timeout = {timeout_ms}; \
@@ -48,10 +60,9 @@ impl Postgres {
             .idle_timeout(IDLE_TIMEOUT)
             // A ping before every loan would be one more round trip in every request.
             .test_before_acquire(false)
-            .before_acquire(|conn, idle| {
-                Box::pin(
-                    async move { Ok(idle.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok()) },
-                )
+            .before_acquire(move |conn, idle| {
+                let trusted = idle.idle_for < TRUSTED_IDLE && !doubting.doubts(idle.idle_for);
+                Box::pin(async move { Ok(trusted || answers(conn).await) })
             })
             .after_connect(move |conn, _| {
                 // Two numbers of ours, no input.
@@ -61,8 +72,13 @@ impl Postgres {
                     Ok(())
                 })
             })
-            .connect_lazy_with(connect);
-        let db = Self { pool: Pool::new(pool), timeout: options.timeout };
+            .connect_lazy_with(connect.clone());
+        let db = Self {
+            pool: Pool::new(pool),
+            timeout: options.timeout,
+            connect: Arc::new(connect),
+            breaker,
+        };
         db.read(|conn| Box::pin(async move { conn.ping().await }))
             .await
             .map_err(|fault| OpenError::Connect(Cause::new(fault)))?;
@@ -73,19 +89,53 @@ impl Postgres {
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
     {
+        if self.breaker.is_open() {
+            self.suspect();
+            return Err(Fault::Away);
+        }
         let call = async {
-            let mut lease = Lease { connection: Some(self.pool.acquire().await?), settled: false };
+            let connection = tokio::select! {
+                connection = self.pool.acquire() => connection?,
+                // Nothing was sent yet. A statement under way is left to its own deadline.
+                () = self.breaker.opened() => return Err(Fault::Away),
+            };
+            let mut lease = Lease { connection: Some(connection), settled: false };
             let result = match &mut lease.connection {
                 Some(connection) => work(connection).await,
-                None => return Err(sqlx::Error::PoolClosed),
+                None => return Err(Fault::Sql(sqlx::Error::PoolClosed)),
             };
-            lease.settled = matches!(&result, Ok(_) | Err(sqlx::Error::Database(_)));
-            result
+            lease.settled = match &result {
+                Ok(_) => true,
+                Err(error @ sqlx::Error::Database(_)) => !is_connectivity(error),
+                Err(_) => false,
+            };
+            result.map_err(Fault::Sql)
         };
-        tokio::time::timeout(self.timeout, call)
-            .await
-            .map_err(|_| Fault::Deadline)?
-            .map_err(Fault::Sql)
+        let slow = async {
+            tokio::time::sleep(SLOW).await;
+            self.suspect();
+            std::future::pending().await
+        };
+        let call = async {
+            tokio::select! {
+                result = call => result,
+                never = slow => never,
+            }
+        };
+        let result = tokio::time::timeout(self.timeout, call).await.unwrap_or(Err(Fault::Deadline));
+        if let Err(fault) = &result
+            && fault.is_connectivity()
+        {
+            self.breaker.failed();
+            self.suspect();
+        }
+        result
+    }
+
+    /// Has somebody find out in the background whether the database answers.
+    fn suspect(&self) {
+        let (pool, connect) = (self.pool.clone(), Arc::clone(&self.connect));
+        self.breaker.suspect(move || probe(pool.clone(), Arc::clone(&connect)));
     }
 
     pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, Fault>
@@ -97,12 +147,45 @@ impl Postgres {
 
     #[cfg(feature = "http")]
     pub(crate) fn load(&self) -> crate::core::Load {
-        self.pool.load()
+        let breaker_open = i64::from(self.breaker.is_open());
+        crate::core::Load { breaker_open, ..self.pool.load() }
     }
 
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Asks the database for a sign of life: over a connection that nobody uses, else over a new one.
+async fn probe(pool: Pool<Driver>, connect: Arc<PgConnectOptions>) -> Verdict {
+    if let Some(connection) = pool.try_acquire() {
+        let mut lease = Lease { connection: Some(connection), settled: false };
+        if let Some(connection) = &mut lease.connection {
+            lease.settled = answers(connection).await;
+        }
+        if lease.settled {
+            return Verdict::Up;
+        }
+    }
+    // Who holds them will tell; one more could be one more than the server was promised.
+    if pool.is_exhausted() {
+        return Verdict::Unknown;
+    }
+    match connect.connect().await {
+        Ok(connection) => {
+            let _ = connection.close().await;
+            Verdict::Up
+        }
+        Err(error) => {
+            tracing::debug!(%error, "probe failed");
+            Verdict::Down
+        }
+    }
+}
+
+/// Whether an idle connection lives.
+async fn answers(connection: &mut PgConnection) -> bool {
+    matches!(tokio::time::timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(())))
 }
 
 /// A borrowed connection. Unless its call ended in an answer of the server, the connection is
