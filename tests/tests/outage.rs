@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use todo_tests::{Answer, App, Cell, Client, Database, Server, at_once, postgres::Cluster};
+use todo_tests::{
+    Answer, App, Cell, Client, Database, PROGRAMS, Process, Server, at_once, postgres::Cluster,
+    refusal,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 /// The promise is 2 s and 50 ms; this machine may be busy with other tests.
@@ -100,4 +103,40 @@ async fn a_frozen_and_a_stopped_server_is_a_503_and_comes_back_salvo() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_and_a_stopped_server_is_a_503_and_comes_back_hyper() {
     bad_days(Server::Hyper).await;
+}
+
+const SECRET: (&str, &str) =
+    ("SECRET_KEY", "a secret of more than thirty-two bytes for tests only");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_waits_for_the_database_and_then_gives_up() {
+    let mut cluster = Cluster::of_its_own(&[], &[]).await.expect("a PostgreSQL");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let url = cluster.url().replace("postgres@", "postgres:hushhush@");
+    cluster.shut_down().await.expect("it stops");
+
+    for program in PROGRAMS {
+        let settings = [("DATABASE_URL", &*url), SECRET, ("DATABASE_STARTUP_SECONDS", "1")];
+        let said = refusal(program, dir.path(), &settings).await;
+        assert!(said.contains("waiting for the database"), "{said}");
+        assert!(said.lines().last().is_some_and(|l| l.starts_with("error: cannot open")), "{said}");
+        assert!(!said.contains("hushhush"), "{said}");
+    }
+
+    let settings = [("DATABASE_URL", &*url), SECRET, ("DATABASE_STARTUP_SECONDS", "60")];
+    let (started, restarted) =
+        tokio::join!(Process::start(PROGRAMS[0], dir.path(), &settings), async {
+            sleep(Duration::from_secs(1)).await;
+            cluster.start_again().await
+        });
+    restarted.expect("it starts");
+    Client::of(started.addr).get("/health/db").await.expect(200);
+    assert!(started.said().contains("waiting for the database"), "{}", started.said());
+    started.stop().await;
+
+    // What waiting cannot mend is told at once, although there is a minute left.
+    let missing = format!("{}/no_such_database", url.trim_end_matches("/postgres"));
+    let settings = [("DATABASE_URL", &*missing), SECRET, ("DATABASE_STARTUP_SECONDS", "60")];
+    let said = refusal(PROGRAMS[1], dir.path(), &settings).await;
+    assert!(!said.contains("waiting for the database"), "{said}");
 }

@@ -40,6 +40,9 @@ pub(crate) enum Db {
 /// How a database is to be used. See [`crate::Options`].
 #[derive(Clone, Debug)]
 pub(crate) struct DbOptions {
+    /// Where the schema is brought up to date, if not at the database's own address.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has one address"))]
+    pub(crate) migrations_url: Option<String>,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite keeps one reader"))]
     pub(crate) pool_min: u32,
     pub(crate) pool_max: u32,
@@ -236,6 +239,23 @@ pub enum OpenError {
     /// The schema could not be brought up to date.
     #[error("cannot migrate the database: {0}")]
     Migrate(#[source] Cause),
+}
+
+impl OpenError {
+    /// Whether the database could not be reached, so that a later attempt may find it. A wrong
+    /// password, a database that does not exist or a failed migration stays what it is.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_connectivity(&self) -> bool {
+        #[cfg(feature = "postgres")]
+        if let Self::Connect(cause) = self {
+            return match (cause.get::<Fault>(), cause.get::<sqlx::Error>()) {
+                (Some(fault), _) => fault.is_connectivity(),
+                (None, Some(error)) => is_connectivity(error),
+                (None, None) => false,
+            };
+        }
+        false
+    }
 }
 
 /// What a call of [`read!`] or [`write!`] fails with.

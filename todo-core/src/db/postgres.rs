@@ -23,6 +23,8 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postg
 
 /// How long a start may wait for another replica to finish migrating.
 const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long one attempt to connect may take at the start.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Below Neon's five minutes, after which it closes idle connections itself.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(4);
 /// An idle connection older than this is asked whether it lives before it is lent.
@@ -41,7 +43,10 @@ pub(crate) struct Postgres {
 impl Postgres {
     pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
         let connect = connect_options(url)?;
-        migrate(&connect).await?;
+        match &options.migrations_url {
+            Some(url) => migrate(&connect_options(url)?).await?,
+            None => migrate(&connect).await?,
+        }
         // Shorter than the call's own deadline: a row that somebody holds is then told by the server,
         // and does not look like a server that has gone silent.
         let timeout_ms = (options.timeout * 3 / 4).as_millis().max(1);
@@ -204,10 +209,7 @@ impl Drop for Lease {
 }
 
 fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
-    // SQLAlchemy names its driver behind a plus.
-    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
-    let scheme = scheme.split('+').next().unwrap_or(scheme);
-    let options: PgConnectOptions = format!("{scheme}:{rest}")
+    let options: PgConnectOptions = as_the_driver_spells(url)
         .parse()
         // The driver's own text may repeat parts of the address, a password among them.
         .map_err(|_: sqlx::Error| OpenError::Url("not a PostgreSQL address".into()))?;
@@ -215,9 +217,32 @@ fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
     Ok(options.extra_float_digits(None).application_name("todo"))
 }
 
+/// The address with SQLAlchemy's spellings turned into libpq's: the driver behind a plus, and
+/// asyncpg's `ssl` for `sslmode`. `channel_binding`, which Neon's addresses carry, is dropped: the
+/// driver does not know it and would log it as a mistake at each start.
+fn as_the_driver_spells(url: &str) -> String {
+    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+    let scheme = scheme.split('+').next().unwrap_or(scheme);
+    let Some((base, query)) = rest.split_once('?') else { return format!("{scheme}:{rest}") };
+    let query: Vec<_> = query
+        .split('&')
+        .filter_map(|pair| match pair.split_once('=') {
+            Some(("ssl", "true")) => Some("sslmode=require".to_owned()),
+            Some(("ssl", "false")) => Some("sslmode=disable".to_owned()),
+            Some(("ssl", mode)) => Some(format!("sslmode={mode}")),
+            Some(("channel_binding", _)) => None,
+            _ => Some(pair.to_owned()),
+        })
+        .collect();
+    format!("{scheme}:{base}?{}", query.join("&"))
+}
+
 async fn migrate(connect: &PgConnectOptions) -> Result<(), OpenError> {
     let run = async {
-        let mut conn = connect.connect().await.map_err(|e| OpenError::Connect(Cause::new(e)))?;
+        let mut conn = tokio::time::timeout(CONNECT_TIMEOUT, connect.connect())
+            .await
+            .map_err(|_| OpenError::Connect(Cause::new(Fault::Deadline)))?
+            .map_err(|e| OpenError::Connect(Cause::new(e)))?;
         // Under sqlx's advisory lock: replicas that start together take turns.
         MIGRATIONS.run(&mut conn).await.map_err(|e| OpenError::Migrate(Cause::new(e)))?;
         conn.close().await.map_err(|e| OpenError::Connect(Cause::new(e)))
@@ -225,4 +250,30 @@ async fn migrate(connect: &PgConnectOptions) -> Result<(), OpenError> {
     tokio::time::timeout(MIGRATION_TIMEOUT, run)
         .await
         .unwrap_or_else(|_| Err(OpenError::Migrate(Cause::new("timed out after 60 s"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgSslMode;
+
+    use super::*;
+
+    #[test]
+    fn addresses_of_neon_and_of_sqlalchemy_are_understood() {
+        let cases = [
+            ("postgresql://u:p@h/db?sslmode=require&channel_binding=require", PgSslMode::Require),
+            ("postgresql+asyncpg://u:p@h/db?ssl=require", PgSslMode::Require),
+            ("postgresql+asyncpg://u:p@h/db?ssl=verify-full", PgSslMode::VerifyFull),
+            ("postgresql+asyncpg://u:p@h/db?ssl=disable", PgSslMode::Disable),
+            ("postgresql+asyncpg://u:p@h/db?ssl=true", PgSslMode::Require),
+            ("postgres://u:p@h/db?unheard_of=1&sslmode=verify-ca", PgSslMode::VerifyCa),
+        ];
+        for (url, mode) in cases {
+            let options = connect_options(url).expect(url);
+            let found = options.get_ssl_mode();
+            assert_eq!(format!("{found:?}"), format!("{mode:?}"), "{url}");
+            assert_eq!((options.get_host(), options.get_database()), ("h", Some("db")), "{url}");
+        }
+        assert!(connect_options("postgres://u:p@h/db?ssl=perhaps").is_err());
+    }
 }
