@@ -42,6 +42,9 @@ pub struct Options {
     /// The longest a database call may take, the wait for a connection included; beyond it,
     /// [`Error::Unavailable`]. Default: 1.8 s.
     pub database_timeout: Duration,
+    /// Where a PostgreSQL schema is brought up to date, if not over the database's own address: a
+    /// direct one beside a pooler's, or one of a role that may change the schema. Default: none.
+    pub migrations_url: Option<String>,
     /// What tells the time. Default: the system's clock.
     pub clock: Clock,
 }
@@ -59,6 +62,7 @@ impl Options {
             pool_min: 5,
             pool_max: 20,
             database_timeout: Duration::from_millis(1800),
+            migrations_url: None,
             clock: Clock::system(),
         }
     }
@@ -90,6 +94,7 @@ impl Core {
             pool_min: options.pool_min,
             pool_max: options.pool_max,
             timeout: options.database_timeout,
+            migrations_url: options.migrations_url.clone(),
         };
         let db = Db::open(url, &db).await?;
         Ok(Self(Arc::new(Inner {
@@ -190,6 +195,8 @@ pub(crate) struct Load {
     /// Calls that wait for a connection, and how long calls have waited in all.
     pub(crate) waiting: i64,
     pub(crate) waited_micros: i64,
+    /// 1 while calls fail at once because the database is known to be away.
+    pub(crate) breaker_open: i64,
     /// Passwords being hashed, or waiting for it.
     pub(crate) hashing: i64,
     /// Passwords hashed since the start.

@@ -60,6 +60,12 @@ impl Cause {
     pub(crate) fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
+
+    /// The cause itself, if it is a `T`.
+    #[cfg(all(feature = "server", feature = "postgres"))]
+    pub(crate) fn get<T: std::error::Error + 'static>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
 }
 
 impl fmt::Display for Cause {

@@ -23,6 +23,10 @@ use crate::{
 /// Where a secret that was made here is kept, when the database has no file to keep it beside.
 const SECRET_FILE: &str = "todo.secret";
 
+/// Between two attempts to reach the database at the start; each is twice the last one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// What a server is told. The README has the table.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -323,8 +327,29 @@ impl Settings {
         options.pool_min = self.database_pool_min;
         options.pool_max = self.database_pool_max;
         options.database_timeout = self.database_timeout;
-        let core = Core::open(self.database_url.as_str(), options).await?;
+        options.migrations_url =
+            self.migrations_database_url.as_ref().map(|url| url.as_str().to_owned());
+        let core = self.reached(options).await?;
         Ok(Api::new(core, self.api_options()))
+    }
+
+    /// Opens the database, and goes on trying for a while if it cannot be reached.
+    async fn reached(&self, options: Options) -> Result<Core, OpenError> {
+        let deadline = tokio::time::Instant::now() + self.database_startup;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match Core::open(self.database_url.as_str(), options.clone()).await {
+                Ok(core) => return Ok(core),
+                Err(error) => error,
+            };
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if left.is_zero() || !error.is_connectivity() {
+                return Err(error);
+            }
+            tracing::warn!(%error, seconds_left = left.as_secs(), "waiting for the database");
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// How the API is presented by these settings.

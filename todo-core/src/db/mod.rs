@@ -17,6 +17,8 @@ use sqlx::pool::PoolConnection;
 
 use crate::error::Cause;
 
+#[cfg(feature = "postgres")]
+mod breaker;
 pub(crate) mod columns;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -38,6 +40,9 @@ pub(crate) enum Db {
 /// How a database is to be used. See [`crate::Options`].
 #[derive(Clone, Debug)]
 pub(crate) struct DbOptions {
+    /// Where the schema is brought up to date, if not at the database's own address.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has one address"))]
+    pub(crate) migrations_url: Option<String>,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite keeps one reader"))]
     pub(crate) pool_min: u32,
     pub(crate) pool_max: u32,
@@ -161,6 +166,18 @@ impl<D: sqlx::Database> Pool<D> {
         self.pool.acquire().await
     }
 
+    /// Whether every connection there may be is lent.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.pool.num_idle() == 0 && self.pool.size() >= self.pool.options().get_max_connections()
+    }
+
+    /// A connection that nobody uses right now.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn try_acquire(&self) -> Option<PoolConnection<D>> {
+        self.pool.try_acquire()
+    }
+
     /// Closes the pool, or gives up on a connection that does not end.
     pub(crate) async fn close(&self) {
         if tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await.is_err() {
@@ -224,6 +241,23 @@ pub enum OpenError {
     Migrate(#[source] Cause),
 }
 
+impl OpenError {
+    /// Whether the database could not be reached, so that a later attempt may find it. A wrong
+    /// password, a database that does not exist or a failed migration stays what it is.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_connectivity(&self) -> bool {
+        #[cfg(feature = "postgres")]
+        if let Self::Connect(cause) = self {
+            return match (cause.get::<Fault>(), cause.get::<sqlx::Error>()) {
+                (Some(fault), _) => fault.is_connectivity(),
+                (None, Some(error)) => is_connectivity(error),
+                (None, None) => false,
+            };
+        }
+        false
+    }
+}
+
 /// What a call of [`read!`] or [`write!`] fails with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
@@ -231,6 +265,10 @@ pub(crate) enum Fault {
     Sql(#[from] sqlx::Error),
     #[error("the database did not answer in time")]
     Deadline,
+    /// Nothing was asked: it is known not to answer.
+    #[cfg(feature = "postgres")]
+    #[error("the database is known to be away")]
+    Away,
     /// The transaction that carried this write failed; shared by all the writes it carried.
     #[cfg(feature = "sqlite")]
     #[error("the commit failed: {0}")]
@@ -248,10 +286,22 @@ impl Fault {
         matches!(self, Self::Sql(sqlx::Error::Database(e)) if e.is_foreign_key_violation())
     }
 
+    /// No database answered, as far as this call can tell.
+    #[cfg(feature = "postgres")]
+    fn is_connectivity(&self) -> bool {
+        match self {
+            Self::Deadline => true,
+            Self::Sql(error) => is_connectivity(error),
+            _ => false,
+        }
+    }
+
     /// It may work a moment later: the database is away, full, read-only or overloaded.
     fn is_passing(&self) -> bool {
         match self {
             Self::Deadline => true,
+            #[cfg(feature = "postgres")]
+            Self::Away => true,
             Self::Sql(error) => is_passing(error),
             #[cfg(feature = "sqlite")]
             Self::Commit(error) => is_passing(error),
@@ -269,6 +319,24 @@ impl From<Fault> for crate::Error {
     }
 }
 
+/// The connection is lost or was not to be had, rather than a statement refused.
+#[cfg(feature = "postgres")]
+fn is_connectivity(error: &sqlx::Error) -> bool {
+    match error {
+        // connection exceptions, too many connections, shutting down, crashed, starting up
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code.starts_with("08")
+                || ["53300", "57P01", "57P02", "57P03", "57P05"].contains(&code.as_ref())
+        }),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
 fn is_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => match error.code().as_deref() {
@@ -276,10 +344,10 @@ fn is_passing(error: &sqlx::Error) -> bool {
             Some(code) if code.len() < 5 => {
                 matches!(code.parse::<u32>().map(|c| c & 0xff), Ok(5 | 6 | 8 | 10 | 13 | 14))
             }
-            // SQLSTATE (PostgreSQL, appendix A): connection, resources, operator intervention,
-            // system error, read-only, serialisation, deadlock
+            // SQLSTATE (PostgreSQL, appendix A): connection, login, no such database, resources,
+            // operator intervention, system error, read-only, serialisation, deadlock
             Some(code) => {
-                ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                ["08", "28", "3D", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                     || ["25006", "40001", "40P01", "55P03"].contains(&code)
             }
             None => false,

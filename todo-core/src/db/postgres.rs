@@ -11,7 +11,11 @@ use sqlx::{
 };
 
 use crate::{
-    db::{DbOptions, Fault, OpenError, Pool},
+    db::{
+        DbOptions, Fault, OpenError, Pool,
+        breaker::{Breaker, SLOW, Verdict},
+        is_connectivity,
+    },
     error::Cause,
 };
 
@@ -19,22 +23,35 @@ pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migra
 
 /// How long a start may wait for another replica to finish migrating.
 pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long one attempt to connect may take at the start.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Below Neon's five minutes, after which it closes idle connections itself.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(4);
 /// An idle connection older than this is asked whether it lives before it is lent.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
+/// The longest an idle connection may take to say that it lives.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub(crate) struct Postgres {
     pool: Pool<Driver>,
     timeout: Duration,
+    connect: Arc<PgConnectOptions>,
+    breaker: Arc<Breaker>,
 }
 
 impl Postgres {
     pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
         let connect = connect_options(url)?;
-        migrate(&connect).await?;
-        let timeout_ms = options.timeout.as_millis();
+        match &options.migrations_url {
+            Some(url) => migrate(&connect_options(url)?).await?,
+            None => migrate(&connect).await?,
+        }
+        // Shorter than the call's own deadline: a row that somebody holds is then told by the server,
+        // and does not look like a server that has gone silent.
+        let timeout_ms = (options.timeout * 3 / 4).as_millis().max(1);
+        let breaker = Breaker::new();
+        let doubting = Arc::clone(&breaker);
         // SET on the connection, not as a start-up parameter: poolers refuse unknown ones.
         let limits: Arc<str> = format!(
             "SET statement_timeout = {timeout_ms}; SET lock_timeout = {timeout_ms}; \
@@ -48,10 +65,9 @@ impl Postgres {
             .idle_timeout(IDLE_TIMEOUT)
             // A ping before every loan would be one more round trip in every request.
             .test_before_acquire(false)
-            .before_acquire(|conn, idle| {
-                Box::pin(
-                    async move { Ok(idle.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok()) },
-                )
+            .before_acquire(move |conn, idle| {
+                let trusted = idle.idle_for < TRUSTED_IDLE && !doubting.doubts(idle.idle_for);
+                Box::pin(async move { Ok(trusted || answers(conn).await) })
             })
             .after_connect(move |conn, _| {
                 // Two numbers of ours, no input.
@@ -61,8 +77,13 @@ impl Postgres {
                     Ok(())
                 })
             })
-            .connect_lazy_with(connect);
-        let db = Self { pool: Pool::new(pool), timeout: options.timeout };
+            .connect_lazy_with(connect.clone());
+        let db = Self {
+            pool: Pool::new(pool),
+            timeout: options.timeout,
+            connect: Arc::new(connect),
+            breaker,
+        };
         db.read(|conn| Box::pin(async move { conn.ping().await }))
             .await
             .map_err(|fault| OpenError::Connect(Cause::new(fault)))?;
@@ -73,19 +94,53 @@ impl Postgres {
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
     {
+        if self.breaker.is_open() {
+            self.suspect();
+            return Err(Fault::Away);
+        }
         let call = async {
-            let mut lease = Lease { connection: Some(self.pool.acquire().await?), settled: false };
+            let connection = tokio::select! {
+                connection = self.pool.acquire() => connection?,
+                // Nothing was sent yet. A statement under way is left to its own deadline.
+                () = self.breaker.opened() => return Err(Fault::Away),
+            };
+            let mut lease = Lease { connection: Some(connection), settled: false };
             let result = match &mut lease.connection {
                 Some(connection) => work(connection).await,
-                None => return Err(sqlx::Error::PoolClosed),
+                None => return Err(Fault::Sql(sqlx::Error::PoolClosed)),
             };
-            lease.settled = matches!(&result, Ok(_) | Err(sqlx::Error::Database(_)));
-            result
+            lease.settled = match &result {
+                Ok(_) => true,
+                Err(error @ sqlx::Error::Database(_)) => !is_connectivity(error),
+                Err(_) => false,
+            };
+            result.map_err(Fault::Sql)
         };
-        tokio::time::timeout(self.timeout, call)
-            .await
-            .map_err(|_| Fault::Deadline)?
-            .map_err(Fault::Sql)
+        let slow = async {
+            tokio::time::sleep(SLOW).await;
+            self.suspect();
+            std::future::pending().await
+        };
+        let call = async {
+            tokio::select! {
+                result = call => result,
+                never = slow => never,
+            }
+        };
+        let result = tokio::time::timeout(self.timeout, call).await.unwrap_or(Err(Fault::Deadline));
+        if let Err(fault) = &result
+            && fault.is_connectivity()
+        {
+            self.breaker.failed();
+            self.suspect();
+        }
+        result
+    }
+
+    /// Has somebody find out in the background whether the database answers.
+    fn suspect(&self) {
+        let (pool, connect) = (self.pool.clone(), Arc::clone(&self.connect));
+        self.breaker.suspect(move || probe(pool.clone(), Arc::clone(&connect)));
     }
 
     pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, Fault>
@@ -97,12 +152,45 @@ impl Postgres {
 
     #[cfg(feature = "http")]
     pub(crate) fn load(&self) -> crate::core::Load {
-        self.pool.load()
+        let breaker_open = i64::from(self.breaker.is_open());
+        crate::core::Load { breaker_open, ..self.pool.load() }
     }
 
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Asks the database for a sign of life: over a connection that nobody uses, else over a new one.
+async fn probe(pool: Pool<Driver>, connect: Arc<PgConnectOptions>) -> Verdict {
+    if let Some(connection) = pool.try_acquire() {
+        let mut lease = Lease { connection: Some(connection), settled: false };
+        if let Some(connection) = &mut lease.connection {
+            lease.settled = answers(connection).await;
+        }
+        if lease.settled {
+            return Verdict::Up;
+        }
+    }
+    // Who holds them will tell; one more could be one more than the server was promised.
+    if pool.is_exhausted() {
+        return Verdict::Unknown;
+    }
+    match connect.connect().await {
+        Ok(connection) => {
+            let _ = connection.close().await;
+            Verdict::Up
+        }
+        Err(error) => {
+            tracing::debug!(%error, "probe failed");
+            Verdict::Down
+        }
+    }
+}
+
+/// Whether an idle connection lives.
+async fn answers(connection: &mut PgConnection) -> bool {
+    matches!(tokio::time::timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(())))
 }
 
 /// A borrowed connection. Unless its call ended in an answer of the server, the connection is
@@ -121,10 +209,7 @@ impl Drop for Lease {
 }
 
 pub(crate) fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
-    // SQLAlchemy names its driver behind a plus.
-    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
-    let scheme = scheme.split('+').next().unwrap_or(scheme);
-    let options: PgConnectOptions = format!("{scheme}:{rest}")
+    let options: PgConnectOptions = as_the_driver_spells(url)
         .parse()
         // The driver's own text may repeat parts of the address, a password among them.
         .map_err(|_: sqlx::Error| OpenError::Url("not a PostgreSQL address".into()))?;
@@ -132,9 +217,32 @@ pub(crate) fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> 
     Ok(options.extra_float_digits(None).application_name("todo"))
 }
 
+/// The address with SQLAlchemy's spellings turned into libpq's: the driver behind a plus, and
+/// asyncpg's `ssl` for `sslmode`. `channel_binding`, which Neon's addresses carry, is dropped: the
+/// driver does not know it and would log it as a mistake at each start.
+fn as_the_driver_spells(url: &str) -> String {
+    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+    let scheme = scheme.split('+').next().unwrap_or(scheme);
+    let Some((base, query)) = rest.split_once('?') else { return format!("{scheme}:{rest}") };
+    let query: Vec<_> = query
+        .split('&')
+        .filter_map(|pair| match pair.split_once('=') {
+            Some(("ssl", "true")) => Some("sslmode=require".to_owned()),
+            Some(("ssl", "false")) => Some("sslmode=disable".to_owned()),
+            Some(("ssl", mode)) => Some(format!("sslmode={mode}")),
+            Some(("channel_binding", _)) => None,
+            _ => Some(pair.to_owned()),
+        })
+        .collect();
+    format!("{scheme}:{base}?{}", query.join("&"))
+}
+
 async fn migrate(connect: &PgConnectOptions) -> Result<(), OpenError> {
     let run = async {
-        let mut conn = connect.connect().await.map_err(|e| OpenError::Connect(Cause::new(e)))?;
+        let mut conn = tokio::time::timeout(CONNECT_TIMEOUT, connect.connect())
+            .await
+            .map_err(|_| OpenError::Connect(Cause::new(Fault::Deadline)))?
+            .map_err(|e| OpenError::Connect(Cause::new(e)))?;
         // Under sqlx's advisory lock: replicas that start together take turns.
         MIGRATIONS.run(&mut conn).await.map_err(|e| OpenError::Migrate(Cause::new(e)))?;
         conn.close().await.map_err(|e| OpenError::Connect(Cause::new(e)))
@@ -142,4 +250,30 @@ async fn migrate(connect: &PgConnectOptions) -> Result<(), OpenError> {
     tokio::time::timeout(MIGRATION_TIMEOUT, run)
         .await
         .unwrap_or_else(|_| Err(OpenError::Migrate(Cause::new("timed out after 60 s"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgSslMode;
+
+    use super::*;
+
+    #[test]
+    fn addresses_of_neon_and_of_sqlalchemy_are_understood() {
+        let cases = [
+            ("postgresql://u:p@h/db?sslmode=require&channel_binding=require", PgSslMode::Require),
+            ("postgresql+asyncpg://u:p@h/db?ssl=require", PgSslMode::Require),
+            ("postgresql+asyncpg://u:p@h/db?ssl=verify-full", PgSslMode::VerifyFull),
+            ("postgresql+asyncpg://u:p@h/db?ssl=disable", PgSslMode::Disable),
+            ("postgresql+asyncpg://u:p@h/db?ssl=true", PgSslMode::Require),
+            ("postgres://u:p@h/db?unheard_of=1&sslmode=verify-ca", PgSslMode::VerifyCa),
+        ];
+        for (url, mode) in cases {
+            let options = connect_options(url).expect(url);
+            let found = options.get_ssl_mode();
+            assert_eq!(format!("{found:?}"), format!("{mode:?}"), "{url}");
+            assert_eq!((options.get_host(), options.get_database()), ("h", Some("db")), "{url}");
+        }
+        assert!(connect_options("postgres://u:p@h/db?ssl=perhaps").is_err());
+    }
 }

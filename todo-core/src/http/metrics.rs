@@ -34,6 +34,7 @@ pub(crate) struct Metrics {
     connections: IntGaugeVec,
     pool_waiting: IntGauge,
     pool_waits: IntGauge,
+    breaker_open: IntGauge,
     hashing: IntGauge,
     hashed: IntCounter,
     scraping: Mutex<()>,
@@ -74,6 +75,10 @@ impl Metrics {
             pool_waits: gauge(
                 "database_wait_microseconds",
                 "Time that calls have waited for a connection, in all",
+            )?,
+            breaker_open: gauge(
+                "database_breaker_open",
+                "1 while the database is known to be away and calls fail at once",
             )?,
             hashing: gauge("password_hashes_queued", "Passwords being hashed or waiting for it")?,
             hashed,
@@ -118,6 +123,7 @@ impl Metrics {
         self.connections.with_label_values(&["used"]).set(load.used);
         self.pool_waiting.set(load.waiting);
         self.pool_waits.set(load.waited_micros);
+        self.breaker_open.set(load.breaker_open);
         self.hashing.set(load.hashing);
         {
             // Counted where the hashing is done; two scrapes at once must not add the same twice.

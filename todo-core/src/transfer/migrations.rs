@@ -59,7 +59,12 @@ pub async fn migrations(url: &str) -> Result<Vec<Migration>, TransferError> {
 /// [`TransferError`].
 pub async fn migrate(url: &str) -> Result<Change, TransferError> {
     let before = migrations(url).await?;
-    let options = DbOptions { pool_min: 0, pool_max: 1, timeout: sqlite::MIGRATION_TIMEOUT };
+    let options = DbOptions {
+        pool_min: 0,
+        pool_max: 1,
+        timeout: sqlite::MIGRATION_TIMEOUT,
+        migrations_url: None,
+    };
     Db::open(url, &options).await?.close().await;
     let pending = before.into_iter().filter(|migration| !migration.applied);
     let applied = pending.map(|migration| Migration { applied: true, ..migration }).collect();
