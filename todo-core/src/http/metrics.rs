@@ -144,7 +144,7 @@ impl Drop for InFlight {
 }
 
 /// The methods of the contract; a client can make up any number of others.
-fn method_label(method: &Method) -> &'static str {
+pub(crate) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -7,7 +7,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -24,6 +24,7 @@ use serde_json::json;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_layer::Layer;
 use tower_service::Service;
+use uuid::Uuid;
 
 pub use self::proxies::Peer;
 use self::{
@@ -84,6 +85,8 @@ impl HttpBody for Body {
     }
 }
 
+/// The target of the access log: one line a request, at info.
+const ACCESS: &str = "todo_core::access";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// An API answer is data; whatever a browser makes of it may do nothing.
 const API_POLICY: HeaderValue =
@@ -219,25 +222,53 @@ impl Api {
         let request_id = self.request_id(&parts.headers);
         // HTTP/2 has no such header (RFC 9113, section 8.2.2).
         let is_http1 = parts.version < Version::HTTP_2;
+        let since = tokio::time::Instant::now();
+        let method = parts.method.clone();
+        let is_logged = tracing::enabled!(target: ACCESS, tracing::Level::INFO);
+        let client = if is_logged { self.client(&parts).map(|peer| peer.address) } else { None };
+        let seen = Mutex::new(None);
         // The CORS layer takes every OPTIONS for a preflight, and answers it before any guard.
         let is_cors = parts.headers.contains_key(header::ORIGIN)
             && (parts.method != Method::OPTIONS
                 || parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
                     && request::guard(&parts).is_ok());
+        let uri = (is_cors && method == Method::OPTIONS).then(|| parts.uri.clone());
         let request = Request::from_parts(parts, body);
         let mut response = if is_cors {
-            let answer = Answer { api: self, request_id: &request_id };
+            let answer = Answer { api: self, request_id: &request_id, seen: &seen };
             match self.0.cors.layer(answer).call(request).await {
                 Ok(response) => response,
             }
         } else {
-            let mut response = self.answer(request, &request_id).await;
+            let mut response = self.answer(request, &request_id, &seen).await;
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
             response
         };
         self.add_headers(response.headers_mut(), &request_id);
         if is_http1 && self.is_draining() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is seen of a preflight, which the CORS layer answers.
+        let seen = seen.unwrap_or_else(|| Seen {
+            route: uri.as_ref().map_or(UNMATCHED, |uri| self.pattern(&method, uri)),
+            user_id: None,
+            took: since.elapsed(),
+        });
+        let status = response.status();
+        self.0.metrics.answered(&method, seen.route, status, seen.took);
+        if is_logged {
+            tracing::info!(
+                target: ACCESS,
+                request_id,
+                method = metrics::method_label(&method),
+                route = seen.route,
+                status = status.as_u16(),
+                duration_ms = seen.took.as_secs_f64() * 1000.0,
+                client_ip = client.map(tracing::field::display),
+                user_id = seen.user_id.map(tracing::field::display),
+                "answered"
+            );
         }
         response
     }
@@ -291,7 +322,12 @@ impl Api {
         }
     }
 
-    async fn answer<B>(&self, request: Request<B>, request_id: &str) -> Response<Body>
+    async fn answer<'s, B>(
+        &'s self,
+        request: Request<B>,
+        request_id: &str,
+        seen: &Mutex<Option<Seen<'s>>>,
+    ) -> Response<Body>
     where
         B: HttpBody + Send,
         B::Data: Send,
@@ -301,10 +337,10 @@ impl Api {
         let mut body = Incoming::new(body.as_mut(), &parts.headers);
         let in_flight = self.0.metrics.begin();
         let since = tokio::time::Instant::now();
-        let mut route = UNMATCHED;
+        let mut noted = Seen { route: UNMATCHED, user_id: None, took: Duration::ZERO };
         let dispatched = AssertUnwindSafe(tokio::time::timeout(
             self.config().request_timeout,
-            self.dispatch(&parts, &mut body, &mut route),
+            self.dispatch(&parts, &mut body, &mut noted),
         ))
         .catch_unwind()
         .await;
@@ -326,7 +362,9 @@ impl Api {
         if parts.method == Method::HEAD {
             strip_body(&mut response);
         }
-        self.0.metrics.answered(&parts.method, route, response.status(), since.elapsed());
+        // Before the rest of the body is drained: the answer is ready now.
+        noted.took = since.elapsed();
+        *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted);
         drop(in_flight);
         body.drain().await;
         response
@@ -336,7 +374,7 @@ impl Api {
         &'s self,
         parts: &http::request::Parts,
         body: &mut Incoming<'_, B>,
-        route: &mut &'s str,
+        seen: &mut Seen<'s>,
     ) -> Result<Response<Body>, Failure>
     where
         B: HttpBody + Send,
@@ -354,13 +392,15 @@ impl Api {
         }
         let (pattern, matched) =
             self.0.matcher.find(&parts.method, path).ok_or(Failure::NoRoute)?;
-        *route = pattern;
+        seen.route = pattern;
         match matched {
             Matched::WrongMethod(allow) => Err(Failure::WrongMethod(allow.clone())),
             Matched::Options(allow) => Ok(options(allow)),
             Matched::Operation { operation, auth, ids } => {
                 let caller = if auth {
-                    Some(auth::verify(self.core(), request::bearer(&parts.headers)?)?)
+                    let caller = auth::verify(self.core(), request::bearer(&parts.headers)?)?;
+                    seen.user_id = Some(caller.user_id());
+                    Some(caller)
                 } else {
                     None
                 };
@@ -372,9 +412,19 @@ impl Api {
     }
 
     fn is_https(&self, parts: &http::request::Parts) -> bool {
-        parts.extensions.get::<Peer>().is_some_and(|peer| {
-            proxies::client(*peer, &parts.headers, &self.config().trusted_proxies).https
-        })
+        self.client(parts).is_some_and(|client| client.https)
+    }
+
+    /// Who asks, behind however many trusted proxies.
+    fn client(&self, parts: &http::request::Parts) -> Option<Peer> {
+        let peer = parts.extensions.get::<Peer>()?;
+        Some(proxies::client(*peer, &parts.headers, &self.config().trusted_proxies))
+    }
+
+    /// The pattern of the route at a target.
+    fn pattern(&self, method: &Method, uri: &http::Uri) -> &str {
+        let path = uri.path().strip_prefix(&*self.config().mount).unwrap_or_default();
+        self.0.matcher.find(method, path).map_or(UNMATCHED, |(pattern, _)| pattern)
     }
 
     fn config(&self) -> &ApiOptions {
@@ -420,12 +470,21 @@ where
 }
 
 /// The API as the CORS layer sees it.
-struct Answer<'a> {
-    api: &'a Api,
+struct Answer<'a, 's> {
+    api: &'s Api,
     request_id: &'a str,
+    seen: &'a Mutex<Option<Seen<'s>>>,
 }
 
-impl<'a, B> Service<Request<B>> for Answer<'a>
+/// What is logged and counted of a request besides its answer.
+struct Seen<'a> {
+    route: &'a str,
+    /// Of a token that was found good.
+    user_id: Option<Uuid>,
+    took: Duration,
+}
+
+impl<'a, 's: 'a, B> Service<Request<B>> for Answer<'a, 's>
 where
     B: HttpBody + Send + 'a,
     B::Data: Send,
@@ -439,8 +498,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (api, request_id) = (self.api, self.request_id);
-        Box::pin(async move { Ok(api.answer(request, request_id).await) })
+        let (api, request_id, seen) = (self.api, self.request_id, self.seen);
+        Box::pin(async move { Ok(api.answer(request, request_id, seen).await) })
     }
 }
 
