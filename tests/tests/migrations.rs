@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sqlx::{Connection, PgConnection, Row, SqliteConnection};
-use todo_tests::{Cluster, STARTING, command};
+use todo_tests::{STARTING, command, postgres::Cluster};
 use tokio::time::timeout;
 
 async fn migrate(url: &str, arguments: &[&str]) -> (bool, String) {
