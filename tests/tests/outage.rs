@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
 use todo_tests::{
     Answer, App, Cell, Client, Database, PROGRAMS, Process, Server, at_once, postgres::Cluster,
     refusal,
@@ -139,4 +141,35 @@ async fn a_start_waits_for_the_database_and_then_gives_up() {
     let settings = [("DATABASE_URL", &*missing), SECRET, ("DATABASE_STARTUP_SECONDS", "60")];
     let said = refusal(PROGRAMS[1], dir.path(), &settings).await;
     assert!(!said.contains("waiting for the database"), "{said}");
+}
+
+/// More callers than there are connections wait for one locked row, for longer than a probe takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_somebody_holds_denies_nobody_else() {
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("a PostgreSQL");
+    let app = app(Server::Hyper, &cluster).await;
+    let (holder, other) = (app.signed_up().await, app.signed_up().await);
+    let todo = holder.todo("held").await;
+    let path = format!("{}/{}", holder.todos(), todo["id"].as_str().expect("an id"));
+    let mut lock = PgConnection::connect(&cluster.url()).await.expect("a connection");
+    lock.execute("BEGIN; SELECT id FROM todos FOR UPDATE").await.expect("the row is locked");
+
+    // One connection fewer than the pool has: somebody else can be served.
+    let held = at_once(POOL - 1, |_| {
+        let (holder, path) = ((*holder).clone(), path.clone());
+        async move { holder.patch(&path, json!({"title": "changed"})).await.status }
+    });
+    let others = async {
+        let until = Instant::now() + Duration::from_millis(2500);
+        while Instant::now() < until {
+            other.get(&other.todos()).await.expect(200);
+            let metrics = app.anonymous().get("/metrics").await.text();
+            assert!(metrics.contains("database_breaker_open 0"), "{metrics}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (held, ()) = tokio::join!(held, others);
+    assert_eq!(held, [503; POOL - 1]);
+    lock.execute("ROLLBACK").await.expect("the row is free");
+    holder.patch(&path, json!({"title": "changed"})).await.expect(200);
 }

@@ -249,6 +249,10 @@ impl OpenError {
         #[cfg(feature = "postgres")]
         if let Self::Connect(cause) = self {
             return match (cause.get::<Fault>(), cause.get::<sqlx::Error>()) {
+                // A certificate that is not trusted will not be a moment later.
+                (Some(Fault::Sql(sqlx::Error::Tls(_))), _) | (_, Some(sqlx::Error::Tls(_))) => {
+                    false
+                }
                 (Some(fault), _) => fault.is_connectivity(),
                 (None, Some(error)) => is_connectivity(error),
                 (None, None) => false,
