@@ -248,15 +248,13 @@ impl OpenError {
     pub(crate) fn is_connectivity(&self) -> bool {
         #[cfg(feature = "postgres")]
         if let Self::Connect(cause) = self {
-            return match (cause.get::<Fault>(), cause.get::<sqlx::Error>()) {
-                // A certificate that is not trusted will not be a moment later.
-                (Some(Fault::Sql(sqlx::Error::Tls(_))), _) | (_, Some(sqlx::Error::Tls(_))) => {
-                    false
-                }
-                (Some(fault), _) => fault.is_connectivity(),
-                (None, Some(error)) => is_connectivity(error),
-                (None, None) => false,
+            let sql = match cause.get::<Fault>() {
+                Some(Fault::Sql(error)) => Some(error),
+                Some(fault) => return fault.is_connectivity(),
+                None => cause.get::<sqlx::Error>(),
             };
+            // A certificate that is not trusted will not be a moment later.
+            return sql.is_some_and(|e| !matches!(e, sqlx::Error::Tls(_)) && is_connectivity(e));
         }
         false
     }
