@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Rows that are held at once; times nine binds, well below what either database takes.
-const BATCH: usize = 500;
+const BATCH: i64 = 500;
 
 /// How far a copy has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub async fn copy(
     target.run("COMMIT").await?;
     target.close().await?;
     source.close().await?;
-    let checksum = read.iter().map(|byte| format!("{byte:02x}")).collect();
+    let checksum = read.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     Ok(Copied { rows, checksum })
 }
 
@@ -222,17 +222,19 @@ macro_rules! table {
             let rows: Vec<$row> = on!(&mut *$source, c => match after {
                 None => {
                     let sql = concat!("SELECT ", $columns, " FROM ", $table, " ORDER BY id LIMIT $1");
-                    sqlx::query_as(sql).bind(BATCH as i64).fetch_all(c).await
+                    sqlx::query_as(sql).bind(BATCH).fetch_all(c).await
                 }
                 Some(id) => {
                     let sql = concat!("SELECT ", $columns, " FROM ", $table,
                                       " WHERE id > $2 ORDER BY id LIMIT $1");
-                    sqlx::query_as(sql).bind(BATCH as i64).bind::<Uuid>(id).fetch_all(c).await
+                    sqlx::query_as(sql).bind(BATCH).bind::<Uuid>(id).fetch_all(c).await
                 }
             })?;
             let Some(last) = rows.last() else { break };
             after = Some(last.id());
-            rows.iter().for_each(|row| row.feed(&mut $sum));
+            for row in &rows {
+                row.feed(&mut $sum);
+            }
             if let Some(target) = $target.as_deref_mut() {
                 on!(target, c => {
                     let mut query = QueryBuilder::new($insert);
