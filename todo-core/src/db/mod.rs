@@ -21,6 +21,8 @@ use crate::error::Cause;
 mod breaker;
 pub(crate) mod columns;
 #[cfg(feature = "postgres")]
+pub(crate) mod pooler;
+#[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
@@ -239,6 +241,13 @@ pub enum OpenError {
     /// The schema could not be brought up to date.
     #[error("cannot migrate the database: {0}")]
     Migrate(#[source] Cause),
+    /// What stands between here and PostgreSQL mixes up the statements of its clients: rows would go
+    /// to whom they do not belong.
+    #[error(
+        "the connection pooler mixes up prepared statements ({0}): use PgBouncer 1.21 or later with \
+         max_prepared_statements above 0, its session mode, or a direct address"
+    )]
+    Pooler(#[source] Cause),
 }
 
 impl OpenError {
