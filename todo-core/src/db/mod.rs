@@ -262,8 +262,13 @@ impl OpenError {
                 Some(fault) => return fault.is_connectivity(),
                 None => cause.get::<sqlx::Error>(),
             };
-            // A certificate that is not trusted will not be a moment later.
-            return sql.is_some_and(|e| !matches!(e, sqlx::Error::Tls(_)) && is_connectivity(e));
+            // A certificate that is not trusted will not be a moment later. A handshake tells it as
+            // data that makes no sense.
+            return sql.is_some_and(|error| match error {
+                sqlx::Error::Tls(_) => false,
+                sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => false,
+                error => is_connectivity(error),
+            });
         }
         false
     }
