@@ -94,6 +94,21 @@ impl Cluster {
         self.port
     }
 
+    /// A program that refuses to be root, as the server does: under the server's account, with `dir`
+    /// given to that account to work in. Its pipes are closed.
+    ///
+    /// # Errors
+    /// Why the directory is not to be given.
+    pub fn command(&self, program: &Path, dir: &Path) -> Result<Command, String> {
+        for entry in fs::read_dir(dir).map_err(causes)?.flatten() {
+            self.account.give(&entry.path())?;
+        }
+        self.account.give(dir)?;
+        let mut command = self.account.command(program, dir);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(command)
+    }
+
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
