@@ -4,6 +4,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
@@ -19,6 +20,7 @@ use serde_json::json;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_layer::Layer;
 use tower_service::Service;
+use tracing::Instrument;
 use uuid::Uuid;
 
 pub use self::proxies::Peer;
@@ -30,7 +32,11 @@ use self::{
     routes::{Matched, Matcher},
 };
 use crate::{
-    Core, auth,
+    Core,
+    auth::{
+        self, Caller,
+        events::{self, Attempted},
+    },
     clock::new_id,
     error::{Cause, Error},
 };
@@ -82,6 +88,8 @@ impl HttpBody for Body {
 
 /// The target of the access log: one line a request, at info.
 const ACCESS: &str = "todo_core::access";
+/// The target of the span around a request.
+const REQUEST: &str = "todo_core::request";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// An API answer is data; whatever a browser makes of it may do nothing.
 const API_POLICY: HeaderValue =
@@ -196,7 +204,10 @@ impl Api {
         let since = tokio::time::Instant::now();
         let method = parts.method.clone();
         let is_logged = tracing::enabled!(target: ACCESS, tracing::Level::INFO);
-        let client = if is_logged { self.client(&parts).map(|peer| peer.address) } else { None };
+        let client = if is_logged { self.client_ip(&parts) } else { None };
+        // Whatever is logged on the way has the request's id, in its span; of any level, so that
+        // an error has it where only errors are logged.
+        let span = tracing::error_span!(target: REQUEST, "request", request_id);
         let seen = Mutex::new(None);
         // The CORS layer takes every OPTIONS for a preflight, and answers it before any guard.
         let is_cors = parts.headers.contains_key(header::ORIGIN)
@@ -207,11 +218,11 @@ impl Api {
         let request = Request::from_parts(parts, body);
         let mut response = if is_cors {
             let answer = Answer { api: self, request_id: &request_id, seen: &seen };
-            match self.0.cors.layer(answer).call(request).await {
+            match self.0.cors.layer(answer).call(request).instrument(span).await {
                 Ok(response) => response,
             }
         } else {
-            let mut response = self.answer(request, &request_id, &seen).await;
+            let mut response = self.answer(request, &request_id, &seen).instrument(span).await;
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
             response
         };
@@ -320,6 +331,9 @@ impl Api {
                 Err(Failure::Panicked)
             }
         };
+        if let Some(user_id) = noted.user_id {
+            self.log_session(&parts, user_id, &answer);
+        }
         let mut response = answer.unwrap_or_else(|failure| {
             self.0.metrics.failed(&failure);
             let mut response = failure.respond(request_id);
@@ -366,7 +380,7 @@ impl Api {
             Matched::Options(allow) => Ok(options(allow)),
             Matched::Operation { operation, auth, ids } => {
                 let caller = if auth {
-                    let caller = auth::verify(self.core(), request::bearer(&parts.headers)?)?;
+                    let caller = self.caller(parts)?;
                     seen.user_id = Some(caller.user_id());
                     Some(caller)
                 } else {
@@ -379,6 +393,39 @@ impl Api {
         }
     }
 
+    /// Who the request's token stands for.
+    fn caller(&self, parts: &http::request::Parts) -> Result<Caller, Failure> {
+        let client = self.client_ip(parts);
+        match request::bearer(&parts.headers) {
+            Ok(token) => Ok(auth::prove(self.core(), token, client)?),
+            Err(failure) => {
+                match failure {
+                    Failure::NoToken => events::absent(client),
+                    _ => events::failed(Attempted::Token, client, None, "malformed header"),
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Logs what became of a token that was proven: by now its session was asked for.
+    fn log_session(
+        &self,
+        parts: &http::request::Parts,
+        user_id: Uuid,
+        answer: &Result<Response<Body>, Failure>,
+    ) {
+        let client = self.client_ip(parts);
+        match answer {
+            Err(Failure::Core(error @ Error::Unauthenticated)) => {
+                events::failed(Attempted::Token, client, Some(user_id), events::reason(error));
+            }
+            // Without the database nobody knows.
+            Err(failure) if failure.status().is_server_error() => {}
+            _ => events::succeeded(Attempted::Token, client, user_id),
+        }
+    }
+
     fn is_https(&self, parts: &http::request::Parts) -> bool {
         self.client(parts).is_some_and(|client| client.https)
     }
@@ -387,6 +434,10 @@ impl Api {
     fn client(&self, parts: &http::request::Parts) -> Option<Peer> {
         let peer = parts.extensions.get::<Peer>()?;
         Some(proxies::client(*peer, &parts.headers, &self.config().trusted_proxies))
+    }
+
+    pub(crate) fn client_ip(&self, parts: &http::request::Parts) -> Option<IpAddr> {
+        self.client(parts).map(|client| client.address)
     }
 
     /// The pattern of the route at a target.
