@@ -337,7 +337,7 @@ fn log_to_stderr(settings: &Settings) {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
     match settings.log_format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
         LogFormat::Text => log.init(),
     }
 }

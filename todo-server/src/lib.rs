@@ -13,7 +13,7 @@ use salvo::{
         tcp::TcpAcceptor,
     },
     fuse::FuseConfig,
-    http::{ReqBody, ResBody},
+    http::{HeaderValue, ReqBody, ResBody, StatusCode},
 };
 use todo_core::{
     http::{Api, Peer},
@@ -150,10 +150,7 @@ impl Handler for Contract {
         res: &mut Response,
         _ctrl: &mut FlowCtrl,
     ) {
-        let remote = req.remote_addr().clone().into_std();
-        let https = req.scheme().as_str() == "https";
-        if let Some(address) = remote {
-            let peer = Peer { address: address.ip(), https };
+        if let Some(peer) = peer(req) {
             req.extensions_mut().insert::<Peer>(peer);
         }
         match req.strip_to_hyper::<ReqBody>() {
@@ -162,6 +159,11 @@ impl Handler for Contract {
             Err(error) => tracing::error!(%error, "a request could not be taken apart"),
         }
     }
+}
+
+fn peer(req: &Request) -> Option<Peer> {
+    let address = req.remote_addr().clone().into_std()?.ip();
+    Some(Peer { address, https: req.scheme().as_str() == "https" })
 }
 
 /// Notes that a connection has made a request.
@@ -208,7 +210,7 @@ impl Handler for NotAllowed {
     }
 }
 
-/// Adds the contract's headers to pages that are not the contract's.
+/// Adds the contract's headers to pages that are not the contract's, logs and counts them.
 struct Headers(Api);
 
 #[async_trait]
@@ -220,8 +222,14 @@ impl Handler for Headers {
         res: &mut Response,
         ctrl: &mut FlowCtrl,
     ) {
-        let id = self.0.request_id(req.headers());
+        let asked = self.0.asked(req.method(), req.headers(), peer(req));
+        // A 405's problem names the same id, whoever made it.
+        if let Ok(id) = HeaderValue::try_from(asked.request_id()) {
+            req.headers_mut().insert("x-request-id", id);
+        }
         ctrl.call_next(req, depot, res).await;
-        self.0.add_headers(res.headers_mut(), &id);
+        self.0.add_headers(res.headers_mut(), asked.request_id());
+        // One label for all of it: the pages are few, and their files are not of interest.
+        asked.answered("docs", res.status_code.unwrap_or(StatusCode::OK));
     }
 }
