@@ -125,6 +125,13 @@ impl Process {
         self.said.lock().expect("no listener panics").clone()
     }
 
+    /// Waits until it has said `text`, in the log or elsewhere.
+    pub async fn says(&mut self, text: &str) {
+        let has = |line: &str| line.contains(text).then_some(());
+        let heard = timeout(STARTING, first(&mut self.heard, has)).await;
+        assert_eq!(heard, Ok(Some(())), "it does not say {text:?}: {}", self.said());
+    }
+
     /// Waits for a clean end; returns what it said.
     pub async fn ended(mut self) -> String {
         let ended = timeout(STOPPING, self.child.wait()).await;
@@ -176,7 +183,8 @@ async fn listen(
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("listening on http://")?;
+    let (_, rest) = line.split_once("listening on http")?;
+    let (_, rest) = rest.split_once("://")?;
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
     rest[..end.unwrap_or(rest.len())].parse().ok()
 }

@@ -86,7 +86,8 @@
 //! | `server` | no | what a server's `main` needs: settings, logs, signals, the sweep |
 //!
 //! Types of other crates in the public API: [`uuid`], [`chrono`], and with `http` those of `http`,
-//! `http-body`, `bytes`, `tower-service` and `ipnet`; with `server` also tokio's `TcpListener`.
+//! `http-body`, `bytes`, `tower-service` and `ipnet`; with `server` also tokio's `TcpListener` and
+//! the `Stream` of `futures`.
 // Without a database nothing can be opened: what works on one is compiled, and not reached.
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),

@@ -3,13 +3,16 @@
 //! drain, and no framework.
 
 use std::{
-    io,
+    fmt, io,
     io::IsTerminal,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
     process::ExitCode,
+    task::Poll,
     time::Duration,
 };
 
+use futures_util::{Stream, StreamExt, stream};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -163,7 +166,7 @@ pub fn block_on<T, E: From<io::Error>>(work: impl Future<Output = Result<T, E>>)
 }
 
 /// The exit code of an outcome; an error is one line on standard error.
-pub fn finish<E: std::fmt::Display>(outcome: Result<(), E>) -> ExitCode {
+pub fn finish<E: fmt::Display>(outcome: Result<(), E>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -245,60 +248,108 @@ pub fn announce(listener: &TcpListener, settings: &Settings) {
     }
 }
 
-/// Listens, from now on, for being told to stop, and returns what ends when that happens: SIGTERM
-/// or SIGINT.
+/// What a running server is told from outside: to stop, perhaps more than once, and to read again
+/// what may have changed since its start.
+///
+/// Any future is one that tells it to stop, once. The signals of the process are in [`signals`].
+pub struct Signals {
+    stop: Told,
+    reload: Told,
+}
+
+type Told = Pin<Box<dyn Stream<Item = ()> + Send>>;
+
+impl Signals {
+    /// Ends when the server is told to stop; the next call, when it is told so again. May be
+    /// dropped at any point without missing anything.
+    ///
+    /// Whoever asks for a reload meanwhile is told that there is none, unless
+    /// [`Signals::reloads`] was called.
+    pub async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                told = self.stop.next() => match told {
+                    Some(()) => return,
+                    None => std::future::pending().await,
+                },
+                Some(()) = self.reload.next() => tracing::info!("there is nothing to reload"),
+            }
+        }
+    }
+
+    /// Takes over the requests to reload: one item each. Several at once may be one.
+    #[must_use]
+    pub fn reloads(&mut self) -> impl Stream<Item = ()> + Send + 'static {
+        std::mem::replace(&mut self.reload, Box::pin(stream::empty()))
+    }
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signals").finish_non_exhaustive()
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> From<F> for Signals {
+    fn from(shutdown: F) -> Self {
+        Self { stop: Box::pin(stream::once(shutdown)), reload: Box::pin(stream::empty()) }
+    }
+}
+
+/// Takes over the signals of the process, from now on: SIGTERM and SIGINT stop, SIGHUP reloads.
+/// This is for a program's `main`, since no one else in the process gets them by default then.
 ///
 /// # Errors
 /// If a signal cannot be listened for.
-pub fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+pub fn signals() -> io::Result<Signals> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
         // Registered here and not when first polled: a signal may come before that.
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
-        Ok(async move {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-        })
+        let mut hangup = signal(SignalKind::hangup())?;
+        let stop = stream::poll_fn(move |cx| match term.poll_recv(cx) {
+            Poll::Pending => int.poll_recv(cx),
+            told => told,
+        });
+        let reload = stream::poll_fn(move |cx| hangup.poll_recv(cx));
+        Ok(Signals { stop: Box::pin(stop), reload: Box::pin(reload) })
     }
     #[cfg(not(unix))]
-    Ok(async { drop(tokio::signal::ctrl_c().await) })
+    Ok(Signals {
+        stop: Box::pin(stream::unfold((), async |()| {
+            tokio::signal::ctrl_c().await.ok().map(|()| ((), ()))
+        })),
+        reload: Box::pin(stream::empty()),
+    })
 }
 
-/// Opens what the settings name. `None` if `shutdown` ends first: a start may wait long for its
+/// Opens what the settings name. `None` if told to stop first: a start may wait long for its
 /// database, and is not to be waited for.
 ///
 /// # Errors
 /// As [`Settings::open`].
-pub async fn open(
-    settings: &Settings,
-    shutdown: impl Future<Output = ()>,
-) -> Result<Option<Api>, StartError> {
+pub async fn open(settings: &Settings, signals: &mut Signals) -> Result<Option<Api>, StartError> {
     tokio::select! {
         opened = settings.open() => opened.map(Some),
-        () = shutdown => {
+        () = signals.stop() => {
             tracing::info!("stopping before the start was over");
             Ok(None)
         }
     }
 }
 
-/// Has `api` tell that it is draining, then lets its server go on for `delay`, or until the process
-/// is told to stop once more. Load balancers take the server out meanwhile.
-pub async fn drain(api: &Api, delay: Duration) {
+/// Has `api` tell that it is draining, then lets its server go on for `delay`, or until it is told
+/// to stop once more. Load balancers take the server out meanwhile.
+pub async fn drain(api: &Api, delay: Duration, signals: &mut Signals) {
     api.drain();
     if delay.is_zero() {
         return;
     }
     tracing::info!("draining for {} s", delay.as_secs());
-    match stop_signal() {
-        // Elapsed or told again: both end the delay.
-        Ok(again) => drop(tokio::time::timeout(delay, again).await),
-        Err(_) => tokio::time::sleep(delay).await,
-    }
+    // Elapsed or told again: both end the delay.
+    let _ = tokio::time::timeout(delay, signals.stop()).await;
 }
 
 /// Deletes what has expired, every ten minutes, until dropped.

@@ -16,7 +16,7 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::{
     http::{Api, Peer},
-    server::{self, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError},
+    server::{self, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError, Signals},
     settings::Settings,
 };
 use tokio::{
@@ -40,27 +40,29 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves the API on `listener` until `shutdown` ends, goes on for `settings.shutdown_delay` while
 /// it tells that it drains, then finishes what runs, for at most 25 s.
 ///
+/// `shutdown` is a future, or the [`Signals`] of a process, of which one more ends that delay.
+///
 /// # Errors
 /// [`ServeError`] if the server cannot start.
 pub async fn serve(
     settings: Settings,
     listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Into<Signals>,
 ) -> Result<(), ServeError> {
     if settings.tls.is_some() {
         let why = "todo-hyper-min speaks plain http, todo-server speaks TLS";
         return Err(ServeError::Tls(std::io::Error::other(why)));
     }
-    let mut shutdown = pin!(shutdown);
-    let Some(api) = server::open(&settings, shutdown.as_mut()).await? else { return Ok(()) };
+    let mut signals = shutdown.into();
+    let Some(api) = server::open(&settings, &mut signals).await? else { return Ok(()) };
     let sweep = server::sweep(api.core());
     server::announce(&listener, &settings);
 
     let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(async {
-        shutdown.await;
-        server::drain(&api, settings.shutdown_delay).await;
+        signals.stop().await;
+        server::drain(&api, settings.shutdown_delay, &mut signals).await;
     });
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {

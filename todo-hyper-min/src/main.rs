@@ -6,7 +6,7 @@ use todo_core::server;
 
 fn main() -> ExitCode {
     server::run("todo-hyper-min", env!("CARGO_PKG_VERSION"), |settings, listener| async {
-        let stop = server::stop_signal()?;
-        todo_hyper_min::serve(settings, listener, stop).await
+        let signals = server::signals()?;
+        todo_hyper_min::serve(settings, listener, signals).await
     })
 }

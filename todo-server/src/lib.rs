@@ -7,25 +7,25 @@ use std::{io, time::Duration};
 use salvo::{
     Depot, FlowCtrl, Handler, Request, Response, Router, Server, Service, async_trait,
     compression::Compression,
-    conn::{
-        Acceptor, Listener,
-        rustls::{Keycert, RustlsConfig, RustlsListener},
-        tcp::TcpAcceptor,
-    },
+    conn::{Acceptor, Listener, rustls::RustlsListener, tcp::TcpAcceptor},
     fuse::FuseConfig,
     http::{HeaderValue, ReqBody, ResBody, StatusCode},
 };
 use todo_core::{
     http::{Api, Peer},
-    server::{self, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError},
-    settings::{Settings, TlsFiles},
+    server::{self, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError, Signals},
+    settings::Settings,
 };
 use tokio::net::TcpListener;
 
-use self::connections::{Closable, Unasked};
+use self::{
+    connections::{Closable, Unasked},
+    tls::Certificate,
+};
 
 mod connections;
 mod docs;
+mod tls;
 
 /// What a connection buffers of a request's head, and how many headers that may have: twice what
 /// the contract takes, so that it is the contract that answers.
@@ -53,28 +53,32 @@ pub fn router(api: &Api) -> Router {
 /// Serves the API on `listener` until `shutdown` ends, goes on for `settings.shutdown_delay` while
 /// it tells that it drains, then finishes what runs, for at most 25 s.
 ///
+/// `shutdown` is a future, or the [`Signals`] of a process, which also have it
+/// read its certificate again: connections go on, and new ones get the new one.
+///
 /// # Errors
 /// [`ServeError`] if the server cannot start.
 pub async fn serve(
     settings: Settings,
     listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Into<Signals>,
 ) -> Result<(), ServeError> {
+    let mut signals = shutdown.into();
     // A bad certificate is told before a database is made.
-    let tls = settings.tls.as_ref().map(tls_config).transpose()?;
-    let mut shutdown = Box::pin(shutdown);
-    let Some(api) = server::open(&settings, shutdown.as_mut()).await? else { return Ok(()) };
+    let tls = settings.tls.clone().map(|files| Certificate::read(files, signals.reloads()));
+    let tls = tls.transpose().map_err(ServeError::Tls)?;
+    let Some(api) = server::open(&settings, &mut signals).await? else { return Ok(()) };
     let sweep = server::sweep(api.core());
     server::announce(&listener, &settings);
 
     let acceptor = TcpAcceptor::try_from(listener)?;
     match tls {
-        None => serve_on(acceptor, &api, &settings, shutdown).await?,
+        None => serve_on(acceptor, &api, &settings, signals).await?,
         Some(tls) => {
             let listener = RustlsListener::new(tls, Bound(acceptor));
             let acceptor =
                 listener.try_bind().await.map_err(|e| ServeError::Tls(io::Error::other(e)))?;
-            serve_on(acceptor, &api, &settings, shutdown).await?;
+            serve_on(acceptor, &api, &settings, signals).await?;
         }
     }
     drop(sweep);
@@ -86,7 +90,7 @@ async fn serve_on<A: Acceptor + Send>(
     acceptor: A,
     api: &Api,
     settings: &Settings,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    mut signals: Signals,
 ) -> io::Result<()> {
     let unasked = Unasked::new(
         FuseConfig::strict()
@@ -107,8 +111,8 @@ async fn serve_on<A: Acceptor + Send>(
     let handle = server.handle();
     let (draining, delay) = (api.clone(), settings.shutdown_delay);
     let stop = tokio::spawn(async move {
-        shutdown.await;
-        server::drain(&draining, delay).await;
+        signals.stop().await;
+        server::drain(&draining, delay, &mut signals).await;
         tracing::info!("stopping");
         closer.close().await;
         handle.stop_graceful(GRACE);
@@ -117,14 +121,6 @@ async fn serve_on<A: Acceptor + Send>(
     let outcome = server.try_serve(service).await;
     stop.abort();
     outcome
-}
-
-fn tls_config(files: &TlsFiles) -> Result<RustlsConfig, ServeError> {
-    let pair = Keycert::new()
-        .cert_from_path(&files.cert)
-        .and_then(|pair| pair.key_from_path(&files.key))
-        .map_err(ServeError::Tls)?;
-    Ok(RustlsConfig::new(pair))
 }
 
 /// A listener that is bound already: salvo's TLS wants to bind the one underneath itself.

@@ -84,8 +84,8 @@ struct CopyArgs {
 pub(crate) fn main() -> ExitCode {
     match Cli::parse().command.unwrap_or(Command::Serve) {
         Command::Serve => server::serve_to_the_end(|settings, listener| async {
-            let stop = server::stop_signal()?;
-            todo_server::serve(settings, listener, stop).await
+            let signals = server::signals()?;
+            todo_server::serve(settings, listener, signals).await
         }),
         Command::Migrate(args) => {
             with_settings(|settings| server::finish(server::block_on(migrate(&settings, &args))))
