@@ -210,7 +210,6 @@ async fn twenty_rolling_restarts_are_seen_by_no_client() {
     }
 
     for round in 0..RESTARTS {
-        let before = answered.load(Ordering::Relaxed);
         let nth = round % SERVERS.len();
         let old = replicas.remove(nth);
         old.stop().await;
@@ -220,13 +219,13 @@ async fn twenty_rolling_restarts_are_seen_by_no_client() {
             let failed = ended.expect("a worker does not panic").map(|worker| worker.made);
             panic!("restart {round}: {failed:?}");
         }
-        assert!(answered.load(Ordering::Relaxed) > before + CLIENTS, "the clients go on");
     }
     stop.store(true, Ordering::Relaxed);
     for worker in timeout(STARTING, working.join_all()).await.expect("the clients end") {
         worker.unwrap_or_else(|failed| panic!("{failed}"));
     }
-    println!("{} requests", answered.load(Ordering::Relaxed));
+    let answered = answered.load(Ordering::Relaxed);
+    assert!(answered > RESTARTS * CLIENTS, "{answered} requests are no load");
     for replica in replicas {
         replica.stop().await;
     }
