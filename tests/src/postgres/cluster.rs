@@ -121,8 +121,10 @@ impl Cluster {
     /// Why not.
     pub fn signal_all(&self, signal: &str) -> Result<(), String> {
         let pid = self.pid()?;
-        // Its children first: one that outlives the postmaster only ends a little later.
-        let script = "kill -s \"$1\" $(ps -o pid= --ppid \"$0\") \"$0\"";
+        // A postmaster that is stopped neither makes nor reaps children, so that each of those that
+        // are listed can still be signalled; and none outlives it, as it would if it went first.
+        let script = "[ \"$1\" = CONT ] || kill -s STOP \"$0\"
+            kill -s \"$1\" $(ps -o pid= --ppid \"$0\") \"$0\"";
         let told = Command::new("sh").args(["-c", script, &pid, signal]).output();
         succeeded("kill", &told.map_err(causes)?)
     }
