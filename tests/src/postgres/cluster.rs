@@ -121,10 +121,11 @@ impl Cluster {
     /// Why not.
     pub fn signal_all(&self, signal: &str) -> Result<(), String> {
         let pid = self.pid()?;
-        // A postmaster that is stopped neither makes nor reaps children, so that each of those that
-        // are listed can still be signalled; and none outlives it, as it would if it went first.
-        let script = "[ \"$1\" = CONT ] || kill -s STOP \"$0\"
-            kill -s \"$1\" $(ps -o pid= --ppid \"$0\") \"$0\"";
+        // Held meanwhile, it has no further children; of those it has, one may just have ended.
+        let script = "kill -s STOP \"$0\"; \
+                      for child in $(ps -o pid= --ppid \"$0\"); do \
+                      kill -s \"$1\" \"$child\" 2>/dev/null; done; \
+                      kill -s \"$1\" \"$0\"";
         let told = Command::new("sh").args(["-c", script, &pid, signal]).output();
         succeeded("kill", &told.map_err(causes)?)
     }
