@@ -84,6 +84,7 @@
 //! | `postgres` | yes | `postgres://…`, with TLS by rustls |
 //! | `http` | yes | the HTTP contract |
 //! | `server` | no | what a server's `main` needs: settings, logs, signals, the sweep |
+//! | `otlp` | no | with `server`: traces by OTLP/HTTP, where `OTEL_EXPORTER_OTLP_ENDPOINT` is set |
 //!
 //! Types of other crates in the public API: [`uuid`], [`chrono`], and with `http` those of `http`,
 //! `http-body`, `bytes`, `tower-service` and `ipnet`; with `server` also tokio's `TcpListener` and
@@ -104,6 +105,8 @@ mod text;
 pub mod auth;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "otlp")]
+mod otlp;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

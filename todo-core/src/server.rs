@@ -18,8 +18,10 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
+#[cfg(feature = "otlp")]
+use crate::otlp::Exporting;
 use crate::{
     Core, auth,
     http::Api,
@@ -199,7 +201,7 @@ where
     Fut: Future<Output = Result<(), ServeError>>,
 {
     finish(settings().and_then(|settings| {
-        log_to_stderr(&settings);
+        let _exporting = log(&settings)?;
         block_on(async { serve(settings.clone(), listen(&settings).await?).await })
     }))
 }
@@ -423,19 +425,33 @@ impl Drop for Sweep {
     }
 }
 
-/// Readable lines, or JSON. `LOG_LEVEL` is for this project; of its dependencies only
-/// what went wrong is said.
-fn log_to_stderr(settings: &Settings) {
+/// Readable lines, or JSON, on standard error. `LOG_LEVEL` is for this project; of its dependencies
+/// only what went wrong is said. Traces end when what this returns is dropped.
+#[cfg_attr(
+    not(feature = "otlp"),
+    expect(clippy::unnecessary_wraps, reason = "it may fail with otlp")
+)]
+fn log(settings: &Settings) -> Result<impl Sized, ServeError> {
     let level = &settings.log_level;
+    // The span for traces is not for the log.
     let filter = EnvFilter::new(format!(
-        "warn,todo_core={level},todo_server={level},todo_hyper_min={level}"
+        "warn,todo_core={level},todo_server={level},todo_hyper_min={level},todo_core::trace=off"
     ));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    match settings.log_format {
-        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
-        LogFormat::Text => log.init(),
-    }
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let lines = match settings.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Text => lines.boxed(),
+    };
+    let registry = tracing_subscriber::registry().with(lines.with_filter(filter));
+    #[cfg(feature = "otlp")]
+    let (registry, exporting) = {
+        let exporting = Exporting::start().map_err(io::Error::other)?;
+        let traces = exporting.as_ref().map(Exporting::layer);
+        (registry.with(traces), exporting)
+    };
+    #[cfg(not(feature = "otlp"))]
+    let exporting = None::<()>;
+    registry.init();
+    Ok(exporting)
 }

@@ -7,14 +7,17 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
+use tracing::{Span, field::Empty};
 use uuid::Uuid;
 
 use crate::http::metrics::{Metrics, UNMATCHED, method_label};
 
 /// The target of the access log, at info.
 const ACCESS: &str = "todo_core::access";
+/// The target of the span that is for traces and not for the log.
+pub(crate) const TRACE: &str = "todo_core::trace";
 /// What nginx made the usual number for a client that did not wait for its answer.
 const CLIENT_LEFT: u16 = 499;
 
@@ -27,6 +30,8 @@ pub struct Asked<'a> {
     method: Method,
     client: Option<IpAddr>,
     since: Instant,
+    /// Never entered: what runs on in a task of its own would hold it open.
+    span: Span,
     seen: Mutex<Seen<'a>>,
     status: Option<StatusCode>,
 }
@@ -47,10 +52,12 @@ impl<'a> Asked<'a> {
         metrics: &'a Metrics,
         request_id: String,
         method: Method,
+        headers: &HeaderMap,
         client: Option<IpAddr>,
     ) -> Self {
+        let span = span(&method, headers);
         let (since, seen) = (Instant::now(), Mutex::default());
-        Self { metrics, request_id, method, client, since, seen, status: None }
+        Self { metrics, request_id, method, client, since, span, seen, status: None }
     }
 
     /// The id of the request, which the answer carries as `X-Request-Id`.
@@ -86,6 +93,25 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// A server span by OpenTelemetry's conventions for HTTP; disabled where nobody exports it.
+fn span(method: &Method, headers: &HeaderMap) -> Span {
+    let span = tracing::info_span!(
+        target: TRACE,
+        "request",
+        otel.kind = "server",
+        otel.name = Empty,
+        otel.status_code = Empty,
+        http.request.method = method_label(method),
+        http.route = Empty,
+        http.response.status_code = Empty,
+    );
+    #[cfg(feature = "otlp")]
+    crate::otlp::continue_trace(&span, headers);
+    #[cfg(not(feature = "otlp"))]
+    let _ = headers;
+    span
+}
+
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         let seen = self.seen();
@@ -93,6 +119,14 @@ impl Drop for Asked<'_> {
         let took = took.unwrap_or_else(|| self.elapsed());
         let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
         self.metrics.answered(&self.method, route, status, took);
+        if !self.span.is_disabled() {
+            self.span.record("otel.name", format!("{} {route}", method_label(&self.method)));
+            self.span.record("http.route", route);
+            self.span.record("http.response.status_code", status);
+            if status >= 500 {
+                self.span.record("otel.status_code", "ERROR");
+            }
+        }
         tracing::info!(
             target: ACCESS,
             request_id = self.request_id,

@@ -28,6 +28,8 @@ use tower_service::Service;
 use tracing::Instrument;
 use uuid::Uuid;
 
+#[cfg(feature = "otlp")]
+pub(crate) use self::access::TRACE;
 pub use self::{access::Asked, proxies::Peer};
 use self::{
     handlers::Ask,
@@ -264,7 +266,7 @@ impl Api {
     #[must_use]
     pub fn asked(&self, method: &Method, headers: &HeaderMap, peer: Option<Peer>) -> Asked<'_> {
         let client = peer.map(|peer| self.client(peer, headers).address);
-        Asked::new(&self.0.metrics, self.request_id(headers), method.clone(), client)
+        Asked::new(&self.0.metrics, self.request_id(headers), method.clone(), headers, client)
     }
 
     /// The answer where a server has something of its own at a path and the method is not among

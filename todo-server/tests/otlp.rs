@@ -1,0 +1,136 @@
+//! Traces by OTLP/HTTP, as a collector receives them: one server span a request, in the trace that
+//! the client began, and the last ones on the way out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const TRACE: [u8; 16] = [
+    0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36,
+];
+const PARENT: [u8; 8] = [0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7];
+
+/// A collector: heads and bodies of the requests it gets, each answered with 200.
+fn collector() -> (SocketAddr, Receiver<(String, Vec<u8>)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, received) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, sender) = (stream.unwrap(), sender.clone());
+            thread::spawn(move || {
+                let mut reader = BufReader::new(stream);
+                while let Some(request) = request(&mut reader) {
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                    let _ = reader.get_mut().write_all(answer);
+                    let _ = sender.send(request);
+                }
+            });
+        }
+    });
+    (address, received)
+}
+
+fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    head.make_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1)?.lines().next()?.parse().ok()?;
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((head, body))
+}
+
+/// The server with this collector, or with none; returns where it listens.
+fn server(dir: &std::path::Path, endpoint: &str) -> (Child, SocketAddr) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_todo-server"))
+        .current_dir(dir)
+        .env_clear()
+        .envs([("PORT", "0"), ("LOG_LEVEL", "trace"), ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.contains("listening on")).expect("it listens");
+    thread::spawn(move || lines.for_each(drop));
+    let (_, address) = line.split_once("http://").unwrap();
+    let end = address.find(|c: char| !c.is_ascii_digit() && !".:".contains(c));
+    (child, address[..end.unwrap_or(address.len())].parse().unwrap())
+}
+
+fn ask(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn stop(child: &mut Child) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
+}
+
+fn holds(body: &[u8], part: &[u8]) -> usize {
+    body.windows(part.len()).filter(|window| *window == part).count()
+}
+
+#[test]
+fn each_request_is_one_span_in_the_clients_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let (collector, received) = collector();
+    let (mut child, address) = server(dir.path(), &format!("http://{collector}"));
+    let answer = ask(
+        address,
+        "GET /api/users/7/todos?secret=Sup3r HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    ask(address, "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    // What is not sent yet is sent on the way out.
+    stop(&mut child);
+    let mut all = Vec::new();
+    while let Ok((head, body)) = received.recv_timeout(Duration::from_millis(500)) {
+        assert!(head.starts_with("post /v1/traces "), "{head}");
+        assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+        all.extend(body);
+    }
+    let text = String::from_utf8_lossy(&all);
+    assert_eq!(holds(&all, b"GET /api/users/{user_id}/todos"), 1, "{text}");
+    assert_eq!(holds(&all, b"GET /health"), 1, "{text}");
+    assert_eq!((holds(&all, &TRACE), holds(&all, &PARENT)), (1, 1), "{text}");
+    assert!(holds(&all, b"todo-server") > 0, "the service's name: {text}");
+    assert_eq!(holds(&all, b"Sup3r"), 0, "{text}");
+}
+
+#[test]
+fn a_collector_that_is_away_holds_nothing_up() {
+    let dir = tempfile::tempdir().unwrap();
+    // A listener that never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let (mut child, address) = server(dir.path(), &endpoint);
+    let answer =
+        ask(address, "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let (sender, ended) = channel();
+    thread::spawn(move || {
+        stop(&mut child);
+        let _ = sender.send(());
+    });
+    ended.recv_timeout(PATIENCE).expect("it stops");
+}
