@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use todo_core::{
     http, server,
     settings::Settings,
-    transfer::{self, Migration, TransferError},
+    transfer::{self, BadRows, Migration, Progress, TransferError},
 };
 
 const AFTER: &str = "\
@@ -22,6 +22,7 @@ The ones that matter most:
 Examples:
   todo-server                                  serve on http://127.0.0.1:8000
   todo-server migrate --status                 show which migrations are applied
+  todo-server import --from postgres://…       take over the Python backend's database
   todo-server openapi > openapi.json           write the API's description
 
 Exit codes: 0 ok, 1 failed, 2 usage";
@@ -45,9 +46,24 @@ enum Command {
     /// Copy all users, sessions and todos into an empty database, of either kind
     #[command(after_help = "All or nothing, and verified before it is kept. Sessions stay good \
         with the same SECRET_KEY. Stop the servers first: what they write later is not copied.\n\n\
+        An address with a password belongs into COPY_FROM or COPY_TO: others on the machine see \
+        the arguments.\n\n\
         Example:\n  todo-server copy --from sqlite://todo.db --to postgres://todo@db/todo\n\n\
         Exit codes: 0 copied, 1 failed and nothing was written, 2 usage")]
     Copy(CopyArgs),
+    /// Take over users and todos of the Python backend's database into the empty DATABASE_URL
+    #[command(
+        after_help = "Reads the tables users and todos as SQLAlchemy made them; times without \
+        a zone are UTC. Passwords stay good. Names and titles are trimmed, e-mails folded to lower \
+        case. All or nothing: a row that breaks a rule is named and stops the import before anything \
+        is written. Stop the Python backend first: what it writes later is not imported.\n\n\
+        An address with a password belongs into IMPORT_FROM: others on the machine see the \
+        arguments. The target is MIGRATIONS_DATABASE_URL if it is set.\n\n\
+        Example:\n  DATABASE_URL=postgres://todo@db/new todo-server import --from \
+        postgresql+asyncpg://todo@db/old\n\n\
+        Exit codes: 0 imported, 1 failed and nothing was written, 2 usage"
+    )]
+    Import(ImportArgs),
     /// Ask the server at HOST and PORT for /health; for containers without curl
     #[command(after_help = "Waits for at most 3 seconds. A HOST of 0.0.0.0 or :: is asked on the \
         loopback.\n\nExit codes: 0 healthy, 1 not, 2 usage")]
@@ -73,11 +89,21 @@ struct MigrateArgs {
 #[derive(Debug, Args)]
 struct CopyArgs {
     /// The database to read; nothing in it changes
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "COPY_FROM", hide_env_values = true)]
     from: String,
     /// The database to write; it is migrated first and must have no rows
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "COPY_TO", hide_env_values = true)]
     to: String,
+}
+
+#[derive(Debug, Args)]
+struct ImportArgs {
+    /// The database to read; nothing in it changes
+    #[arg(long, value_name = "URL", env = "IMPORT_FROM", hide_env_values = true)]
+    from: String,
+    /// Leave rows that break a rule out, and import the rest
+    #[arg(long)]
+    skip_invalid: bool,
 }
 
 /// Reads the arguments and does what they say.
@@ -91,6 +117,9 @@ pub(crate) fn main() -> ExitCode {
             with_settings(|settings| server::finish(server::block_on(migrate(&settings, &args))))
         }
         Command::Copy(args) => server::finish(server::block_on(copy(&args))),
+        Command::Import(args) => {
+            with_settings(|settings| server::finish(server::block_on(import(&settings, &args))))
+        }
         Command::Healthcheck => with_settings(|settings| {
             server::finish(server::block_on(server::healthcheck(&settings)))
         }),
@@ -105,8 +134,13 @@ fn with_settings(work: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
     server::settings().map_or_else(|error| server::finish(Err(error)), work)
 }
 
+/// Where a command works on the whole database: past a pooler, if there is a way.
+fn direct_url(settings: &Settings) -> &str {
+    settings.migrations_database_url.as_ref().unwrap_or(&settings.database_url).as_str()
+}
+
 async fn migrate(settings: &Settings, args: &MigrateArgs) -> Result<(), TransferError> {
-    let url = settings.migrations_database_url.as_ref().unwrap_or(&settings.database_url).as_str();
+    let url = direct_url(settings);
     if args.status {
         for migration in transfer::migrations(url).await? {
             say(if migration.applied { "applied" } else { "pending" }, &migration);
@@ -132,19 +166,45 @@ async fn migrate(settings: &Settings, args: &MigrateArgs) -> Result<(), Transfer
 }
 
 async fn copy(args: &CopyArgs) -> Result<(), TransferError> {
-    // Hidden by itself where standard error is no terminal.
     let bar = ProgressBar::new(0);
-    let copied = transfer::copy(&args.from, &args.to, |progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-    })
-    .await;
+    let copied = transfer::copy(&args.from, &args.to, |progress| show(&bar, progress)).await;
     bar.finish_and_clear();
     let copied = copied?;
     let [users, sessions, todos] = copied.rows;
     println!("copied {users} users, {sessions} sessions and {todos} todos");
     println!("verified: sha256 {}", copied.checksum);
     Ok(())
+}
+
+async fn import(settings: &Settings, args: &ImportArgs) -> Result<(), TransferError> {
+    let (bar, to) = (ProgressBar::new(0), direct_url(settings));
+    let on_batch = |progress| show(&bar, progress);
+    let imported = transfer::import(&args.from, to, args.skip_invalid, on_batch).await;
+    bar.finish_and_clear();
+    if let Err(TransferError::Invalid(bad)) = &imported {
+        name(bad);
+    }
+    let imported = imported?;
+    name(&imported.left_out);
+    println!("imported {} users and {} todos", imported.users, imported.todos);
+    if imported.left_out.count > 0 {
+        println!("left out {} rows", imported.left_out.count);
+    }
+    Ok(())
+}
+
+fn name(bad: &BadRows) {
+    bad.first.iter().for_each(|row| eprintln!("{row}"));
+    let more = bad.count - bad.first.len() as u64;
+    if more > 0 {
+        eprintln!("and {more} more");
+    }
+}
+
+/// The bar hides itself where standard error is no terminal.
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_length(progress.total);
+    bar.set_position(progress.done);
 }
 
 fn say(what: &str, migration: &Migration) {
