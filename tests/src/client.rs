@@ -48,6 +48,11 @@ impl Client {
         Client::new(addr, None)
     }
 
+    /// Whom it talks to.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// The same client, presenting `token` from now on.
     pub fn bearing(&self, token: &str) -> Client {
         let value = HeaderValue::try_from(format!("Bearer {token}"));

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use sqlx::{
-    ConnectOptions, Connection, Sqlite as Driver, SqliteConnection,
+    AssertSqlSafe, ConnectOptions, Connection, Sqlite as Driver, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::{
@@ -34,6 +34,8 @@ pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 const QUEUE: usize = 1024;
 /// Writes that one commit carries at most, so that the first does not wait for ever.
 const GROUP: usize = 256;
+/// How long a write waits for another process's lock, once one has waited in vain.
+const BLOCKED_PATIENCE: Duration = Duration::from_millis(20);
 /// Each reader is a thread of the driver's; more of them than this only take turns.
 const MAX_READERS: u32 = 8;
 
@@ -59,7 +61,7 @@ impl Sqlite {
             .foreign_keys(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(options.timeout)
+            .busy_timeout(patience(options.timeout))
             .disable_statement_logging();
 
         let lock = if in_memory {
@@ -89,7 +91,7 @@ impl Sqlite {
                 );
             Pool::new(pool)
         });
-        let writer = Arc::new(Writer::spawn(writer, connect));
+        let writer = Arc::new(Writer::spawn(writer, connect, patience(options.timeout)));
         Ok(Self { readers, writer, timeout: options.timeout })
     }
 
@@ -134,10 +136,17 @@ impl Sqlite {
     }
 }
 
+/// How long a statement waits for another process's lock: less than its caller does, so that it is
+/// SQLite that says why.
+fn patience(call: Duration) -> Duration {
+    call * 3 / 4
+}
+
 /// What a write left behind: whether its statement failed in a way that may have ended the whole
-/// transaction, and whom to tell once the commit's outcome is known.
+/// transaction, or for want of the lock, and whom to tell once the commit's outcome is known.
 struct Ran {
     fatal: bool,
+    blocked: bool,
     answer: Box<dyn FnOnce(Result<(), Arc<sqlx::Error>>) + Send>,
 }
 
@@ -152,10 +161,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn spawn(conn: SqliteConnection, connect: SqliteConnectOptions) -> Self {
+    fn spawn(conn: SqliteConnection, connect: SqliteConnectOptions, patience: Duration) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let closing = Arc::new(Notify::new());
-        let task = tokio::spawn(write_loop(conn, connect, queue, Arc::clone(&closing)));
+        let task = tokio::spawn(write_loop(conn, connect, patience, queue, Arc::clone(&closing)));
         Self { jobs, closing, task: tokio::sync::Mutex::new(Some(task)) }
     }
 
@@ -175,6 +184,7 @@ impl Writer {
                 }
                 let result = work(conn).await;
                 let fatal = matches!(&result, Err(error) if !is_statement_error(error));
+                let blocked = matches!(&result, Err(error) if is_blocked(error));
                 let tell = move |commit: Result<(), Arc<sqlx::Error>>| {
                     let _ = answer.send(match (result, commit) {
                         (Err(error), _) => Err(Fault::Sql(error)),
@@ -182,7 +192,7 @@ impl Writer {
                         (Ok(value), Ok(())) => Ok(value),
                     });
                 };
-                Some(Ran { fatal, answer: Box::new(tell) })
+                Some(Ran { fatal, blocked, answer: Box::new(tell) })
             })
         });
         let gone = || Fault::Sql(sqlx::Error::PoolClosed);
@@ -199,13 +209,27 @@ impl Writer {
     }
 }
 
+/// What a write left of the connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Sound,
+    /// Another process holds the lock; nothing was begun.
+    Blocked,
+    /// There may be half a transaction on it: it is not to be used again.
+    Unsound,
+}
+
+/// Takes what waits, until there is nobody left. While another process holds the lock, only the
+/// first write waits long for it: behind one writer, the patience of each would add up.
 async fn write_loop(
     conn: SqliteConnection,
     connect: SqliteConnectOptions,
+    patience: Duration,
     mut queue: mpsc::Receiver<Job>,
     closing: Arc<Notify>,
 ) {
     let mut sound = Some(conn);
+    let mut blocked = false;
     loop {
         let first = tokio::select! {
             job = queue.recv() => job,
@@ -226,10 +250,20 @@ async fn write_loop(
                 }
             },
         };
-        let is_sound = match queue.try_recv() {
+        let left = match queue.try_recv() {
             // Nobody else waits: the statement commits itself, two round trips fewer.
             Err(_) => write_one(&mut conn, first).await,
             Ok(second) => write_group(&mut conn, [first, second], &mut queue).await,
+        };
+        let was_blocked = std::mem::replace(&mut blocked, left == Left::Blocked);
+        let is_sound = match (was_blocked, left) {
+            (_, Left::Unsound) => false,
+            (false, Left::Blocked) => {
+                tracing::warn!("another process holds the database file's lock");
+                set_patience(&mut conn, BLOCKED_PATIENCE).await
+            }
+            (true, Left::Sound) => set_patience(&mut conn, patience).await,
+            (true, Left::Blocked) | (false, Left::Sound) => true,
         };
         sound = is_sound.then_some(conn);
     }
@@ -240,22 +274,36 @@ async fn write_loop(
     }
 }
 
-/// Runs one write in a transaction of its own. False if the connection is not to be used again.
-async fn write_one(conn: &mut SqliteConnection, job: Job) -> bool {
-    let Some(ran) = job(conn).await else { return true };
-    (ran.answer)(Ok(()));
-    !ran.fatal
+/// Has the connection wait so long for another process's lock. Whether it will.
+async fn set_patience(conn: &mut SqliteConnection, patience: Duration) -> bool {
+    // A number of ours, no input.
+    let pragma = AssertSqlSafe(format!("PRAGMA busy_timeout = {}", patience.as_millis()));
+    sqlx::raw_sql(pragma).execute(conn).await.is_ok()
 }
 
-/// Runs the given writes and whatever else waits by then in one transaction. False if the
-/// connection is not to be used again.
+/// Runs one write in a transaction of its own.
+async fn write_one(conn: &mut SqliteConnection, job: Job) -> Left {
+    let Some(ran) = job(conn).await else { return Left::Sound };
+    (ran.answer)(Ok(()));
+    match ran {
+        Ran { blocked: true, .. } => Left::Blocked,
+        Ran { fatal: true, .. } => Left::Unsound,
+        _ => Left::Sound,
+    }
+}
+
+/// Runs the given writes and whatever else waits by then in one transaction.
 async fn write_group(
     conn: &mut SqliteConnection,
     first: [Job; 2],
     queue: &mut mpsc::Receiver<Job>,
-) -> bool {
+) -> Left {
     let mut waiting = Vec::new();
     let mut outcome = sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await.map(drop);
+    if matches!(&outcome, Err(error) if is_blocked(error)) {
+        // What was taken is told by its drop.
+        return Left::Blocked;
+    }
     let mut next = first.into_iter();
     for _ in 0..GROUP {
         // After a failure the rest waits for the next group; what was taken is told by its drop.
@@ -278,21 +326,26 @@ async fn write_group(
     for answer in waiting {
         answer(outcome.clone());
     }
-    sound
+    if sound { Left::Sound } else { Left::Unsound }
+}
+
+/// Whether a statement had no chance to begin: another process holds the lock.
+fn is_blocked(error: &sqlx::Error) -> bool {
+    const BUSY: u32 = 5;
+    primary_code(error) == Some(BUSY)
 }
 
 /// Whether an error undid its own statement only. Others (a full disk, an I/O error) may have
 /// rolled back the whole transaction (SQLite, "Response To Errors Within A Transaction").
 fn is_statement_error(error: &sqlx::Error) -> bool {
     const CONSTRAINT: u32 = 19;
-    match error {
-        sqlx::Error::Database(error) => error
-            .code()
-            .and_then(|code| code.parse::<u32>().ok())
-            .is_some_and(|c| c & 0xff == CONSTRAINT),
-        sqlx::Error::RowNotFound => true,
-        _ => false,
-    }
+    matches!(error, sqlx::Error::RowNotFound) || primary_code(error) == Some(CONSTRAINT)
+}
+
+/// SQLite's result code without what extends it.
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
 }
 
 /// The file that `url` names, decoded as the driver does; none in memory, or if it names none.
