@@ -53,6 +53,12 @@ impl From<sqlx::migrate::MigrateError> for TransferError {
     }
 }
 
+/// Whether `url` names a database that ends with its process.
+#[must_use]
+pub fn is_in_memory(url: &str) -> bool {
+    url.starts_with("sqlite:") && file::is_in_memory(url)
+}
+
 /// One connection to a whole database.
 pub(crate) enum Conn {
     Sqlite(SqliteConnection),

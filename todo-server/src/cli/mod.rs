@@ -1,14 +1,19 @@
 //! The command line: what each command is told, and what it says. What it does is the library's.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressBar;
 use todo_core::{
-    http, server,
+    http,
+    server::{self, ServeError},
     settings::Settings,
     transfer::{self, BadRows, Migration, Progress, TransferError},
 };
+use tokio::net::TcpStream;
+
+mod doctor;
+mod tls;
 
 const AFTER: &str = "\
 Settings are environment variables or lines of .env in the working directory; the environment wins.
@@ -64,9 +69,18 @@ enum Command {
         Exit codes: 0 imported, 1 failed and nothing was written, 2 usage"
     )]
     Import(ImportArgs),
+    /// Show the settings as understood, without secrets, and check what they lead to
+    #[command(
+        after_help = "One line for each check, beginning with ok, warn or FAIL: the database \
+        and its migrations, whether a pooler mixes statements up, the certificate, its key and its \
+        dates, the secret, and the rules of production. Changes nothing.\n\n\
+        Exit codes: 0 no check failed, 1 one did, 2 usage"
+    )]
+    Doctor,
     /// Ask the server at HOST and PORT for /health; for containers without curl
     #[command(after_help = "Waits for at most 3 seconds. A HOST of 0.0.0.0 or :: is asked on the \
-        loopback.\n\nExit codes: 0 healthy, 1 not, 2 usage")]
+        loopback. With TLS_CERT it asks over https, and only a server with exactly that certificate \
+        is healthy.\n\nExit codes: 0 healthy, 1 not, 2 usage")]
     Healthcheck,
     /// Print the OpenAPI document; needs no database
     #[command(after_help = "Follows API_V1_PREFIX and PROJECT_NAME.")]
@@ -120,9 +134,23 @@ pub(crate) fn main() -> ExitCode {
         Command::Import(args) => {
             with_settings(|settings| server::finish(server::block_on(import(&settings, &args))))
         }
-        Command::Healthcheck => with_settings(|settings| {
-            server::finish(server::block_on(server::healthcheck(&settings)))
-        }),
+        Command::Healthcheck => {
+            with_settings(|settings| server::finish(server::block_on(healthcheck(&settings))))
+        }
+        Command::Doctor => match server::settings() {
+            Err(error) => {
+                println!("FAIL settings: {error}");
+                ExitCode::FAILURE
+            }
+            Ok(settings) => {
+                let checked = async { Ok::<_, io::Error>(doctor::doctor(&settings).await) };
+                match server::block_on(checked) {
+                    Ok(true) => ExitCode::SUCCESS,
+                    Ok(false) => ExitCode::FAILURE,
+                    Err(error) => server::finish(Err(error)),
+                }
+            }
+        },
         Command::Openapi => with_settings(|settings| {
             println!("{}", http::openapi_document(&settings.api_options()));
             ExitCode::SUCCESS
@@ -132,6 +160,16 @@ pub(crate) fn main() -> ExitCode {
 
 fn with_settings(work: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
     server::settings().map_or_else(|error| server::finish(Err(error)), work)
+}
+
+async fn healthcheck(settings: &Settings) -> Result<(), ServeError> {
+    let Some(files) = &settings.tls else { return server::healthcheck(settings).await };
+    let address = server::health_address(settings);
+    let asked = async {
+        let stream = TcpStream::connect(address).await?;
+        server::ask_health(tls::connect(stream, address.ip(), files).await?).await
+    };
+    server::health_in_time(address, asked).await
 }
 
 /// Where a command works on the whole database: past a pooler, if there is a way.
