@@ -60,7 +60,8 @@ async fn every_command_has_help() {
     for (name, word) in [
         ("serve", "SIGTERM"),
         ("migrate", "--revert"),
-        ("copy", "--from"),
+        ("copy", "COPY_FROM"),
+        ("import", "--skip-invalid"),
         ("healthcheck", "/health"),
         ("openapi", "database"),
     ] {

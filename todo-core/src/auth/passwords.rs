@@ -151,6 +151,15 @@ fn is_bcrypt(stored: &str) -> bool {
     ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| stored.starts_with(prefix))
 }
 
+/// Whether a stored hash is one that a login can be compared with: bcrypt's or Argon2id's.
+#[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
+pub(crate) fn is_known(stored: &str) -> bool {
+    if is_bcrypt(stored) {
+        return stored.len() == 60 && stored.parse::<bcrypt::HashParts>().is_ok();
+    }
+    stored.starts_with("$argon2id$") && stored.len() <= 255 && PasswordHash::new(stored).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{ColumnIndex, Decode, FromRow, QueryBuilder, Row, Type};
 use uuid::Uuid;
 
-use super::{Conn, TransferError, migrate, migrations, open_existing};
+use super::{Conn, TransferError, migrate, migrations, open_existing, refuse_same};
 use crate::{
     db::columns::Stamp,
     text,
@@ -46,9 +46,7 @@ pub async fn copy(
     to: &str,
     mut progress: impl FnMut(Progress),
 ) -> Result<Copied, TransferError> {
-    if from == to {
-        return Err(TransferError::Refused("the source and the target are the same".into()));
-    }
+    refuse_same(from, to)?;
     if migrations(from).await?.iter().any(|migration| !migration.applied) {
         let why = "the source is not there or not up to date: run `migrate` on it first";
         return Err(TransferError::Refused(why.into()));
@@ -56,12 +54,7 @@ pub async fn copy(
     migrate(to).await?;
     let mut source = open_existing(from).await?;
     let mut target = open_existing(to).await?;
-    source
-        .run(match source {
-            Conn::Sqlite(_) => "BEGIN",
-            Conn::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        })
-        .await?;
+    source.begin_snapshot().await?;
     begin_empty(&mut target).await?;
 
     let rows = source.counts().await?;
@@ -102,12 +95,12 @@ pub(super) async fn begin_empty(target: &mut Conn) -> Result<(), TransferError> 
     Ok(())
 }
 
-struct User {
-    id: Uuid,
-    email: String,
-    name: String,
-    password_hash: String,
-    created_at: DateTime<Utc>,
+pub(super) struct User {
+    pub(super) id: Uuid,
+    pub(super) email: String,
+    pub(super) name: String,
+    pub(super) password_hash: String,
+    pub(super) created_at: DateTime<Utc>,
 }
 
 struct Session {
@@ -213,10 +206,56 @@ impl Canonical for Todo {
     }
 }
 
+/// Writes rows by one statement: `insert!(target, "INSERT INTO …", rows, |values, row| …)`.
+macro_rules! insert {
+    ($target:expr, $into:expr, $rows:expr, |$values:ident, $row:ident| $push:expr) => {
+        on!($target, c => {
+            let mut query = QueryBuilder::new($into);
+            query.push_values($rows, |mut $values, $row| { $push; });
+            query.build().execute(c).await.map(drop)
+        })
+    };
+}
+
+pub(super) async fn insert_users(target: &mut Conn, rows: &[User]) -> sqlx::Result<()> {
+    let into = "INSERT INTO users (id, email, name, password_hash, created_at) ";
+    insert!(target, into, rows, |v, row| v
+        .push_bind(row.id)
+        .push_bind(row.email.clone())
+        .push_bind(row.name.clone())
+        .push_bind(row.password_hash.clone())
+        .push_bind(Stamp(row.created_at)))
+}
+
+async fn insert_sessions(target: &mut Conn, rows: &[Session]) -> sqlx::Result<()> {
+    let into = "INSERT INTO sessions (id, user_id, created_at, expires_at) ";
+    insert!(target, into, rows, |v, row| v
+        .push_bind(row.id)
+        .push_bind(row.user_id)
+        .push_bind(Stamp(row.created_at))
+        .push_bind(Stamp(row.expires_at)))
+}
+
+pub(super) async fn insert_todos(target: &mut Conn, rows: &[Todo]) -> sqlx::Result<()> {
+    let into = "INSERT INTO todos (id, user_id, title, title_key, description, priority, \
+                completed, created_at, updated_at, completed_at) ";
+    insert!(target, into, rows, |v, row| v
+        .push_bind(row.id)
+        .push_bind(row.user_id)
+        .push_bind(row.title.clone())
+        .push_bind(text::sort_key(&row.title))
+        .push_bind(row.description.clone())
+        .push_bind(row.priority)
+        .push_bind(row.completed)
+        .push_bind(Stamp(row.created_at))
+        .push_bind(Stamp(row.updated_at))
+        .push_bind(row.completed_at.map(Stamp)))
+}
+
 /// One table in the order of its ids: each batch into the checksum and, if there is one, the target.
 macro_rules! table {
-    ($source:expr, $target:expr, $sum:expr, $on_batch:expr, $row:ty, $table:literal, $columns:expr,
-     $insert:literal, |$values:ident, $item:ident| $push:expr) => {{
+    ($source:expr, $target:expr, $sum:expr, $on_batch:expr,
+     $row:ty, $table:literal, $columns:expr, $insert:path) => {{
         let mut after = None;
         loop {
             let rows: Vec<$row> = on!(&mut *$source, c => match after {
@@ -236,11 +275,7 @@ macro_rules! table {
                 row.feed(&mut $sum);
             }
             if let Some(target) = $target.as_deref_mut() {
-                on!(target, c => {
-                    let mut query = QueryBuilder::new($insert);
-                    query.push_values(&rows, |mut $values, $item| { $push; });
-                    query.build().execute(c).await.map(drop)
-                })?;
+                $insert(target, &rows).await?;
                 $on_batch(rows.len());
             }
         }
@@ -249,64 +284,17 @@ macro_rules! table {
 
 /// Reads everything in a fixed order and, if there is a target, writes it there. The checksum of
 /// what was read.
+#[rustfmt::skip] // a table
 async fn walk(
     source: &mut Conn,
     mut target: Option<&mut Conn>,
     on_batch: &mut impl FnMut(usize),
 ) -> Result<[u8; 32], TransferError> {
     let mut sum = Sha256::new();
-    table!(
-        source,
-        target,
-        sum,
-        on_batch,
-        User,
-        "users",
-        "id, email, name, password_hash, created_at",
-        "INSERT INTO users (id, email, name, password_hash, created_at) ",
-        |v, row| v
-            .push_bind(row.id)
-            .push_bind(row.email.clone())
-            .push_bind(row.name.clone())
-            .push_bind(row.password_hash.clone())
-            .push_bind(Stamp(row.created_at))
-    );
-    table!(
-        source,
-        target,
-        sum,
-        on_batch,
-        Session,
-        "sessions",
-        "id, user_id, created_at, expires_at",
-        "INSERT INTO sessions (id, user_id, created_at, expires_at) ",
-        |v, row| v
-            .push_bind(row.id)
-            .push_bind(row.user_id)
-            .push_bind(Stamp(row.created_at))
-            .push_bind(Stamp(row.expires_at))
-    );
-    table!(
-        source,
-        target,
-        sum,
-        on_batch,
-        Todo,
-        "todos",
-        todo_columns!(),
-        "INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, \
-         created_at, updated_at, completed_at) ",
-        |v, row| v
-            .push_bind(row.id)
-            .push_bind(row.user_id)
-            .push_bind(row.title.clone())
-            .push_bind(text::sort_key(&row.title))
-            .push_bind(row.description.clone())
-            .push_bind(row.priority)
-            .push_bind(row.completed)
-            .push_bind(Stamp(row.created_at))
-            .push_bind(Stamp(row.updated_at))
-            .push_bind(row.completed_at.map(Stamp))
-    );
+    table!(source, target, sum, on_batch,
+        User, "users", "id, email, name, password_hash, created_at", insert_users);
+    table!(source, target, sum, on_batch,
+        Session, "sessions", "id, user_id, created_at, expires_at", insert_sessions);
+    table!(source, target, sum, on_batch, Todo, "todos", todo_columns!(), insert_todos);
     Ok(sum.finalize().into())
 }

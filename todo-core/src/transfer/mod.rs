@@ -13,9 +13,11 @@ use crate::{
 };
 
 pub use self::copy::{Copied, Progress, copy};
+pub use self::import::{BadRow, BadRows, Imported, import};
 pub use self::migrations::{Change, Migration, Revert, migrate, migrations, revert};
 
 mod copy;
+mod import;
 mod migrations;
 
 /// Why a command on a whole database failed. No text repeats an address: it may hold a password.
@@ -31,6 +33,9 @@ pub enum TransferError {
     /// What was asked is refused, and why.
     #[error("{0}")]
     Refused(String),
+    /// Rows of the source break a rule; nothing was written.
+    #[error("{} of the source's rows break a rule: nothing was written", .0.count)]
+    Invalid(BadRows),
     /// There is no runtime, or no file.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -46,6 +51,12 @@ impl From<sqlx::migrate::MigrateError> for TransferError {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         Self::Open(OpenError::Migrate(Cause::new(error)))
     }
+}
+
+/// Whether `url` names a database that ends with its process.
+#[must_use]
+pub fn is_in_memory(url: &str) -> bool {
+    url.starts_with("sqlite:") && file::is_in_memory(url)
 }
 
 /// One connection to a whole database.
@@ -98,7 +109,38 @@ pub(crate) async fn open_existing(url: &str) -> Result<Conn, TransferError> {
     open(url).await?.ok_or_else(|| TransferError::Refused("there is no such database file".into()))
 }
 
+/// Refuses a source that is the target, as far as the addresses tell. What they do not tell, the
+/// rows in the target do.
+fn refuse_same(from: &str, to: &str) -> Result<(), TransferError> {
+    let is_file = |url: &str| url.starts_with("sqlite:");
+    let is_same = match (is_file(from), is_file(to)) {
+        (true, true) => {
+            let place = |url| file::file_of(url).and_then(|file| file.canonicalize().ok());
+            place(from).is_some_and(|from| Some(from) == place(to))
+        }
+        (false, false) => {
+            let (from, to) = (postgres::connect_options(from)?, postgres::connect_options(to)?);
+            (from.get_host(), from.get_socket(), from.get_port(), from.get_database())
+                == (to.get_host(), to.get_socket(), to.get_port(), to.get_database())
+        }
+        _ => false,
+    };
+    if from == to || is_same {
+        return Err(TransferError::Refused("the source and the target are the same".into()));
+    }
+    Ok(())
+}
+
 impl Conn {
+    /// Begins one look at the whole database: what others write meanwhile is not seen.
+    pub(crate) async fn begin_snapshot(&mut self) -> Result<(), TransferError> {
+        self.run(match self {
+            Self::Sqlite(_) => "BEGIN",
+            Self::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        })
+        .await
+    }
+
     pub(crate) async fn close(self) -> Result<(), TransferError> {
         match self {
             Self::Sqlite(conn) => conn.close().await?,

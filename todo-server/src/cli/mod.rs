@@ -1,14 +1,19 @@
 //! The command line: what each command is told, and what it says. What it does is the library's.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressBar;
 use todo_core::{
-    http, server,
+    http,
+    server::{self, ServeError},
     settings::Settings,
-    transfer::{self, Migration, TransferError},
+    transfer::{self, BadRows, Migration, Progress, TransferError},
 };
+use tokio::net::TcpStream;
+
+mod doctor;
+mod tls;
 
 const AFTER: &str = "\
 Settings are environment variables or lines of .env in the working directory; the environment wins.
@@ -22,6 +27,7 @@ The ones that matter most:
 Examples:
   todo-server                                  serve on http://127.0.0.1:8000
   todo-server migrate --status                 show which migrations are applied
+  todo-server import --from postgres://…       take over the Python backend's database
   todo-server openapi > openapi.json           write the API's description
 
 Exit codes: 0 ok, 1 failed, 2 usage";
@@ -45,12 +51,36 @@ enum Command {
     /// Copy all users, sessions and todos into an empty database, of either kind
     #[command(after_help = "All or nothing, and verified before it is kept. Sessions stay good \
         with the same SECRET_KEY. Stop the servers first: what they write later is not copied.\n\n\
+        An address with a password belongs into COPY_FROM or COPY_TO: others on the machine see \
+        the arguments.\n\n\
         Example:\n  todo-server copy --from sqlite://todo.db --to postgres://todo@db/todo\n\n\
         Exit codes: 0 copied, 1 failed and nothing was written, 2 usage")]
     Copy(CopyArgs),
+    /// Take over users and todos of the Python backend's database into the empty DATABASE_URL
+    #[command(
+        after_help = "Reads the tables users and todos as SQLAlchemy made them; times without \
+        a zone are UTC. Passwords stay good. Names and titles are trimmed, e-mails folded to lower \
+        case. All or nothing: a row that breaks a rule is named and stops the import before anything \
+        is written. Stop the Python backend first: what it writes later is not imported.\n\n\
+        An address with a password belongs into IMPORT_FROM: others on the machine see the \
+        arguments. The target is MIGRATIONS_DATABASE_URL if it is set.\n\n\
+        Example:\n  DATABASE_URL=postgres://todo@db/new todo-server import --from \
+        postgresql+asyncpg://todo@db/old\n\n\
+        Exit codes: 0 imported, 1 failed and nothing was written, 2 usage"
+    )]
+    Import(ImportArgs),
+    /// Show the settings as understood, without secrets, and check what they lead to
+    #[command(
+        after_help = "One line for each check, beginning with ok, warn or FAIL: the database \
+        and its migrations, whether a pooler mixes statements up, the certificate, its key and its \
+        dates, the secret, and the rules of production. Changes nothing.\n\n\
+        Exit codes: 0 no check failed, 1 one did, 2 usage"
+    )]
+    Doctor,
     /// Ask the server at HOST and PORT for /health; for containers without curl
     #[command(after_help = "Waits for at most 3 seconds. A HOST of 0.0.0.0 or :: is asked on the \
-        loopback.\n\nExit codes: 0 healthy, 1 not, 2 usage")]
+        loopback. With TLS_CERT it asks over https, and only a server with exactly that certificate \
+        is healthy.\n\nExit codes: 0 healthy, 1 not, 2 usage")]
     Healthcheck,
     /// Print the OpenAPI document; needs no database
     #[command(after_help = "Follows API_V1_PREFIX and PROJECT_NAME.")]
@@ -73,11 +103,21 @@ struct MigrateArgs {
 #[derive(Debug, Args)]
 struct CopyArgs {
     /// The database to read; nothing in it changes
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "COPY_FROM", hide_env_values = true)]
     from: String,
     /// The database to write; it is migrated first and must have no rows
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "COPY_TO", hide_env_values = true)]
     to: String,
+}
+
+#[derive(Debug, Args)]
+struct ImportArgs {
+    /// The database to read; nothing in it changes
+    #[arg(long, value_name = "URL", env = "IMPORT_FROM", hide_env_values = true)]
+    from: String,
+    /// Leave rows that break a rule out, and import the rest
+    #[arg(long)]
+    skip_invalid: bool,
 }
 
 /// Reads the arguments and does what they say.
@@ -91,9 +131,26 @@ pub(crate) fn main() -> ExitCode {
             with_settings(|settings| server::finish(server::block_on(migrate(&settings, &args))))
         }
         Command::Copy(args) => server::finish(server::block_on(copy(&args))),
-        Command::Healthcheck => with_settings(|settings| {
-            server::finish(server::block_on(server::healthcheck(&settings)))
-        }),
+        Command::Import(args) => {
+            with_settings(|settings| server::finish(server::block_on(import(&settings, &args))))
+        }
+        Command::Healthcheck => {
+            with_settings(|settings| server::finish(server::block_on(healthcheck(&settings))))
+        }
+        Command::Doctor => match server::settings() {
+            Err(error) => {
+                println!("FAIL settings: {error}");
+                ExitCode::FAILURE
+            }
+            Ok(settings) => {
+                let checked = async { Ok::<_, io::Error>(doctor::doctor(&settings).await) };
+                match server::block_on(checked) {
+                    Ok(true) => ExitCode::SUCCESS,
+                    Ok(false) => ExitCode::FAILURE,
+                    Err(error) => server::finish(Err(error)),
+                }
+            }
+        },
         Command::Openapi => with_settings(|settings| {
             println!("{}", http::openapi_document(&settings.api_options()));
             ExitCode::SUCCESS
@@ -105,8 +162,23 @@ fn with_settings(work: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
     server::settings().map_or_else(|error| server::finish(Err(error)), work)
 }
 
+async fn healthcheck(settings: &Settings) -> Result<(), ServeError> {
+    let Some(files) = &settings.tls else { return server::healthcheck(settings).await };
+    let address = server::health_address(settings);
+    let asked = async {
+        let stream = TcpStream::connect(address).await?;
+        server::ask_health(tls::connect(stream, address.ip(), files).await?).await
+    };
+    server::health_in_time(address, asked).await
+}
+
+/// Where a command works on the whole database: past a pooler, if there is a way.
+fn direct_url(settings: &Settings) -> &str {
+    settings.migrations_database_url.as_ref().unwrap_or(&settings.database_url).as_str()
+}
+
 async fn migrate(settings: &Settings, args: &MigrateArgs) -> Result<(), TransferError> {
-    let url = settings.migrations_database_url.as_ref().unwrap_or(&settings.database_url).as_str();
+    let url = direct_url(settings);
     if args.status {
         for migration in transfer::migrations(url).await? {
             say(if migration.applied { "applied" } else { "pending" }, &migration);
@@ -132,19 +204,45 @@ async fn migrate(settings: &Settings, args: &MigrateArgs) -> Result<(), Transfer
 }
 
 async fn copy(args: &CopyArgs) -> Result<(), TransferError> {
-    // Hidden by itself where standard error is no terminal.
     let bar = ProgressBar::new(0);
-    let copied = transfer::copy(&args.from, &args.to, |progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-    })
-    .await;
+    let copied = transfer::copy(&args.from, &args.to, |progress| show(&bar, progress)).await;
     bar.finish_and_clear();
     let copied = copied?;
     let [users, sessions, todos] = copied.rows;
     println!("copied {users} users, {sessions} sessions and {todos} todos");
     println!("verified: sha256 {}", copied.checksum);
     Ok(())
+}
+
+async fn import(settings: &Settings, args: &ImportArgs) -> Result<(), TransferError> {
+    let (bar, to) = (ProgressBar::new(0), direct_url(settings));
+    let on_batch = |progress| show(&bar, progress);
+    let imported = transfer::import(&args.from, to, args.skip_invalid, on_batch).await;
+    bar.finish_and_clear();
+    if let Err(TransferError::Invalid(bad)) = &imported {
+        name(bad);
+    }
+    let imported = imported?;
+    name(&imported.left_out);
+    println!("imported {} users and {} todos", imported.users, imported.todos);
+    if imported.left_out.count > 0 {
+        println!("left out {} rows", imported.left_out.count);
+    }
+    Ok(())
+}
+
+fn name(bad: &BadRows) {
+    bad.first.iter().for_each(|row| eprintln!("{row}"));
+    let more = bad.count - bad.first.len() as u64;
+    if more > 0 {
+        eprintln!("and {more} more");
+    }
+}
+
+/// The bar hides itself where standard error is no terminal.
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_length(progress.total);
+    bar.set_position(progress.done);
 }
 
 fn say(what: &str, migration: &Migration) {

@@ -1,0 +1,361 @@
+//! Taking over the Python backend's database: its users log in with their old passwords, bad rows
+//! are named, and nothing is written unless all of it is.
+
+use std::path::Path;
+
+use serde_json::json;
+use sqlx::{Connection, PgConnection, SqliteConnection};
+use todo_tests::{Client, Process, STARTING, command, postgres::Cluster};
+use tokio::time::timeout;
+
+/// Passwords and what bcrypt made of them, at the cost that the Python backend had.
+const ADA: [&str; 2] = ["Passw0rd", "$2b$12$Qp1zK8vT3mYw5rXc7dLe9uSOMNj7dESdYle5bHiouqg7ZqN2ClcTC"];
+const ZOE: [&str; 2] =
+    ["Grüße-2024", "$2b$12$nB4hJ6sF2gUa9kZx1oVi3emmp4v0kh0CaJP6zeWdHbZWWzYbBdI82"];
+
+/// As SQLAlchemy makes it with `Uuid`, `DateTime` and `String`, and `password_hash`.
+const WITHOUT_ZONE: &str = "
+    CREATE TABLE users (id uuid PRIMARY KEY, email varchar(255) NOT NULL UNIQUE, name varchar(100),
+        password_hash varchar(255) NOT NULL, created_at timestamp NOT NULL, updated_at timestamp);
+    CREATE TABLE todos (id uuid PRIMARY KEY, user_id uuid NOT NULL, title varchar(500),
+        description text, priority varchar(10), completed boolean, created_at timestamp NOT NULL,
+        updated_at timestamp);
+    CREATE TABLE alembic_version (version_num varchar(32));";
+
+/// As SQLAlchemy makes it with `String(36)`, `DateTime(timezone=True)` and `Enum`, and
+/// `hashed_password`.
+const WITH_ZONE: &str = "
+    CREATE TYPE priority AS ENUM ('LOW', 'MEDIUM', 'HIGH');
+    CREATE TABLE users (id varchar(36) PRIMARY KEY, email varchar(255) NOT NULL UNIQUE,
+        name varchar(100), hashed_password varchar(255) NOT NULL, created_at timestamptz NOT NULL);
+    CREATE TABLE todos (id varchar(36) PRIMARY KEY, user_id varchar(36) NOT NULL, title varchar(500),
+        description text, priority priority, completed boolean, created_at timestamptz NOT NULL,
+        updated_at timestamptz, completed_at timestamptz);
+    ALTER ROLE CURRENT_USER SET TIME ZONE 'Asia/Kathmandu';";
+
+/// As SQLAlchemy makes it in a file.
+const SQLITE: &str = "
+    CREATE TABLE users (id CHAR(32) PRIMARY KEY, email VARCHAR(255) NOT NULL UNIQUE,
+        name VARCHAR(100), password_hash VARCHAR(255) NOT NULL, created_at DATETIME NOT NULL);
+    CREATE TABLE todos (id CHAR(32) PRIMARY KEY, user_id CHAR(32) NOT NULL, title VARCHAR(500),
+        description TEXT, priority VARCHAR(6), completed BOOLEAN, created_at DATETIME NOT NULL,
+        updated_at DATETIME);";
+
+const ADA_ID: &str = "0a0a0a0a-0000-4000-8000-000000000001";
+const ZOE_ID: &str = "0a0a0a0a-0000-4000-8000-000000000002";
+
+/// Two users and 1,201 todos, three of them looked at closely. `zone` is what a time ends with.
+fn good(hash: &str, zone: &str, priorities: [&str; 2]) -> String {
+    let [low, high] = priorities;
+    let mut sql = format!(
+        "INSERT INTO users (id, email, name, {hash}, created_at) VALUES
+         ('{ADA_ID}', 'Ada@Example.COM', ' Ada ', '{}', '2024-05-06 07:08:09.123456{zone}'),
+         ('{ZOE_ID}', 'zoe@example.com', 'Zoë', '{}', '2024-05-07 00:00:00{zone}');
+         INSERT INTO todos (id, user_id, title, description, priority, completed, created_at, updated_at)
+         VALUES
+         ('0b0b0b0b-0000-4000-8000-000000000001', '{ADA_ID}', ' Ärger ', NULL, '{low}', false,
+          '2024-05-08 01:02:03.000004{zone}', NULL),
+         ('0b0b0b0b-0000-4000-8000-000000000002', '{ADA_ID}', 'Buy milk', ' oats ', '{high}', true,
+          '2024-05-08 01:02:04{zone}', '2024-05-09 01:02:04{zone}'),
+         ('0b0b0b0b-0000-4000-8000-000000000003', '{ADA_ID}', 'x', '', '{high}', true,
+          '2024-05-08 01:02:05.000002{zone}', '2024-05-08 01:02:05.000001{zone}')",
+        ADA[1], ZOE[1]
+    );
+    for n in 0..1198 {
+        sql += &format!(
+            ",('0c0c0c0c-0000-4000-8000-{n:012}', '{ZOE_ID}', 'todo {n}', NULL, '{low}', false, \
+             '2024-05-08 02:00:00{zone}', '2024-05-08 02:00:00{zone}')"
+        );
+    }
+    sql + ";"
+}
+
+/// Rows that each break one rule, and how the import names them.
+const BAD: [(&str, &str); 12] = [
+    (
+        "INSERT INTO users VALUES ('0d0d0d0d-0000-4000-8000-000000000001', 'no address', 'Bob', '$2b$12$nB4hJ6sF2gUa9kZx1oVi3emmp4v0kh0CaJP6zeWdHbZWWzYbBdI82', '2024-06-01')",
+        "users 0d0d0d0d-0000-4000-8000-000000000001: email: must be an e-mail address",
+    ),
+    (
+        "INSERT INTO users VALUES ('0d0d0d0d-0000-4000-8000-000000000002', 'ZOE@example.com', 'Bob', '$2b$12$nB4hJ6sF2gUa9kZx1oVi3emmp4v0kh0CaJP6zeWdHbZWWzYbBdI82', '2024-06-01')",
+        "users 0d0d0d0d-0000-4000-8000-000000000002: email: must not be that of another",
+    ),
+    (
+        "INSERT INTO users VALUES ('0d0d0d0d-0000-4000-8000-000000000003', 'c@example.com', 'B', 'pbkdf2:sha256:hush', '2024-06-01')",
+        "users 0d0d0d0d-0000-4000-8000-000000000003: name: must be at least 2 characters; password_hash: must be a hash",
+    ),
+    (
+        "INSERT INTO users VALUES ('0d0d0d0d-0000-4000-8000-000000000004', 'd@example.com', NULL, '$2b$12$hush', '2024-06-01')",
+        "users 0d0d0d0d-0000-4000-8000-000000000004: name: must not be null; password_hash: must be a hash",
+    ),
+    (
+        "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000001', '0a0a0a0a-0000-4000-8000-000000000001', '  ', NULL, 'low', false, '2024-06-01', NULL)",
+        "todos 0e0e0e0e-0000-4000-8000-000000000001: title: must not be blank",
+    ),
+    (
+        "INSERT INTO todos SELECT '0e0e0e0e-0000-4000-8000-000000000002', '0a0a0a0a-0000-4000-8000-000000000001', repeat('é', 201), NULL, 'low', false, '2024-06-01', NULL",
+        "todos 0e0e0e0e-0000-4000-8000-000000000002: title: must be at most 200",
+    ),
+    (
+        "INSERT INTO todos SELECT '0e0e0e0e-0000-4000-8000-000000000003', '0a0a0a0a-0000-4000-8000-000000000001', 'x', repeat('x', 1001), 'low', false, '2024-06-01', NULL",
+        "todos 0e0e0e0e-0000-4000-8000-000000000003: description: must be at most 1000",
+    ),
+    (
+        "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000004', '0a0a0a0a-0000-4000-8000-000000000001', 'x', NULL, 'urgent', false, '2024-06-01', NULL)",
+        "todos 0e0e0e0e-0000-4000-8000-000000000004: priority: must be one of",
+    ),
+    (
+        "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000005', '0f0f0f0f-0000-4000-8000-000000000001', 'x', NULL, 'low', false, '2024-06-01', NULL)",
+        "todos 0e0e0e0e-0000-4000-8000-000000000005: user_id: must be a user",
+    ),
+    (
+        "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000006', '0d0d0d0d-0000-4000-8000-000000000001', 'x', NULL, 'low', false, '2024-06-01', NULL)",
+        "todos 0e0e0e0e-0000-4000-8000-000000000006: user_id: must be a user",
+    ),
+    (
+        "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000007', '0a0a0a0a-0000-4000-8000-000000000001', 'x', NULL, 'low', NULL, '2024-06-01', NULL)",
+        "todos 0e0e0e0e-0000-4000-8000-000000000007: completed: must not be null",
+    ),
+    (
+        "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000008', '0a0a0a0a-0000-4000-8000-000000000001', 'x', NULL, 'low', false, 'infinity', NULL)",
+        "todos 0e0e0e0e-0000-4000-8000-000000000008: created_at: must be a date and time",
+    ),
+];
+
+async fn ran(settings: &[(&str, &str)], arguments: &[&str]) -> (bool, String, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = command("todo-server", dir.path(), settings);
+    let output = timeout(STARTING, command.args(arguments).output()).await;
+    let output = output.expect("an end in time").expect("the program runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+async fn import(from: &str, to: &str, more: &[&str]) -> (bool, String, String) {
+    // The address comes by the environment once, and once by the option.
+    ran(&[("DATABASE_URL", to), ("IMPORT_FROM", from)], &[&["import"], more].concat()).await
+}
+
+fn file(dir: &Path, name: &str) -> String {
+    format!("sqlite://{}", dir.join(name).display())
+}
+
+/// The address of a database with this name on the same server.
+fn beside(url: &str, name: &str) -> String {
+    let mut url = url::Url::parse(url).expect("an address");
+    url.set_path(name);
+    url.into()
+}
+
+/// A new database on the server at `url`, filled by these statements.
+async fn database(url: &str, name: &'static str, sql: &str) -> String {
+    let mut db = PgConnection::connect(url).await.expect("the server");
+    let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::raw_sql(create).execute(&mut db).await.expect("a database");
+    let url = beside(url, name);
+    run(&url, sql).await;
+    url
+}
+
+async fn run(url: &str, sql: &str) {
+    let mut db = PgConnection::connect(url).await.expect("the database");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut db).await.expect(sql);
+    db.close().await.expect("closed");
+}
+
+/// Logs both users in over HTTP, reads what they have, and looks at their hashes afterwards.
+async fn taken_over(to: &str) {
+    let dir = tempfile::tempdir().expect("a directory");
+    assert!(hashes(to).await.iter().all(|hash| hash.starts_with("$2b$12$")));
+    // A machine that is busy with other tests may take long over a statement.
+    let settings = [("DATABASE_URL", to), ("DATABASE_TIMEOUT_MS", "20000")];
+    let server = Process::start("todo-server", dir.path(), &settings).await;
+    let client = Client::of(server.addr);
+    for ([password, _], email, id) in
+        [(ADA, "ada@EXAMPLE.com", ADA_ID), (ZOE, "zoe@example.com", ZOE_ID)]
+    {
+        let wrong = json!({ "email": email, "password": format!("{password}x") });
+        client.post("/api/auth/login", wrong).await.problem(401, "invalid_credentials");
+        let login = json!({ "email": email, "password": password });
+        let session = client.post("/api/auth/login", login).await.expect(200);
+        assert_eq!(session["user"]["id"], id);
+        let client = client.bearing(session["token"].as_str().expect("a token"));
+        let path = format!("/api/users/{id}/todos?sort_by=created_at&order=asc");
+        let list = client.get(&path).await.expect(200);
+        if id == ZOE_ID {
+            assert_eq!(list["total"], 1198);
+            continue;
+        }
+        assert_eq!(session["user"]["email"], "ada@example.com");
+        assert_eq!(session["user"]["name"], "Ada");
+        assert_eq!(session["user"]["created_at"], "2024-05-06T07:08:09.123456Z");
+        let expected = [
+            json!({ "title": "Ärger", "description": null, "priority": "low", "completed": false,
+                "created_at": "2024-05-08T01:02:03.000004Z",
+                "updated_at": "2024-05-08T01:02:03.000004Z", "completed_at": null }),
+            json!({ "title": "Buy milk", "description": " oats ", "priority": "high",
+                "completed": true, "created_at": "2024-05-08T01:02:04Z",
+                "updated_at": "2024-05-09T01:02:04Z",
+                "completed_at": "2024-05-09T01:02:04Z" }),
+            json!({ "title": "x", "description": "", "priority": "high", "completed": true,
+                "created_at": "2024-05-08T01:02:05.000002Z",
+                "updated_at": "2024-05-08T01:02:05.000002Z",
+                "completed_at": "2024-05-08T01:02:05.000002Z" }),
+        ];
+        assert_eq!(list["total"], expected.len());
+        for (todo, expected) in list["todos"].as_array().expect("todos").iter().zip(&expected) {
+            for (name, value) in expected.as_object().expect("an object") {
+                assert_eq!(&todo[name], value, "{name} of {todo}");
+            }
+        }
+    }
+    server.stop().await;
+    assert!(hashes(to).await.iter().all(|hash| hash.starts_with("$argon2id$")), "upgraded");
+}
+
+async fn hashes(url: &str) -> Vec<String> {
+    let sql = "SELECT password_hash FROM users";
+    let hashes: Vec<String> = if url.starts_with("sqlite:") {
+        let mut db = SqliteConnection::connect(url).await.expect("the file");
+        sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows")
+    } else {
+        let mut db = PgConnection::connect(url).await.expect("the database");
+        sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows")
+    };
+    assert_eq!(hashes.len(), 2);
+    hashes
+}
+
+#[tokio::test]
+async fn users_log_in_with_their_old_passwords_and_are_on_argon2id_afterwards() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let admin = cluster.url();
+    let plain = WITHOUT_ZONE.to_owned() + &good("password_hash", "", ["low", "high"]);
+    let zoned = WITH_ZONE.to_owned() + &good("hashed_password", "+00", ["LOW", "HIGH"]);
+    let plain = database(&admin, "plain", &plain).await;
+    let zoned = database(&admin, "zoned", &zoned).await;
+    let targets = [
+        (&plain, file(dir.path(), "a.db")),
+        (&zoned, file(dir.path(), "b.db")),
+        (&plain, database(&admin, "a", "SELECT 1").await),
+        (&zoned, database(&admin, "b", "SELECT 1").await),
+    ];
+    for (from, to) in &targets {
+        let (ok, out, err) = import(from, to, &[]).await;
+        assert!(ok, "{err}");
+        assert_eq!(out, "imported 2 users and 1201 todos\n");
+        taken_over(to).await;
+        let (ok, _, err) = import(from, to, &[]).await;
+        assert!(!ok && err.contains("the target is not empty"), "{err}");
+    }
+    // A second name for the source is no target either.
+    for to in [&plain, &plain.replace("postgres://", "postgresql+asyncpg://")] {
+        let (ok, _, err) = import(&plain, to, &[]).await;
+        assert!(!ok && err.contains("are the same"), "{err}");
+    }
+    let (ok, _, err) = import(&plain, &zoned, &[]).await;
+    assert!(!ok && err.contains("not of this program"), "{err}");
+    let (ok, _, err) = import(&admin, &file(dir.path(), "c.db"), &[]).await;
+    assert!(!ok && err.contains("no table users"), "{err}");
+    cluster.stop().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn a_file_of_the_python_backend_is_taken_over_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (from, to) = (file(dir.path(), "old.db"), file(dir.path(), "new.db"));
+    let simple = |sql: String| {
+        let ids = sql.split('\'').map(|part| match uuid::Uuid::try_parse(part) {
+            Ok(id) => id.simple().to_string(),
+            Err(_) => part.to_owned(),
+        });
+        ids.collect::<Vec<_>>().join("'")
+    };
+    let sql = SQLITE.to_owned() + &simple(good("password_hash", "", ["LOW", "high"]));
+    let mut db = SqliteConnection::connect(&format!("{from}?mode=rwc")).await.expect("a file");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut db).await.expect("rows");
+    let (ok, _, err) = ran(&[("DATABASE_URL", &to)], &["import", "--from", &from]).await;
+    assert!(ok, "{err}");
+    taken_over(&to).await;
+
+    let nul = simple(format!(
+        "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000001', '{ADA_ID}', \
+         'a' || char(0), NULL, 'low', 0, '2024-06-01 00:00:00', NULL)"
+    ));
+    sqlx::raw_sql(sqlx::AssertSqlSafe(nul)).execute(&mut db).await.expect("a row");
+    let other = file(dir.path(), "other.db");
+    let (ok, _, err) = import(&from, &other, &[]).await;
+    assert!(!ok && err.contains("title: must not contain U+0000"), "{err}");
+    let (ok, _, err) = import(&from, &format!("{from}?mode=rw"), &[]).await;
+    assert!(!ok && err.contains("are the same"), "{err}");
+}
+
+#[tokio::test]
+async fn bad_rows_are_named_and_stop_the_import_before_anything_is_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let admin = cluster.url();
+    let mut sql = WITHOUT_ZONE.to_owned() + &good("password_hash", "", ["low", "high"]);
+    for (row, _) in BAD {
+        sql += row;
+        sql += ";";
+    }
+    let from = database(&admin, "source", &sql).await;
+    let path = dir.path().join("a.db");
+    let to = file(dir.path(), "a.db");
+
+    let (ok, out, err) = import(&from, &to, &[]).await;
+    assert!(!ok && out.is_empty());
+    for (_, named) in BAD {
+        assert_eq!(err.matches(named).count(), 1, "{named} in {err}");
+    }
+    assert_eq!(err.lines().count(), BAD.len() + 1, "{err}");
+    assert!(err.ends_with("12 of the source's rows break a rule: nothing was written\n"), "{err}");
+    assert!(!err.contains("hush") && !err.contains("$2b$"), "a hash is told: {err}");
+    assert!(!path.exists(), "nothing is written, not even a schema");
+
+    let (ok, out, err) = import(&from, &to, &["--skip-invalid"]).await;
+    assert!(ok, "{err}");
+    assert_eq!(out, "imported 2 users and 1201 todos\nleft out 12 rows\n");
+    assert_eq!(err.lines().count(), BAD.len(), "{err}");
+    taken_over(&to).await;
+
+    // Of very many, the first are told, and how many there are.
+    let many = "INSERT INTO todos SELECT gen_random_uuid(), gen_random_uuid(), 'x', NULL, 'low', false, \
+                '2024-06-01', NULL FROM generate_series(1, 1500)";
+    run(&from, many).await;
+    let (ok, _, err) = import(&from, &file(dir.path(), "b.db"), &[]).await;
+    assert!(!ok);
+    assert_eq!(err.lines().count(), 102, "{err}");
+    assert!(err.contains("and 1412 more") && err.contains("1512 of the source's rows"), "{err}");
+    cluster.stop().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn a_failure_half_way_leaves_the_target_without_rows() {
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let admin = cluster.url();
+    let sql = WITHOUT_ZONE.to_owned() + &good("password_hash", "", ["low", "high"]);
+    let from = database(&admin, "source", &sql).await;
+    let to = database(&admin, "target", "SELECT 1").await;
+    assert!(ran(&[("DATABASE_URL", &to)], &["migrate"]).await.0);
+    run(
+        &to,
+        "CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF (SELECT count(*) FROM todos) > 600 THEN RAISE EXCEPTION 'full'; END IF;
+             RETURN NULL; END $$;
+         CREATE TRIGGER trap AFTER INSERT ON todos EXECUTE FUNCTION trap();",
+    )
+    .await;
+    let (ok, _, err) = import(&from, &to, &[]).await;
+    assert!(!ok && err.lines().count() == 1 && err.contains("full"), "{err}");
+    let mut db = PgConnection::connect(&to).await.expect("the database");
+    let left: i64 =
+        sqlx::query_scalar("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM todos)")
+            .fetch_one(&mut db)
+            .await
+            .expect("a number");
+    assert_eq!(left, 0);
+    cluster.stop().await.expect("it stops");
+}

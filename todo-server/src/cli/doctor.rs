@@ -1,0 +1,246 @@
+//! What an operator asks first when something is wrong: the settings as they were understood, with
+//! no secret in them, then one line for each check. It changes nothing: no migration, no file.
+
+use std::{fmt::Display, time::Duration};
+
+use todo_core::{
+    Clock, check_pooler,
+    settings::{Environment, Settings, TlsFiles},
+    transfer,
+};
+use tokio::time::timeout;
+use url::Url;
+
+use super::{direct_url, tls};
+
+/// How long one check may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Days before its end from which a certificate is warned of; they are renewed a month before.
+const RENEWAL_DAYS: i64 = 14;
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+/// What may stand behind the `?` of an address without being a secret.
+const PLAIN_OPTIONS: [&str; 5] = ["sslmode", "ssl", "sslrootcert", "channel_binding", "host"];
+
+/// Prints settings and checks. Whether none has failed.
+pub(crate) async fn doctor(settings: &Settings) -> bool {
+    for (name, value) in understood(settings) {
+        println!("{name}={value}");
+    }
+    println!();
+    let mut checks = Checks { well: true };
+    checks.secret(settings);
+    checks.production(settings);
+    checks.database(settings).await;
+    match &settings.tls {
+        Some(files) => checks.tls(files),
+        None => checks.ok("TLS", "not configured"),
+    }
+    checks.well
+}
+
+/// Every setting by its name. What is secret is only said to be there.
+fn understood(settings: &Settings) -> Vec<(&'static str, String)> {
+    let is_set = |set: bool| if set { "(set, hidden)" } else { "(not set)" }.to_owned();
+    let path = |path: Option<&std::path::Path>| match path {
+        Some(path) => path.display().to_string(),
+        None => is_set(false),
+    };
+    let migrations = settings.migrations_database_url.as_ref();
+    let tls = settings.tls.as_ref();
+    let proxies: Vec<_> = settings.trusted_proxies.iter().map(ToString::to_string).collect();
+    vec![
+        ("DATABASE_URL", shown(settings.database_url.as_str())),
+        (
+            "MIGRATIONS_DATABASE_URL",
+            migrations.map_or_else(|| is_set(false), |url| shown(url.as_str())),
+        ),
+        ("DATABASE_POOL_MIN", settings.database_pool_min.to_string()),
+        ("DATABASE_POOL_MAX", settings.database_pool_max.to_string()),
+        ("DATABASE_TIMEOUT_MS", settings.database_timeout.as_millis().to_string()),
+        ("DATABASE_STARTUP_SECONDS", settings.database_startup.as_secs().to_string()),
+        ("SECRET_KEY", is_set(settings.secret_key.is_some())),
+        ("SECRET_KEY_PREVIOUS", is_set(settings.secret_key_previous.is_some())),
+        ("ALGORITHM", format!("{:?}", settings.algorithm).to_uppercase()),
+        ("ACCESS_TOKEN_EXPIRE_DAYS", settings.access_token_expire_days.to_string()),
+        ("HOST", settings.host.to_string()),
+        ("PORT", settings.port.to_string()),
+        ("TLS_CERT", path(tls.map(|files| files.cert.as_path()))),
+        ("TLS_KEY", path(tls.map(|files| files.key.as_path()))),
+        ("ALLOWED_ORIGINS", settings.allowed_origins.join(",")),
+        ("TRUSTED_PROXIES", proxies.join(",")),
+        ("RATE_LIMIT_PER_MINUTE", settings.rate_limit_per_minute.to_string()),
+        ("REQUEST_TIMEOUT_SECONDS", settings.request_timeout.as_secs().to_string()),
+        ("SHUTDOWN_DELAY_SECONDS", settings.shutdown_delay.as_secs().to_string()),
+        ("MAX_BODY_BYTES", settings.max_body_bytes.to_string()),
+        ("ENVIRONMENT", format!("{:?}", settings.environment).to_lowercase()),
+        ("LOG_LEVEL", settings.log_level.clone()),
+        ("LOG_FORMAT", format!("{:?}", settings.log_format).to_lowercase()),
+        ("API_V1_PREFIX", settings.api_prefix.clone()),
+        ("PROJECT_NAME", settings.project_name.clone()),
+    ]
+}
+
+/// An address without what may be a secret in it. One that cannot be told apart for sure, such as a
+/// password with a bare slash makes it, is not shown at all.
+fn shown(url: &str) -> String {
+    const HIDDEN: &str = "(hidden)";
+    if url.starts_with("sqlite:") {
+        return url.split('?').next().unwrap_or_default().to_owned();
+    }
+    let Ok(mut parsed) = Url::parse(url) else { return HIDDEN.into() };
+    let behind = [Some(parsed.path()), parsed.query(), parsed.fragment()];
+    if behind.into_iter().flatten().any(|part| part.contains('@')) || !parsed.has_host() {
+        return HIDDEN.into();
+    }
+    let query: Vec<_> = (parsed.query().unwrap_or_default().split('&'))
+        .filter(|pair| pair.split_once('=').is_some_and(|(name, _)| PLAIN_OPTIONS.contains(&name)))
+        .map(ToOwned::to_owned)
+        .collect();
+    parsed.set_query(Some(&query.join("&")).filter(|query| !query.is_empty()).map(|q| &**q));
+    parsed.set_fragment(None);
+    if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
+        return HIDDEN.into();
+    }
+    parsed.into()
+}
+
+struct Checks {
+    well: bool,
+}
+
+impl Checks {
+    fn ok(&self, what: &str, detail: impl Display) {
+        println!("ok   {what}: {detail}");
+    }
+
+    fn warn(&self, what: &str, detail: impl Display) {
+        println!("warn {what}: {detail}");
+    }
+
+    fn fail(&mut self, what: &str, detail: impl Display) {
+        self.well = false;
+        println!("FAIL {what}: {detail}");
+    }
+
+    fn secret(&mut self, settings: &Settings) {
+        match &settings.secret_key {
+            None => self.warn("SECRET_KEY", "not set: a start makes one and keeps it in a file"),
+            Some(secret) if secret.is_example() => {
+                self.warn("SECRET_KEY", "an example, or one character over and over: set your own");
+            }
+            Some(_) => self.ok("SECRET_KEY", "set, at least 32 bytes"),
+        }
+    }
+
+    /// What production needs beyond what keeps a start from working.
+    fn production(&mut self, settings: &Settings) {
+        if settings.environment != Environment::Production {
+            return self.ok("production", "not asked for: ENVIRONMENT is another");
+        }
+        if settings.tls.is_none() && settings.trusted_proxies.is_empty() {
+            let why = "plain http is refused, and there is neither TLS_CERT nor TRUSTED_PROXIES";
+            return self.fail("production", why);
+        }
+        if settings.rate_limit_per_minute == 0 {
+            return self.warn("production", "RATE_LIMIT_PER_MINUTE is 0: passwords can be guessed");
+        }
+        self.ok("production", "its rules are met");
+    }
+
+    async fn database(&mut self, settings: &Settings) {
+        let url = settings.database_url.as_str();
+        if settings.database_url.kind() == "postgres" {
+            match within(check_pooler(url)).await {
+                Ok(()) => self.ok("pooler", "every connection gets its own answers"),
+                Err(error) => self.fail("pooler", error),
+            }
+        } else if transfer::is_in_memory(url) {
+            return self.warn("database", "in memory: gone with the process");
+        }
+        let direct = direct_url(settings);
+        if direct != url {
+            match within(transfer::migrations(url)).await {
+                Ok(_) => self.ok("database", "reachable"),
+                Err(error) => self.fail("database", error),
+            }
+        }
+        let name = if direct == url { "database" } else { "MIGRATIONS_DATABASE_URL" };
+        match within(transfer::migrations(direct)).await {
+            Err(error) => self.fail(name, error),
+            Ok(migrations) => {
+                let pending = migrations.iter().filter(|migration| !migration.applied).count();
+                if pending == migrations.len() {
+                    return self.warn(name, "not there yet, or empty: a start makes its tables");
+                }
+                self.ok(name, "reachable");
+                match pending {
+                    0 => self.ok("migrations", "up to date"),
+                    n => self.warn("migrations", format_args!("{n} pending: a start applies them")),
+                }
+            }
+        }
+    }
+
+    fn tls(&mut self, files: &TlsFiles) {
+        let chain = match tls::chain(files) {
+            Ok(chain) => chain,
+            Err(error) => return self.fail("TLS_CERT", error),
+        };
+        self.ok("TLS_CERT", "readable");
+        match tls::validity(&chain) {
+            Ok(validity) => self.dates(&validity),
+            Err(error) => self.fail("TLS dates", error),
+        }
+        match tls::check_key(files, chain) {
+            Ok(()) => self.ok("TLS_KEY", "the certificate's"),
+            Err(error) => self.fail("TLS_KEY", error),
+        }
+    }
+
+    fn dates(&mut self, validity: &tls::Validity) {
+        let now = Clock::system().now().timestamp();
+        let days = (validity.until - now).div_euclid(DAY_SECONDS);
+        if now < validity.from {
+            let days = (validity.from - now).div_euclid(DAY_SECONDS);
+            self.fail("TLS dates", format_args!("not good yet, for {days} days"));
+        } else if now > validity.until {
+            self.fail("TLS dates", format_args!("expired {} days ago", -days));
+        } else if days < RENEWAL_DAYS {
+            self.warn("TLS dates", format_args!("expires in {days} days"));
+        } else {
+            self.ok("TLS dates", format_args!("good for {days} more days"));
+        }
+    }
+}
+
+/// An outcome as text, in time.
+async fn within<T, E: Display>(check: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    match timeout(PATIENCE, check).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_a_secret() {
+        for (url, as_shown) in [
+            ("sqlite://todo.db?mode=rwc", "sqlite://todo.db"),
+            ("sqlite::memory:", "sqlite::memory:"),
+            ("postgres://u:hush@h:5/d", "postgres://u:***@h:5/d"),
+            ("postgresql+asyncpg://u:h%40sh@h/d", "postgresql+asyncpg://u:***@h/d"),
+            ("postgres://u:hu@sh@h/d", "postgres://u:***@h/d"),
+            ("postgres://u@h/d?sslmode=require&password=hush", "postgres://u@h/d?sslmode=require"),
+            ("postgres:///d?host=/run&password=hush", "(hidden)"),
+            ("postgres://u:1/hush@h/d", "(hidden)"),
+            ("postgres://u:1?hush@h/d", "(hidden)"),
+            ("postgres://u:1#hush@h/d", "(hidden)"),
+            ("postgres://u:hush#1@h/d", "(hidden)"),
+        ] {
+            assert_eq!(shown(url), as_shown, "{url}");
+        }
+    }
+}
