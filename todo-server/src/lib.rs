@@ -9,7 +9,7 @@ use salvo::{
     compression::Compression,
     conn::{Acceptor, Listener, rustls::RustlsListener, tcp::TcpAcceptor},
     fuse::FuseConfig,
-    http::{ReqBody, ResBody},
+    http::{HeaderValue, ReqBody, ResBody, Version, header},
 };
 use todo_core::{
     http::{Api, Peer},
@@ -44,8 +44,7 @@ const COMPRESS_FROM: usize = 2048;
 #[must_use]
 pub fn router(api: &Api) -> Router {
     let document = format!("{}/openapi.json", api.mount());
-    let headers = Headers(api.clone());
-    let documents = docs::router(&document, &NotAllowed(api.clone())).hoop(headers);
+    let documents = docs::router(&document, &NotAllowed(api.clone())).hoop(Held(api.clone()));
     let contract = Router::with_path("{**rest}").goal(Contract(api.clone()));
     Router::new().push(documents).push(contract)
 }
@@ -86,7 +85,7 @@ pub async fn serve(
     Ok(())
 }
 
-async fn serve_on<A: Acceptor + Send>(
+async fn serve_on<A: Acceptor + Send + 'static>(
     acceptor: A,
     api: &Api,
     settings: &Settings,
@@ -146,10 +145,7 @@ impl Handler for Contract {
         res: &mut Response,
         _ctrl: &mut FlowCtrl,
     ) {
-        let remote = req.remote_addr().clone().into_std();
-        let https = req.scheme().as_str() == "https";
-        if let Some(address) = remote {
-            let peer = Peer { address: address.ip(), https };
+        if let Some(peer) = peer(req) {
             req.extensions_mut().insert::<Peer>(peer);
         }
         match req.strip_to_hyper::<ReqBody>() {
@@ -158,6 +154,12 @@ impl Handler for Contract {
             Err(error) => tracing::error!(%error, "a request could not be taken apart"),
         }
     }
+}
+
+/// The other end of the connection. Its scheme is the connection's, whatever the target says.
+fn peer(req: &Request) -> Option<Peer> {
+    let address = req.remote_addr().clone().into_std()?.ip();
+    Some(Peer { address, https: req.scheme().as_str() == "https" })
 }
 
 /// Notes that a connection has made a request.
@@ -204,11 +206,12 @@ impl Handler for NotAllowed {
     }
 }
 
-/// Adds the contract's headers to pages that are not the contract's.
-struct Headers(Api);
+/// Holds pages that are not the contract's to what it holds its own to: https in production, its
+/// headers, an end of the connection while it drains.
+struct Held(Api);
 
 #[async_trait]
-impl Handler for Headers {
+impl Handler for Held {
     async fn handle(
         &self,
         req: &mut Request,
@@ -217,7 +220,16 @@ impl Handler for Headers {
         ctrl: &mut FlowCtrl,
     ) {
         let id = self.0.request_id(req.headers());
-        ctrl.call_next(req, depot, res).await;
+        match self.0.refuse_plain(peer(req), req.headers(), &id) {
+            None => drop(ctrl.call_next(req, depot, res).await),
+            Some(refusal) => {
+                send(res, refusal);
+                ctrl.skip_rest();
+            }
+        }
         self.0.add_headers(res.headers_mut(), &id);
+        if self.0.is_draining() && req.version() < Version::HTTP_2 {
+            res.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
 }
