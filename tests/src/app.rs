@@ -8,7 +8,10 @@ use std::{
 };
 
 use todo_core::settings::Settings;
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 
 use crate::{Actor, Cell, Client, Server, client::causes, database::ThrowAway};
 
@@ -106,9 +109,14 @@ impl App {
         tokio::select! {
             biased;
             outcome = &mut self.outcome => Err(told(outcome).err().unwrap_or("it stopped".into())),
-            answer = client.try_send("GET", "/health", &[], "") => match answer?.status {
-                200 => Ok(()),
-                status => Err(format!("GET /health answered {status}")),
+            answer = client.try_send("GET", "/health", &[], "") => match answer {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) => Err(format!("GET /health answered {}", answer.status)),
+                // The listener went away: the reason is on its way.
+                Err(broken) => match timeout(Duration::from_secs(10), &mut self.outcome).await {
+                    Ok(outcome) => Err(told(outcome).err().unwrap_or(broken)),
+                    Err(_) => Err(broken),
+                },
             },
         }
     }

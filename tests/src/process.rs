@@ -135,6 +135,8 @@ impl Process {
     /// Waits for a clean end; returns what it said.
     pub async fn ended(mut self) -> String {
         let ended = timeout(STOPPING, self.child.wait()).await;
+        // To the end of both streams: what it said last may still be in a pipe.
+        let _ = timeout(STOPPING, async { while self.heard.recv().await.is_some() {} }).await;
         let said = self.said.lock().expect("no listener panics").clone();
         let status = ended.unwrap_or_else(|_| panic!("still running after {STOPPING:?}: {said}"));
         let status = status.expect("a status");

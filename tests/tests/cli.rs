@@ -60,6 +60,7 @@ async fn every_command_has_help() {
     for (name, word) in [
         ("serve", "SIGTERM"),
         ("migrate", "--revert"),
+        ("copy", "--from"),
         ("healthcheck", "/health"),
         ("openapi", "database"),
     ] {

@@ -298,6 +298,81 @@ async fn a_file_may_hold_settings_and_the_environment_wins() {
 }
 
 #[tokio::test]
+async fn secrets_are_read_from_the_files_that_are_named() {
+    let dir = empty_dir();
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, content).expect("it is written");
+        path.display().to_string()
+    };
+    let url = file("url", "sqlite://of-a-file.db\r\n");
+    let secret = file("secret", &format!("{SECRET}\n"));
+    let next = file("next", &"0123456789".repeat(4));
+    for program in PROGRAMS {
+        let settings = [("DATABASE_URL_FILE", &*url), ("SECRET_KEY_FILE", &secret)];
+        let first = Process::start(program, dir.path(), &settings).await;
+        let token = sign_up(first.addr, &format!("{program}@example.com")).await;
+        first.stop().await;
+        assert!(dir.path().join("of-a-file.db").is_file(), "{program}");
+        // The file's key is the same without its newline.
+        let settings = [("DATABASE_URL_FILE", &*url), ("SECRET_KEY", SECRET)];
+        let second = Process::start(program, dir.path(), &settings).await;
+        assert_eq!(status_of_me(second.addr, &token).await, 200, "{program}");
+        second.stop().await;
+        let settings = [
+            ("DATABASE_URL_FILE", &*url),
+            ("MIGRATIONS_DATABASE_URL_FILE", &url),
+            ("SECRET_KEY_FILE", &next),
+            ("SECRET_KEY_PREVIOUS_FILE", &secret),
+        ];
+        let third = Process::start(program, dir.path(), &settings).await;
+        assert_eq!(status_of_me(third.addr, &token).await, 200, "{program}: the key before");
+        third.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_secret_is_named_by_its_setting_alone() {
+    let dir = empty_dir();
+    let file = |name: &str, content: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, content).expect("it is written");
+        path.display().to_string()
+    };
+    let good = file("good", SECRET.as_bytes());
+    let unfit = [
+        dir.path().join("hunter2").display().to_string(),
+        dir.path().display().to_string(),
+        file("empty", b"\n"),
+        file("short", b"hunter2\n"),
+        file("binary", &[0xff; 64]),
+        file("large", &[b'x'; 65537]),
+        // It never ends.
+        "/dev/zero".to_owned(),
+    ];
+    let names = ["DATABASE_URL", "MIGRATIONS_DATABASE_URL", "SECRET_KEY", "SECRET_KEY_PREVIOUS"];
+    for program in PROGRAMS {
+        for unfit in &unfit {
+            let settings = [("SECRET_KEY_FILE", &**unfit)];
+            let said = refusal(program, dir.path(), &settings).await;
+            assert!(said.contains("SECRET_KEY") && said.lines().count() == 1, "{unfit}: {said}");
+            assert!(!said.contains("hunter2"), "{program}: {said}");
+        }
+        for name in names {
+            let named = format!("{name}_FILE");
+            let said = refusal(program, dir.path(), &[(&named, "hunter2")]).await;
+            assert!(said.starts_with(&format!("error: bad settings: {named} must")), "{said}");
+            assert!(!said.contains("hunter2"), "{program}: {said}");
+            let both = [(name, SECRET), (&named, &good)];
+            let said = refusal(program, dir.path(), &both).await;
+            assert!(said.contains(&format!("{named} must be unset")), "{program}: {said}");
+            assert!(!said.contains(SECRET), "{program}: {said}");
+        }
+    }
+    assert!(!dir.path().join("todo.db").exists(), "a refused start leaves nothing behind");
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_told() {
     for program in PROGRAMS {
         let dir = empty_dir();

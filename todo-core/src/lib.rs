@@ -112,6 +112,8 @@ pub mod todos;
 #[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
 pub mod transfer;
 
+#[cfg(feature = "postgres")]
+pub use self::db::pooler::check_pooler;
 pub use self::{
     clock::Clock,
     core::{Core, Options},

@@ -149,7 +149,7 @@ pub enum LogFormat {
 
 /// Every setting that is not acceptable, on one line: its name, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingsError(Vec<String>);
+pub struct SettingsError(pub(crate) Vec<String>);
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

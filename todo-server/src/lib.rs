@@ -9,7 +9,7 @@ use salvo::{
     compression::Compression,
     conn::{Acceptor, Listener, rustls::RustlsListener, tcp::TcpAcceptor},
     fuse::FuseConfig,
-    http::{HeaderValue, ReqBody, ResBody, Version, header},
+    http::{HeaderValue, ReqBody, ResBody, StatusCode, Version, header},
 };
 use todo_core::{
     http::{Api, Peer},
@@ -207,7 +207,7 @@ impl Handler for NotAllowed {
 }
 
 /// Holds pages that are not the contract's to what it holds its own to: https in production, its
-/// headers, an end of the connection while it drains.
+/// headers, an end of the connection while it drains. Logs and counts them.
 struct Held(Api);
 
 #[async_trait]
@@ -219,17 +219,23 @@ impl Handler for Held {
         res: &mut Response,
         ctrl: &mut FlowCtrl,
     ) {
-        let id = self.0.request_id(req.headers());
-        match self.0.refuse_plain(peer(req), req.headers(), &id) {
+        let asked = self.0.asked(req.method(), req.headers(), peer(req));
+        // A problem names the same id, whoever made it.
+        if let Ok(id) = HeaderValue::try_from(asked.request_id()) {
+            req.headers_mut().insert("x-request-id", id);
+        }
+        match self.0.refuse_plain(peer(req), req.headers(), asked.request_id()) {
             None => drop(ctrl.call_next(req, depot, res).await),
             Some(refusal) => {
                 send(res, refusal);
                 ctrl.skip_rest();
             }
         }
-        self.0.add_headers(res.headers_mut(), &id);
+        self.0.add_headers(res.headers_mut(), asked.request_id());
         if self.0.is_draining() && req.version() < Version::HTTP_2 {
             res.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        // One label for all of it: the pages are few, and their files are not of interest.
+        asked.answered("docs", res.status_code.unwrap_or(StatusCode::OK));
     }
 }

@@ -94,6 +94,21 @@ impl Cluster {
         self.port
     }
 
+    /// A program that refuses to be root, as the server does: under the server's account, with `dir`
+    /// given to that account to work in. Its pipes are closed.
+    ///
+    /// # Errors
+    /// Why the directory is not to be given.
+    pub fn command(&self, program: &Path, dir: &Path) -> Result<Command, String> {
+        for entry in fs::read_dir(dir).map_err(causes)?.flatten() {
+            self.account.give(&entry.path())?;
+        }
+        self.account.give(dir)?;
+        let mut command = self.account.command(program, dir);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(command)
+    }
+
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
@@ -106,8 +121,10 @@ impl Cluster {
     /// Why not.
     pub fn signal_all(&self, signal: &str) -> Result<(), String> {
         let pid = self.pid()?;
-        // Its children first: one that outlives the postmaster only ends a little later.
-        let script = "kill -s \"$1\" $(ps -o pid= --ppid \"$0\") \"$0\"";
+        // A postmaster that is stopped neither makes nor reaps children, so that each of those that
+        // are listed can still be signalled; and none outlives it, as it would if it went first.
+        let script = "[ \"$1\" = CONT ] || kill -s STOP \"$0\"
+            kill -s \"$1\" $(ps -o pid= --ppid \"$0\") \"$0\"";
         let told = Command::new("sh").args(["-c", script, &pid, signal]).output();
         succeeded("kill", &told.map_err(causes)?)
     }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use self::limits::Action;
 pub use self::types::{Credentials, Email, Name, Password, Session, Signup, User};
+use self::{events::Attempted, limits::Action};
 use crate::{
     Core,
     clock::new_id,
@@ -13,6 +13,7 @@ use crate::{
     error::{Error, Result},
 };
 
+pub(crate) mod events;
 pub(crate) mod limits;
 pub(crate) mod passwords;
 pub(crate) mod tokens;
@@ -56,38 +57,14 @@ impl Caller {
 /// [`Error::EmailTaken`], [`Error::RateLimited`], [`Error::Busy`] if too many passwords wait to be
 /// hashed; else what every operation can fail with: [`Error::Unavailable`], [`Error::Internal`].
 pub async fn signup(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<Session> {
-    const SQL: &str = "INSERT INTO users (id, email, name, password_hash, created_at) \
-         VALUES ($1, $2, $3, $4, $5)";
     let work = core.clone();
     core.detached(async move {
-        let _attempt = work.limits().attempt(&work, Action::Signup, client).await?;
-        let ticket = work.passwords().ticket()?;
-        let hash = ticket.hash(signup.password).await?;
-        let (db, now) = (work.db(), work.now());
-        let user = User {
-            id: new_id(now),
-            email: signup.email.as_str().to_owned(),
-            name: signup.name.as_str().to_owned(),
-            created_at: now,
-        };
-        let row = user.clone();
-        // The index decides whether the e-mail is taken: forty at once make one account.
-        let made: Result<(), _> = write!(db, conn => async move {
-            sqlx::query(SQL)
-                .bind(row.id)
-                .bind(row.email)
-                .bind(row.name)
-                .bind(hash)
-                .bind(Stamp(now))
-                .execute(conn)
-                .await
-                .map(drop)
-        });
-        match made {
-            Ok(()) => open_session(&work, user).await,
-            Err(fault) if fault.is_unique_violation() => Err(Error::EmailTaken),
-            Err(fault) => Err(fault.into()),
+        let session = sign_up(&work, client, signup).await;
+        match &session {
+            Ok(session) => events::succeeded(Attempted::Signup, client, session.user.id),
+            Err(error) => events::failed(Attempted::Signup, client, None, events::reason(error)),
         }
+        session
     })
     .await
 }
@@ -101,20 +78,17 @@ pub async fn signup(core: &Core, client: Option<IpAddr>, signup: Signup) -> Resu
 pub async fn login(core: &Core, client: Option<IpAddr>, given: Credentials) -> Result<Session> {
     let work = core.clone();
     core.detached(async move {
-        let attempt = work.limits().attempt(&work, Action::Login, client).await?;
-        let session = open_with_password(&work, given).await;
-        if let Some(attempt) = attempt {
-            let ended = match &session {
-                Err(Error::InvalidCredentials) => attempt.count().await,
-                // Neither a right password nor a fault of ours is charged.
-                _ => attempt.forgive().await,
-            };
-            // Whoever logged in is logged in; the slot frees itself, a little later.
-            if let Err(error) = ended {
-                tracing::warn!(%error, "an attempt to log in was not settled");
+        let session = log_in(&work, client, given).await;
+        match session {
+            Ok(session) => {
+                events::succeeded(Attempted::Login, client, session.user.id);
+                Ok(session)
+            }
+            Err(refused) => {
+                events::failed(Attempted::Login, client, refused.user_id, refused.reason);
+                Err(refused.error)
             }
         }
-        session
     })
     .await
 }
@@ -125,19 +99,34 @@ pub async fn login(core: &Core, client: Option<IpAddr>, given: Credentials) -> R
 /// # Errors
 /// [`Error::Unauthenticated`]; else as [`authenticate`].
 pub async fn logout(core: &Core, token: &str) -> Result<()> {
+    end_session(core, verify(core, token)?, None).await
+}
+
+/// Ends the session that `caller` acts in, whose address is `client`.
+pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAddr>) -> Result<()> {
     const SQL: &str = "DELETE FROM sessions WHERE id = $1 AND user_id = $2";
-    let caller = verify(core, token)?;
-    let db = core.db();
+    let (db, user_id) = (core.db(), caller.user_id);
     core.detached(async move {
-        let ended: u64 = write!(db, conn => async move {
+        let ended: Result<u64, _> = write!(db, conn => async move {
             sqlx::query(SQL)
                 .bind(caller.session_or_nil())
-                .bind(caller.user_id)
+                .bind(user_id)
                 .execute(conn)
                 .await
                 .map(|done| done.rows_affected())
-        })?;
-        if ended == 0 { Err(Error::Unauthenticated) } else { Ok(()) }
+        });
+        let ended = match ended {
+            Ok(0) => Err(Error::Unauthenticated),
+            Ok(_) => Ok(()),
+            Err(fault) => Err(fault.into()),
+        };
+        match &ended {
+            Ok(()) => events::succeeded(Attempted::Logout, client, user_id),
+            Err(error) => {
+                events::failed(Attempted::Logout, client, Some(user_id), events::reason(error));
+            }
+        }
+        ended
     })
     .await
 }
@@ -149,8 +138,18 @@ pub async fn logout(core: &Core, token: &str) -> Result<()> {
 /// # Errors
 /// [`Error::Unauthenticated`].
 pub fn verify(core: &Core, token: &str) -> Result<Caller> {
-    let proven = core.tokens().verify(token, core.now()).ok_or(Error::Unauthenticated)?;
-    Ok(Caller { user_id: proven.user_id, session: Some(proven.session) })
+    prove(core, token, None)
+}
+
+/// As [`verify`], for a client at this address.
+pub(crate) fn prove(core: &Core, token: &str, client: Option<IpAddr>) -> Result<Caller> {
+    match core.tokens().verify(token, core.now()) {
+        Ok(proven) => Ok(Caller { user_id: proven.user_id, session: Some(proven.session) }),
+        Err(rejected) => {
+            events::failed(Attempted::Token, client, rejected.user_id(), rejected.reason());
+            Err(Error::Unauthenticated)
+        }
+    }
 }
 
 /// Who `token` stands for, its session looked up in the database.
@@ -231,17 +230,88 @@ pub async fn sweep(core: &Core) -> Result<()> {
     .await
 }
 
+/// Makes an account and opens its first session, within the client's limit.
+async fn sign_up(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<Session> {
+    const SQL: &str = "INSERT INTO users (id, email, name, password_hash, created_at) \
+         VALUES ($1, $2, $3, $4, $5)";
+    let _attempt = core.limits().attempt(core, Action::Signup, client).await?;
+    let ticket = core.passwords().ticket()?;
+    let hash = ticket.hash(signup.password).await?;
+    let (db, now) = (core.db(), core.now());
+    let user = User {
+        id: new_id(now),
+        email: signup.email.as_str().to_owned(),
+        name: signup.name.as_str().to_owned(),
+        created_at: now,
+    };
+    let row = user.clone();
+    // The index decides whether the e-mail is taken: forty at once make one account.
+    let made: Result<(), _> = write!(db, conn => async move {
+        sqlx::query(SQL)
+            .bind(row.id)
+            .bind(row.email)
+            .bind(row.name)
+            .bind(hash)
+            .bind(Stamp(now))
+            .execute(conn)
+            .await
+            .map(drop)
+    });
+    match made {
+        Ok(()) => open_session(core, user).await,
+        Err(fault) if fault.is_unique_violation() => Err(Error::EmailTaken),
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// A login that failed, with what only the log is told.
+struct Refused {
+    error: Error,
+    reason: &'static str,
+    user_id: Option<Uuid>,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self { reason: events::reason(&error), error, user_id: None }
+    }
+}
+
+/// Opens a session if the password is right, within the client's limit.
+async fn log_in(
+    core: &Core,
+    client: Option<IpAddr>,
+    given: Credentials,
+) -> Result<Session, Refused> {
+    let attempt = core.limits().attempt(core, Action::Login, client).await?;
+    let session = open_with_password(core, given).await;
+    if let Some(attempt) = attempt {
+        let ended = match &session {
+            Err(Refused { error: Error::InvalidCredentials, .. }) => attempt.count().await,
+            // Neither a right password nor a fault of ours is charged.
+            _ => attempt.forgive().await,
+        };
+        // Whoever logged in is logged in; the slot frees itself, a little later.
+        if let Err(error) = ended {
+            tracing::warn!(%error, "an attempt to log in was not settled");
+        }
+    }
+    session
+}
+
 /// Opens a session if the password is right. An e-mail nobody has takes as long as one that is
 /// known; an account still on bcrypt takes longer, until its next login.
-async fn open_with_password(core: &Core, given: Credentials) -> Result<Session> {
+async fn open_with_password(core: &Core, given: Credentials) -> Result<Session, Refused> {
     const SQL: &str =
         "SELECT id, email, name, created_at, password_hash FROM users WHERE email = $1";
     let ticket = core.passwords().ticket()?;
     let db = core.db();
     let email = given.email.as_str().to_owned();
-    let found: Option<(Uuid, String, String, Stamp, String)> = read!(db, conn => sqlx::query_as(SQL)
+    let found: Option<(Uuid, String, String, Stamp, String)> =
+        read!(db, conn => sqlx::query_as(SQL)
         .bind(email)
-        .fetch_optional(conn))?;
+        .fetch_optional(conn))
+        .map_err(Error::from)?;
     let (user, stored) = match found {
         None => (None, None),
         Some((id, email, name, created_at, stored)) => {
@@ -249,13 +319,18 @@ async fn open_with_password(core: &Core, given: Credentials) -> Result<Session> 
         }
     };
     let verified = ticket.verify(given.password, stored.clone()).await?;
-    let user = user.filter(|_| verified.matches).ok_or(Error::InvalidCredentials)?;
+    // The client is told one thing for both.
+    let refused = |reason, user_id| Refused { error: Error::InvalidCredentials, reason, user_id };
+    let user = user.ok_or_else(|| refused("no such account", None))?;
+    if !verified.matches {
+        return Err(refused("wrong password", Some(user.id)));
+    }
     if let (Some(upgrade), Some(stored)) = (verified.upgrade, stored)
         && let Err(error) = upgrade_hash(core, user.id, stored, upgrade).await
     {
         tracing::warn!(%error, "a password's hash was not upgraded, its next login will try again");
     }
-    open_session(core, user).await
+    Ok(open_session(core, user).await?)
 }
 
 /// Opens a session for `user` and signs its token.

@@ -5,7 +5,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Duration, Utc};
 use hmac::{Hmac, KeyInit, Mac};
-use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use uuid::Uuid;
@@ -40,6 +40,62 @@ struct Claims {
 pub(crate) struct Proven {
     pub(crate) user_id: Uuid,
     pub(crate) session: Uuid,
+}
+
+/// Why a token is refused: for the log, the client is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    /// Longer than any of ours.
+    TooLong,
+    /// No JWT, or one whose claims are not of our shape.
+    Malformed,
+    /// Not exactly our header; another algorithm, for one.
+    Header,
+    /// Not signed by us, or altered since.
+    Signature,
+    /// Signed by us and not for this: another issuer or audience, a claim missing.
+    Claims,
+    /// Good once, for this user.
+    Expired(Uuid),
+    /// Good later, for this user.
+    NotYet(Uuid),
+}
+
+impl Rejected {
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::TooLong => "token too long",
+            Self::Malformed => "malformed token",
+            Self::Header => "foreign header",
+            Self::Signature => "bad signature",
+            Self::Claims => "wrong claims",
+            Self::Expired(_) => "token expired",
+            Self::NotYet(_) => "token not valid yet",
+        }
+    }
+
+    /// Whose token it is, if it is surely one of ours.
+    pub(crate) fn user_id(self) -> Option<Uuid> {
+        match self {
+            Self::Expired(user_id) | Self::NotYet(user_id) => Some(user_id),
+            _ => None,
+        }
+    }
+}
+
+impl From<jsonwebtoken::errors::Error> for Rejected {
+    fn from(error: jsonwebtoken::errors::Error) -> Self {
+        match error.kind() {
+            ErrorKind::InvalidSignature => Self::Signature,
+            ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => Self::Header,
+            ErrorKind::MissingRequiredClaim(_)
+            | ErrorKind::InvalidClaimFormat(_)
+            | ErrorKind::InvalidIssuer
+            | ErrorKind::InvalidAudience
+            | ErrorKind::InvalidSubject => Self::Claims,
+            _ => Self::Malformed,
+        }
+    }
 }
 
 /// Makes and checks tokens and cursors.
@@ -114,19 +170,39 @@ impl Tokens {
     /// What `token` proves, if it is one of ours and good at `now`: exactly our header (one
     /// algorithm, no key or extension of the sender's choosing, RFC 8725), our signature, our
     /// issuer and audience, not expired and not ahead of its time, without leeway.
-    pub(crate) fn verify(&self, token: &str, now: DateTime<Utc>) -> Option<Proven> {
+    pub(crate) fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Proven, Rejected> {
         if token.len() > MAX_TOKEN_BYTES {
-            return None;
+            return Err(Rejected::TooLong);
         }
-        let claims = self.keys.iter().find_map(|keys| {
-            let data = jsonwebtoken::decode::<Claims>(token, &keys.token, &self.validation).ok()?;
-            (data.header == self.header).then_some(data.claims)
-        })?;
+        let claims = self.claims(token)?;
         let now = now.timestamp();
-        let good = claims.sub == claims.user_id
-            && claims.exp > now
-            && claims.nbf.is_none_or(|nbf| nbf <= now);
-        good.then_some(Proven { user_id: claims.user_id, session: claims.jti })
+        if claims.sub != claims.user_id {
+            return Err(Rejected::Claims);
+        }
+        if claims.exp <= now {
+            return Err(Rejected::Expired(claims.user_id));
+        }
+        if claims.nbf.is_some_and(|nbf| nbf > now) {
+            return Err(Rejected::NotYet(claims.user_id));
+        }
+        Ok(Proven { user_id: claims.user_id, session: claims.jti })
+    }
+
+    /// The claims under one of our signatures, whatever the time.
+    fn claims(&self, token: &str) -> Result<Claims, Rejected> {
+        let mut rejected = Rejected::Signature;
+        for keys in &self.keys {
+            match jsonwebtoken::decode::<Claims>(token, &keys.token, &self.validation) {
+                Ok(data) if data.header == self.header => return Ok(data.claims),
+                Ok(_) => rejected = Rejected::Header,
+                Err(error) => match error.into() {
+                    // Another key may have signed it.
+                    Rejected::Signature => {}
+                    other => rejected = other,
+                },
+            }
+        }
+        Err(rejected)
     }
 
     /// Seals `payload` for `context`, as text that is safe in a URL.
@@ -209,15 +285,15 @@ mod tests {
         let expires_at = tokens.expiry(at(1_000));
         let token = tokens.sign(user_id, session, at(1_000), expires_at).unwrap();
         let last = expires_at - Duration::seconds(1);
-        assert_eq!(tokens.verify(&token, last), Some(Proven { user_id, session }));
-        assert_eq!(tokens.verify(&token, expires_at), None);
+        assert_eq!(tokens.verify(&token, last), Ok(Proven { user_id, session }));
+        assert_eq!(tokens.verify(&token, expires_at), Err(Rejected::Expired(user_id)));
     }
 
     #[test]
     fn claims_are_exact() {
         let tokens = test_tokens();
         let header = Header::new(jsonwebtoken::Algorithm::HS256);
-        assert!(tokens.verify(&signed(&claims(), &header), at(1_500)).is_some());
+        assert!(tokens.verify(&signed(&claims(), &header), at(1_500)).is_ok());
         let bad = [
             ("exp", json!("2000")),
             ("exp", json!(1_500)),
@@ -239,11 +315,15 @@ mod tests {
         for (name, value) in bad {
             let mut claims = claims();
             claims[name] = value.clone();
-            assert_eq!(tokens.verify(&signed(&claims, &header), at(1_500)), None, "{name} {value}");
+            assert_eq!(
+                tokens.verify(&signed(&claims, &header), at(1_500)).ok(),
+                None,
+                "{name} {value}"
+            );
             claims.as_object_mut().unwrap().remove(name);
             if name != "nbf" {
                 let token = signed(&claims, &header);
-                assert_eq!(tokens.verify(&token, at(1_500)), None, "no {name}");
+                assert_eq!(tokens.verify(&token, at(1_500)).ok(), None, "no {name}");
             }
         }
     }
@@ -265,8 +345,36 @@ mod tests {
         extra.extras.insert("b64", false);
         headers.push(extra);
         for header in headers {
-            assert_eq!(tokens.verify(&signed(&claims(), &header), at(1_500)), None, "{header:?}");
+            let verified = tokens.verify(&signed(&claims(), &header), at(1_500));
+            assert_eq!(verified, Err(Rejected::Header), "{header:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        let tokens = test_tokens();
+        let header = Header::new(jsonwebtoken::Algorithm::HS256);
+        let user = Uuid::from_u128(1);
+        let with = |name: &str, value: Value| {
+            let mut claims = claims();
+            claims[name] = value;
+            tokens.verify(&signed(&claims, &header), at(1_500)).err()
+        };
+        assert_eq!(with("exp", json!(1_500)), Some(Rejected::Expired(user)));
+        assert_eq!(with("nbf", json!(1_501)), Some(Rejected::NotYet(user)));
+        assert_eq!(with("aud", json!("other")), Some(Rejected::Claims));
+        assert_eq!(with("jti", json!("x")), Some(Rejected::Malformed));
+        let rejected = |token: &str| tokens.verify(token, at(1_500)).err();
+        let good = signed(&claims(), &header);
+        assert_eq!(rejected(&good), None);
+        let (signed_part, _) = good.rsplit_once('.').unwrap();
+        assert_eq!(rejected(&format!("{signed_part}.AAAA")), Some(Rejected::Signature));
+        assert_eq!(rejected("x"), Some(Rejected::Malformed));
+        assert_eq!(rejected(&"x".repeat(3000)), Some(Rejected::TooLong));
+        let foreign = Header { kid: Some("1".into()), ..header.clone() };
+        assert_eq!(rejected(&signed(&claims(), &foreign)), Some(Rejected::Header));
+        let foreign = Header::new(jsonwebtoken::Algorithm::HS512);
+        assert_eq!(rejected(&signed(&claims(), &foreign)), Some(Rejected::Header));
     }
 
     #[test]
@@ -279,11 +387,11 @@ mod tests {
         let gone = Tokens::new(Algorithm::Hs256, &new, &[], week);
         let id = Uuid::from_u128(7);
         let token = before.sign(id, id, at(0), at(10)).unwrap();
-        assert!(after.verify(&token, at(1)).is_some() && gone.verify(&token, at(1)).is_none());
+        assert!(after.verify(&token, at(1)).is_ok() && gone.verify(&token, at(1)).is_err());
         let cursor = before.seal(b"x", b"c");
         assert!(after.open(&cursor, b"c").is_some() && gone.open(&cursor, b"c").is_none());
         let token = after.sign(id, id, at(0), at(10)).unwrap();
-        assert!(before.verify(&token, at(1)).is_none(), "the new secret signs");
+        assert!(before.verify(&token, at(1)).is_err(), "the new secret signs");
     }
 
     proptest! {
@@ -294,12 +402,12 @@ mod tests {
             let bit = bit.index(token.len() * 7);
             token[bit / 7] ^= 1 << (bit % 7);
             let token = String::from_utf8(token).unwrap();
-            prop_assert_eq!(tokens.verify(&token, at(1)), None);
+            prop_assert_eq!(tokens.verify(&token, at(1)).ok(), None);
         }
 
         #[test]
         fn noise_is_refused(noise in "[a-zA-Z0-9_.-]{0,300}") {
-            prop_assert_eq!(test_tokens().verify(&noise, at(1)), None);
+            prop_assert_eq!(test_tokens().verify(&noise, at(1)).ok(), None);
         }
     }
 }

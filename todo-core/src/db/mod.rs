@@ -21,6 +21,8 @@ use crate::error::Cause;
 mod breaker;
 pub(crate) mod columns;
 #[cfg(feature = "postgres")]
+pub(crate) mod pooler;
+#[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
@@ -239,6 +241,13 @@ pub enum OpenError {
     /// The schema could not be brought up to date.
     #[error("cannot migrate the database: {0}")]
     Migrate(#[source] Cause),
+    /// What stands between here and PostgreSQL mixes up the statements of its clients: rows would go
+    /// to whom they do not belong.
+    #[error(
+        "the connection pooler mixes up prepared statements ({0}): use PgBouncer 1.21 or later with \
+         max_prepared_statements above 0, its session mode, or a direct address"
+    )]
+    Pooler(#[source] Cause),
 }
 
 impl OpenError {
@@ -248,15 +257,18 @@ impl OpenError {
     pub(crate) fn is_connectivity(&self) -> bool {
         #[cfg(feature = "postgres")]
         if let Self::Connect(cause) = self {
-            return match (cause.get::<Fault>(), cause.get::<sqlx::Error>()) {
-                // A certificate that is not trusted will not be a moment later.
-                (Some(Fault::Sql(sqlx::Error::Tls(_))), _) | (_, Some(sqlx::Error::Tls(_))) => {
-                    false
-                }
-                (Some(fault), _) => fault.is_connectivity(),
-                (None, Some(error)) => is_connectivity(error),
-                (None, None) => false,
+            let sql = match cause.get::<Fault>() {
+                Some(Fault::Sql(error)) => Some(error),
+                Some(fault) => return fault.is_connectivity(),
+                None => cause.get::<sqlx::Error>(),
             };
+            // A certificate that is not trusted will not be a moment later. A handshake tells it as
+            // data that makes no sense.
+            return sql.is_some_and(|error| match error {
+                sqlx::Error::Tls(_) => false,
+                sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => false,
+                error => is_connectivity(error),
+            });
         }
         false
     }

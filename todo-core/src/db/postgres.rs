@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres as Driver,
+    migrate::MigrateError,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -15,6 +16,7 @@ use crate::{
         DbOptions, Fault, OpenError, Pool,
         breaker::{Breaker, SLOW, Verdict},
         is_connectivity,
+        pooler::{self, Sharing},
     },
     error::Cause,
 };
@@ -24,7 +26,7 @@ pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migra
 /// How long a start may wait for another replica to finish migrating.
 pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long one attempt to connect may take at the start.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Below Neon's five minutes, after which it closes idle connections itself.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(4);
 /// An idle connection older than this is asked whether it lives before it is lent.
@@ -43,21 +45,26 @@ pub(crate) struct Postgres {
 impl Postgres {
     pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
         let connect = connect_options(url)?;
+        // First of all: a schema is not to be changed over a pooler that mixes things up.
+        let sharing = pooler::check(&connect, options.pool_max).await?;
         match &options.migrations_url {
             Some(url) => migrate(&connect_options(url)?).await?,
             None => migrate(&connect).await?,
         }
-        // Shorter than the call's own deadline: a row that somebody holds is then told by the server,
-        // and does not look like a server that has gone silent.
-        let timeout_ms = (options.timeout * 3 / 4).as_millis().max(1);
+        let limits: Option<Arc<str>> = match sharing {
+            Sharing::None => Some(limits(options.timeout).into()),
+            // They would stay on the server's connections for other users of the pooler, a migration
+            // among them. The role can have them (ALTER ROLE … SET), and a call has its own deadline.
+            Sharing::Transactions => {
+                tracing::info!(
+                    "a pooler shares connections between transactions: statement_timeout and \
+                     lock_timeout are left to the role's settings"
+                );
+                None
+            }
+        };
         let breaker = Breaker::new();
         let doubting = Arc::clone(&breaker);
-        // SET on the connection, not as a start-up parameter: poolers refuse unknown ones.
-        let limits: Arc<str> = format!(
-            "SET statement_timeout = {timeout_ms}; SET lock_timeout = {timeout_ms}; \
-             SET idle_in_transaction_session_timeout = 10000"
-        )
-        .into();
         let pool = PgPoolOptions::new()
             .min_connections(options.pool_min)
             .max_connections(options.pool_max)
@@ -70,10 +77,12 @@ impl Postgres {
                 Box::pin(async move { Ok(trusted || answers(conn).await) })
             })
             .after_connect(move |conn, _| {
-                // Two numbers of ours, no input.
-                let limits = AssertSqlSafe(Arc::clone(&limits));
+                let limits = limits.clone();
                 Box::pin(async move {
-                    sqlx::raw_sql(limits).execute(conn).await?;
+                    if let Some(limits) = limits {
+                        // Two numbers of ours, no input.
+                        sqlx::raw_sql(AssertSqlSafe(limits)).execute(conn).await?;
+                    }
                     Ok(())
                 })
             })
@@ -161,6 +170,18 @@ impl Postgres {
     }
 }
 
+/// What a connection is told when it is new. By SET, not as start-up parameters: poolers refuse those
+/// that they do not know, and a session of its own keeps what is set.
+fn limits(call: Duration) -> String {
+    // Shorter than the call's own deadline: a row that somebody holds is then told by the server, and
+    // does not look like a server that has gone silent.
+    let timeout_ms = (call * 3 / 4).as_millis().max(1);
+    format!(
+        "SET statement_timeout = {timeout_ms}; SET lock_timeout = {timeout_ms}; \
+         SET idle_in_transaction_session_timeout = 10000"
+    )
+}
+
 /// Asks the database for a sign of life: over a connection that nobody uses, else over a new one.
 async fn probe(pool: Pool<Driver>, connect: Arc<PgConnectOptions>) -> Verdict {
     if let Some(connection) = pool.try_acquire() {
@@ -244,7 +265,12 @@ async fn migrate(connect: &PgConnectOptions) -> Result<(), OpenError> {
             .map_err(|_| OpenError::Connect(Cause::new(Fault::Deadline)))?
             .map_err(|e| OpenError::Connect(Cause::new(e)))?;
         // Under sqlx's advisory lock: replicas that start together take turns.
-        MIGRATIONS.run(&mut conn).await.map_err(|e| OpenError::Migrate(Cause::new(e)))?;
+        MIGRATIONS.run(&mut conn).await.map_err(|e| match e {
+            MigrateError::Execute(e) => {
+                pooler::mixed_up(e).unwrap_or_else(|e| OpenError::Migrate(Cause::new(e)))
+            }
+            e => OpenError::Migrate(Cause::new(e)),
+        })?;
         conn.close().await.map_err(|e| OpenError::Connect(Cause::new(e)))
     };
     tokio::time::timeout(MIGRATION_TIMEOUT, run)

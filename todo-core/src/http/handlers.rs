@@ -1,6 +1,8 @@
 //! One handler a route: decode, call, encode. What a value must be is for the types of `auth` and
 //! `todos`; which error is which status is for `problem`.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use http_body::Body as HttpBody;
@@ -9,13 +11,15 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    auth::{self, Caller, Credentials, Session, Signup, User},
+    auth::{
+        self, Caller, Credentials, Session, Signup, User,
+        events::{self, Attempted},
+    },
     error::{Error, FieldErrors},
     http::{
         Api, Body,
         problem::Failure,
-        proxies,
-        request::{self, Form, Incoming, Query},
+        request::{Form, Incoming, Query},
         routes::{Ids, Operation},
     },
     todos::{
@@ -122,7 +126,7 @@ async fn protected<B: HttpBody<Data: Send> + Send>(
     ask: &mut Ask<'_, '_, B>,
 ) -> Answer {
     match operation {
-        Operation::Logout => logout(api, ask).await,
+        Operation::Logout => logout(api, caller, api.client_ip(ask.parts)).await,
         Operation::Me => Ok(json(StatusCode::OK, &auth::me(api.core(), &caller).await?)),
         Operation::CreateTodo => create_todo(api, caller, ask).await,
         Operation::ListTodos => list_todos(api, caller, ask).await,
@@ -138,25 +142,43 @@ async fn protected<B: HttpBody<Data: Send> + Send>(
 }
 
 async fn signup<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_, B>) -> Answer {
-    let mut form = ask.form(api).await?;
-    let (email, password, name) = (form.text("email"), form.text("password"), form.text("name"));
-    form.finish()?;
-    let form = Signup::parse(&email, &password, &name)?;
-    let session = auth::signup(api.core(), client(api, ask), form).await?;
+    let client = api.client_ip(ask.parts);
+    let parsed = async {
+        let mut form = ask.form(api).await?;
+        let (email, password) = (form.text("email"), form.text("password"));
+        let name = form.text("name");
+        form.finish()?;
+        Ok(Signup::parse(&email, &password, &name)?)
+    };
+    let form = parsed.await.inspect_err(|failure| unread(Attempted::Signup, client, failure))?;
+    let session = auth::signup(api.core(), client, form).await?;
     Ok(json(StatusCode::CREATED, &AuthAnswer::from(session)))
 }
 
 async fn login<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_, B>) -> Answer {
-    let mut form = ask.form(api).await?;
-    let (email, password) = (form.text("email"), form.text("password"));
-    form.finish()?;
-    let given = Credentials::parse(&email, &password)?;
-    let session = auth::login(api.core(), client(api, ask), given).await?;
+    let client = api.client_ip(ask.parts);
+    let parsed = async {
+        let mut form = ask.form(api).await?;
+        let (email, password) = (form.text("email"), form.text("password"));
+        form.finish()?;
+        Ok(Credentials::parse(&email, &password)?)
+    };
+    let given = parsed.await.inspect_err(|failure| unread(Attempted::Login, client, failure))?;
+    let session = auth::login(api.core(), client, given).await?;
     Ok(json(StatusCode::OK, &AuthAnswer::from(session)))
 }
 
-async fn logout<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_, B>) -> Answer {
-    auth::logout(api.core(), request::bearer(&ask.parts.headers)?).await?;
+/// Logs an attempt that got no further than its form.
+fn unread(attempted: Attempted, client: Option<IpAddr>, failure: &Failure) {
+    let reason = match failure {
+        Failure::Core(error) => events::reason(error),
+        _ => "unreadable form",
+    };
+    events::failed(attempted, client, None, reason);
+}
+
+async fn logout(api: &Api, caller: Caller, client: Option<IpAddr>) -> Answer {
+    auth::end_session(api.core(), caller, client).await?;
     Ok(json(StatusCode::OK, &json!({ "message": "Successfully logged out" })))
 }
 
@@ -351,11 +373,6 @@ fn todo_patch(
         }
         _ => Err(errors.into_error()),
     }
-}
-
-fn client<B>(api: &Api, ask: &Ask<'_, '_, B>) -> Option<std::net::IpAddr> {
-    let peer = ask.parts.extensions.get::<proxies::Peer>()?;
-    Some(proxies::client(*peer, &ask.parts.headers, &api.config().trusted_proxies).address)
 }
 
 /// An answer of JSON that must not be kept: it is somebody's.

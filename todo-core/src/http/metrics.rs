@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, StatusCode};
+use http::Method;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Counter, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::{core::Load, http::problem::Failure};
@@ -33,7 +33,7 @@ pub(crate) struct Metrics {
     failed_logins: IntCounter,
     connections: IntGaugeVec,
     pool_waiting: IntGauge,
-    pool_waits: IntGauge,
+    pool_waits: Counter,
     breaker_open: IntGauge,
     hashing: IntGauge,
     hashed: IntCounter,
@@ -67,15 +67,23 @@ impl Metrics {
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(failed_logins.clone()))?;
         let hashed = IntCounter::new("password_hashes_total", "Passwords hashed")?;
+        let pool_waits = Counter::new(
+            "database_wait_seconds_total",
+            "Time that calls have waited for a connection, all of them together",
+        )?;
+        let build = IntGaugeVec::new(
+            Opts::new("todo_build_info", "Always 1; its label is the version that runs"),
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(hashed.clone()))?;
+        registry.register(Box::new(pool_waits.clone()))?;
+        registry.register(Box::new(build))?;
         Ok(Self {
             in_flight: gauge("http_requests_in_flight", "Requests being worked on")?,
             pool_waiting: gauge("database_calls_waiting", "Calls waiting for a connection")?,
-            pool_waits: gauge(
-                "database_wait_microseconds",
-                "Time that calls have waited for a connection, in all",
-            )?,
+            pool_waits,
             breaker_open: gauge(
                 "database_breaker_open",
                 "1 while the database is known to be away and calls fail at once",
@@ -98,14 +106,8 @@ impl Metrics {
     }
 
     /// A request was answered.
-    pub(crate) fn answered(
-        &self,
-        method: &Method,
-        route: &str,
-        status: StatusCode,
-        took: Duration,
-    ) {
-        let method = method_label(method);
+    pub(crate) fn answered(&self, method: &Method, route: &str, status: u16, took: Duration) {
+        let (method, status) = (method_label(method), status.to_string());
         self.requests.with_label_values(&[method, route, status.as_str()]).inc();
         self.durations.with_label_values(&[method, route]).observe(took.as_secs_f64());
     }
@@ -122,13 +124,15 @@ impl Metrics {
         self.connections.with_label_values(&["idle"]).set(load.idle);
         self.connections.with_label_values(&["used"]).set(load.used);
         self.pool_waiting.set(load.waiting);
-        self.pool_waits.set(load.waited_micros);
         self.breaker_open.set(load.breaker_open);
         self.hashing.set(load.hashing);
         {
-            // Counted where the hashing is done; two scrapes at once must not add the same twice.
+            // Counted where it happens; two scrapes at once must not add the same twice.
             let _one = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
             self.hashed.inc_by(load.hashed.saturating_sub(self.hashed.get()));
+            let waited = Duration::from_micros(load.waited_micros.try_into().unwrap_or_default());
+            let more = waited.as_secs_f64() - self.pool_waits.get();
+            self.pool_waits.inc_by(more.max(0.0));
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }

@@ -4,10 +4,11 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -24,22 +25,28 @@ use serde_json::json;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_layer::Layer;
 use tower_service::Service;
+use tracing::Instrument;
 use uuid::Uuid;
 
-pub use self::proxies::Peer;
+pub use self::{access::Asked, proxies::Peer};
 use self::{
     handlers::Ask,
-    metrics::{Metrics, UNMATCHED},
+    metrics::Metrics,
     problem::Failure,
     request::Incoming,
     routes::{Matched, Matcher},
 };
 use crate::{
-    Core, auth,
+    Core,
+    auth::{
+        self, Caller,
+        events::{self, Attempted},
+    },
     clock::new_id,
     error::{Cause, Error},
 };
 
+mod access;
 mod handlers;
 mod metrics;
 mod openapi;
@@ -85,8 +92,8 @@ impl HttpBody for Body {
     }
 }
 
-/// The target of the access log: one line a request, at info.
-const ACCESS: &str = "todo_core::access";
+/// The target of the span around a request.
+const REQUEST: &str = "todo_core::request";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// An API answer is data; whatever a browser makes of it may do nothing.
 const API_POLICY: HeaderValue =
@@ -219,58 +226,45 @@ impl Api {
         B::Data: Send,
     {
         let (parts, body) = request.into_parts();
-        let request_id = self.request_id(&parts.headers);
         // HTTP/2 has no such header (RFC 9113, section 8.2.2).
         let is_http1 = parts.version < Version::HTTP_2;
-        let since = tokio::time::Instant::now();
-        let method = parts.method.clone();
-        let is_logged = tracing::enabled!(target: ACCESS, tracing::Level::INFO);
-        let client = if is_logged { self.client(&parts).map(|peer| peer.address) } else { None };
-        let seen = Mutex::new(None);
+        let asked = self.asked(&parts.method, &parts.headers, parts.extensions.get().copied());
+        // Whatever is logged on the way has the request's id, in its span; of any level, so that
+        // an error has it where only errors are logged.
+        let span =
+            tracing::error_span!(target: REQUEST, "request", request_id = asked.request_id());
         // The CORS layer takes every OPTIONS for a preflight, and answers it before any guard.
         let is_cors = parts.headers.contains_key(header::ORIGIN)
             && (parts.method != Method::OPTIONS
                 || parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
                     && request::guard(&parts).is_ok());
-        let uri = (is_cors && method == Method::OPTIONS).then(|| parts.uri.clone());
+        if is_cors && parts.method == Method::OPTIONS {
+            asked.see(|seen| seen.route = self.pattern(&parts.method, &parts.uri));
+        }
         let request = Request::from_parts(parts, body);
         let mut response = if is_cors {
-            let answer = Answer { api: self, request_id: &request_id, seen: &seen };
-            match self.0.cors.layer(answer).call(request).await {
+            let answer = Answer { api: self, asked: &asked };
+            match self.0.cors.layer(answer).call(request).instrument(span).await {
                 Ok(response) => response,
             }
         } else {
-            let mut response = self.answer(request, &request_id, &seen).await;
+            let mut response = self.answer(request, &asked).instrument(span).await;
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
             response
         };
-        self.add_headers(response.headers_mut(), &request_id);
+        self.add_headers(response.headers_mut(), asked.request_id());
         if is_http1 && self.is_draining() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // Nothing is seen of a preflight, which the CORS layer answers.
-        let seen = seen.unwrap_or_else(|| Seen {
-            route: uri.as_ref().map_or(UNMATCHED, |uri| self.pattern(&method, uri)),
-            user_id: None,
-            took: since.elapsed(),
-        });
-        let status = response.status();
-        self.0.metrics.answered(&method, seen.route, status, seen.took);
-        if is_logged {
-            tracing::info!(
-                target: ACCESS,
-                request_id,
-                method = metrics::method_label(&method),
-                route = seen.route,
-                status = status.as_u16(),
-                duration_ms = seen.took.as_secs_f64() * 1000.0,
-                client_ip = client.map(tracing::field::display),
-                user_id = seen.user_id.map(tracing::field::display),
-                "answered"
-            );
-        }
+        asked.end(response.status());
         response
+    }
+
+    /// Begins a request that a server answers itself, for the access log and the metrics.
+    #[must_use]
+    pub fn asked(&self, method: &Method, headers: &HeaderMap, peer: Option<Peer>) -> Asked<'_> {
+        let client = peer.map(|peer| self.client(peer, headers).address);
+        Asked::new(&self.0.metrics, self.request_id(headers), method.clone(), client)
     }
 
     /// The answer where a server has something of its own at a path and the method is not among
@@ -298,11 +292,8 @@ impl Api {
         headers: &HeaderMap,
         request_id: &str,
     ) -> Option<Response<Body>> {
-        let config = self.config();
-        let is_https = || {
-            peer.is_some_and(|peer| proxies::client(peer, headers, &config.trusted_proxies).https)
-        };
-        (config.https_only && !is_https()).then(|| Failure::HttpsRequired.respond(request_id))
+        let is_https = peer.is_some_and(|peer| self.client(peer, headers).https);
+        (self.config().https_only && !is_https).then(|| Failure::HttpsRequired.respond(request_id))
     }
 
     /// Adds the headers that every answer carries, for answers that a server makes itself: the
@@ -338,12 +329,7 @@ impl Api {
         }
     }
 
-    async fn answer<'s, B>(
-        &'s self,
-        request: Request<B>,
-        request_id: &str,
-        seen: &Mutex<Option<Seen<'s>>>,
-    ) -> Response<Body>
+    async fn answer<'s, B>(&'s self, request: Request<B>, asked: &Asked<'s>) -> Response<Body>
     where
         B: HttpBody + Send,
         B::Data: Send,
@@ -352,11 +338,9 @@ impl Api {
         let mut body = pin!(body);
         let mut body = Incoming::new(body.as_mut(), &parts.headers);
         let in_flight = self.0.metrics.begin();
-        let since = tokio::time::Instant::now();
-        let mut noted = Seen { route: UNMATCHED, user_id: None, took: Duration::ZERO };
         let dispatched = AssertUnwindSafe(tokio::time::timeout(
             self.config().request_timeout,
-            self.dispatch(&parts, &mut body, &mut noted),
+            self.dispatch(&parts, &mut body, asked),
         ))
         .catch_unwind()
         .await;
@@ -364,13 +348,16 @@ impl Api {
             Ok(Ok(answer)) => answer,
             Ok(Err(_elapsed)) => Err(Failure::Timeout),
             Err(_panic) => {
-                tracing::error!(request_id, "a handler panicked");
+                tracing::error!(request_id = asked.request_id(), "a handler panicked");
                 Err(Failure::Panicked)
             }
         };
+        if let Some(user_id) = asked.seen().user_id {
+            log_session(asked.client(), user_id, &answer);
+        }
         let mut response = answer.unwrap_or_else(|failure| {
             self.0.metrics.failed(&failure);
-            let mut response = failure.respond(request_id);
+            let mut response = failure.respond(asked.request_id());
             let no_store = HeaderValue::from_static("no-store");
             response.headers_mut().insert(header::CACHE_CONTROL, no_store);
             response
@@ -379,8 +366,7 @@ impl Api {
             strip_body(&mut response);
         }
         // Before the rest of the body is drained: the answer is ready now.
-        noted.took = since.elapsed();
-        *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted);
+        asked.see(|seen| seen.took = Some(asked.elapsed()));
         drop(in_flight);
         body.drain().await;
         response
@@ -390,7 +376,7 @@ impl Api {
         &'s self,
         parts: &http::request::Parts,
         body: &mut Incoming<'_, B>,
-        seen: &mut Seen<'s>,
+        asked: &Asked<'s>,
     ) -> Result<Response<Body>, Failure>
     where
         B: HttpBody + Send,
@@ -409,14 +395,14 @@ impl Api {
         }
         let (pattern, matched) =
             self.0.matcher.find(&parts.method, path).ok_or(Failure::NoRoute)?;
-        seen.route = pattern;
+        asked.see(|seen| seen.route = Some(pattern));
         match matched {
             Matched::WrongMethod(allow) => Err(Failure::WrongMethod(allow.clone())),
             Matched::Options(allow) => Ok(options(allow)),
             Matched::Operation { operation, auth, ids } => {
                 let caller = if auth {
-                    let caller = auth::verify(self.core(), request::bearer(&parts.headers)?)?;
-                    seen.user_id = Some(caller.user_id());
+                    let caller = self.caller(parts, asked.client())?;
+                    asked.see(|seen| seen.user_id = Some(caller.user_id()));
                     Some(caller)
                 } else {
                     None
@@ -428,20 +414,43 @@ impl Api {
         }
     }
 
+    /// Who the request's token stands for.
+    fn caller(
+        &self,
+        parts: &http::request::Parts,
+        client: Option<IpAddr>,
+    ) -> Result<Caller, Failure> {
+        match request::bearer(&parts.headers) {
+            Ok(token) => Ok(auth::prove(self.core(), token, client)?),
+            Err(failure) => {
+                match failure {
+                    Failure::NoToken => events::absent(client),
+                    _ => events::failed(Attempted::Token, client, None, "malformed header"),
+                }
+                Err(failure)
+            }
+        }
+    }
+
     fn is_https(&self, parts: &http::request::Parts) -> bool {
-        self.client(parts).is_some_and(|client| client.https)
+        let peer: Option<&Peer> = parts.extensions.get();
+        peer.is_some_and(|peer| self.client(*peer, &parts.headers).https)
     }
 
     /// Who asks, behind however many trusted proxies.
-    fn client(&self, parts: &http::request::Parts) -> Option<Peer> {
-        let peer = parts.extensions.get::<Peer>()?;
-        Some(proxies::client(*peer, &parts.headers, &self.config().trusted_proxies))
+    fn client(&self, peer: Peer, headers: &HeaderMap) -> Peer {
+        proxies::client(peer, headers, &self.config().trusted_proxies)
+    }
+
+    pub(crate) fn client_ip(&self, parts: &http::request::Parts) -> Option<IpAddr> {
+        let peer: &Peer = parts.extensions.get()?;
+        Some(self.client(*peer, &parts.headers).address)
     }
 
     /// The pattern of the route at a target.
-    fn pattern(&self, method: &Method, uri: &http::Uri) -> &str {
+    fn pattern(&self, method: &Method, uri: &http::Uri) -> Option<&str> {
         let path = uri.path().strip_prefix(&*self.config().mount).unwrap_or_default();
-        self.0.matcher.find(method, path).map_or(UNMATCHED, |(pattern, _)| pattern)
+        self.0.matcher.find(method, path).map(|(pattern, _)| pattern)
     }
 
     fn config(&self) -> &ApiOptions {
@@ -489,16 +498,7 @@ where
 /// The API as the CORS layer sees it.
 struct Answer<'a, 's> {
     api: &'s Api,
-    request_id: &'a str,
-    seen: &'a Mutex<Option<Seen<'s>>>,
-}
-
-/// What is logged and counted of a request besides its answer.
-struct Seen<'a> {
-    route: &'a str,
-    /// Of a token that was found good.
-    user_id: Option<Uuid>,
-    took: Duration,
+    asked: &'a Asked<'s>,
 }
 
 impl<'a, 's: 'a, B> Service<Request<B>> for Answer<'a, 's>
@@ -515,8 +515,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (api, request_id, seen) = (self.api, self.request_id, self.seen);
-        Box::pin(async move { Ok(api.answer(request, request_id, seen).await) })
+        let (api, asked) = (self.api, self.asked);
+        Box::pin(async move { Ok(api.answer(request, asked).await) })
     }
 }
 
@@ -542,6 +542,18 @@ fn cors(origins: &[String]) -> CorsLayer {
         .expose_headers([REQUEST_ID, header::LOCATION, header::RETRY_AFTER])
         .max_age(Duration::from_mins(10))
         .vary([header::ORIGIN])
+}
+
+/// Logs what became of a token that was proven: by now its session was asked for.
+fn log_session(client: Option<IpAddr>, user_id: Uuid, answer: &Result<Response<Body>, Failure>) {
+    match answer {
+        Err(Failure::Core(error @ Error::Unauthenticated)) => {
+            events::failed(Attempted::Token, client, Some(user_id), events::reason(error));
+        }
+        // Without the database nobody knows.
+        Err(failure) if failure.status().is_server_error() => {}
+        _ => events::succeeded(Attempted::Token, client, user_id),
+    }
 }
 
 fn options(allow: &HeaderValue) -> Response<Body> {

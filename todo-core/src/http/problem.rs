@@ -175,6 +175,10 @@ impl Failure {
         }
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.kind().status
+    }
+
     /// What the client is told. Of causes, nothing.
     fn detail(&self) -> String {
         match self {

@@ -14,7 +14,7 @@ pub use self::types::{
 };
 use self::{
     cursor::{Key, Place},
-    types::{TODO_COLUMNS, todo_columns},
+    types::TODO_COLUMNS,
 };
 use crate::{
     Core,
@@ -42,6 +42,7 @@ macro_rules! caller_lives {
     };
 }
 pub(crate) use caller_lives;
+pub(crate) use types::todo_columns;
 
 /// An `updated_at` that moves forward strictly, whatever the clock does.
 macro_rules! touched {

@@ -12,8 +12,10 @@ use crate::{
     error::Cause,
 };
 
+pub use self::copy::{Copied, Progress, copy};
 pub use self::migrations::{Change, Migration, Revert, migrate, migrations, revert};
 
+mod copy;
 mod migrations;
 
 /// Why a command on a whole database failed. No text repeats an address: it may hold a password.
@@ -102,6 +104,12 @@ impl Conn {
             Self::Sqlite(conn) => conn.close().await?,
             Self::Postgres(conn) => conn.close().await?,
         }
+        Ok(())
+    }
+
+    /// Runs statements whose results nobody reads.
+    pub(crate) async fn run(&mut self, sql: &'static str) -> Result<(), TransferError> {
+        on!(self, c => sqlx::raw_sql(sql).execute(c).await.map(drop))?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use indicatif::ProgressBar;
 use todo_core::{
     http, server,
     settings::Settings,
@@ -41,6 +42,12 @@ enum Command {
     #[command(after_help = "Uses MIGRATIONS_DATABASE_URL if it is set.\n\n\
         Exit codes: 0 ok, 1 failed or refused, 2 usage")]
     Migrate(MigrateArgs),
+    /// Copy all users, sessions and todos into an empty database, of either kind
+    #[command(after_help = "All or nothing, and verified before it is kept. Sessions stay good \
+        with the same SECRET_KEY. Stop the servers first: what they write later is not copied.\n\n\
+        Example:\n  todo-server copy --from sqlite://todo.db --to postgres://todo@db/todo\n\n\
+        Exit codes: 0 copied, 1 failed and nothing was written, 2 usage")]
+    Copy(CopyArgs),
     /// Ask the server at HOST and PORT for /health; for containers without curl
     #[command(after_help = "Waits for at most 3 seconds. A HOST of 0.0.0.0 or :: is asked on the \
         loopback.\n\nExit codes: 0 healthy, 1 not, 2 usage")]
@@ -63,6 +70,16 @@ struct MigrateArgs {
     yes: bool,
 }
 
+#[derive(Debug, Args)]
+struct CopyArgs {
+    /// The database to read; nothing in it changes
+    #[arg(long, value_name = "URL")]
+    from: String,
+    /// The database to write; it is migrated first and must have no rows
+    #[arg(long, value_name = "URL")]
+    to: String,
+}
+
 /// Reads the arguments and does what they say.
 pub(crate) fn main() -> ExitCode {
     match Cli::parse().command.unwrap_or(Command::Serve) {
@@ -73,6 +90,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Migrate(args) => {
             with_settings(|settings| server::finish(server::block_on(migrate(&settings, &args))))
         }
+        Command::Copy(args) => server::finish(server::block_on(copy(&args))),
         Command::Healthcheck => with_settings(|settings| {
             server::finish(server::block_on(server::healthcheck(&settings)))
         }),
@@ -110,6 +128,22 @@ async fn migrate(settings: &Settings, args: &MigrateArgs) -> Result<(), Transfer
             println!("up to date");
         }
     }
+    Ok(())
+}
+
+async fn copy(args: &CopyArgs) -> Result<(), TransferError> {
+    // Hidden by itself where standard error is no terminal.
+    let bar = ProgressBar::new(0);
+    let copied = transfer::copy(&args.from, &args.to, |progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+    })
+    .await;
+    bar.finish_and_clear();
+    let copied = copied?;
+    let [users, sessions, todos] = copied.rows;
+    println!("copied {users} users, {sessions} sessions and {todos} todos");
+    println!("verified: sha256 {}", copied.checksum);
     Ok(())
 }
 

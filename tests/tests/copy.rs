@@ -1,0 +1,136 @@
+//! Moving a whole database: there and back again it is equal; it is all or nothing; and sessions
+//! outlive it.
+
+use std::path::Path;
+
+use sqlx::{Connection, PgConnection, SqliteConnection};
+use todo_tests::{Process, STARTING, command, postgres::Cluster, raw};
+use tokio::time::timeout;
+
+async fn ran(settings: &[(&str, &str)], arguments: &[&str]) -> (bool, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = command("todo-server", dir.path(), settings);
+    let output = timeout(STARTING, command.args(arguments).output()).await;
+    let output = output.expect("an end in time").expect("the program runs");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).expect("UTF-8"))
+}
+
+async fn copy(from: &str, to: &str) -> (bool, String) {
+    ran(&[], &["copy", "--from", from, "--to", to]).await
+}
+
+fn file(dir: &Path, name: &str) -> String {
+    format!("sqlite://{}", dir.join(name).display())
+}
+
+/// A database of 20 users with a session and 100 todos each.
+async fn filled(url: &str) {
+    assert!(ran(&[("DATABASE_URL", url)], &["migrate"]).await.0);
+    let mut db = SqliteConnection::connect(url).await.expect("the file");
+    let fill = "
+        INSERT INTO users WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20)
+        SELECT randomblob(16), 'u' || i || '@example.com', 'Zoë ' || i, '$argon2id$x', 1700000000000000 + i
+        FROM n;
+        INSERT INTO sessions SELECT randomblob(16), id, 1700000000000001, 4000000000000000 FROM users;
+        INSERT INTO todos WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+        SELECT randomblob(16), id, 'Ärger ' || i, 'ärger ' || i, iif(i % 3, 'd' || i, NULL), 1 + i % 3,
+               i % 2, 1700000000000000 + i, 1700000000000007 + i, iif(i % 2, 1700000000000005, NULL)
+        FROM users, n;";
+    sqlx::raw_sql(fill).execute(&mut db).await.expect("rows");
+    db.close().await.expect("closed");
+}
+
+/// Every row of every table but the rate limits, as text.
+async fn rows(url: &str) -> Vec<String> {
+    let mut db = SqliteConnection::connect(url).await.expect("the file");
+    let sql = "
+        SELECT concat_ws('|', hex(id), email, name, password_hash, created_at) FROM users
+        UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), created_at, expires_at) FROM sessions
+        UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), title, title_key, quote(description),
+            priority, completed, created_at, updated_at, quote(completed_at)) FROM todos
+        UNION ALL SELECT concat_ws('|', hex(user_id), pending, completed) FROM todo_counts
+        ORDER BY 1";
+    sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows")
+}
+
+#[tokio::test]
+async fn there_and_back_again_is_equal_and_only_into_an_empty_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let (here, there, back) = (file(dir.path(), "a.db"), cluster.url(), file(dir.path(), "b.db"));
+    filled(&here).await;
+
+    let (ok, out) = copy(&here, &there).await;
+    assert!(ok && out.contains("copied 20 users, 20 sessions and 2000 todos"), "{out}");
+    let (ok, same) = copy(&there, &back).await;
+    assert!(ok, "{same}");
+    assert_eq!(out, same, "count and checksum");
+    let before = rows(&here).await;
+    assert_eq!(before.len(), 20 + 20 + 2000 + 20);
+    assert_eq!(rows(&back).await, before);
+
+    for (from, to) in [(&here, &there), (&there, &back), (&here, &here)] {
+        let (ok, said) = copy(from, to).await;
+        assert!(!ok && said.lines().count() == 1, "{said}");
+        assert!(said.contains("not empty") || said.contains("the same"), "{said}");
+    }
+    assert_eq!(rows(&back).await, before, "a refusal changes nothing");
+    cluster.stop().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn a_failure_half_way_leaves_the_target_empty() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let (here, there) = (file(dir.path(), "a.db"), cluster.url());
+    filled(&here).await;
+    assert!(ran(&[("DATABASE_URL", &there)], &["migrate"]).await.0);
+    let mut db = PgConnection::connect(&there).await.expect("the server");
+    let trap = "CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF (SELECT count(*) FROM todos) > 1000 THEN RAISE EXCEPTION 'full'; END IF;
+                    RETURN NULL; END $$;
+                CREATE TRIGGER trap AFTER INSERT ON todos EXECUTE FUNCTION trap();";
+    sqlx::raw_sql(trap).execute(&mut db).await.expect("a trap");
+    let (ok, said) = copy(&here, &there).await;
+    assert!(!ok && said.starts_with("error: "), "{said}");
+    let left: i64 =
+        sqlx::query_scalar("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM todos)")
+            .fetch_one(&mut db)
+            .await
+            .expect("a number");
+    assert_eq!(left, 0);
+    cluster.stop().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn a_session_outlives_the_move() {
+    const SECRET: (&str, &str) = ("SECRET_KEY", "0123456789abcdef-0123456789abcdef-0123456789");
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let (here, there) = (file(dir.path(), "a.db"), cluster.url());
+
+    let old = Process::start("todo-server", dir.path(), &[SECRET, ("DATABASE_URL", &here)]).await;
+    let body = r#"{"email":"ada@example.com","password":"Passw0rd","name":"Ada"}"#;
+    let request = format!(
+        "POST /api/auth/signup HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = String::from_utf8(raw(old.addr, request.as_bytes()).await).expect("UTF-8");
+    let (_, rest) = answer.split_once("\"eyJ").unwrap_or_else(|| panic!("no token: {answer}"));
+    let token = format!("eyJ{}", rest.split('"').next().unwrap_or_default());
+    old.stop().await;
+
+    let (ok, said) = copy(&here, &there).await;
+    assert!(ok, "{said}");
+    let new = Process::start("todo-server", dir.path(), &[SECRET, ("DATABASE_URL", &there)]).await;
+    let request = format!(
+        "GET /api/auth/me HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Authorization: Bearer {token}\r\n\r\n"
+    );
+    let answer = String::from_utf8(raw(new.addr, request.as_bytes()).await).expect("UTF-8");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ada@example.com"), "{answer}");
+    new.stop().await;
+    cluster.stop().await.expect("it stops");
+}

@@ -1,0 +1,105 @@
+//! `/metrics` under a client that makes names up, and what the documentation says of it.
+
+use std::collections::BTreeSet;
+
+use todo_tests::{App, Cell, Client, Database, Server, on_every_cell};
+use uuid::Uuid;
+
+const DOCUMENT: &str = include_str!("../../docs/metrics.md");
+const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yml");
+
+async fn scraped(client: &Client) -> String {
+    let answer = client.get("/metrics").await;
+    assert_eq!(answer.status, 200);
+    answer.text()
+}
+
+/// Names with their labels, without values.
+fn series(text: &str) -> BTreeSet<&str> {
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples.map(|line| line.rsplit_once(' ').expect("a value").0).collect()
+}
+
+/// Requests whose every part a client made up: 30 kinds, none of them seen before.
+async fn made_up(client: &Client) {
+    let (a, b) = (Uuid::now_v7(), Uuid::now_v7());
+    for method in ["GET", "POST", "PATCH", "DELETE", "OPTIONS", &format!("M{}", a.simple())] {
+        for path in [
+            format!("/{a}"),
+            format!("/api/users/{a}/todos"),
+            format!("/api/users/{a}/todos/{b}"),
+            format!("/health?{a}={b}"),
+            format!("/docs/{a}"),
+        ] {
+            let id = b.to_string();
+            let headers = [("x-request-id", id.as_str()), ("origin", "http://localhost:3000")];
+            client.send(method, &path, &headers, "").await;
+        }
+    }
+}
+
+on_every_cell! {
+    async fn no_client_makes_a_series(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        // The first round brings every pair of route, method and status there is.
+        made_up(&client).await;
+        scraped(&client).await;
+        let before = scraped(&client).await;
+        for _ in 0..20 {
+            made_up(&client).await;
+        }
+        let after = scraped(&client).await;
+        assert_eq!(series(&after), series(&before));
+        assert!(before.contains("route=\"unmatched\"") && before.contains("method=\"other\""));
+    }
+}
+
+/// The words of PromQL that may be a metric's: ours all have an underscore, and no label has.
+fn metrics_in(query: &str) -> BTreeSet<&str> {
+    let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.contains('_') && *word != "histogram_quantile").collect()
+}
+
+/// What stands between backticks, line by line.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+#[tokio::test]
+async fn the_documentation_names_what_is_there() {
+    let app = App::start(Cell { server: Server::Salvo, database: Database::Sqlite }).await;
+    let client = app.anonymous();
+    client.get("/docs").await;
+    let text = scraped(&client).await;
+    let types: Vec<(&str, &str)> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let samples = series(&text);
+    let is_there = |name: &str| {
+        types.iter().any(|(family, _)| *family == name)
+            || samples.iter().any(|sample| sample.split('{').next() == Some(name))
+    };
+    let named: BTreeSet<&str> = quoted(DOCUMENT)
+        .filter(|text| !text.contains("/") || text.contains('('))
+        .flat_map(metrics_in)
+        .collect();
+    assert!(named.len() > 8, "{named:?}");
+    for name in named {
+        assert!(is_there(name), "docs/metrics.md names {name}, which is not in {text}");
+    }
+    for (family, kind) in &types {
+        let row = format!("| `{family}` | {kind} |");
+        assert!(DOCUMENT.contains(&row), "docs/metrics.md has no row {row}");
+    }
+
+    let alerts = ALERTS.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let mut named = BTreeSet::new();
+    for line in alerts {
+        named.extend(metrics_in(line).into_iter().filter(|word| *word != "todo_core"));
+    }
+    assert!(named.contains("failed_logins_total"), "{named:?}");
+    for name in named {
+        assert!(is_there(name), "alerts.yml names {name}, which is not in {text}");
+    }
+    assert_eq!(ALERTS.matches("- alert:").count(), 3);
+}

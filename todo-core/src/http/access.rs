@@ -1,0 +1,114 @@
+//! The access log: one line a request, and one count. What is said of a request is from sets that are
+//! fixed when the program is built, or was checked: never a path, a query, a header or a body.
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::http::metrics::{Metrics, UNMATCHED, method_label};
+
+/// The target of the access log, at info.
+const ACCESS: &str = "todo_core::access";
+/// What nginx made the usual number for a client that did not wait for its answer.
+const CLIENT_LEFT: u16 = 499;
+
+/// A request that is being answered. Where a server has something of its own at a path, it takes
+/// one of these from [`Api::asked`](super::Api::asked) and says how that ended with
+/// [`Asked::answered`]; dropped before, it tells that the client left.
+pub struct Asked<'a> {
+    metrics: &'a Metrics,
+    request_id: String,
+    method: Method,
+    client: Option<IpAddr>,
+    since: Instant,
+    seen: Mutex<Seen<'a>>,
+    status: Option<StatusCode>,
+}
+
+/// What becomes known of a request on its way.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Seen<'a> {
+    /// The pattern of the route, if one matched.
+    pub(crate) route: Option<&'a str>,
+    /// Of a token that was found good.
+    pub(crate) user_id: Option<Uuid>,
+    /// When the answer was ready, if that was before now.
+    pub(crate) took: Option<Duration>,
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) fn new(
+        metrics: &'a Metrics,
+        request_id: String,
+        method: Method,
+        client: Option<IpAddr>,
+    ) -> Self {
+        let (since, seen) = (Instant::now(), Mutex::default());
+        Self { metrics, request_id, method, client, since, seen, status: None }
+    }
+
+    /// The id of the request, which the answer carries as `X-Request-Id`.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// Logs and counts the answer. `route` is a label of metrics: a pattern, never a path.
+    pub fn answered(self, route: &'static str, status: StatusCode) {
+        self.see(|seen| seen.route = Some(route));
+        self.end(status);
+    }
+
+    pub(crate) fn end(mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    pub(crate) fn see(&self, see: impl FnOnce(&mut Seen<'a>)) {
+        see(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn seen(&self) -> Seen<'a> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let seen = self.seen();
+        let (route, took) = (seen.route.unwrap_or(UNMATCHED), seen.took);
+        let took = took.unwrap_or_else(|| self.elapsed());
+        let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
+        self.metrics.answered(&self.method, route, status, took);
+        tracing::info!(
+            target: ACCESS,
+            request_id = self.request_id,
+            method = method_label(&self.method),
+            route,
+            status,
+            duration_ms = took.as_secs_f64() * 1000.0,
+            client_ip = self.client.map(display),
+            user_id = seen.user_id.map(display),
+            "{}", if self.status.is_some() { "answered" } else { "client left" }
+        );
+    }
+}
+
+impl std::fmt::Debug for Asked<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asked").field("request_id", &self.request_id).finish_non_exhaustive()
+    }
+}

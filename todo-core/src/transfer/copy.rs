@@ -1,0 +1,312 @@
+//! Copying a whole database into an empty one, of either kind: one snapshot of the source, one
+//! transaction on the target, a few rows at a time, and both sides compared before the commit.
+//! Rate limits are not copied: they are forgotten within a minute anyhow.
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use sqlx::{ColumnIndex, Decode, FromRow, QueryBuilder, Row, Type};
+use uuid::Uuid;
+
+use super::{Conn, TransferError, migrate, migrations, open_existing};
+use crate::{
+    db::columns::Stamp,
+    text,
+    todos::{Todo, todo_columns},
+    transfer::on,
+};
+
+/// Rows that are held at once; times nine binds, well below what either database takes.
+const BATCH: i64 = 500;
+
+/// How far a copy has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Rows written so far.
+    pub done: u64,
+    /// Rows to be written.
+    pub total: u64,
+}
+
+/// What was copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// How many users, sessions and todos.
+    pub rows: [i64; 3],
+    /// SHA-256 over all rows in the order of their ids, equal on both sides; hexadecimal.
+    pub checksum: String,
+}
+
+/// Copies users, sessions and todos from one database into another, which is migrated first and must
+/// have no rows. All or nothing: whatever fails, and whoever ends the process, leaves the target empty.
+///
+/// # Errors
+/// [`TransferError`].
+pub async fn copy(
+    from: &str,
+    to: &str,
+    mut progress: impl FnMut(Progress),
+) -> Result<Copied, TransferError> {
+    if from == to {
+        return Err(TransferError::Refused("the source and the target are the same".into()));
+    }
+    if migrations(from).await?.iter().any(|migration| !migration.applied) {
+        let why = "the source is not there or not up to date: run `migrate` on it first";
+        return Err(TransferError::Refused(why.into()));
+    }
+    migrate(to).await?;
+    let mut source = open_existing(from).await?;
+    let mut target = open_existing(to).await?;
+    source
+        .run(match source {
+            Conn::Sqlite(_) => "BEGIN",
+            Conn::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        })
+        .await?;
+    begin_empty(&mut target).await?;
+
+    let rows = source.counts().await?;
+    let total = rows.iter().map(|n| u64::try_from(*n).unwrap_or_default()).sum();
+    let mut done = 0;
+    let mut on_batch = |n: usize| {
+        done += n as u64;
+        progress(Progress { done, total });
+    };
+    let read = walk(&mut source, Some(&mut target), &mut on_batch).await?;
+    let written = walk(&mut target, None, &mut |_| ()).await?;
+    if read != written || target.counts().await? != rows {
+        let why = "the copy differs from the source: nothing was written";
+        return Err(TransferError::Refused(why.into()));
+    }
+    target.run("COMMIT").await?;
+    target.close().await?;
+    source.close().await?;
+    let checksum = read.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    Ok(Copied { rows, checksum })
+}
+
+/// Begins the one transaction on a target, with everybody else kept from writing; refuses rows.
+pub(super) async fn begin_empty(target: &mut Conn) -> Result<(), TransferError> {
+    match target {
+        Conn::Sqlite(_) => target.run("BEGIN IMMEDIATE").await?,
+        Conn::Postgres(_) => {
+            target.run("BEGIN").await?;
+            target.run("LOCK TABLE users, sessions, todos IN EXCLUSIVE MODE").await?;
+        }
+    }
+    let [users, sessions, todos] = target.counts().await?;
+    if [users, sessions, todos] != [0; 3] {
+        return Err(TransferError::Refused(format!(
+            "the target is not empty: it has {users} users, {sessions} sessions and {todos} todos"
+        )));
+    }
+    Ok(())
+}
+
+struct User {
+    id: Uuid,
+    email: String,
+    name: String,
+    password_hash: String,
+    created_at: DateTime<Utc>,
+}
+
+struct Session {
+    id: Uuid,
+    user_id: Uuid,
+    created_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+}
+
+impl<'r, R> FromRow<'r, R> for User
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    Stamp: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get(0)?,
+            email: row.try_get(1)?,
+            name: row.try_get(2)?,
+            password_hash: row.try_get(3)?,
+            created_at: row.try_get::<Stamp, _>(4)?.0,
+        })
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for Session
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    Stamp: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get(0)?,
+            user_id: row.try_get(1)?,
+            created_at: row.try_get::<Stamp, _>(2)?.0,
+            expires_at: row.try_get::<Stamp, _>(3)?.0,
+        })
+    }
+}
+
+/// Bytes that are equal for equal rows only: each text behind its length, each time in microseconds.
+trait Canonical {
+    fn id(&self) -> Uuid;
+    fn feed(&self, sum: &mut Sha256);
+}
+
+fn feed_text(sum: &mut Sha256, text: &str) {
+    sum.update((text.len() as u64).to_be_bytes());
+    sum.update(text);
+}
+
+fn feed_time(sum: &mut Sha256, time: DateTime<Utc>) {
+    sum.update(time.timestamp_micros().to_be_bytes());
+}
+
+impl Canonical for User {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn feed(&self, sum: &mut Sha256) {
+        sum.update(self.id);
+        feed_text(sum, &self.email);
+        feed_text(sum, &self.name);
+        feed_text(sum, &self.password_hash);
+        feed_time(sum, self.created_at);
+    }
+}
+
+impl Canonical for Session {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn feed(&self, sum: &mut Sha256) {
+        sum.update(self.id);
+        sum.update(self.user_id);
+        feed_time(sum, self.created_at);
+        feed_time(sum, self.expires_at);
+    }
+}
+
+impl Canonical for Todo {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn feed(&self, sum: &mut Sha256) {
+        sum.update(self.id);
+        sum.update(self.user_id);
+        feed_text(sum, &self.title);
+        sum.update([u8::from(self.description.is_some()), self.priority as u8]);
+        feed_text(sum, self.description.as_deref().unwrap_or_default());
+        sum.update([u8::from(self.completed), u8::from(self.completed_at.is_some())]);
+        feed_time(sum, self.created_at);
+        feed_time(sum, self.updated_at);
+        feed_time(sum, self.completed_at.unwrap_or_default());
+    }
+}
+
+/// One table in the order of its ids: each batch into the checksum and, if there is one, the target.
+macro_rules! table {
+    ($source:expr, $target:expr, $sum:expr, $on_batch:expr, $row:ty, $table:literal, $columns:expr,
+     $insert:literal, |$values:ident, $item:ident| $push:expr) => {{
+        let mut after = None;
+        loop {
+            let rows: Vec<$row> = on!(&mut *$source, c => match after {
+                None => {
+                    let sql = concat!("SELECT ", $columns, " FROM ", $table, " ORDER BY id LIMIT $1");
+                    sqlx::query_as(sql).bind(BATCH).fetch_all(c).await
+                }
+                Some(id) => {
+                    let sql = concat!("SELECT ", $columns, " FROM ", $table,
+                                      " WHERE id > $2 ORDER BY id LIMIT $1");
+                    sqlx::query_as(sql).bind(BATCH).bind::<Uuid>(id).fetch_all(c).await
+                }
+            })?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last.id());
+            for row in &rows {
+                row.feed(&mut $sum);
+            }
+            if let Some(target) = $target.as_deref_mut() {
+                on!(target, c => {
+                    let mut query = QueryBuilder::new($insert);
+                    query.push_values(&rows, |mut $values, $item| { $push; });
+                    query.build().execute(c).await.map(drop)
+                })?;
+                $on_batch(rows.len());
+            }
+        }
+    }};
+}
+
+/// Reads everything in a fixed order and, if there is a target, writes it there. The checksum of
+/// what was read.
+async fn walk(
+    source: &mut Conn,
+    mut target: Option<&mut Conn>,
+    on_batch: &mut impl FnMut(usize),
+) -> Result<[u8; 32], TransferError> {
+    let mut sum = Sha256::new();
+    table!(
+        source,
+        target,
+        sum,
+        on_batch,
+        User,
+        "users",
+        "id, email, name, password_hash, created_at",
+        "INSERT INTO users (id, email, name, password_hash, created_at) ",
+        |v, row| v
+            .push_bind(row.id)
+            .push_bind(row.email.clone())
+            .push_bind(row.name.clone())
+            .push_bind(row.password_hash.clone())
+            .push_bind(Stamp(row.created_at))
+    );
+    table!(
+        source,
+        target,
+        sum,
+        on_batch,
+        Session,
+        "sessions",
+        "id, user_id, created_at, expires_at",
+        "INSERT INTO sessions (id, user_id, created_at, expires_at) ",
+        |v, row| v
+            .push_bind(row.id)
+            .push_bind(row.user_id)
+            .push_bind(Stamp(row.created_at))
+            .push_bind(Stamp(row.expires_at))
+    );
+    table!(
+        source,
+        target,
+        sum,
+        on_batch,
+        Todo,
+        "todos",
+        todo_columns!(),
+        "INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, \
+         created_at, updated_at, completed_at) ",
+        |v, row| v
+            .push_bind(row.id)
+            .push_bind(row.user_id)
+            .push_bind(row.title.clone())
+            .push_bind(text::sort_key(&row.title))
+            .push_bind(row.description.clone())
+            .push_bind(row.priority)
+            .push_bind(row.completed)
+            .push_bind(Stamp(row.created_at))
+            .push_bind(Stamp(row.updated_at))
+            .push_bind(row.completed_at.map(Stamp))
+    );
+    Ok(sum.finalize().into())
+}
