@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use todo_tests::{PROGRAMS, Process, STOPPING, raw};
+use todo_tests::{PROGRAMS, Process, STARTING, STOPPING, command, raw};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -66,7 +66,60 @@ async fn readiness_goes_first_and_work_goes_on() {
         assert!(head.starts_with("http/1.1 401"), "{program}: {head}");
         assert!(head.contains("\r\nconnection: close"), "{program}: {head}");
 
+        // The server's own pages say so too.
+        if program == "todo-server" {
+            let paths = ["/docs", "/docs/page.js", "/redoc"];
+            for path in paths {
+                let mut kept = TcpStream::connect(process.addr).await.expect("it listens");
+                let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+                kept.write_all(request.as_bytes()).await.expect("it reads");
+                let mut read = Vec::new();
+                let closed = timeout(STOPPING, kept.read_to_end(&mut read)).await;
+                closed.expect("it is closed").expect("an answer");
+                let (head, _) = answer(&read);
+                assert!(head.starts_with("http/1.1 200"), "{path}: {head}");
+                assert!(head.contains("\r\nconnection: close"), "{path}: {head}");
+            }
+        }
+
         // A second signal ends the delay at once.
         process.stop().await;
+    }
+}
+
+/// A start may wait for its database for minutes; who stops it does not.
+#[tokio::test]
+async fn a_start_that_waits_for_its_database_can_be_stopped() {
+    // Bound and not listened on: connections are refused, and nobody else gets the port.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let port = socket.local_addr().expect("an address").port();
+    let url = format!("postgres://nobody@127.0.0.1:{port}/none");
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let settings = [
+            ("DATABASE_URL", &*url),
+            ("SECRET_KEY", "a secret of more than thirty-two bytes for tests only"),
+            // Much longer than STOPPING.
+            ("DATABASE_STARTUP_SECONDS", "60"),
+        ];
+        let mut child = command(program, dir.path(), &settings).spawn().expect("it runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let waits = async {
+            while let Some(line) = lines.next_line().await.expect("text") {
+                if line.contains("waiting for the database") {
+                    return;
+                }
+            }
+            panic!("{program} does not wait");
+        };
+        timeout(STARTING, waits).await.expect("it says that it waits");
+        let id = child.id().expect("it still runs").to_string();
+        let sent = std::process::Command::new("kill").args(["-s", "TERM", &id]).status();
+        assert!(sent.expect("kill runs").success());
+        let ended = timeout(STOPPING, child.wait()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("{program} still waits"));
+        let status = ended.expect("a status");
+        assert!(status.success(), "{program}: {status}");
     }
 }

@@ -310,6 +310,34 @@ async fn a_stop_waits_for_no_handshake_and_no_idle_connection() {
     drop((kept, silent, unused));
 }
 
+/// https is wanted, and this is https: no proxy has to say so.
+#[tokio::test]
+async fn production_is_content_with_its_own_certificate() {
+    let cert = issued();
+    let dir = dir_with(&cert);
+    let settings = [
+        ("ENVIRONMENT", "production"),
+        ("SECRET_KEY", "a secret of more than thirty-two bytes for tests only"),
+        ("ALLOWED_ORIGINS", "https://app.example"),
+    ];
+    let process = Process::start(SERVER, dir.path(), &[&FILES[..], &settings].concat()).await;
+    for path in ["/api/auth/me", "/docs", "/health"] {
+        let mut stream = dial(process.addr, &["http/1.1"], &[&cert]).await.expect("a handshake");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             X-Forwarded-Proto: http\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.expect("it is sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("an answer");
+        let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        let status = if path == "/api/auth/me" { "http/1.1 401" } else { "http/1.1 200" };
+        assert!(answer.starts_with(status), "{path}: {answer}");
+        assert!(answer.contains("\r\nstrict-transport-security: max-age="), "{path}: {answer}");
+    }
+    process.stop().await;
+}
+
 /// The deadline is 10 s; a server that has none holds these for ever.
 #[tokio::test]
 #[ignore = "slow: run by .ci/run"]

@@ -327,7 +327,6 @@ impl Signals {
     }
 
     /// Takes over the requests to reload: one item each. Several at once may be one.
-    #[must_use]
     pub fn reloads(&mut self) -> impl Stream<Item = ()> + Send + 'static {
         std::mem::replace(&mut self.reload, Box::pin(stream::empty()))
     }
@@ -360,7 +359,7 @@ pub fn signals() -> io::Result<Signals> {
         let mut hangup = signal(SignalKind::hangup())?;
         let stop = stream::poll_fn(move |cx| match term.poll_recv(cx) {
             Poll::Pending => int.poll_recv(cx),
-            told => told,
+            told @ Poll::Ready(_) => told,
         });
         let reload = stream::poll_fn(move |cx| hangup.poll_recv(cx));
         Ok(Signals { stop: Box::pin(stop), reload: Box::pin(reload) })

@@ -90,17 +90,22 @@ pub async fn serve(
     }
     // What the kernel has let in already is served, and not reset by the close. The loop's next
     // accept may wait for the reactor to hear of it; this asks the kernel.
-    let waiting = listener.into_std()?;
-    while let (Ok(place), Ok((stream, address))) =
-        (Arc::clone(&places).try_acquire_owned(), waiting.accept())
-    {
-        stream.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(stream)?;
-        let connection = connection(api.clone(), stream, address, stopping.clone());
-        connections.spawn(async move {
-            let _place = place;
-            connection.await;
-        });
+    let waiting = listener.into_std();
+    while let (Ok(waiting), Ok(place)) = (&waiting, Arc::clone(&places).try_acquire_owned()) {
+        let Ok((stream, address)) = waiting.accept() else { break };
+        match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            Ok(stream) => {
+                let connection = connection(api.clone(), stream, address, stopping.clone());
+                connections.spawn(async move {
+                    let _place = place;
+                    connection.await;
+                });
+            }
+            Err(error) => tracing::warn!(%error, "a connection was not taken over"),
+        }
+    }
+    if let Err(error) = &waiting {
+        tracing::warn!(%error, "connections that waited are not served");
     }
     drop((waiting, stopping, stop));
     tracing::info!(connections = connections.len(), "stopping");

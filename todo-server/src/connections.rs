@@ -20,39 +20,49 @@ use salvo::{
         ArcConnObserver, ArcFusePolicy, ConnObserver, FuseAction, FuseConfig, FuseInfo, FusePolicy,
     },
 };
-use tokio::sync::oneshot;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
 
 /// An acceptor that can be closed while its server still drains: a client that connects then is
 /// refused, and may try elsewhere, instead of waiting for an answer that never comes.
 pub(crate) struct Closable<A> {
-    open: Option<A>,
+    open: Shared<A>,
     holdings: Vec<Holding>,
-    asked: oneshot::Receiver<()>,
-    closed: Option<oneshot::Sender<()>>,
+    /// When it closes at the latest, once it was asked to; dropped when it has closed.
+    closes: Option<watch::Receiver<Option<Instant>>>,
 }
 
+/// Locked while a connection is waited for.
+type Shared<A> = Arc<tokio::sync::Mutex<Option<A>>>;
+
 /// Closes a [`Closable`].
-pub(crate) struct Closer {
-    ask: oneshot::Sender<()>,
-    closed: oneshot::Receiver<()>,
+pub(crate) struct Closer<A> {
+    open: Shared<A>,
+    ask: watch::Sender<Option<Instant>>,
 }
 
 impl<A: Acceptor> Closable<A> {
     /// The acceptor, and what closes it.
-    pub(crate) fn new(acceptor: A) -> (Self, Closer) {
-        let (ask, asked) = oneshot::channel();
-        let (closed, is_closed) = oneshot::channel();
+    pub(crate) fn new(acceptor: A) -> (Self, Closer<A>) {
+        let (ask, closes) = watch::channel(None);
         let holdings = acceptor.holdings().to_vec();
-        let closable = Self { open: Some(acceptor), holdings, asked, closed: Some(closed) };
-        (closable, Closer { ask, closed: is_closed })
+        let open = Arc::new(tokio::sync::Mutex::new(Some(acceptor)));
+        (Self { open: open.clone(), holdings, closes: Some(closes) }, Closer { open, ask })
     }
 }
 
-impl Closer {
-    /// Closes the acceptor, or gives up soon: at its cap of connections, nobody polls it.
+impl<A> Closer<A> {
+    /// Closes the acceptor in [`LAST_CALL`] at most, however many still come.
     pub(crate) async fn close(self) {
-        let _ = self.ask.send(());
-        let _ = tokio::time::timeout(LAST_CALL, self.closed).await;
+        let by = Instant::now() + LAST_CALL;
+        self.ask.send_replace(Some(by));
+        let _ = timeout_at(by, self.ask.closed()).await;
+        // At its cap of connections its server does not ask for more, and would never see that.
+        if let Ok(mut open) = timeout_at(by + LAST_CALL, self.open.lock()).await {
+            *open = None;
+        }
     }
 }
 
@@ -68,21 +78,31 @@ impl<A: Acceptor> Acceptor for Closable<A> {
         &mut self,
         policy: Option<ArcFusePolicy>,
     ) -> io::Result<Accepted<A::Coupler, A::Stream>> {
-        if let Some(acceptor) = &mut self.open {
-            tokio::select! {
-                // What the kernel has let in already is served, and not reset by the close.
-                biased;
-                accepted = acceptor.accept(policy) => return accepted,
+        let mut open = self.open.lock().await;
+        if let (Some(acceptor), Some(closes)) = (&mut *open, &mut self.closes) {
+            let closing = async {
                 // An error is a server that is gone: there is nothing to accept for either.
-                _ = &mut self.asked => {}
+                let by = closes.wait_for(Option::is_some).await.ok().and_then(|by| *by);
+                // What the kernel has let in already is served, and not reset by the close.
+                let quiet = Instant::now() + QUIET;
+                sleep_until(by.map_or(quiet, |by| by.min(quiet))).await;
+            };
+            tokio::select! {
+                // First: connections may come without an end.
+                biased;
+                () = closing => {}
+                accepted = acceptor.accept(policy) => return accepted,
             }
         }
-        self.open = None;
-        self.closed.take().map(|closed| closed.send(()));
+        *open = None;
+        drop(open);
+        self.closes = None;
         std::future::pending().await
     }
 }
 
+/// How long no connection has come when those that wait are over.
+const QUIET: Duration = Duration::from_millis(5);
 /// How long a stop waits for the first request of a connection that has not made one.
 const LAST_CALL: Duration = Duration::from_millis(100);
 
@@ -148,5 +168,92 @@ impl Drop for Watch {
         if open.get(&self.address).is_some_and(|(number, _)| *number == self.number) {
             open.remove(&self.address);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use salvo::conn::tcp::TcpAcceptor;
+
+    use super::*;
+
+    /// For each connection that it accepts another comes: there is always one that waits.
+    struct Flooded(TcpAcceptor, SocketAddr, Vec<TcpStream>);
+
+    impl Acceptor for Flooded {
+        type Coupler = <TcpAcceptor as Acceptor>::Coupler;
+        type Stream = <TcpAcceptor as Acceptor>::Stream;
+
+        fn holdings(&self) -> &[Holding] {
+            self.0.holdings()
+        }
+
+        async fn accept(
+            &mut self,
+            policy: Option<ArcFusePolicy>,
+        ) -> io::Result<Accepted<Self::Coupler, Self::Stream>> {
+            while self.2.len() < 64 {
+                self.2.push(TcpStream::connect(self.1)?);
+            }
+            let accepted = self.0.accept(policy).await?;
+            drop(self.2.pop());
+            Ok(accepted)
+        }
+    }
+
+    async fn listening() -> (TcpAcceptor, SocketAddr) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (TcpAcceptor::try_from(listener).unwrap(), address)
+    }
+
+    #[tokio::test]
+    async fn it_closes_although_connections_still_come() {
+        let (acceptor, address) = listening().await;
+        let (mut closable, closer) = Closable::new(Flooded(acceptor, address, Vec::new()));
+        let (counted, mut count) = watch::channel(0);
+        let serving = tokio::spawn(async move {
+            loop {
+                closable.accept(None).await.unwrap();
+                counted.send_modify(|count| *count += 1);
+                // As between two connections of a server: others get their turn.
+                tokio::task::yield_now().await;
+            }
+        });
+        count.wait_for(|count| *count > 100).await.unwrap();
+        // The closer's own deadlines are over then: much longer is one that did not close.
+        tokio::time::timeout(Duration::from_secs(10), closer.close()).await.unwrap();
+        TcpStream::connect(address).unwrap_err();
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn it_closes_although_nobody_accepts() {
+        let (acceptor, address) = listening().await;
+        let (closable, closer) = Closable::new(acceptor);
+        TcpStream::connect(address).unwrap();
+        closer.close().await;
+        TcpStream::connect(address).unwrap_err();
+        drop(closable);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_accepted_before_it_closes() {
+        let (acceptor, address) = listening().await;
+        let (mut closable, closer) = Closable::new(acceptor);
+        let waiting: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let closing = tokio::spawn(closer.close());
+        let mut accepted = 0;
+        let accepting = async {
+            loop {
+                closable.accept(None).await.unwrap();
+                accepted += 1;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_CALL * 5, accepting).await;
+        closing.await.unwrap();
+        assert_eq!(accepted, waiting.len());
     }
 }

@@ -9,7 +9,7 @@ use salvo::{
     compression::Compression,
     conn::{Acceptor, Listener, rustls::RustlsListener, tcp::TcpAcceptor},
     fuse::FuseConfig,
-    http::{HeaderValue, ReqBody, ResBody, StatusCode},
+    http::{HeaderValue, ReqBody, ResBody, StatusCode, Version, header},
 };
 use todo_core::{
     http::{Api, Peer},
@@ -44,8 +44,7 @@ const COMPRESS_FROM: usize = 2048;
 #[must_use]
 pub fn router(api: &Api) -> Router {
     let document = format!("{}/openapi.json", api.mount());
-    let headers = Headers(api.clone());
-    let documents = docs::router(&document, &NotAllowed(api.clone())).hoop(headers);
+    let documents = docs::router(&document, &NotAllowed(api.clone())).hoop(Held(api.clone()));
     let contract = Router::with_path("{**rest}").goal(Contract(api.clone()));
     Router::new().push(documents).push(contract)
 }
@@ -86,7 +85,7 @@ pub async fn serve(
     Ok(())
 }
 
-async fn serve_on<A: Acceptor + Send>(
+async fn serve_on<A: Acceptor + Send + 'static>(
     acceptor: A,
     api: &Api,
     settings: &Settings,
@@ -157,6 +156,7 @@ impl Handler for Contract {
     }
 }
 
+/// The other end of the connection. Its scheme is the connection's, whatever the target says.
 fn peer(req: &Request) -> Option<Peer> {
     let address = req.remote_addr().clone().into_std()?.ip();
     Some(Peer { address, https: req.scheme().as_str() == "https" })
@@ -206,11 +206,12 @@ impl Handler for NotAllowed {
     }
 }
 
-/// Adds the contract's headers to pages that are not the contract's, logs and counts them.
-struct Headers(Api);
+/// Holds pages that are not the contract's to what it holds its own to: https in production, its
+/// headers, an end of the connection while it drains. Logs and counts them.
+struct Held(Api);
 
 #[async_trait]
-impl Handler for Headers {
+impl Handler for Held {
     async fn handle(
         &self,
         req: &mut Request,
@@ -219,12 +220,21 @@ impl Handler for Headers {
         ctrl: &mut FlowCtrl,
     ) {
         let asked = self.0.asked(req.method(), req.headers(), peer(req));
-        // A 405's problem names the same id, whoever made it.
+        // A problem names the same id, whoever made it.
         if let Ok(id) = HeaderValue::try_from(asked.request_id()) {
             req.headers_mut().insert("x-request-id", id);
         }
-        ctrl.call_next(req, depot, res).await;
+        match self.0.refuse_plain(peer(req), req.headers(), asked.request_id()) {
+            None => drop(ctrl.call_next(req, depot, res).await),
+            Some(refusal) => {
+                send(res, refusal);
+                ctrl.skip_rest();
+            }
+        }
         self.0.add_headers(res.headers_mut(), asked.request_id());
+        if self.0.is_draining() && req.version() < Version::HTTP_2 {
+            res.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         // One label for all of it: the pages are few, and their files are not of interest.
         asked.answered("docs", res.status_code.unwrap_or(StatusCode::OK));
     }

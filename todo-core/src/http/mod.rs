@@ -123,7 +123,7 @@ pub struct ApiOptions {
     pub request_timeout: Duration,
     /// The most bytes a body may have. Default: 65,536.
     pub max_body_bytes: usize,
-    /// Whether plain http is refused (what begins with `/health` excepted) and `Strict-Transport-Security` sent.
+    /// Whether plain http is refused (`/health` and what is below it excepted) and `Strict-Transport-Security` sent.
     /// Default: no.
     pub https_only: bool,
 }
@@ -285,6 +285,19 @@ impl Api {
         Failure::WrongMethod(allow).respond(request_id)
     }
 
+    /// The refusal where https is wanted and this is none, for answers that a server makes itself:
+    /// from `peer`, or the client behind it, with these headers.
+    #[must_use]
+    pub fn refuse_plain(
+        &self,
+        peer: Option<Peer>,
+        headers: &HeaderMap,
+        request_id: &str,
+    ) -> Option<Response<Body>> {
+        let is_https = peer.is_some_and(|peer| self.client(peer, headers).https);
+        (self.config().https_only && !is_https).then(|| Failure::HttpsRequired.respond(request_id))
+    }
+
     /// Adds the headers that every answer carries, for answers that a server makes itself: the
     /// request's id and those that keep browsers from misusing an answer. What is set already stays.
     pub fn add_headers(&self, headers: &mut HeaderMap, request_id: &str) {
@@ -378,7 +391,8 @@ impl Api {
             )));
         }
         let path = parts.uri.path().strip_prefix(&*self.config().mount).unwrap_or_default();
-        if self.config().https_only && !path.starts_with("/health") && !self.is_https(parts) {
+        let is_probe = path == "/health" || path.starts_with("/health/");
+        if self.config().https_only && !is_probe && !self.is_https(parts) {
             return Err(Failure::HttpsRequired);
         }
         let (pattern, matched) =

@@ -1,0 +1,189 @@
+//! `ENVIRONMENT=production` as the programs run it: who is let in without https, whose word on that
+//! counts, how clients behind a proxy are told apart, and a change of the key. What one connection's
+//! own TLS does is in `tls.rs`.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use todo_tests::{Actor, Answer, Client, PROGRAMS, Process, fresh_email, raw};
+
+const KEY: &str = "a key of more than thirty-two bytes, used in tests only";
+const NEXT_KEY: &str = "another key of more than thirty-two bytes, for tests";
+/// What the proxy adds for a client that came by https.
+const SECURE: (&str, &str) = ("x-forwarded-proto", "https");
+const TRUSTED: (&str, &str) = ("TRUSTED_PROXIES", "127.0.0.1/32");
+const HSTS: &str = "strict-transport-security";
+
+fn empty_dir() -> TempDir {
+    TempDir::new().expect("a directory")
+}
+
+async fn production(program: &str, dir: &Path, settings: &[(&str, &str)]) -> Process {
+    let base = [
+        ("ENVIRONMENT", "production"),
+        ("SECRET_KEY", KEY),
+        ("ALLOWED_ORIGINS", "https://app.example"),
+    ];
+    Process::start(program, dir, &[&base[..], settings].concat()).await
+}
+
+/// Everything but what an orchestrator asks on the spot.
+fn guarded(program: &str) -> Vec<&'static str> {
+    let mut paths = vec!["/", "/api/auth/me", "/openapi.json", "/metrics", "/nowhere", "/healthy"];
+    if program == "todo-server" {
+        paths.extend(["/docs", "/redoc", "/docs/page.js", "/docs/swagger-ui.css"]);
+    }
+    paths
+}
+
+async fn get(client: &Client, path: &str, headers: &[(&str, &str)]) -> Answer {
+    client.send("GET", path, headers, "").await
+}
+
+#[tokio::test]
+async fn plain_http_is_refused_whatever_a_stranger_says() {
+    for program in PROGRAMS {
+        for proxies in [None, Some(("TRUSTED_PROXIES", "10.0.0.0/8"))] {
+            let dir = empty_dir();
+            let process = production(program, dir.path(), proxies.as_slice()).await;
+            let client = Client::of(process.addr);
+            for path in guarded(program) {
+                get(&client, path, &[]).await.problem(403, "https_required");
+                let words = [SECURE, ("forwarded", "proto=https"), ("x-forwarded-ssl", "on")];
+                get(&client, path, &words).await.problem(403, "https_required");
+            }
+            let account =
+                json!({ "email": fresh_email(), "password": "Correct1horse", "name": "Ada" });
+            client.post("/api/auth/signup", account).await.problem(403, "https_required");
+            // The target is the client's to write as well.
+            let absolute =
+                b"GET https://a/api/auth/me HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            let answer = String::from_utf8_lossy(&raw(process.addr, absolute).await).into_owned();
+            let status = answer.split(' ').nth(1).unwrap_or_default();
+            assert!(["400", "403"].contains(&status), "{program}: {answer}");
+
+            for path in ["/health", "/health/db", "/health/ready"] {
+                assert_eq!(get(&client, path, &[]).await.status, 200, "{program}: {path}");
+            }
+            process.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_trusted_proxy_says_what_is_https() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let process = production(program, dir.path(), &[TRUSTED]).await;
+        let client = Client::of(process.addr);
+        for path in guarded(program) {
+            let answer = get(&client, path, &[SECURE]).await;
+            assert_ne!(answer.status, 403, "{program}: {answer}");
+            let policy = answer.header(HSTS).unwrap_or_default();
+            assert!(policy.contains("max-age="), "{program}: {policy:?} of {path}");
+        }
+        for words in ["http", "https, http", "", "nonsense"] {
+            let words = [("x-forwarded-proto", words)];
+            get(&client, "/api/auth/me", &words).await.problem(403, "https_required");
+        }
+        get(&client, "/api/auth/me", &[]).await.problem(403, "https_required");
+        // The nearest proxy's word is the last one.
+        let words = [("x-forwarded-proto", "http"), SECURE];
+        get(&client, "/api/auth/me", &words).await.problem(401, "unauthorized");
+        process.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn other_environments_bind_no_browser_to_https() {
+    for program in PROGRAMS {
+        for environment in ["development", "staging"] {
+            let dir = empty_dir();
+            let settings = [("ENVIRONMENT", environment), TRUSTED];
+            let process = Process::start(program, dir.path(), &settings).await;
+            let client = Client::of(process.addr);
+            for path in guarded(program) {
+                let plain = get(&client, path, &[]).await;
+                assert_ne!(plain.status, 403, "{program}: {plain}");
+                assert_eq!(plain.header(HSTS), None, "{program}: {plain}");
+                assert_eq!(get(&client, path, &[SECURE]).await.header(HSTS), None, "{program}");
+            }
+            process.stop().await;
+        }
+    }
+}
+
+/// Whoever has one address of a /64 has them all.
+#[tokio::test]
+async fn the_addresses_of_one_64_are_one_client() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let process = production(program, dir.path(), &[TRUSTED]).await;
+        let client = Client::of(process.addr);
+        let wrong = async |address: &str| {
+            let headers =
+                [SECURE, ("x-forwarded-for", address), ("content-type", "application/json")];
+            let body = json!({ "email": "nobody@example.com", "password": "Wrong1horse" });
+            client.send("POST", "/api/auth/login", &headers, body.to_string()).await
+        };
+        for host in ["1", "2", "aaaa:bbbb:cccc:dddd", "ffff:ffff:ffff:ffff", "8000::"] {
+            let address = match host {
+                "8000::" => "2001:db8:1:2:8000::".to_owned(),
+                host => format!("2001:db8:1:2:{}{host}", if host.contains(':') { "" } else { ":" }),
+            };
+            wrong(&address).await.problem(401, "invalid_credentials");
+        }
+        let answer = wrong("2001:db8:1:2:1234:5678:9abc:def0").await;
+        let wait = answer.header("retry-after").and_then(|wait| wait.parse::<u64>().ok());
+        assert!(wait.is_some_and(|wait| (1..=60).contains(&wait)), "{program}: {answer}");
+        answer.problem(429, "rate_limited");
+        for neighbour in ["2001:db8:1:3::1", "2001:db8:1:1:ffff:ffff:ffff:ffff", "192.0.2.1"] {
+            wrong(neighbour).await.problem(401, "invalid_credentials");
+        }
+        process.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_changed_by_restarts_and_nobody_is_logged_out() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let started = async |keys: &[(&str, &str)]| Process::start(program, dir.path(), keys).await;
+        let status = async |process: &Process, token: &str| -> u16 {
+            Client::of(process.addr).bearing(token).get("/api/auth/me").await.status
+        };
+        let log_in = async |process: &Process, email: &str| -> Value {
+            let credentials = json!({ "email": email, "password": "Correct1horse" });
+            Client::of(process.addr).post("/api/auth/login", credentials).await.expect(200)
+        };
+
+        let process = started(&[("SECRET_KEY", KEY)]).await;
+        let client = Client::of(process.addr);
+        let email = fresh_email();
+        let account = json!({ "email": email, "password": "Correct1horse", "name": "Ada" });
+        let auth = client.post("/api/auth/signup", account).await.expect(201);
+        let actor = Actor::of(&client, &auth, "Correct1horse");
+        process.stop().await;
+
+        let turning = [("SECRET_KEY", NEXT_KEY), ("SECRET_KEY_PREVIOUS", KEY)];
+        let process = started(&turning).await;
+        assert_eq!(status(&process, actor.token()).await, 200, "{program}: nobody is logged out");
+        let list = Client::of(process.addr).bearing(actor.token()).get(&actor.todos()).await;
+        assert_eq!(list.status, 200, "{program}: {list}");
+        let auth = log_in(&process, &email).await;
+        let fresh = auth["token"].as_str().expect("a token").to_owned();
+        assert_eq!(status(&process, &fresh).await, 200);
+        process.stop().await;
+
+        let process = started(&[("SECRET_KEY", NEXT_KEY)]).await;
+        assert_eq!(status(&process, &fresh).await, 200, "{program}: it is of the new key");
+        assert_eq!(status(&process, actor.token()).await, 401, "{program}: its key is gone");
+        process.stop().await;
+
+        // A server that was not told yet knows nothing of the new key.
+        let process = started(&[("SECRET_KEY", KEY)]).await;
+        assert_eq!(status(&process, &fresh).await, 401, "{program}: it is of the new key alone");
+        process.stop().await;
+    }
+}
