@@ -20,6 +20,7 @@ use salvo::{
         ArcConnObserver, ArcFusePolicy, ConnObserver, FuseAction, FuseConfig, FuseInfo, FusePolicy,
     },
 };
+use todo_core::server::ACCEPT_PAUSE;
 use tokio::sync::oneshot;
 
 /// An acceptor that can be closed while its server still drains: a client that connects then is
@@ -72,7 +73,13 @@ impl<A: Acceptor> Acceptor for Closable<A> {
             tokio::select! {
                 // What the kernel has let in already is served, and not reset by the close.
                 biased;
-                accepted = acceptor.accept(policy) => return accepted,
+                accepted = acceptor.accept(policy) => {
+                    // salvo's own rest of 10 ms is a hundred lines of log a second.
+                    if accepted.is_err() {
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    return accepted;
+                }
                 // An error is a server that is gone: there is nothing to accept for either.
                 _ = &mut self.asked => {}
             }
