@@ -34,6 +34,13 @@ pub const GRACE: Duration = Duration::from_secs(25);
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that are open at once at most; further ones wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 8192;
+/// How long a client may read nothing of an answer that is being written to it.
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
+/// The rest after a failed accept: out of descriptors, the next would fail at once as well.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What may be open besides connections: those to a database, 1000 at most, and a few files.
+const OTHER_DESCRIPTORS: u64 = 1100;
 
 /// How often what has expired is deleted.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
@@ -202,8 +209,21 @@ where
 {
     finish(settings().and_then(|settings| {
         let _exporting = log(&settings)?;
+        allow_descriptors();
         block_on(async { serve(settings.clone(), listen(&settings).await?).await })
     }))
+}
+
+/// Lets the process have a descriptor for each of [`MAX_CONNECTIONS`], and some for its database, as
+/// far as it may without asking anybody. The usual soft limit, 1024, is kept low for the sake of
+/// programs that use `select`.
+fn allow_descriptors() {
+    let wanted = MAX_CONNECTIONS as u64 + OTHER_DESCRIPTORS;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit >= wanted => {}
+        Ok(limit) => tracing::warn!(limit, wanted, "few files may be open: connections may wait"),
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
 }
 
 /// Runs a future to its end on a runtime of its own.
@@ -436,8 +456,9 @@ fn log(settings: &Settings) -> Result<impl Sized, ServeError> {
     let filter = EnvFilter::new(format!(
         "warn,todo_core={level},todo_server={level},todo_hyper_min={level},todo_core::trace=off"
     ));
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     let lines = match settings.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
         LogFormat::Text => lines.boxed(),

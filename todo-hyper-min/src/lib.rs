@@ -16,7 +16,10 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::{
     http::{Api, Peer},
-    server::{self, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError, Signals},
+    server::{
+        self, ACCEPT_PAUSE, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError, Signals,
+        WRITE_STALL,
+    },
     settings::Settings,
 };
 use tokio::{
@@ -32,10 +35,6 @@ const HEAD_BYTES: usize = 64 << 10;
 const HEADERS: usize = 128;
 /// How long a stop waits for the first request of a connection that has not made one.
 const LAST_CALL: Duration = Duration::from_millis(100);
-/// How long a client may read nothing of an answer that is being written to it.
-const WRITE_STALL: Duration = Duration::from_secs(30);
-/// The rest after a failed accept: out of descriptors, the next would fail at once as well.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves the API on `listener` until `shutdown` ends, goes on for `settings.shutdown_delay` while
 /// it tells that it drains, then finishes what runs, for at most 25 s.

@@ -20,6 +20,7 @@ use salvo::{
         ArcConnObserver, ArcFusePolicy, ConnObserver, FuseAction, FuseConfig, FuseInfo, FusePolicy,
     },
 };
+use todo_core::server::ACCEPT_PAUSE;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
@@ -91,7 +92,13 @@ impl<A: Acceptor> Acceptor for Closable<A> {
                 // First: connections may come without an end.
                 biased;
                 () = closing => {}
-                accepted = acceptor.accept(policy) => return accepted,
+                accepted = acceptor.accept(policy) => {
+                    // salvo's own rest of 10 ms is a hundred lines of log a second.
+                    if accepted.is_err() {
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    return accepted;
+                }
             }
         }
         *open = None;

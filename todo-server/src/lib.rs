@@ -13,7 +13,7 @@ use salvo::{
 };
 use todo_core::{
     http::{Api, Peer},
-    server::{self, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError, Signals},
+    server::{self, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError, Signals, WRITE_STALL},
     settings::Settings,
 };
 use tokio::net::TcpListener;
@@ -95,6 +95,7 @@ async fn serve_on<A: Acceptor + Send + 'static>(
         FuseConfig::strict()
             .with_http1_header_timeout(HEADER_TIMEOUT)
             .with_tls_handshake_timeout(HEADER_TIMEOUT)
+            .with_write_stall_timeout(WRITE_STALL)
             // While a handler works, its connection is idle: a deadline of the request's own, and
             // time to drain its body, come before this.
             .with_connection_idle_timeout(settings.request_timeout + IDLE),
