@@ -1,7 +1,16 @@
 //! `/metrics` under a client that makes names up, and what the documentation says of it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, convert::Infallible};
 
+use bytes::Bytes;
+use futures_util::{FutureExt, stream};
+use http::Request;
+use http_body_util::{Empty, StreamBody};
+use hyper::body::Frame;
+use todo_core::{
+    Core, Options, Secret,
+    http::{Api, ApiOptions},
+};
 use todo_tests::{App, Cell, Client, Database, Server, on_every_cell};
 use uuid::Uuid;
 
@@ -53,6 +62,26 @@ on_every_cell! {
         assert_eq!(series(&after), series(&before));
         assert!(before.contains("route=\"unmatched\"") && before.contains("method=\"other\""));
     }
+}
+
+#[tokio::test]
+async fn a_request_whose_client_left_is_counted() {
+    let secret = Secret::new("a secret of more than thirty-two bytes").expect("long enough");
+    let core = Core::open("sqlite::memory:", Options::new(secret)).await.expect("it opens");
+    let api = Api::new(core, ApiOptions::default());
+    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+    let asked = Request::post("/api/auth/login")
+        .header("host", "localhost")
+        .header("content-type", "application/json");
+    let handled = api.handle(asked.body(body).expect("a request"));
+    // Polled once, and dropped, as a server does when the connection ends.
+    assert!(handled.now_or_never().is_none(), "it waits for its body");
+    let asked = Request::get("/metrics").header("host", "localhost").body(Empty::<Bytes>::new());
+    let text = api.handle(asked.expect("a request")).await.into_body().into_bytes();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let left = "http_requests_total{method=\"POST\",route=\"/api/auth/login\",status=\"499\"} 1";
+    assert!(text.contains(left), "{text}");
+    assert!(text.contains("http_requests_in_flight 1"), "only the scrape: {text}");
 }
 
 /// The words of PromQL that may be a metric's: ours all have an underscore, and no label has.
