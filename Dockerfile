@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Two targets: todo-server (the default) and todo-hyper-min.
 #   docker build -t todo-server .
 #   docker build -t todo-hyper-min --target todo-hyper-min .
