@@ -6,6 +6,9 @@
 //! day has three attempts to be within the promised times.
 
 use std::{
+    io::Write,
+    path::PathBuf,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +18,7 @@ use std::{
 
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
+use tempfile::TempDir;
 use todo_tests::{
     Actor, Answer, App, Cell, Client, Database, PROGRAMS, Process, STARTING, Server, at_once,
     command, fresh_email, postgres::Cluster, refusal,
@@ -404,6 +408,101 @@ async fn a_read_only_server_is_read() {
         assert!(Instant::now() < deadline, "it stays read-only");
     }
     site.app.stop().await.expect("a clean stop");
+}
+
+/// A small file system, which is taken down after what was declared later.
+struct Disk(TempDir);
+
+impl Disk {
+    fn mount() -> Result<Disk, String> {
+        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=24m,mode=777", "tmpfs"]).arg(dir.path());
+        let output = mount.output().map_err(|e| e.to_string())?;
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        if output.status.success() { Ok(Disk(dir)) } else { Err(said) }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// What fits is written, what does not is a 503, what is there is read; no write that was refused is
+/// there in the end, and none that was acknowledged is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_read_and_refuses_writes() {
+    let disk = match Disk::mount() {
+        Ok(disk) => disk,
+        Err(why) => {
+            // Not eprintln!, which the test runner hides with the output of a test that passes.
+            let line = format!("NOT RUN: PostgreSQL on a full disk: no tmpfs: {why}\n");
+            let _ = std::io::stderr().write_all(line.as_bytes());
+            return;
+        }
+    };
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("a PostgreSQL");
+    std::fs::create_dir(disk.path("small")).expect("a directory");
+    let given = Command::new("chown")
+        .arg(format!("--reference={}", cluster.data().display()))
+        .arg(disk.path("small"))
+        .status();
+    assert!(given.expect("chown runs").success());
+    let location = disk.path("small").display().to_string();
+    let mut admin = admin(&cluster).await;
+    admin.execute("CREATE ROLE app LOGIN").await.expect("a role");
+    for statement in [
+        format!("CREATE TABLESPACE small LOCATION '{location}'"),
+        "CREATE DATABASE todo OWNER app TABLESPACE small".to_owned(),
+    ] {
+        admin.execute(sqlx::AssertSqlSafe(statement)).await.expect("a small database");
+    }
+    let url = cluster.url().replace("postgres@", "app@").replace("/postgres", "/todo");
+    let cell = Cell { server: Server::Salvo, database: Database::Sqlite };
+    let app = App::start_with(cell, &[("DATABASE_URL", &url)]).await;
+    let user = app.signed_up().await;
+    let todos = user.todos();
+    let write = async || {
+        let todo = json!({"title": "a todo", "description": "x".repeat(1000)});
+        user.post(&todos, todo).await
+    };
+    write().await.expect(201);
+
+    let mut filler = std::fs::File::create(disk.path("filler")).expect("a file");
+    while filler.write_all(&[0; 4096]).is_ok() {}
+    let mut written = 1;
+    let mut refused = 0;
+    while refused < 20 {
+        let began = Instant::now();
+        let answer = write().await;
+        assert!(began.elapsed() < EVER, "{:?}", began.elapsed());
+        match answer.status {
+            201 => written += 1,
+            _ => {
+                answer.problem(503, "unavailable");
+                refused += 1;
+            }
+        }
+        assert!(written < 2000, "the disk is never full");
+    }
+    assert_eq!(user.get(&format!("{todos}?limit=1")).await.expect(200)["total"], written);
+    app.anonymous().get("/health/db").await.expect(200);
+    let metrics = app.anonymous().get("/metrics").await.text();
+    assert!(metrics.contains("database_breaker_open 0"), "{metrics}");
+
+    drop(filler);
+    std::fs::remove_file(disk.path("filler")).expect("there is room again");
+    write().await.expect(201);
+    assert_eq!(user.get(&format!("{todos}?limit=1")).await.expect(200)["total"], written + 1);
+    app.stop().await.expect("a clean stop");
+    drop(cluster);
+    drop(disk);
 }
 
 const SECRET: (&str, &str) =
