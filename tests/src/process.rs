@@ -174,7 +174,8 @@ async fn listen(
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("listening on http://")?;
+    let (_, rest) = line.split_once("listening on http")?;
+    let (_, rest) = rest.split_once("://")?;
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
     rest[..end.unwrap_or(rest.len())].parse().ok()
 }
