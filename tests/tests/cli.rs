@@ -1,9 +1,10 @@
 //! The command lines of both programs: help, exit codes, and the commands that need no database.
 
-use std::{net::TcpListener, path::Path, process::Output};
+use std::{fs, net::TcpListener, path::Path, process::Output};
 
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::Value;
-use todo_tests::{PROGRAMS, Process, STARTING, command};
+use todo_tests::{PROGRAMS, Process, STARTING, command, postgres::Cluster};
 use tokio::time::timeout;
 
 async fn ran(
@@ -62,6 +63,7 @@ async fn every_command_has_help() {
         ("migrate", "--revert"),
         ("copy", "COPY_FROM"),
         ("import", "--skip-invalid"),
+        ("doctor", "FAIL"),
         ("healthcheck", "/health"),
         ("openapi", "database"),
     ] {
@@ -116,4 +118,117 @@ async fn the_document_is_the_one_that_is_served() {
     assert_eq!(printed, served);
     assert!(is_empty(elsewhere.path()), "no database was made");
     process.stop().await;
+}
+
+/// Writes a certificate that ends in this year and its key; their paths.
+fn certificate(dir: &Path, name: &str, until: i32) -> [String; 2] {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(until, 1, 1);
+    let cert = params.self_signed(&key).expect("a certificate");
+    [("crt", cert.pem()), ("key", key.serialize_pem())].map(|(kind, pem)| {
+        let path = dir.join(format!("{name}.{kind}"));
+        fs::write(&path, pem).expect("a file");
+        path.display().to_string()
+    })
+}
+
+#[tokio::test]
+async fn a_health_check_over_tls_trusts_the_configured_certificate_only() {
+    let (dir, elsewhere) = (empty_dir(), empty_dir());
+    let [cert, key] = certificate(dir.path(), "own", 2090);
+    let [other, other_key] = certificate(dir.path(), "other", 2090);
+    let settings = [("TLS_CERT", &*cert), ("TLS_KEY", &*key)];
+    let process = Process::start("todo-server", dir.path(), &settings).await;
+    let port = process.addr.port().to_string();
+    let port = ("PORT", &*port);
+    for (cert, key, code, named) in [
+        (&cert, &key, 0, ""),
+        (&other, &other_key, 1, "not the one in TLS_CERT"),
+        (&String::new(), &String::new(), 1, "no good health"),
+        (&dir.path().join("none").display().to_string(), &key, 1, "none: "),
+    ] {
+        let asked = [port, ("TLS_CERT", &**cert), ("TLS_KEY", &**key)];
+        let (found, _, err) = ran("todo-server", elsewhere.path(), &asked, &["healthcheck"]).await;
+        assert_eq!(found, code, "{cert}: {err}");
+        assert!(err.contains(named), "{err}");
+    }
+    process.stop().await;
+}
+
+/// What the doctor says of `settings`, line by line, and that it left no trace.
+async fn doctor(settings: &[(&str, &str)]) -> (i32, String) {
+    let dir = empty_dir();
+    let (code, out, err) = ran("todo-server", dir.path(), settings, &["doctor"]).await;
+    assert_eq!(err, "");
+    assert!(is_empty(dir.path()), "it makes nothing");
+    assert!(!out.contains("hush"), "a secret is shown: {out}");
+    let failed = out.lines().any(|line| line.starts_with("FAIL "));
+    assert_eq!(failed, code == 1, "{code}: {out}");
+    (code, out)
+}
+
+#[tokio::test]
+async fn the_doctor_checks_and_changes_nothing() {
+    const SECRET: &str = "hush-0123456789abcdef-0123456789abcdef";
+    let files = empty_dir();
+    let (code, out) = doctor(&[]).await;
+    assert_eq!(code, 0, "{out}");
+    for line in
+        ["DATABASE_URL=sqlite://todo.db", "SECRET_KEY=(not set)", "warn SECRET_KEY: not set"]
+    {
+        assert!(out.contains(line), "{line} in {out}");
+    }
+    assert!(out.contains("warn database: not there yet"), "{out}");
+
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let url = cluster.url();
+    let (_, out) = doctor(&[("DATABASE_URL", &url)]).await;
+    assert!(out.contains("ok   pooler: ") && out.contains("warn database: not there yet"), "{out}");
+    let migrated = ran("todo-server", files.path(), &[("DATABASE_URL", &url)], &["migrate"]).await;
+    assert_eq!(migrated.0, 0);
+    let [cert, key] = certificate(files.path(), "own", 2090);
+    let [late, late_key] = certificate(files.path(), "late", 2021);
+    let production = [
+        ("DATABASE_URL", &*url),
+        ("SECRET_KEY", SECRET),
+        ("ENVIRONMENT", "production"),
+        ("TLS_CERT", &cert),
+        ("TLS_KEY", &key),
+    ];
+    let (code, out) = doctor(&production).await;
+    assert_eq!(code, 0, "{out}");
+    for line in [
+        "SECRET_KEY=(set, hidden)",
+        "ENVIRONMENT=production",
+        "ok   SECRET_KEY: ",
+        "ok   production: ",
+        "ok   database: reachable",
+        "ok   migrations: up to date",
+        "ok   TLS_CERT: readable",
+        "ok   TLS_KEY: ",
+        "ok   TLS dates: good for ",
+    ] {
+        assert!(out.contains(line), "{line} in {out}");
+    }
+    let away = "postgres://ada:hush@127.0.0.1:1/todo";
+    for (name, value, line) in [
+        ("DATABASE_URL", away, "FAIL database: "),
+        ("DATABASE_URL", away, "postgres://ada:***@127.0.0.1:1/todo"),
+        ("MIGRATIONS_DATABASE_URL", away, "FAIL MIGRATIONS_DATABASE_URL: "),
+        ("TLS_KEY", &late_key, "FAIL TLS_KEY: "),
+        ("TLS_KEY", "/nowhere/hm", "FAIL TLS_KEY: /nowhere/hm: "),
+        ("TLS_CERT", &late, "FAIL TLS dates: expired "),
+        ("TLS_CERT", &key, "FAIL TLS_CERT: "),
+        ("SECRET_KEY", "hush", "FAIL settings: bad settings: SECRET_KEY "),
+    ] {
+        let (code, out) = doctor(&[&production[..], &[(name, value)]].concat()).await;
+        assert_eq!(code, 1, "{name}={value}: {out}");
+        assert!(out.contains(line), "{line} in {out}");
+    }
+    let plain: Vec<_> = production.into_iter().filter(|(name, _)| !name.contains("TLS")).collect();
+    let (code, out) = doctor(&plain).await;
+    assert!(code == 1 && out.contains("FAIL production: plain http is refused"), "{out}");
+    cluster.stop().await.expect("it stops");
 }

@@ -1,7 +1,7 @@
 //! Moving a whole database: there and back again it is equal; it is all or nothing; and sessions
 //! outlive it.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use todo_tests::{Process, STARTING, command, postgres::Cluster, raw};
@@ -26,6 +26,11 @@ fn file(dir: &Path, name: &str) -> String {
 
 /// A database of 20 users with a session and 100 todos each.
 async fn filled(url: &str) {
+    filled_with(url, "100").await;
+}
+
+/// The same with as many todos each as `todos` says.
+async fn filled_with(url: &str, todos: &str) {
     assert!(ran(&[("DATABASE_URL", url)], &["migrate"]).await.0);
     let mut db = SqliteConnection::connect(url).await.expect("the file");
     let fill = "
@@ -33,10 +38,11 @@ async fn filled(url: &str) {
         SELECT randomblob(16), 'u' || i || '@example.com', 'Zoë ' || i, '$argon2id$x', 1700000000000000 + i
         FROM n;
         INSERT INTO sessions SELECT randomblob(16), id, 1700000000000001, 4000000000000000 FROM users;
-        INSERT INTO todos WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+        INSERT INTO todos WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < @TODOS@)
         SELECT randomblob(16), id, 'Ärger ' || i, 'ärger ' || i, iif(i % 3, 'd' || i, NULL), 1 + i % 3,
                i % 2, 1700000000000000 + i, 1700000000000007 + i, iif(i % 2, 1700000000000005, NULL)
         FROM users, n;";
+    let fill = sqlx::AssertSqlSafe(fill.replace("@TODOS@", todos));
     sqlx::raw_sql(fill).execute(&mut db).await.expect("rows");
     db.close().await.expect("closed");
 }
@@ -132,5 +138,95 @@ async fn a_session_outlives_the_move() {
     let answer = String::from_utf8(raw(new.addr, request.as_bytes()).await).expect("UTF-8");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ada@example.com"), "{answer}");
     new.stop().await;
+    cluster.stop().await.expect("it stops");
+}
+
+/// How many users and todos there are at PostgreSQL's `url`.
+async fn left(url: &str) -> i64 {
+    let mut db = PgConnection::connect(url).await.expect("the server");
+    let sql = "SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM todos)";
+    sqlx::query_scalar(sql).fetch_one(&mut db).await.expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "slow: run by .ci/run"]
+async fn a_hundred_thousand_todos_come_back_equal_in_bounded_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let (here, there, back) = (file(dir.path(), "a.db"), cluster.url(), file(dir.path(), "b.db"));
+    filled_with(&here, "5000").await;
+    for (from, to) in [(&here, &there), (&there, &back)] {
+        let mut child = command("todo-server", dir.path(), &[])
+            .args(["copy", "--from", from, "--to", to])
+            .spawn()
+            .expect("the program runs");
+        let status = format!("/proc/{}/status", child.id().expect("it runs"));
+        let mut most_kib = 0;
+        let ended = timeout(5 * STARTING, async {
+            loop {
+                // The high-water mark only rises; what was read last is of the very end, or near it.
+                let mark = fs::read_to_string(&status).unwrap_or_default();
+                let mark = mark.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+                let kib = mark.and_then(|mark| mark.split_whitespace().next()?.parse().ok());
+                most_kib = most_kib.max(kib.unwrap_or(0));
+                if let Some(ended) = child.try_wait().expect("a child") {
+                    break ended;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        });
+        assert!(ended.await.expect("an end in time").success());
+        println!("{most_kib} KiB at most");
+        assert!((1..100 << 10).contains(&most_kib), "{most_kib} KiB");
+    }
+    let before = rows(&here).await;
+    assert_eq!(before.len(), 20 + 20 + 100_000 + 20);
+    assert!(rows(&back).await == before, "they differ");
+    cluster.stop().await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_is_ended_half_way_leaves_the_target_without_rows() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let (here, there) = (file(dir.path(), "a.db"), cluster.url());
+    filled(&here).await;
+    assert!(ran(&[("DATABASE_URL", &there)], &["migrate"]).await.0);
+    // It stays half-way for as long as this lock is held: after its users, before its todos.
+    let mut db = PgConnection::connect(&there).await.expect("the server");
+    let slow = "CREATE FUNCTION stay() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF (SELECT count(*) FROM todos) >= 1000 THEN
+                        PERFORM pg_advisory_xact_lock(42);
+                    END IF;
+                    RETURN NULL; END $$;
+                CREATE TRIGGER stay AFTER INSERT ON todos EXECUTE FUNCTION stay();
+                SELECT pg_advisory_lock(42);";
+    sqlx::raw_sql(slow).execute(&mut db).await.expect("a lock");
+    for signal in ["INT", "TERM", "KILL"] {
+        let mut child = command("todo-server", dir.path(), &[])
+            .args(["copy", "--from", &here, "--to", &there])
+            .spawn()
+            .expect("the program runs");
+        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        let half_way = async {
+            while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut db).await.expect("it") == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        timeout(STARTING, half_way).await.expect("it comes half-way");
+        let id = child.id().expect("it runs").to_string();
+        let sent = std::process::Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(sent.expect("kill runs").success());
+        let ended = timeout(STARTING, child.wait()).await.expect("an end in time");
+        assert!(!ended.expect("a status").success());
+        assert_eq!(left(&there).await, 0, "after {signal}");
+        // What the program left behind on the server is still waiting.
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks
+                   WHERE locktype = 'advisory' AND NOT granted";
+        sqlx::raw_sql(end).execute(&mut db).await.expect("it");
+    }
+    sqlx::raw_sql("DROP TRIGGER stay ON todos").execute(&mut db).await.expect("it");
+    let (ok, said) = copy(&here, &there).await;
+    assert!(ok, "a later copy finds it empty: {said}");
     cluster.stop().await.expect("it stops");
 }
