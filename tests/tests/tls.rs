@@ -259,10 +259,13 @@ async fn a_server_without_a_certificate_takes_a_reload_calmly() {
     }
 }
 
+/// What is done to a directory.
+type Spoil<'a> = &'a dyn Fn(&Path);
+
 #[tokio::test]
 async fn a_bad_certificate_at_the_start_is_one_line() {
     let (one, other) = (issued(), issued());
-    let spoilt: [(&str, &dyn Fn(&Path)); 6] = [
+    let spoilt: [(&str, Spoil); 6] = [
         ("cert.pem", &|dir| fs::remove_file(dir.join("cert.pem")).expect("it is removed")),
         ("key.pem", &|dir| fs::remove_file(dir.join("key.pem")).expect("it is removed")),
         ("cert.pem", &|dir| fs::write(dir.join("cert.pem"), "").expect("it is written")),
