@@ -703,6 +703,14 @@ on_every_cell! {
         }
     }
 
+    async fn a_request_that_takes_too_long_is_a_504(cell) {
+        let app = App::start_with(cell, &[("REQUEST_TIMEOUT_SECONDS", "1")]).await;
+        let json = "Content-Type: application/json";
+        // Its body never comes, and has longer than the request as a whole.
+        let head = ["POST /api/auth/login HTTP/1.1", "Host: a", json, "Content-Length: 9"];
+        wire(&app, &head, b"").await.problem(504, "timeout");
+    }
+
     async fn a_client_that_writes_first_still_reads_the_413(cell) {
         let app = App::start(cell).await;
         let ann = app.signed_up().await;

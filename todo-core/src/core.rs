@@ -208,3 +208,19 @@ impl std::fmt::Debug for Core {
         f.write_str("Core")
     }
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn more_operations_than_may_be_under_way_are_refused_at_once() {
+        let secret = Secret::new("at least thirty-two random bytes").unwrap();
+        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let all = u32::try_from(MAX_OPERATIONS).unwrap();
+        let under_way = Arc::clone(&core.0.operations).try_acquire_many_owned(all).unwrap();
+        assert!(matches!(core.ping().await, Err(Error::Busy)));
+        drop(under_way);
+        core.ping().await.unwrap();
+    }
+}
