@@ -308,7 +308,9 @@ impl Fault {
         match self {
             Self::Deadline => true,
             Self::Sql(error) => is_connectivity(error),
-            _ => false,
+            Self::Away => false,
+            #[cfg(feature = "sqlite")]
+            Self::Commit(_) => false,
         }
     }
 
