@@ -230,3 +230,23 @@ async fn a_copy_that_is_ended_half_way_leaves_the_target_without_rows() {
     assert!(ok, "a later copy finds it empty: {said}");
     cluster.stop().await.expect("it stops");
 }
+
+#[tokio::test]
+async fn a_copy_that_differs_is_not_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let (here, there) = (file(dir.path(), "a.db"), cluster.url());
+    filled(&here).await;
+    assert!(ran(&[("DATABASE_URL", &there)], &["migrate"]).await.0);
+    let mut db = PgConnection::connect(&there).await.expect("the server");
+    let alter = "CREATE FUNCTION alter_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                     IF NEW.email = 'u7@example.com' THEN NEW.name := 'Other'; END IF;
+                     RETURN NEW; END $$;
+                 CREATE TRIGGER alter_one BEFORE INSERT ON users
+                     FOR EACH ROW EXECUTE FUNCTION alter_one();";
+    sqlx::raw_sql(alter).execute(&mut db).await.expect("a trigger");
+    let (ok, said) = copy(&here, &there).await;
+    assert!(!ok && said.contains("differs"), "{said}");
+    assert_eq!(left(&there).await, 0);
+    cluster.stop().await.expect("it stops");
+}

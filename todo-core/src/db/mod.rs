@@ -254,6 +254,10 @@ impl OpenError {
     /// Whether the database could not be reached, so that a later attempt may find it. A wrong
     /// password, a database that does not exist or a failed migration stays what it is.
     #[cfg(feature = "server")]
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(clippy::unused_self, reason = "a file is there or not")
+    )]
     pub(crate) fn is_connectivity(&self) -> bool {
         #[cfg(feature = "postgres")]
         if let Self::Connect(cause) = self {

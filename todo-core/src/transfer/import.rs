@@ -213,7 +213,9 @@ fn rows_of(source: &mut Conn, table: Table) -> BoxStream<'_, Result<Source, Tran
                 Table::Users => "SELECT to_jsonb(t)::text FROM users t ORDER BY created_at, id",
                 Table::Todos => "SELECT to_jsonb(t)::text FROM todos t ORDER BY id",
             };
-            Box::pin(sqlx::query_scalar(sql).fetch(c).map(|row| Source::of_json(row?)))
+            Box::pin(
+                sqlx::query_scalar::<_, String>(sql).fetch(c).map(|row| Source::of_json(&row?)),
+            )
         }
     }
 }
@@ -230,10 +232,10 @@ impl Source {
         Ok(Self(fields))
     }
 
-    fn of_json(row: String) -> Result<Self, TransferError> {
+    fn of_json(row: &str) -> Result<Self, TransferError> {
         use serde_json::Value;
         let fields: HashMap<String, Value> =
-            serde_json::from_str(&row).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            serde_json::from_str(row).map_err(|error| sqlx::Error::Decode(error.into()))?;
         let text = |value| match value {
             Value::Null => None,
             Value::String(text) => Some(text),

@@ -27,7 +27,7 @@ pub(crate) async fn doctor(settings: &Settings) -> bool {
         println!("{name}={value}");
     }
     println!();
-    let mut checks = Checks { well: true };
+    let mut checks = Checks::default();
     checks.secret(settings);
     checks.production(settings);
     checks.database(settings).await;
@@ -35,7 +35,9 @@ pub(crate) async fn doctor(settings: &Settings) -> bool {
         Some(files) => checks.tls(files),
         None => checks.ok("TLS", "not configured"),
     }
-    checks.well
+    let Checks { ok, warned, failed } = checks;
+    println!("\n{ok} ok, {warned} warned, {failed} failed");
+    failed == 0
 }
 
 /// Every setting by its name. What is secret is only said to be there.
@@ -104,21 +106,26 @@ fn shown(url: &str) -> String {
     parsed.into()
 }
 
+#[derive(Default)]
 struct Checks {
-    well: bool,
+    ok: u32,
+    warned: u32,
+    failed: u32,
 }
 
 impl Checks {
-    fn ok(&self, what: &str, detail: impl Display) {
+    fn ok(&mut self, what: &str, detail: impl Display) {
+        self.ok += 1;
         println!("ok   {what}: {detail}");
     }
 
-    fn warn(&self, what: &str, detail: impl Display) {
+    fn warn(&mut self, what: &str, detail: impl Display) {
+        self.warned += 1;
         println!("warn {what}: {detail}");
     }
 
     fn fail(&mut self, what: &str, detail: impl Display) {
-        self.well = false;
+        self.failed += 1;
         println!("FAIL {what}: {detail}");
     }
 
