@@ -8,7 +8,11 @@ use std::{
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::{
+<<<<<<< HEAD
         Arc,
+=======
+        Arc, Mutex, OnceLock, PoisonError,
+>>>>>>> ship
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -162,7 +166,8 @@ struct Inner {
     matcher: Matcher,
     cors: CorsLayer,
     metrics: Metrics,
-    openapi: Bytes,
+    /// Made when first asked for: making it takes more memory than all else at the start.
+    openapi: OnceLock<Bytes>,
     index: Bytes,
     draining: AtomicBool,
 }
@@ -186,7 +191,7 @@ impl Api {
             matcher: Matcher::new(&options.prefix),
             cors: cors(&options.allowed_origins),
             metrics: Metrics::new().unwrap_or_else(|e| unreachable!("fixed names: {e}")),
-            openapi: openapi::document(&options).to_string().into(),
+            openapi: OnceLock::new(),
             index: index.to_string().into(),
             core,
             config: options,
@@ -465,7 +470,8 @@ impl Api {
     }
 
     fn openapi(&self) -> Bytes {
-        self.0.openapi.clone()
+        let made = || openapi::document(self.config()).to_string().into();
+        self.0.openapi.get_or_init(made).clone()
     }
 
     fn metrics(&self) -> Result<String, Error> {
