@@ -8,11 +8,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::{
-<<<<<<< HEAD
-        Arc,
-=======
-        Arc, Mutex, OnceLock, PoisonError,
->>>>>>> ship
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
