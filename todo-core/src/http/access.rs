@@ -133,7 +133,8 @@ impl Drop for Asked<'_> {
             method = method_label(&self.method),
             route,
             status,
-            duration_ms = took.as_secs_f64() * 1000.0,
+            // Whole microseconds: a float's noise beyond them is no measurement.
+            duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
             client_ip = self.client.map(display),
             user_id = seen.user_id.map(display),
             "{}", if self.status.is_some() { "answered" } else { "client left" }
