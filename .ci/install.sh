@@ -7,6 +7,7 @@ command -v chromium >/dev/null || packages+=(chromium)
 command -v dockerd >/dev/null || packages+=(docker.io iptables)
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 command -v cc >/dev/null || packages+=(build-essential)
+command -v ps >/dev/null || packages+=(procps)
 command -v curl >/dev/null || packages+=(curl)
 if [ ${#packages[@]} -gt 0 ]; then
     apt-get update -qq
