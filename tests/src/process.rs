@@ -36,8 +36,15 @@ pub fn built(name: &str) -> &'static Path {
 /// Builds with the features that `cargo test --workspace` has, so that nothing is compiled again.
 fn build() -> BTreeMap<String, PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = std::process::Command::new(cargo)
-        .args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
+    let mut build = std::process::Command::new(cargo);
+    build.args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"]);
+    // Beside this test, wherever that was built: a coverage run has a folder of its own, and reports
+    // of the programs in there only.
+    let exe = env::current_exe().expect("a path");
+    if let Some(folder) = exe.ancestors().nth(3) {
+        build.arg("--target-dir").arg(folder);
+    }
+    let output = build
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stderr(Stdio::inherit())
         .output()

@@ -375,6 +375,35 @@ async fn out_of_descriptors_a_server_waits_and_comes_back() {
     }
 }
 
+/// More connections than may be open are let wait, and served when there is room.
+#[tokio::test]
+async fn connections_beyond_the_cap_wait_for_room() {
+    const ASK: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let server = Process::start(program, dir.path(), &[("MAX_CONNECTIONS", "3")]).await;
+        let mut start = [0; 12];
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(server.addr).await.expect("it listens");
+            stream.write_all(ASK).await.expect("it reads");
+            stream.read_exact(&mut start).await.expect("an answer");
+            assert_eq!(&start, b"HTTP/1.1 200", "{program}");
+            open.push(stream);
+        }
+        let mut further = TcpStream::connect(server.addr).await.expect("the kernel takes it");
+        further.write_all(ASK).await.expect("the kernel keeps it");
+        let early = timeout(Duration::from_secs(1), further.read_exact(&mut start)).await;
+        assert!(early.is_err(), "{program} serves more than three at once");
+        open.pop();
+        let served = timeout(SLACK, further.read_exact(&mut start)).await;
+        assert!(served.is_ok_and(|read| read.is_ok()), "{program} has no room again");
+        assert_eq!(&start, b"HTTP/1.1 200", "{program}");
+        drop((open, further));
+        server.stop().await;
+    }
+}
+
 const LOGINS: usize = 500;
 
 /// What was answered to one of many logins.

@@ -32,8 +32,6 @@ use crate::{
 pub const GRACE: Duration = Duration::from_secs(25);
 /// How long a client may take to send a request's head.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections that are open at once at most; further ones wait to be accepted.
-pub const MAX_CONNECTIONS: usize = 8192;
 /// How long a client may read nothing of an answer that is being written to it.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
 /// The rest after a failed accept: out of descriptors, the next would fail at once as well.
@@ -209,16 +207,16 @@ where
 {
     finish(settings().and_then(|settings| {
         let _exporting = log(&settings)?;
-        allow_descriptors();
+        allow_descriptors(&settings);
         block_on(async { serve(settings.clone(), listen(&settings).await?).await })
     }))
 }
 
-/// Lets the process have a descriptor for each of [`MAX_CONNECTIONS`], and some for its database, as
+/// Lets the process have a descriptor for each of its connections, and some for its database, as
 /// far as it may without asking anybody. The usual soft limit, 1024, is kept low for the sake of
 /// programs that use `select`.
-fn allow_descriptors() {
-    let wanted = MAX_CONNECTIONS as u64 + OTHER_DESCRIPTORS;
+fn allow_descriptors(settings: &Settings) {
+    let wanted = settings.max_connections as u64 + OTHER_DESCRIPTORS;
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit >= wanted => {}
         Ok(limit) => tracing::warn!(limit, wanted, "few files may be open: connections may wait"),

@@ -75,6 +75,9 @@ pub struct Settings {
     pub database_startup: Duration,
     /// `DATABASE_TIMEOUT_MS`
     pub database_timeout: Duration,
+    /// `MAX_CONNECTIONS`: connections that are open at once at most; further ones wait to be
+    /// accepted.
+    pub max_connections: usize,
     /// `REQUEST_TIMEOUT_SECONDS`
     pub request_timeout: Duration,
     /// `MAX_BODY_BYTES`
@@ -242,6 +245,9 @@ impl Settings {
                         .map(Duration::from_millis)
                 },
             ),
+            max_connections: vars.read("MAX_CONNECTIONS", 8192, |text| {
+                number(text, 1, 1_000_000, "a whole number from 1 to 1000000")
+            }),
             request_timeout: vars.read(
                 "REQUEST_TIMEOUT_SECONDS",
                 Duration::from_secs(30),

@@ -16,10 +16,7 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::{
     http::{Api, Peer},
-    server::{
-        self, ACCEPT_PAUSE, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError, Signals,
-        WRITE_STALL,
-    },
+    server::{self, ACCEPT_PAUSE, GRACE, HEADER_TIMEOUT, ServeError, Signals, WRITE_STALL},
     settings::Settings,
 };
 use tokio::{
@@ -63,7 +60,7 @@ pub async fn serve(
         signals.stop().await;
         server::drain(&api, settings.shutdown_delay, &mut signals).await;
     });
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(settings.max_connections));
     loop {
         let accepted = async {
             let place = Arc::clone(&places).acquire_owned().await;

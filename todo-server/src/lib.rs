@@ -13,7 +13,7 @@ use salvo::{
 };
 use todo_core::{
     http::{Api, Peer},
-    server::{self, GRACE, HEADER_TIMEOUT, MAX_CONNECTIONS, ServeError, Signals, WRITE_STALL},
+    server::{self, GRACE, HEADER_TIMEOUT, ServeError, Signals, WRITE_STALL},
     settings::Settings,
 };
 use tokio::net::TcpListener;
@@ -105,8 +105,9 @@ async fn serve_on<A: Acceptor + Send + 'static>(
         .hoop(Compression::new().min_length(COMPRESS_FROM));
 
     let (acceptor, closer) = Closable::new(acceptor);
-    let mut server =
-        Server::new(acceptor).fuse_policy(unasked.clone()).max_connections(MAX_CONNECTIONS);
+    let mut server = Server::new(acceptor)
+        .fuse_policy(unasked.clone())
+        .max_connections(settings.max_connections);
     server.http1_mut().max_buf_size(HEAD_BYTES).max_headers(HEADERS);
     let handle = server.handle();
     let (draining, delay) = (api.clone(), settings.shutdown_delay);

@@ -71,6 +71,7 @@ fn understood(settings: &Settings) -> Vec<(&'static str, String)> {
         ("ALLOWED_ORIGINS", settings.allowed_origins.join(",")),
         ("TRUSTED_PROXIES", proxies.join(",")),
         ("RATE_LIMIT_PER_MINUTE", settings.rate_limit_per_minute.to_string()),
+        ("MAX_CONNECTIONS", settings.max_connections.to_string()),
         ("REQUEST_TIMEOUT_SECONDS", settings.request_timeout.as_secs().to_string()),
         ("SHUTDOWN_DELAY_SECONDS", settings.shutdown_delay.as_secs().to_string()),
         ("MAX_BODY_BYTES", settings.max_body_bytes.to_string()),
