@@ -1,8 +1,9 @@
 //! [`Core`]: the few things every operation needs, and the way operations are run.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
@@ -10,7 +11,7 @@ use crate::{
     OpenError,
     auth::{limits::Limits, passwords::Passwords, tokens::Tokens},
     clock::Clock,
-    db::{Db, DbOptions, read},
+    db::{Db, DbOptions, Statement},
     error::{Cause, Error, Result},
     secret::{Algorithm, Secret},
 };
@@ -119,8 +120,7 @@ impl Core {
     pub async fn ping(&self) -> Result<()> {
         let db = self.db();
         self.detached(async move {
-            let (_one,): (i64,) =
-                read!(db, conn => sqlx::query_as("SELECT CAST(1 AS bigint)").fetch_one(conn))?;
+            let (_one,): (i64,) = db.one(Statement::new("SELECT CAST(1 AS bigint)")).await?;
             Ok(())
         })
         .await
@@ -132,27 +132,32 @@ impl Core {
         self.0.db.close().await;
     }
 
-    /// Runs an operation in a task of its own and awaits it.
+    /// Runs an operation to its end, whoever waits for it, and awaits it.
     ///
     /// Whoever calls may be dropped at any point: a client leaves, a request's time is up. Dropped
     /// with it, a database call would leave its connection in the middle of something, for the next
-    /// borrower to find. The task runs on to its end, bounded by its own permit and deadline.
+    /// borrower to find. So what has to wait does that in a task of its own, bounded by its own
+    /// permit and deadline. What is done without waiting, as a short read of SQLite is, needs none.
     pub(crate) async fn detached<T: Send + 'static>(
         &self,
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let permit = Arc::clone(&self.0.operations).try_acquire_owned().map_err(|_| Error::Busy)?;
-        let task = async move {
-            let _permit = permit;
-            tokio::time::timeout(OPERATION_TIMEOUT, operation)
+        let mut operation = AssertUnwindSafe(operation).catch_unwind().boxed();
+        let outcome = if let Some(outcome) = operation.as_mut().now_or_never() {
+            outcome
+        } else {
+            let task = async move {
+                let _permit = permit;
+                tokio::time::timeout(OPERATION_TIMEOUT, operation).await
+            };
+            let timed_out = || Error::Unavailable(Cause::new("operation timed out"));
+            tokio::spawn(task.in_current_span())
                 .await
-                .unwrap_or_else(|_| Err(Error::Unavailable(Cause::new("operation timed out"))))
+                .map_err(|gone| Error::Unavailable(Cause::new(gone)))?
+                .map_err(|_elapsed| timed_out())?
         };
-        match tokio::spawn(task.in_current_span()).await {
-            Ok(result) => result,
-            Err(gone) if gone.is_panic() => Err(Error::Internal(Cause::new(gone))),
-            Err(gone) => Err(Error::Unavailable(Cause::new(gone))),
-        }
+        outcome.unwrap_or_else(|_panic| Err(Error::Internal(Cause::new("an operation panicked"))))
     }
 
     /// How busy it is right now.

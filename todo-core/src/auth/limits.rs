@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     Core,
-    db::{columns::Stamp, read, write},
+    db::{Changed, Statement, columns::Stamp},
     error::{Error, Result},
 };
 
@@ -130,26 +130,24 @@ impl Limits {
         let settled = action == Action::Signup;
         loop {
             let now = core.now();
-            let (db, client) = (core.db(), client.to_owned());
-            let (asked, since) = (client.clone(), now - WINDOW);
-            let mut taken: Vec<(i64,)> = write!(db, conn => sqlx::query_as(TAKE)
+            let (db, since) = (core.db(), now - WINDOW);
+            let take = Statement::new(TAKE)
                 .bind(action.as_str())
-                .bind(asked)
+                .bind(client)
                 .bind(Stamp(now))
                 .bind(settled)
                 .bind(slots)
-                .bind(Stamp(since))
-                .fetch_all(conn))?;
-            if let Some((slot,)) = taken.pop() {
+                .bind(Stamp(since));
+            if let Some((slot,)) = db.write::<Option<(i64,)>>(take).await? {
                 return Ok((slot, now));
             }
-            let (held, running, oldest): (i64, i64, Option<Stamp>) = read!(db, conn => sqlx::query_as(HELD)
-                    .bind(action.as_str())
-                    .bind(client)
-                    .bind(slots)
-                    .bind(Stamp(since))
-                    .bind(Stamp(now - ATTEMPT))
-                    .fetch_one(conn))?;
+            let held = Statement::new(HELD)
+                .bind(action.as_str())
+                .bind(client)
+                .bind(slots)
+                .bind(Stamp(since))
+                .bind(Stamp(now - ATTEMPT));
+            let (held, running, oldest): (i64, i64, Option<Stamp>) = db.one(held).await?;
             if held < slots {
                 continue;
             }
@@ -180,18 +178,12 @@ impl Attempt {
     }
 
     async fn end(self, sql: &'static str) -> Result<()> {
-        let (db, action, slot, taken_at) = (self.core.db(), self.action, self.slot, self.taken_at);
-        let client = self.client.clone();
-        write!(db, conn => async move {
-            sqlx::query(sql)
-                .bind(action.as_str())
-                .bind(client)
-                .bind(slot)
-                .bind(Stamp(taken_at))
-                .execute(conn)
-                .await
-                .map(drop)
-        })?;
+        let end = Statement::new(sql)
+            .bind(self.action.as_str())
+            .bind(&*self.client)
+            .bind(self.slot)
+            .bind(Stamp(self.taken_at));
+        let Changed(_) = self.core.db().write(end).await?;
         Ok(())
     }
 }

@@ -9,8 +9,9 @@ use self::{events::Attempted, limits::Action};
 use crate::{
     Core,
     clock::new_id,
-    db::{columns::Stamp, read, write},
+    db::{Changed, Statement, columns::Stamp},
     error::{Error, Result},
+    todos,
 };
 
 pub(crate) mod events;
@@ -107,16 +108,9 @@ pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAd
     const SQL: &str = "DELETE FROM sessions WHERE id = $1 AND user_id = $2";
     let (db, user_id) = (core.db(), caller.user_id);
     core.detached(async move {
-        let ended: Result<u64, _> = write!(db, conn => async move {
-            sqlx::query(SQL)
-                .bind(caller.session_or_nil())
-                .bind(user_id)
-                .execute(conn)
-                .await
-                .map(|done| done.rows_affected())
-        });
-        let ended = match ended {
-            Ok(0) => Err(Error::Unauthenticated),
+        let end = Statement::new(SQL).bind(caller.session_or_nil()).bind(user_id);
+        let ended = match db.write(end).await {
+            Ok(Changed(0)) => Err(Error::Unauthenticated),
             Ok(_) => Ok(()),
             Err(fault) => Err(fault.into()),
         };
@@ -171,10 +165,7 @@ pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
     let Some(session) = caller.session else { return Ok(()) };
     let (db, user_id) = (core.db(), caller.user_id);
     core.detached(async move {
-        let (lives,): (bool,) = read!(db, conn => sqlx::query_as(SQL)
-            .bind(session)
-            .bind(user_id)
-            .fetch_one(conn))?;
+        let (lives,): (bool,) = db.one(Statement::new(SQL).bind(session).bind(user_id)).await?;
         if lives { Ok(()) } else { Err(Error::Unauthenticated) }
     })
     .await
@@ -187,15 +178,11 @@ pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
 pub async fn me(core: &Core, caller: &Caller) -> Result<User> {
     const SQL: &str = concat!(
         "SELECT id, email, name, created_at FROM users WHERE id = $1 AND ",
-        crate::todos::caller_lives!()
+        todos::caller_lives!()
     );
     let (db, caller) = (core.db(), *caller);
     core.detached(async move {
-        let user: Option<User> = read!(db, conn => sqlx::query_as(SQL)
-            .bind(caller.user_id)
-            .bind(caller.is_vouched())
-            .bind(caller.session_or_nil())
-            .fetch_optional(conn))?;
+        let user: Option<User> = db.read(todos::by(caller, SQL)).await?;
         user.ok_or(Error::Unauthenticated)
     })
     .await
@@ -216,10 +203,8 @@ pub async fn sweep(core: &Core) -> Result<()> {
     core.detached(async move {
         for (sql, before) in [(SESSIONS, now), (ATTEMPTS, now - chrono::TimeDelta::hours(1))] {
             loop {
-                let deleted: u64 = write!(db, conn => async move {
-                    let done = sqlx::query(sql).bind(Stamp(before)).execute(conn).await?;
-                    Ok(done.rows_affected())
-                })?;
+                let delete = Statement::new(sql).bind(Stamp(before));
+                let Changed(deleted) = db.write(delete).await?;
                 if deleted < 1000 {
                     break;
                 }
@@ -244,21 +229,15 @@ async fn sign_up(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<
         name: signup.name.as_str().to_owned(),
         created_at: now,
     };
-    let row = user.clone();
+    let insert = Statement::new(SQL)
+        .bind(user.id)
+        .bind(&*user.email)
+        .bind(&*user.name)
+        .bind(hash)
+        .bind(Stamp(now));
     // The index decides whether the e-mail is taken: forty at once make one account.
-    let made: Result<(), _> = write!(db, conn => async move {
-        sqlx::query(SQL)
-            .bind(row.id)
-            .bind(row.email)
-            .bind(row.name)
-            .bind(hash)
-            .bind(Stamp(now))
-            .execute(conn)
-            .await
-            .map(drop)
-    });
-    match made {
-        Ok(()) => open_session(core, user).await,
+    match db.write(insert).await {
+        Ok(Changed(_)) => open_session(core, user).await,
         Err(fault) if fault.is_unique_violation() => Err(Error::EmailTaken),
         Err(fault) => Err(fault.into()),
     }
@@ -305,13 +284,9 @@ async fn open_with_password(core: &Core, given: Credentials) -> Result<Session, 
     const SQL: &str =
         "SELECT id, email, name, created_at, password_hash FROM users WHERE email = $1";
     let ticket = core.passwords().ticket()?;
-    let db = core.db();
-    let email = given.email.as_str().to_owned();
+    let account = Statement::new(SQL).bind(given.email.as_str());
     let found: Option<(Uuid, String, String, Stamp, String)> =
-        read!(db, conn => sqlx::query_as(SQL)
-        .bind(email)
-        .fetch_optional(conn))
-        .map_err(Error::from)?;
+        core.db().read(account).await.map_err(Error::from)?;
     let (user, stored) = match found {
         None => (None, None),
         Some((id, email, name, created_at, stored)) => {
@@ -340,25 +315,16 @@ async fn open_session(core: &Core, user: User) -> Result<Session> {
     let (db, now, user_id) = (core.db(), core.now(), user.id);
     let (id, expires_at) = (new_id(now), core.tokens().expiry(now));
     let token = core.tokens().sign(user_id, id, now, expires_at)?;
-    write!(db, conn => async move {
-        sqlx::query(SQL)
-            .bind(id)
-            .bind(user_id)
-            .bind(Stamp(now))
-            .bind(Stamp(expires_at))
-            .execute(conn)
-            .await
-            .map(drop)
-    })?;
+    let insert =
+        Statement::new(SQL).bind(id).bind(user_id).bind(Stamp(now)).bind(Stamp(expires_at));
+    let Changed(_) = db.write(insert).await?;
     Ok(Session { user, token, expires_at })
 }
 
 /// Stores a hash of today's kind, unless the password was changed meanwhile.
 async fn upgrade_hash(core: &Core, user_id: Uuid, stored: String, upgrade: String) -> Result<()> {
     const SQL: &str = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
-    let db = core.db();
-    write!(db, conn => async move {
-        sqlx::query(SQL).bind(user_id).bind(stored).bind(upgrade).execute(conn).await.map(drop)
-    })?;
+    let update = Statement::new(SQL).bind(user_id).bind(stored).bind(upgrade);
+    let Changed(_) = core.db().write(update).await?;
     Ok(())
 }

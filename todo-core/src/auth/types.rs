@@ -4,11 +4,10 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use uuid::Uuid;
 
 use crate::{
-    db::columns::Stamp,
+    db::{Fault, FromRow, Row, columns::Stamp},
     error::{FieldError, FieldErrors, Result},
     text,
 };
@@ -197,20 +196,13 @@ pub struct User {
     pub created_at: DateTime<Utc>,
 }
 
-impl<'r, R> FromRow<'r, R> for User
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    Uuid: Decode<'r, R::Database> + Type<R::Database>,
-    String: Decode<'r, R::Database> + Type<R::Database>,
-    Stamp: Decode<'r, R::Database> + Type<R::Database>,
-{
-    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+impl FromRow for User {
+    fn from_row(row: &Row<'_>) -> Result<Self, Fault> {
         Ok(Self {
-            id: row.try_get(0)?,
-            email: row.try_get(1)?,
-            name: row.try_get(2)?,
-            created_at: row.try_get::<Stamp, _>(3)?.0,
+            id: row.get(0)?,
+            email: row.get(1)?,
+            name: row.get(2)?,
+            created_at: row.get::<Stamp>(3)?.0,
         })
     }
 }

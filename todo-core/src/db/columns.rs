@@ -14,6 +14,44 @@ pub(crate) struct Tick;
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use chrono::DateTime;
+    use rusqlite::{
+        ToSql,
+        types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
+    };
+
+    use super::Stamp;
+    use crate::db::statement::Value;
+
+    impl ToSql for Value {
+        fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+            let integer = |n: i64| ToSqlOutput::Owned(n.into());
+            Ok(match self {
+                Self::Id(id) => ToSqlOutput::Borrowed(ValueRef::Blob(id.as_bytes())),
+                Self::Flag(flag) => integer((*flag).into()),
+                Self::Number(number) => integer(*number),
+                Self::Rank(Some(rank)) => integer((*rank).into()),
+                Self::Text(Some(text)) => ToSqlOutput::Borrowed(text.as_str().into()),
+                Self::Rank(None) | Self::Text(None) => ToSqlOutput::Borrowed(ValueRef::Null),
+                Self::Time(time) => integer(time.timestamp_micros()),
+                Self::Tick => integer(1),
+            })
+        }
+    }
+
+    impl FromSql for Stamp {
+        fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+            let micros = value.as_i64()?;
+            DateTime::from_timestamp_micros(micros)
+                .map(Self)
+                .ok_or(FromSqlError::OutOfRange(micros))
+        }
+    }
+}
+
+/// The same for what copies whole databases, which reads and writes SQLite through sqlx.
+#[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
+mod sqlite_by_sqlx {
+    use chrono::DateTime;
     use sqlx::{
         Decode, Encode, Sqlite, Type,
         encode::IsNull,
@@ -21,7 +59,7 @@ mod sqlite {
         sqlite::{SqliteArgumentsBuffer, SqliteTypeInfo, SqliteValueRef},
     };
 
-    use super::{Stamp, Tick};
+    use super::Stamp;
 
     impl Type<Sqlite> for Stamp {
         fn type_info() -> SqliteTypeInfo {
@@ -45,31 +83,20 @@ mod sqlite {
             Ok(Self(DateTime::from_timestamp_micros(micros).ok_or("time out of range")?))
         }
     }
-
-    impl Type<Sqlite> for Tick {
-        fn type_info() -> SqliteTypeInfo {
-            <i64 as Type<Sqlite>>::type_info()
-        }
-    }
-
-    impl Encode<'_, Sqlite> for Tick {
-        fn encode_by_ref(&self, buf: &mut SqliteArgumentsBuffer) -> Result<IsNull, BoxDynError> {
-            Encode::<Sqlite>::encode(1_i64, buf)
-        }
-    }
 }
 
 #[cfg(feature = "postgres")]
 mod postgres {
     use chrono::{DateTime, Utc};
     use sqlx::{
-        Decode, Encode, Postgres, Type,
+        Arguments, Decode, Encode, Postgres, Type,
         encode::IsNull,
         error::BoxDynError,
-        postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef, types::PgInterval},
+        postgres::{PgArgumentBuffer, PgArguments, PgTypeInfo, PgValueRef, types::PgInterval},
     };
 
-    use super::{Stamp, Tick};
+    use super::Stamp;
+    use crate::db::statement::{Statement, Value};
 
     impl Type<Postgres> for Stamp {
         fn type_info() -> PgTypeInfo {
@@ -89,16 +116,24 @@ mod postgres {
         }
     }
 
-    impl Type<Postgres> for Tick {
-        fn type_info() -> PgTypeInfo {
-            <PgInterval as Type<Postgres>>::type_info()
-        }
-    }
-
-    impl Encode<'_, Postgres> for Tick {
-        fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-            let interval = PgInterval { months: 0, days: 0, microseconds: 1 };
-            Encode::<Postgres>::encode(interval, buf)
+    impl Statement {
+        /// The binds as the driver takes them.
+        pub(in crate::db) fn arguments(&self) -> sqlx::Result<PgArguments> {
+            const TICK: PgInterval = PgInterval { months: 0, days: 0, microseconds: 1 };
+            let mut arguments = PgArguments::default();
+            for value in &self.binds {
+                match value {
+                    Value::Id(id) => arguments.add(id),
+                    Value::Flag(flag) => arguments.add(flag),
+                    Value::Number(number) => arguments.add(number),
+                    Value::Rank(rank) => arguments.add(rank),
+                    Value::Text(text) => arguments.add(text.as_deref()),
+                    Value::Time(time) => arguments.add(time),
+                    Value::Tick => arguments.add(TICK),
+                }
+                .map_err(sqlx::Error::Encode)?;
+            }
+            Ok(arguments)
         }
     }
 }

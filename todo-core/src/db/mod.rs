@@ -1,33 +1,33 @@
-//! The database: one enum over two native drivers, and a macro that writes a statement once for
-//! both. This module knows connections, deadlines and failures; it knows no table.
+//! The database: one enum over two native drivers that run the same [`Statement`]s. This module
+//! knows connections, deadlines and failures; it knows no table.
 //!
-//! A statement's text and its binds are the same on both databases (`$1` works on both); each arm
-//! of [`read!`] and [`write!`] type-checks it against the driver it is for. What a dialect does
-//! differently lives in [`columns`] and in the migrations, never in a query.
+//! A statement's text and its binds are the same on both databases. What a dialect does differently
+//! lives in [`columns`] and in the migrations, never in a query.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
 
-use sqlx::pool::PoolConnection;
-
 use crate::error::Cause;
+
+pub(crate) use self::statement::{Changed, FromRow, Row, Rows, Statement, Value};
 
 #[cfg(feature = "postgres")]
 mod breaker;
 pub(crate) mod columns;
+#[cfg(feature = "postgres")]
+mod pool;
 #[cfg(feature = "postgres")]
 pub(crate) mod pooler;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
+mod statement;
 
 /// How long closing may wait for connections to come back.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where the rows are. A cheap clone.
@@ -52,41 +52,6 @@ pub(crate) struct DbOptions {
     pub(crate) timeout: Duration,
 }
 
-/// Runs a statement that only reads: `read!(db, conn => query.fetch_one(conn))`.
-macro_rules! read {
-    ($db:expr, $conn:ident => $query:expr) => {
-        $crate::db::on!($db, read, $conn => $query)
-    };
-}
-
-/// Runs one statement that writes. It is on disk when this returns. What it returns is read with
-/// `fetch_all`: of SQLite, `fetch_optional` stops at the first row and resets the statement, which is
-/// where a statement of its own commits, and the driver drops what the reset says.
-macro_rules! write {
-    ($db:expr, $conn:ident => $query:expr) => {
-        $crate::db::on!($db, write, $conn => $query)
-    };
-}
-
-macro_rules! on {
-    ($db:expr, $via:ident, $conn:ident => $query:expr) => {
-        match &$db {
-            #[cfg(feature = "sqlite")]
-            $crate::db::Db::Sqlite(db) => {
-                db.$via(move |$conn| ::std::boxed::Box::pin(async move { $query.await })).await
-            }
-            #[cfg(feature = "postgres")]
-            $crate::db::Db::Postgres(db) => {
-                db.$via(move |$conn| ::std::boxed::Box::pin(async move { $query.await })).await
-            }
-            #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-            _ => $crate::db::no_database(),
-        }
-    };
-}
-
-pub(crate) use {on, read, write};
-
 impl Db {
     /// Opens the database that `url` names and brings its schema up to date.
     pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
@@ -98,6 +63,38 @@ impl Db {
                 Ok(Self::Postgres(postgres::Postgres::open(url, options).await?))
             }
             _ => Err(OpenError::Url("the scheme must be sqlite, postgres or postgresql".into())),
+        }
+    }
+
+    /// Runs a statement that only reads, and takes its rows.
+    pub(crate) async fn read<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(db) => db.read(statement).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(db) => db.run(statement).await,
+            #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+            _ => Err(Fault::Closed),
+        }
+    }
+
+    /// As [`Db::read`], of a statement that always has a row.
+    pub(crate) async fn one<T>(&self, statement: Statement) -> Result<T, Fault>
+    where
+        T: FromRow + Send + 'static,
+    {
+        self.read::<Option<T>>(statement).await?.ok_or(Fault::NoRow)
+    }
+
+    /// Runs one statement that writes, and takes its rows. It is on disk when this returns.
+    pub(crate) async fn write<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(db) => db.write(statement).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(db) => db.run(statement).await,
+            #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+            _ => Err(Fault::Closed),
         }
     }
 
@@ -138,66 +135,11 @@ impl Db {
     }
 }
 
-/// A pool of connections that knows who waits for one.
-pub(crate) struct Pool<D: sqlx::Database> {
-    pool: sqlx::Pool<D>,
-    waits: Arc<Waits>,
-}
-
 /// Calls that wait for a connection, and how long calls have waited in all.
 #[derive(Default)]
 struct Waits {
     now: AtomicI64,
     micros: AtomicI64,
-}
-
-impl<D: sqlx::Database> Clone for Pool<D> {
-    fn clone(&self) -> Self {
-        Self { pool: self.pool.clone(), waits: Arc::clone(&self.waits) }
-    }
-}
-
-impl<D: sqlx::Database> Pool<D> {
-    pub(crate) fn new(pool: sqlx::Pool<D>) -> Self {
-        Self { pool, waits: Arc::default() }
-    }
-
-    /// Borrows a connection.
-    pub(crate) async fn acquire(&self) -> sqlx::Result<PoolConnection<D>> {
-        let _waiting = Waiting::begin(&self.waits);
-        self.pool.acquire().await
-    }
-
-    /// Whether every connection there may be is lent.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn is_exhausted(&self) -> bool {
-        self.pool.num_idle() == 0 && self.pool.size() >= self.pool.options().get_max_connections()
-    }
-
-    /// A connection that nobody uses right now.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn try_acquire(&self) -> Option<PoolConnection<D>> {
-        self.pool.try_acquire()
-    }
-
-    /// Closes the pool, or gives up on a connection that does not end.
-    pub(crate) async fn close(&self) {
-        if tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await.is_err() {
-            tracing::warn!("the pool did not close in time");
-        }
-    }
-
-    #[cfg(feature = "http")]
-    pub(crate) fn load(&self) -> crate::core::Load {
-        let idle = i64::try_from(self.pool.num_idle()).unwrap_or(i64::MAX);
-        crate::core::Load {
-            idle,
-            used: (i64::from(self.pool.size()) - idle).max(0),
-            waiting: self.waits.now.load(Ordering::Relaxed),
-            waited_micros: self.waits.micros.load(Ordering::Relaxed),
-            ..crate::core::Load::default()
-        }
-    }
 }
 
 /// One call that waits; it may also give up.
@@ -206,10 +148,24 @@ struct Waiting<'w> {
     since: tokio::time::Instant,
 }
 
-impl<'w> Waiting<'w> {
-    fn begin(waits: &'w Waits) -> Self {
-        waits.now.fetch_add(1, Ordering::Relaxed);
-        Self { waits, since: tokio::time::Instant::now() }
+impl Waits {
+    fn begin(&self) -> Waiting<'_> {
+        self.now.fetch_add(1, Ordering::Relaxed);
+        Waiting { waits: self, since: tokio::time::Instant::now() }
+    }
+
+    /// How busy a pool is whose calls wait like this, with so many connections of which so many are
+    /// not lent.
+    #[cfg(feature = "http")]
+    fn load(&self, size: usize, idle: usize) -> crate::core::Load {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        crate::core::Load {
+            idle: count(idle),
+            used: count(size.saturating_sub(idle)),
+            waiting: self.now.load(Ordering::Relaxed),
+            waited_micros: self.micros.load(Ordering::Relaxed),
+            ..crate::core::Load::default()
+        }
     }
 }
 
@@ -219,13 +175,6 @@ impl Drop for Waiting<'_> {
         self.waits.now.fetch_sub(1, Ordering::Relaxed);
         self.waits.micros.fetch_add(micros, Ordering::Relaxed);
     }
-}
-
-/// What a call comes to without a database feature: there is no `Db` to make it on. The result's
-/// type is then known from the caller alone, which is why callers spell it out.
-#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-pub(crate) fn no_database<T>() -> Result<T, Fault> {
-    unreachable!("no Db can be opened without a database feature")
 }
 
 /// Why a database could not be opened.
@@ -262,7 +211,7 @@ impl OpenError {
         #[cfg(feature = "postgres")]
         if let Self::Connect(cause) = self {
             let sql = match cause.get::<Fault>() {
-                Some(Fault::Sql(error)) => Some(error),
+                Some(Fault::Postgres(error)) => Some(error),
                 Some(fault) => return fault.is_connectivity(),
                 None => cause.get::<sqlx::Error>(),
             };
@@ -278,32 +227,56 @@ impl OpenError {
     }
 }
 
-/// What a call of [`read!`] or [`write!`] fails with.
+/// What a call fails with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
+    #[cfg(feature = "postgres")]
     #[error(transparent)]
-    Sql(#[from] sqlx::Error),
+    Postgres(#[from] sqlx::Error),
+    #[cfg(feature = "sqlite")]
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The transaction that carried this write failed; shared by all the writes it carried.
+    #[cfg(feature = "sqlite")]
+    #[error("the commit failed: {0}")]
+    Commit(std::sync::Arc<rusqlite::Error>),
     #[error("the database did not answer in time")]
     Deadline,
+    #[error("the database was closed")]
+    Closed,
     /// Nothing was asked: it is known not to answer.
     #[cfg(feature = "postgres")]
     #[error("the database is known to be away")]
     Away,
-    /// The transaction that carried this write failed; shared by all the writes it carried.
+    #[error("a statement that always has a row had none")]
+    NoRow,
+    /// A statement names more binds than it was given.
     #[cfg(feature = "sqlite")]
-    #[error("the commit failed: {0}")]
-    Commit(Arc<sqlx::Error>),
+    #[error("a statement lacks a bind")]
+    Bind,
 }
 
 impl Fault {
     /// A unique index refused the row.
     pub(crate) fn is_unique_violation(&self) -> bool {
-        matches!(self, Self::Sql(sqlx::Error::Database(e)) if e.is_unique_violation())
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(sqlx::Error::Database(e)) => e.is_unique_violation(),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(e) => sqlite::is_unique_violation(e),
+            _ => false,
+        }
     }
 
     /// The row that this one belongs to is not there.
     pub(crate) fn is_foreign_key_violation(&self) -> bool {
-        matches!(self, Self::Sql(sqlx::Error::Database(e)) if e.is_foreign_key_violation())
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(sqlx::Error::Database(e)) => e.is_foreign_key_violation(),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(e) => sqlite::is_foreign_key_violation(e),
+            _ => false,
+        }
     }
 
     /// No database answered, as far as this call can tell.
@@ -311,22 +284,24 @@ impl Fault {
     fn is_connectivity(&self) -> bool {
         match self {
             Self::Deadline => true,
-            Self::Sql(error) => is_connectivity(error),
-            Self::Away => false,
-            #[cfg(feature = "sqlite")]
-            Self::Commit(_) => false,
+            Self::Postgres(error) => is_connectivity(error),
+            _ => false,
         }
     }
 
     /// It may work a moment later: the database is away, full, read-only or overloaded.
     fn is_passing(&self) -> bool {
         match self {
-            Self::Deadline => true,
+            Self::Deadline | Self::Closed => true,
             #[cfg(feature = "postgres")]
             Self::Away => true,
-            Self::Sql(error) => is_passing(error),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(error) => is_passing(error),
             #[cfg(feature = "sqlite")]
-            Self::Commit(error) => is_passing(error),
+            Self::Sqlite(error) => sqlite::is_passing(error),
+            #[cfg(feature = "sqlite")]
+            Self::Commit(error) => sqlite::is_passing(error),
+            _ => false,
         }
     }
 }
@@ -350,36 +325,21 @@ fn is_connectivity(error: &sqlx::Error) -> bool {
             code.starts_with("08")
                 || ["53300", "57P01", "57P02", "57P03", "57P05"].contains(&code.as_ref())
         }),
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
         _ => false,
     }
 }
 
+#[cfg(feature = "postgres")]
 fn is_passing(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(error) => match error.code().as_deref() {
-            // SQLite primary result codes: BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN
-            Some(code) if code.len() < 5 => {
-                matches!(code.parse::<u32>().map(|c| c & 0xff), Ok(5 | 6 | 8 | 10 | 13 | 14))
-            }
-            // SQLSTATE (PostgreSQL, appendix A): connection, login, no such database, resources,
-            // operator intervention, system error, read-only, serialisation, deadlock
-            Some(code) => {
-                ["08", "28", "3D", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                    || ["25006", "40001", "40P01", "55P03"].contains(&code)
-            }
-            None => false,
-        },
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
+        // SQLSTATE (PostgreSQL, appendix A): connection, login, no such database, resources,
+        // operator intervention, system error, read-only, serialisation, deadlock
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["08", "28", "3D", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                || ["25006", "40001", "40P01", "55P03"].contains(&code.as_ref())
+        }),
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
         _ => false,
     }
 }

@@ -1,21 +1,20 @@
 //! PostgreSQL: a pool, a deadline on every call, and a lease that closes a connection whose call
 //! did not end well instead of handing it to the next borrower.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
+use futures_util::TryStreamExt;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres as Driver,
-    migrate::MigrateError,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    ConnectOptions, Connection, Either, Executor, PgConnection, migrate::MigrateError,
+    postgres::PgConnectOptions,
 };
 
 use crate::{
     db::{
-        DbOptions, Fault, OpenError, Pool,
+        DbOptions, Fault, OpenError, Row, Rows, Statement,
         breaker::{Breaker, SLOW, Verdict},
         is_connectivity,
+        pool::{Pool, answers},
         pooler::{self, Sharing},
     },
     error::Cause,
@@ -27,16 +26,9 @@ pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migra
 pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long one attempt to connect may take at the start.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Below Neon's five minutes, after which it closes idle connections itself.
-const IDLE_TIMEOUT: Duration = Duration::from_mins(4);
-/// An idle connection older than this is asked whether it lives before it is lent.
-const TRUSTED_IDLE: Duration = Duration::from_secs(5);
-/// The longest an idle connection may take to say that it lives.
-const PING_TIMEOUT: Duration = Duration::from_millis(500);
-
 #[derive(Clone)]
 pub(crate) struct Postgres {
-    pool: Pool<Driver>,
+    pool: Pool,
     timeout: Duration,
     connect: Arc<PgConnectOptions>,
     breaker: Arc<Breaker>,
@@ -51,8 +43,8 @@ impl Postgres {
             Some(url) => migrate(&connect_options(url)?).await?,
             None => migrate(&connect).await?,
         }
-        let limits: Option<Arc<str>> = match sharing {
-            Sharing::None => Some(limits(options.timeout).into()),
+        let limits = match sharing {
+            Sharing::None => Some(limits(options.timeout)),
             // They would stay on the server's connections for other users of the pooler, a migration
             // among them. The role can have them (ALTER ROLE … SET), and a call has its own deadline.
             Sharing::Transactions => {
@@ -63,100 +55,61 @@ impl Postgres {
                 None
             }
         };
-        let breaker = Breaker::new();
-        let doubting = Arc::clone(&breaker);
-        let pool = PgPoolOptions::new()
-            .min_connections(options.pool_min)
-            .max_connections(options.pool_max)
-            .acquire_timeout(options.timeout)
-            .idle_timeout(IDLE_TIMEOUT)
-            // A ping before every loan would be one more round trip in every request.
-            .test_before_acquire(false)
-            .before_acquire(move |conn, idle| {
-                let trusted = idle.idle_for < TRUSTED_IDLE && !doubting.doubts(idle.idle_for);
-                Box::pin(async move { Ok(trusted || answers(conn).await) })
-            })
-            .after_connect(move |conn, _| {
-                let limits = limits.clone();
-                Box::pin(async move {
-                    if let Some(limits) = limits {
-                        // Two numbers of ours, no input.
-                        sqlx::raw_sql(AssertSqlSafe(limits)).execute(conn).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(connect.clone());
-        let db = Self {
-            pool: Pool::new(pool),
-            timeout: options.timeout,
-            connect: Arc::new(connect),
-            breaker,
-        };
-        db.read(|conn| Box::pin(async move { conn.ping().await }))
+        let (breaker, connect) = (Breaker::new(), Arc::new(connect));
+        let size = (options.pool_min, options.pool_max);
+        let pool = Pool::new(Arc::clone(&connect), limits, Arc::clone(&breaker), size);
+        let db = Self { pool, timeout: options.timeout, connect, breaker };
+        let _: Option<(i64,)> = db
+            .run(Statement::new("SELECT CAST(1 AS bigint)"))
             .await
             .map_err(|fault| OpenError::Connect(Cause::new(fault)))?;
         Ok(db)
     }
 
-    pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, Fault>
-    where
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
-    {
+    /// Runs a statement and takes its rows.
+    pub(crate) async fn run<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
         if self.breaker.is_open() {
             self.suspect();
             return Err(Fault::Away);
         }
-        let call = async {
-            let connection = tokio::select! {
-                connection = self.pool.acquire() => connection?,
+        let mut call = pin!(async {
+            let mut lease = tokio::select! {
+                // In this order: there is nothing to listen for if a connection is there at once.
+                biased;
+                lease = self.pool.acquire() => lease?,
                 // Nothing was sent yet. A statement under way is left to its own deadline.
                 () = self.breaker.opened() => return Err(Fault::Away),
             };
-            let mut lease = Lease { connection: Some(connection), settled: false };
-            let result = match &mut lease.connection {
-                Some(connection) => work(connection).await,
-                None => return Err(Fault::Sql(sqlx::Error::PoolClosed)),
-            };
-            lease.settled = match &result {
+            let outcome = run_on(lease.connection()?, &statement).await;
+            lease.settle(match &outcome {
                 Ok(_) => true,
-                Err(error @ sqlx::Error::Database(_)) => !is_connectivity(error),
+                Err(Fault::Postgres(error @ sqlx::Error::Database(_))) => !is_connectivity(error),
                 Err(_) => false,
-            };
-            result.map_err(Fault::Sql)
-        };
-        let slow = async {
-            tokio::time::sleep(SLOW).await;
-            self.suspect();
-            std::future::pending().await
-        };
-        let call = async {
-            tokio::select! {
-                result = call => result,
-                never = slow => never,
+            });
+            outcome
+        });
+        // Two deadlines, of which nearly every call sets only the first.
+        let outcome = match tokio::time::timeout(SLOW.min(self.timeout), &mut call).await {
+            Ok(outcome) => outcome,
+            Err(_slow) => {
+                self.suspect();
+                let rest = self.timeout.saturating_sub(SLOW);
+                tokio::time::timeout(rest, call).await.unwrap_or(Err(Fault::Deadline))
             }
         };
-        let result = tokio::time::timeout(self.timeout, call).await.unwrap_or(Err(Fault::Deadline));
-        if let Err(fault) = &result
+        if let Err(fault) = &outcome
             && fault.is_connectivity()
         {
             self.breaker.failed();
             self.suspect();
         }
-        result
+        outcome
     }
 
     /// Has somebody find out in the background whether the database answers.
     fn suspect(&self) {
         let (pool, connect) = (self.pool.clone(), Arc::clone(&self.connect));
         self.breaker.suspect(move || probe(pool.clone(), Arc::clone(&connect)));
-    }
-
-    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, Fault>
-    where
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
-    {
-        self.read(work).await
     }
 
     #[cfg(feature = "http")]
@@ -168,6 +121,19 @@ impl Postgres {
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+async fn run_on<R: Rows>(connection: &mut PgConnection, statement: &Statement) -> Result<R, Fault> {
+    let query = sqlx::query_with(statement.sql, statement.arguments()?);
+    let mut outcome = R::default();
+    let mut results = connection.fetch_many(query);
+    while let Some(result) = results.try_next().await? {
+        match result {
+            Either::Left(done) => outcome.changed(done.rows_affected()),
+            Either::Right(row) => outcome.push(&Row::Postgres(&row))?,
+        }
+    }
+    Ok(outcome)
 }
 
 /// What a connection is told when it is new. By SET, not as start-up parameters: poolers refuse those
@@ -183,15 +149,13 @@ fn limits(call: Duration) -> String {
 }
 
 /// Asks the database for a sign of life: over a connection that nobody uses, else over a new one.
-async fn probe(pool: Pool<Driver>, connect: Arc<PgConnectOptions>) -> Verdict {
-    if let Some(connection) = pool.try_acquire() {
-        let mut lease = Lease { connection: Some(connection), settled: false };
-        if let Some(connection) = &mut lease.connection {
-            lease.settled = answers(connection).await;
-        }
-        if lease.settled {
-            return Verdict::Up;
-        }
+async fn probe(pool: Pool, connect: Arc<PgConnectOptions>) -> Verdict {
+    if let Some(mut lease) = pool.try_acquire().await
+        && let Ok(connection) = lease.connection()
+        && answers(connection).await
+    {
+        lease.settle(true);
+        return Verdict::Up;
     }
     // Who holds them will tell; one more could be one more than the server was promised.
     if pool.is_exhausted() {
@@ -205,26 +169,6 @@ async fn probe(pool: Pool<Driver>, connect: Arc<PgConnectOptions>) -> Verdict {
         Err(error) => {
             tracing::debug!(%error, "probe failed");
             Verdict::Down
-        }
-    }
-}
-
-/// Whether an idle connection lives.
-async fn answers(connection: &mut PgConnection) -> bool {
-    matches!(tokio::time::timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(())))
-}
-
-/// A borrowed connection. Unless its call ended in an answer of the server, the connection is
-/// closed: it may have half a statement on it.
-struct Lease {
-    connection: Option<PoolConnection<Driver>>,
-    settled: bool,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let (false, Some(connection)) = (self.settled, &mut self.connection) {
-            connection.close_on_drop();
         }
     }
 }

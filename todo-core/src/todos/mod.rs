@@ -5,7 +5,6 @@
 //! same statement, so a revoked session is refused at once on every replica. Only when the statement
 //! touched no row does a second one find out why.
 
-use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use uuid::Uuid;
 
 pub use self::types::{
@@ -21,8 +20,8 @@ use crate::{
     auth::Caller,
     clock::new_id,
     db::{
+        Changed, Fault, FromRow, Row, Rows, Statement,
         columns::{Stamp, Tick},
-        read, write,
     },
     error::{Error, FieldError, Result},
 };
@@ -43,6 +42,14 @@ macro_rules! caller_lives {
 }
 pub(crate) use caller_lives;
 pub(crate) use types::todo_columns;
+
+/// A statement whose first binds say who acts.
+pub(crate) fn by(caller: Caller, sql: &'static str) -> Statement {
+    Statement::new(sql)
+        .bind(caller.user_id())
+        .bind(caller.is_vouched())
+        .bind(caller.session_or_nil())
+}
 
 /// An `updated_at` that moves forward strictly, whatever the clock does.
 macro_rules! touched {
@@ -74,19 +81,15 @@ pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> 
     );
     let (db, caller, now) = (core.db(), *caller, core.now());
     core.detached(async move {
-        let made: Result<Vec<Todo>, _> = write!(db, conn => sqlx::query_as(SQL)
-            .bind(caller.user_id())
-            .bind(caller.is_vouched())
-            .bind(caller.session_or_nil())
+        let insert = by(caller, SQL)
             .bind(new_id(now))
             .bind(new.title.as_str())
             .bind(crate::text::sort_key(new.title.as_str()))
             .bind(new.description.as_ref().map(Description::as_str))
             .bind(new.priority)
-            .bind(Stamp(now))
-            .fetch_all(conn));
-        match made {
-            Ok(mut made) => made.pop().ok_or(Error::Unauthenticated),
+            .bind(Stamp(now));
+        match db.write::<Option<Todo>>(insert).await {
+            Ok(made) => made.ok_or(Error::Unauthenticated),
             Err(fault) if fault.is_foreign_key_violation() => Err(Error::Unauthenticated),
             Err(fault) => Err(fault.into()),
         }
@@ -109,12 +112,7 @@ pub async fn get(core: &Core, caller: &Caller, id: Uuid) -> Result<Todo> {
     let (db, caller) = (core.db(), *caller);
     let work = core.clone();
     core.detached(async move {
-        let found: Option<Todo> = read!(db, conn => sqlx::query_as(SQL)
-            .bind(caller.user_id())
-            .bind(caller.is_vouched())
-            .bind(caller.session_or_nil())
-            .bind(id)
-            .fetch_optional(conn))?;
+        let found = db.read(by(caller, SQL).bind(id)).await?;
         found_or_why_not(&work, caller, id, found).await
     })
     .await
@@ -137,19 +135,16 @@ pub async fn replace(core: &Core, caller: &Caller, id: Uuid, new: NewTodo) -> Re
     let (db, caller, now) = (core.db(), *caller, core.now());
     let work = core.clone();
     core.detached(async move {
-        let mut changed: Vec<Todo> = write!(db, conn => sqlx::query_as(SQL)
-            .bind(caller.user_id())
-            .bind(caller.is_vouched())
-            .bind(caller.session_or_nil())
+        let update = by(caller, SQL)
             .bind(id)
             .bind(new.title.as_str())
             .bind(crate::text::sort_key(new.title.as_str()))
             .bind(new.description.as_ref().map(Description::as_str))
             .bind(new.priority)
             .bind(Stamp(now))
-            .bind(Tick)
-            .fetch_all(conn))?;
-        found_or_why_not(&work, caller, id, changed.pop()).await
+            .bind(Tick);
+        let changed = db.write(update).await?;
+        found_or_why_not(&work, caller, id, changed).await
     })
     .await
 }
@@ -176,10 +171,7 @@ pub async fn patch(core: &Core, caller: &Caller, id: Uuid, patch: TodoPatch) -> 
     let (db, caller, now) = (core.db(), *caller, core.now());
     let work = core.clone();
     core.detached(async move {
-        let mut changed: Vec<Todo> = write!(db, conn => sqlx::query_as(SQL)
-            .bind(caller.user_id())
-            .bind(caller.is_vouched())
-            .bind(caller.session_or_nil())
+        let update = by(caller, SQL)
             .bind(id)
             .bind(patch.title.as_ref().map(Title::as_str))
             .bind(patch.title.as_ref().map(|title| crate::text::sort_key(title.as_str())))
@@ -187,9 +179,9 @@ pub async fn patch(core: &Core, caller: &Caller, id: Uuid, patch: TodoPatch) -> 
             .bind(patch.description.as_ref().and_then(Option::as_ref).map(Description::as_str))
             .bind(patch.priority)
             .bind(Stamp(now))
-            .bind(Tick)
-            .fetch_all(conn))?;
-        found_or_why_not(&work, caller, id, changed.pop()).await
+            .bind(Tick);
+        let changed = db.write(update).await?;
+        found_or_why_not(&work, caller, id, changed).await
     })
     .await
 }
@@ -217,16 +209,9 @@ pub async fn set_completed(
     let (db, caller, now) = (core.db(), *caller, core.now());
     let work = core.clone();
     core.detached(async move {
-        let mut changed: Vec<Todo> = write!(db, conn => sqlx::query_as(SQL)
-            .bind(caller.user_id())
-            .bind(caller.is_vouched())
-            .bind(caller.session_or_nil())
-            .bind(id)
-            .bind(completed)
-            .bind(Stamp(now))
-            .bind(Tick)
-            .fetch_all(conn))?;
-        found_or_why_not(&work, caller, id, changed.pop()).await
+        let update = by(caller, SQL).bind(id).bind(completed).bind(Stamp(now)).bind(Tick);
+        let changed = db.write(update).await?;
+        found_or_why_not(&work, caller, id, changed).await
     })
     .await
 }
@@ -241,16 +226,7 @@ pub async fn delete(core: &Core, caller: &Caller, id: Uuid) -> Result<()> {
     let (db, caller) = (core.db(), *caller);
     let work = core.clone();
     core.detached(async move {
-        let deleted: u64 = write!(db, conn => async {
-            sqlx::query(SQL)
-                .bind(caller.user_id())
-                .bind(caller.is_vouched())
-                .bind(caller.session_or_nil())
-                .bind(id)
-                .execute(conn)
-                .await
-                .map(|done| done.rows_affected())
-        })?;
+        let Changed(deleted) = db.write(by(caller, SQL).bind(id)).await?;
         match deleted {
             0 => Err(why_not(&work, caller, id).await),
             _ => Ok(()),
@@ -277,43 +253,26 @@ pub async fn list(core: &Core, caller: &Caller, query: ListQuery) -> Result<Todo
     let size = query.limit.map_or(FULL_LIST, Limit::as_u16);
     let work = core.clone();
     core.detached(async move {
-        let sql = statements::page(filters, after.is_some());
-        let mut rows: Vec<Listed> = read!(db, conn => {
-            let query = sqlx::query_as(sql)
-                .bind(caller.user_id())
-                .bind(caller.is_vouched())
-                .bind(caller.session_or_nil())
-                // One more than is shown tells whether there is more.
-                .bind(i64::from(size) + 1);
-            let query = match after {
-                None => query,
-                Some(Place { key, created_at, id }) => {
-                    let query = query.bind(Stamp(created_at)).bind(id);
-                    match key {
-                        Key::CreatedAt => query,
-                        Key::Priority(priority) => query.bind(priority),
-                        Key::Title(title) => query.bind(title),
-                    }
-                }
+        let mut page = by(caller, statements::page(filters, after.is_some()))
+            // One more than is shown tells whether there is more.
+            .bind(i64::from(size) + 1);
+        if let Some(Place { key, created_at, id }) = after {
+            page = page.bind(Stamp(created_at)).bind(id);
+            page = match key {
+                Key::CreatedAt => page,
+                Key::Priority(priority) => page.bind(priority),
+                Key::Title(title) => page.bind(title),
             };
-            query.fetch_all(conn)
-        })?;
-        let Some(first) = rows.first() else {
-            let total = total(&work, caller, filters.status).await?;
-            return Ok(TodoList {
-                todos: vec![],
-                total,
-                filters_applied: filters,
-                next_cursor: None,
-            });
-        };
-        let total = first.total;
-        let has_more = rows.len() > usize::from(size);
-        rows.truncate(usize::from(size));
-        let next_cursor = rows.last().filter(|_| has_more).map(|last| {
-            Place::of(&last.todo, filters.sort_by).seal(work.tokens(), caller.user_id(), filters)
+        }
+        let Page { mut todos, mut total } = db.read(page).await?;
+        if todos.is_empty() {
+            total = count(&work, caller, filters.status).await?;
+        }
+        let has_more = todos.len() > usize::from(size);
+        todos.truncate(usize::from(size));
+        let next_cursor = todos.last().filter(|_| has_more).map(|last| {
+            Place::of(last, filters.sort_by).seal(work.tokens(), caller.user_id(), filters)
         });
-        let todos = rows.into_iter().map(|row| row.todo).collect();
         Ok(TodoList { todos, total, filters_applied: filters, next_cursor })
     })
     .await
@@ -324,33 +283,27 @@ fn bad_cursor() -> FieldError {
     FieldError::new("cursor", "invalid", "must be the next_cursor of a list with the same filters")
 }
 
-/// One row of a page: a todo, and the list's total.
-struct Listed {
-    todo: Todo,
+/// The rows of a page: todos, and with each the list's total.
+#[derive(Default)]
+struct Page {
+    todos: Vec<Todo>,
     total: i64,
 }
 
-impl<'r, R> FromRow<'r, R> for Listed
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    Todo: FromRow<'r, R>,
-    i64: Decode<'r, R::Database> + Type<R::Database>,
-{
-    fn from_row(row: &'r R) -> sqlx::Result<Self> {
-        Ok(Self { todo: Todo::from_row(row)?, total: row.try_get(TODO_COLUMNS)? })
+impl Rows for Page {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), Fault> {
+        if self.todos.is_empty() {
+            self.total = row.get(TODO_COLUMNS)?;
+        }
+        self.todos.push(Todo::from_row(row)?);
+        Ok(())
     }
 }
 
 /// How many todos a list without rows on this page counts, if the caller may ask at all.
-async fn total(core: &Core, caller: Caller, status: Status) -> Result<i64> {
-    let sql = statements::total(status);
-    let db = core.db();
-    let (lives, total): (bool, i64) = read!(db, conn => sqlx::query_as(sql)
-        .bind(caller.user_id())
-        .bind(caller.is_vouched())
-        .bind(caller.session_or_nil())
-        .fetch_one(conn))?;
+async fn count(core: &Core, caller: Caller, status: Status) -> Result<i64> {
+    let total = by(caller, statements::total(status));
+    let (lives, total): (bool, i64) = core.db().one(total).await?;
     if lives { Ok(total) } else { Err(Error::Unauthenticated) }
 }
 
@@ -371,14 +324,7 @@ async fn found_or_why_not(
 async fn why_not(core: &Core, caller: Caller, id: Uuid) -> Error {
     const SQL: &str =
         concat!("SELECT ", caller_lives!(), ", (SELECT user_id FROM todos WHERE id = $4)");
-    let db = core.db();
-    let why: Result<(bool, Option<Uuid>), _> = read!(db, conn => sqlx::query_as(SQL)
-        .bind(caller.user_id())
-        .bind(caller.is_vouched())
-        .bind(caller.session_or_nil())
-        .bind(id)
-        .fetch_one(conn));
-    match why {
+    match core.db().one::<(bool, Option<Uuid>)>(by(caller, SQL).bind(id)).await {
         Err(fault) => fault.into(),
         Ok((false, _)) => Error::Unauthenticated,
         Ok((true, Some(owner))) if owner != caller.user_id() => Error::Forbidden,

@@ -4,11 +4,10 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use uuid::Uuid;
 
 use crate::{
-    db::columns::Stamp,
+    db::{Fault, FromRow, Row, Value, columns::Stamp},
     error::{Error, FieldError},
     text,
 };
@@ -89,6 +88,30 @@ impl Priority {
     }
 }
 
+impl From<Priority> for Value {
+    fn from(priority: Priority) -> Self {
+        Self::Rank(Some(priority as i16))
+    }
+}
+
+impl From<Option<Priority>> for Value {
+    fn from(priority: Option<Priority>) -> Self {
+        Self::Rank(priority.map(|priority| priority as i16))
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl rusqlite::types::FromSql for Priority {
+    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+        match value.as_i64()? {
+            1 => Ok(Self::Low),
+            2 => Ok(Self::Medium),
+            3 => Ok(Self::High),
+            other => Err(rusqlite::types::FromSqlError::OutOfRange(other)),
+        }
+    }
+}
+
 /// One todo, as stored and as sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
@@ -138,30 +161,18 @@ pub(crate) use todo_columns;
 /// How many columns [`todo_columns!`] names: what a statement adds comes behind them.
 pub(crate) const TODO_COLUMNS: usize = 9;
 
-// By position, which spares nine look-ups by name a row; generic, so that it is written once.
-impl<'r, R> FromRow<'r, R> for Todo
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    Uuid: Decode<'r, R::Database> + Type<R::Database>,
-    String: Decode<'r, R::Database> + Type<R::Database>,
-    Option<String>: Decode<'r, R::Database> + Type<R::Database>,
-    Priority: Decode<'r, R::Database> + Type<R::Database>,
-    bool: Decode<'r, R::Database> + Type<R::Database>,
-    Stamp: Decode<'r, R::Database> + Type<R::Database>,
-    Option<Stamp>: Decode<'r, R::Database> + Type<R::Database>,
-{
-    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+impl FromRow for Todo {
+    fn from_row(row: &Row<'_>) -> Result<Self, Fault> {
         Ok(Self {
-            id: row.try_get(0)?,
-            user_id: row.try_get(1)?,
-            title: row.try_get(2)?,
-            description: row.try_get(3)?,
-            priority: row.try_get(4)?,
-            completed: row.try_get(5)?,
-            created_at: row.try_get::<Stamp, _>(6)?.0,
-            updated_at: row.try_get::<Stamp, _>(7)?.0,
-            completed_at: row.try_get::<Option<Stamp>, _>(8)?.map(|stamp| stamp.0),
+            id: row.get(0)?,
+            user_id: row.get(1)?,
+            title: row.get(2)?,
+            description: row.get(3)?,
+            priority: row.get(4)?,
+            completed: row.get(5)?,
+            created_at: row.get::<Stamp>(6)?.0,
+            updated_at: row.get::<Stamp>(7)?.0,
+            completed_at: row.get::<Option<Stamp>>(8)?.map(|stamp| stamp.0),
         })
     }
 }

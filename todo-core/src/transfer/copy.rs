@@ -11,7 +11,7 @@ use super::{Conn, TransferError, migrate, migrations, open_existing, refuse_same
 use crate::{
     db::columns::Stamp,
     text,
-    todos::{Todo, todo_columns},
+    todos::{Priority, Todo, todo_columns},
     transfer::on,
 };
 
@@ -142,6 +142,33 @@ where
             user_id: row.try_get(1)?,
             created_at: row.try_get::<Stamp, _>(2)?.0,
             expires_at: row.try_get::<Stamp, _>(3)?.0,
+        })
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for Todo
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    Option<String>: Decode<'r, R::Database> + Type<R::Database>,
+    Priority: Decode<'r, R::Database> + Type<R::Database>,
+    bool: Decode<'r, R::Database> + Type<R::Database>,
+    Stamp: Decode<'r, R::Database> + Type<R::Database>,
+    Option<Stamp>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get(0)?,
+            user_id: row.try_get(1)?,
+            title: row.try_get(2)?,
+            description: row.try_get(3)?,
+            priority: row.try_get(4)?,
+            completed: row.try_get(5)?,
+            created_at: row.try_get::<Stamp, _>(6)?.0,
+            updated_at: row.try_get::<Stamp, _>(7)?.0,
+            completed_at: row.try_get::<Option<Stamp>, _>(8)?.map(|stamp| stamp.0),
         })
     }
 }

@@ -1,0 +1,306 @@
+//! SQLite: readers, and one writer that commits the writes that wait together. Each write is answered
+//! only after the commit that carries it is on disk (`synchronous = FULL`), and many answers share one
+//! fsync.
+//!
+//! With one writer there is no lock to wait for inside the process, and no deferred transaction that
+//! finds the file busy when it turns from reading to writing.
+//!
+//! The driver is rusqlite, whose calls block: sqlx keeps a thread for each connection, and handing
+//! every statement over to it and back took longer than the statement.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+use sqlx::{
+    ConnectOptions, Connection as _,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode},
+};
+
+use self::{readers::Readers, writer::Writer};
+use crate::{
+    db::{DbOptions, Fault, OpenError, Row, Rows, Statement},
+    error::Cause,
+};
+
+mod readers;
+mod writer;
+
+pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
+
+/// How long a start may wait for another process to finish migrating.
+pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
+/// Prepared statements that a connection keeps: all that there are.
+const PREPARED: usize = 80;
+
+#[derive(Clone)]
+pub(crate) struct Sqlite {
+    /// `None` in memory: there, a second connection would see another database.
+    readers: Option<Arc<Readers>>,
+    writer: Arc<Writer>,
+    timeout: Duration,
+}
+
+impl Sqlite {
+    pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
+        let address: SqliteConnectOptions = url
+            .parse()
+            .map_err(|e: sqlx::Error| OpenError::Url(format!("not a SQLite address: {e}")))?;
+        let (timeout, patience) = (options.timeout, patience(options.timeout));
+        if is_in_memory(url) {
+            let connection = in_memory().map_err(connect_error)?;
+            let writer = Writer::spawn(connection, None, patience).map_err(connect_error)?;
+            return Ok(Self { readers: None, writer: Arc::new(writer), timeout });
+        }
+        if file_of(url).is_none() {
+            return Err(OpenError::Url("sqlite:// wants a file, or :memory:".into()));
+        }
+        let path = address.get_filename().to_owned();
+        let lock = lock_beside(&path).await?;
+        make_private(&path);
+        migrate(address).await?;
+        drop(lock);
+
+        let file = File { name: uri_or_path(url, path), patience };
+        let pool_max = options.pool_max;
+        let (writer, readers) = blocking(move || {
+            let connection = file.open(Access::Write)?;
+            Ok((connection, Readers::open(file, pool_max)?))
+        })
+        .await
+        .map_err(connect_error)?;
+        let file = readers.file().clone();
+        let writer = Writer::spawn(writer, Some(file), patience).map_err(connect_error)?;
+        Ok(Self { readers: Some(Arc::new(readers)), writer: Arc::new(writer), timeout })
+    }
+
+    pub(crate) async fn read<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+        let Some(readers) = &self.readers else { return self.write(statement).await };
+        if let Some(outcome) = readers.read_now(&statement) {
+            return outcome;
+        }
+        tokio::time::timeout(self.timeout, readers.read_later(statement))
+            .await
+            .unwrap_or(Err(Fault::Deadline))
+    }
+
+    pub(crate) async fn write<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+        tokio::time::timeout(self.timeout, self.writer.run(statement))
+            .await
+            .unwrap_or(Err(Fault::Deadline))
+    }
+
+    /// In memory there is no pool, and nothing to tell of one.
+    #[cfg(feature = "http")]
+    pub(crate) fn load(&self) -> crate::core::Load {
+        self.readers.as_deref().map(Readers::load).unwrap_or_default()
+    }
+
+    pub(crate) async fn close(&self) {
+        if let Some(readers) = &self.readers {
+            readers.close().await;
+        }
+        self.writer.close().await;
+    }
+}
+
+/// Where the database is, and how long a statement waits there for another process's lock.
+#[derive(Clone)]
+struct File {
+    name: PathBuf,
+    patience: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+impl File {
+    fn open(&self, access: Access) -> rusqlite::Result<Connection> {
+        // A reader opens the file for writing too: it may be the first to come after a crash, and
+        // recover the log. No mutex: a connection is used by one thread at a time.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(&self.name, flags)?;
+        connection.busy_timeout(self.patience)?;
+        connection.execute_batch(match access {
+            Access::Read => "PRAGMA query_only = ON",
+            Access::Write => "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL",
+        })?;
+        connection.set_prepared_statement_cache_capacity(PREPARED);
+        Ok(connection)
+    }
+}
+
+/// Runs a statement and takes its rows; `None` if there are more than `most`.
+fn run<R: Rows>(
+    connection: &Connection,
+    statement: &Statement,
+    most: usize,
+) -> Result<Option<R>, Fault> {
+    let mut prepared = connection.prepare_cached(statement.sql)?;
+    for at in 1..=prepared.parameter_count() {
+        // SQLite numbers `$4` by where it first stands, and knows it by this name.
+        let number = prepared.parameter_name(at).and_then(|name| name.get(1..)?.parse().ok());
+        let number: usize = number.ok_or(Fault::Bind)?;
+        let value = number.checked_sub(1).and_then(|index| statement.binds.get(index));
+        prepared.raw_bind_parameter(at, value.ok_or(Fault::Bind)?)?;
+    }
+    let mut outcome = R::default();
+    let mut taken = 0;
+    // To the end, which is where a statement of its own commits and says whether it could.
+    let mut rows = prepared.raw_query();
+    while let Some(row) = rows.next()? {
+        taken += 1;
+        if taken > most {
+            return Ok(None);
+        }
+        outcome.push(&Row::Sqlite(row))?;
+    }
+    drop(rows);
+    outcome.changed(connection.changes());
+    Ok(Some(outcome))
+}
+
+/// Brings the file's schema up to date, and makes the file if there is none.
+async fn migrate(address: SqliteConnectOptions) -> Result<(), OpenError> {
+    let connect = |e: sqlx::Error| OpenError::Connect(Cause::new(e));
+    let address = address
+        .create_if_missing(true)
+        .foreign_keys(true)
+        // Kept by the file, for all its connections.
+        .journal_mode(SqliteJournalMode::Wal)
+        .disable_statement_logging();
+    let mut connection = address.connect().await.map_err(connect)?;
+    tokio::time::timeout(MIGRATION_TIMEOUT, MIGRATIONS.run(&mut connection))
+        .await
+        .map_err(|_| OpenError::Migrate(Cause::new("timed out after 60 s")))?
+        .map_err(|e| OpenError::Migrate(Cause::new(e)))?;
+    connection.close().await.map_err(connect)
+}
+
+/// A database in memory with today's schema. Nobody will migrate it: it ends with its connection.
+fn in_memory() -> rusqlite::Result<Connection> {
+    let connection = Connection::open_in_memory()?;
+    connection.execute_batch("PRAGMA foreign_keys = ON")?;
+    for migration in MIGRATIONS.iter().filter(|m| m.migration_type.is_up_migration()) {
+        connection.execute_batch(migration.sql.as_str())?;
+    }
+    connection.set_prepared_statement_cache_capacity(PREPARED);
+    Ok(connection)
+}
+
+fn connect_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OpenError {
+    OpenError::Connect(Cause::new(error))
+}
+
+/// Runs what blocks on a thread where that does no harm.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    // It is not cancelled, and panics are not expected: whichever it was, nothing is known.
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Fault::Closed))
+}
+
+/// How long a statement waits for another process's lock: less than its caller does, so that it is
+/// SQLite that says why.
+fn patience(call: Duration) -> Duration {
+    call * 3 / 4
+}
+
+pub(super) fn is_unique_violation(error: &rusqlite::Error) -> bool {
+    // UNIQUE and PRIMARYKEY
+    matches!(extended_code(error), Some(2067 | 1555))
+}
+
+pub(super) fn is_foreign_key_violation(error: &rusqlite::Error) -> bool {
+    extended_code(error) == Some(787)
+}
+
+/// It may work a moment later: BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN.
+pub(super) fn is_passing(error: &rusqlite::Error) -> bool {
+    matches!(primary_code(error), Some(5 | 6 | 8 | 10 | 13 | 14))
+}
+
+/// Whether a statement had no chance to begin: another process holds the lock.
+fn is_blocked(error: &rusqlite::Error) -> bool {
+    const BUSY: i32 = 5;
+    primary_code(error) == Some(BUSY)
+}
+
+/// SQLite's result code without what extends it.
+fn primary_code(error: &rusqlite::Error) -> Option<i32> {
+    extended_code(error).map(|code| code & 0xff)
+}
+
+fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
+}
+
+/// What SQLite is to open: the file, or, where the address says more about it (`?mode=ro`), all of
+/// that as SQLite's own URI.
+fn uri_or_path(url: &str, path: PathBuf) -> PathBuf {
+    match url.split_once('?') {
+        None => path,
+        Some((address, query)) => {
+            let file = address.trim_start_matches("sqlite:").trim_start_matches("//");
+            format!("file:{file}?{query}").into()
+        }
+    }
+}
+
+/// The file that `url` names, decoded as the driver does; none in memory, or if it names none.
+pub(crate) fn file_of(url: &str) -> Option<PathBuf> {
+    let options: SqliteConnectOptions = url.parse().ok()?;
+    let file = options.get_filename();
+    (!is_in_memory(url) && !file.as_os_str().is_empty()).then(|| file.to_owned())
+}
+
+pub(crate) fn is_in_memory(url: &str) -> bool {
+    let rest = url.trim_start_matches("sqlite:").trim_start_matches("//");
+    rest == ":memory:" || rest.starts_with(":memory:?") || rest.contains("mode=memory")
+}
+
+/// Makes a new database file that only its owner can read: it will hold password hashes, and the
+/// files that SQLite puts beside it take its mode. Whatever keeps that from working is told, better,
+/// by opening it.
+pub(crate) fn make_private(database: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    drop(options.open(database));
+}
+
+/// Takes the lock file beside the database. sqlx's own migration lock does nothing on SQLite, so
+/// without this one, processes that start together on a new file run each other's migrations.
+pub(crate) async fn lock_beside(database: &Path) -> Result<std::fs::File, OpenError> {
+    let mut name = database.as_os_str().to_owned();
+    name.push(".lock");
+    let path = PathBuf::from(name);
+    let deadline = tokio::time::Instant::now() + MIGRATION_TIMEOUT;
+    let fail = |e: std::io::Error, path: &Path| {
+        OpenError::Connect(Cause::new(format!("lock file {}: {e}", path.display())))
+    };
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| fail(e, &path))?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(fail(error.into(), &path)),
+        }
+    }
+}

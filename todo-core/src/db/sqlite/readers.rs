@@ -1,0 +1,125 @@
+//! Readers of the file. In its write-ahead log a reader waits for nobody, and a page of todos takes
+//! less than handing the work to another thread: so it is read where the request is.
+//!
+//! Two things are read on threads for what blocks instead: what turns out to be long, and what comes
+//! while all but one of the runtime's workers read. A disk that hangs must not hold the last of them,
+//! on which `/health` is answered.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+use tokio::{runtime::Handle, sync::Semaphore};
+
+use super::{Access, File, blocking, is_blocked, run};
+use crate::db::{CLOSE_TIMEOUT, Fault, Rows, Statement, Waits};
+
+/// Rows that are read where the request is; more are read again elsewhere.
+const SHORT: usize = 501;
+/// Threads that read at once; more of them than this only take turns.
+const MAX_THREADS: u32 = 8;
+
+pub(super) struct Readers {
+    file: File,
+    /// Connections that nobody uses. There are no more than may read at once.
+    idle: Mutex<Vec<Connection>>,
+    workers: Semaphore,
+    threads: Arc<Semaphore>,
+    waits: Waits,
+    most: usize,
+}
+
+impl Readers {
+    /// Opens the first of at most `pool_max` connections, and eight.
+    pub(super) fn open(file: File, pool_max: u32) -> Result<Self, Fault> {
+        let most = usize::try_from(pool_max.clamp(1, MAX_THREADS)).unwrap_or(1);
+        let workers = Handle::current().metrics().num_workers().saturating_sub(1).min(most);
+        let idle = Mutex::new(vec![file.open(Access::Read)?]);
+        let threads = Arc::new(Semaphore::new(most));
+        Ok(Self {
+            file,
+            idle,
+            workers: Semaphore::new(workers),
+            threads,
+            waits: Waits::default(),
+            most,
+        })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Reads here and now, if that can be done without waiting and is not long.
+    pub(super) fn read_now<R: Rows>(&self, statement: &Statement) -> Option<Result<R, Fault>> {
+        let _worker = self.workers.try_acquire().ok()?;
+        // Without one there is, the next reads elsewhere, and opens it there.
+        let connection = self.idle().pop()?;
+        let outcome = run(&connection, statement, SHORT);
+        self.give_back(connection, &outcome);
+        match outcome {
+            Ok(rows) => rows.map(Ok),
+            // Somebody recovers the file or has it for himself: that is to be waited for.
+            Err(Fault::Sqlite(error)) if is_blocked(&error) => None,
+            Err(fault) => Some(Err(fault)),
+        }
+    }
+
+    /// Reads on a thread for what blocks, when there is one to be had.
+    pub(super) async fn read_later<R: Rows>(
+        self: &Arc<Self>,
+        statement: Statement,
+    ) -> Result<R, Fault> {
+        let permit = {
+            let _waiting = self.waits.begin();
+            Arc::clone(&self.threads).acquire_owned().await.map_err(|_| Fault::Closed)?
+        };
+        let readers = Arc::clone(self);
+        blocking(move || {
+            let _permit = permit;
+            let idle = readers.idle().pop();
+            let connection = match idle {
+                Some(connection) => connection,
+                None => readers.file.open(Access::Read)?,
+            };
+            connection.busy_timeout(readers.file.patience)?;
+            let outcome = run(&connection, &statement, usize::MAX);
+            readers.give_back(connection, &outcome);
+            outcome?.ok_or(Fault::NoRow)
+        })
+        .await
+    }
+
+    /// Keeps a connection for the next, unless it may be what is broken.
+    fn give_back<R>(&self, connection: Connection, outcome: &Result<R, Fault>) {
+        let is_sound = outcome.is_ok() || matches!(outcome, Err(Fault::Sqlite(e)) if is_blocked(e));
+        // Where the request is, nobody waits for another process.
+        if is_sound && connection.busy_timeout(std::time::Duration::ZERO).is_ok() {
+            let mut idle = self.idle();
+            if idle.len() < self.most && !self.threads.is_closed() {
+                idle.push(connection);
+            }
+        }
+    }
+
+    /// Waits for those that read, then closes every connection.
+    pub(super) async fn close(&self) {
+        let all = u32::try_from(self.most).unwrap_or(u32::MAX);
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.threads.acquire_many(all)).await.is_err() {
+            tracing::warn!("the readers did not end in time");
+        }
+        self.threads.close();
+        self.workers.close();
+        self.idle().clear();
+    }
+
+    #[cfg(feature = "http")]
+    pub(super) fn load(&self) -> crate::core::Load {
+        let idle = self.idle().len();
+        let reading = self.most - self.threads.available_permits();
+        self.waits.load(idle + reading, idle)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
