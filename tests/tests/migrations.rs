@@ -1,9 +1,9 @@
 //! Migrations by the command line: up, down and up again is up, and down leaves nothing behind.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use sqlx::{Connection, PgConnection, Row, SqliteConnection};
-use todo_tests::{STARTING, command, postgres::Cluster};
+use todo_tests::{App, Database, STARTING, command, on_every_cell, postgres::Cluster};
 use tokio::time::timeout;
 
 async fn migrate(url: &str, arguments: &[&str]) -> (bool, String) {
@@ -101,7 +101,72 @@ async fn rows_are_lost_only_by_a_word_of_its_own() {
     let (ok, said) = migrate(&url, &["--revert"]).await;
     assert!(!ok && said.contains("1 users") && said.contains("--yes"), "{said}");
     assert!(!schema(&url).await.is_empty(), "a refusal changes nothing");
-    let (ok, said) = migrate(&url, &["--revert", "--yes"]).await;
-    assert!(ok && said.contains("1 users"), "{said}");
+    for _ in 0..migrations("sqlite").len() {
+        let (ok, said) = migrate(&url, &["--revert", "--yes"]).await;
+        assert!(ok && said.contains("1 users"), "{said}");
+    }
     assert_eq!(schema(&url).await, Vec::<String>::new());
+}
+
+/// The files of one database's migrations.
+fn migrations(database: &str) -> BTreeSet<String> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(database);
+    let names = dir.read_dir().expect("a folder").map(|file| file.expect("a file").file_name());
+    names
+        .map(|name| name.into_string().expect("UTF-8"))
+        .filter(|name| name.ends_with(".up.sql"))
+        .collect()
+}
+
+#[test]
+fn both_databases_have_the_same_migrations() {
+    assert!(!migrations("sqlite").is_empty());
+    assert_eq!(migrations("sqlite"), migrations("postgres"));
+}
+
+/// What the library never writes, and the schema refuses all the same.
+#[rustfmt::skip] // a table
+const REFUSED: [&str; 14] = [
+    "UPDATE users SET email = 'A@b.c'",
+    "UPDATE users SET email = 'a'",
+    "UPDATE users SET name = 'x'",
+    "UPDATE users SET password_hash = ''",
+    "UPDATE sessions SET expires_at = created_at",
+    "UPDATE todos SET title = ''",
+    "UPDATE todos SET title_key = ''",
+    "UPDATE todos SET priority = 4",
+    "UPDATE todos SET completed = TRUE",
+    "UPDATE todos SET completed_at = created_at",
+    "UPDATE todos SET user_id = id",
+    "UPDATE todos SET title = NULL",
+    "UPDATE todo_counts SET pending = -1",
+    "INSERT INTO rate_limits (action, client, slot, taken_at, settled) SELECT 'other', 'c', 0, created_at, TRUE FROM users",
+];
+
+on_every_cell! {
+    async fn the_schema_refuses_what_the_library_never_writes(cell) {
+        let app = App::start(cell).await;
+        let user = app.signed_up().await;
+        user.todo("one").await;
+        for sql in REFUSED {
+            let refused = match cell.database {
+                Database::Sqlite => {
+                    let mut db = SqliteConnection::connect(app.database_url()).await.expect("it");
+                    sqlx::query(sql).execute(&mut db).await.map(drop)
+                }
+                Database::Postgres => {
+                    let mut db = PgConnection::connect(app.database_url()).await.expect("it");
+                    sqlx::query(sql).execute(&mut db).await.map(drop)
+                }
+            };
+            let error = refused.expect_err(sql);
+            let error = error.as_database_error().expect("a refusal");
+            assert!(
+                error.is_check_violation()
+                    || error.is_foreign_key_violation()
+                    || error.kind() == sqlx::error::ErrorKind::NotNullViolation,
+                "{sql}: {error}"
+            );
+        }
+    }
 }

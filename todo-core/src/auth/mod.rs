@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 pub use self::types::{Credentials, Email, Name, Password, Session, Signup, User};
@@ -217,27 +218,32 @@ pub async fn sweep(core: &Core) -> Result<()> {
 
 /// Makes an account and opens its first session, within the client's limit.
 async fn sign_up(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<Session> {
-    const SQL: &str = "INSERT INTO users (id, email, name, password_hash, created_at) \
-         VALUES ($1, $2, $3, $4, $5)";
+    // A view, whose trigger makes both rows: there is no account whose maker was told of a failure.
+    const SQL: &str = "INSERT INTO signups \
+         (id, email, name, password_hash, created_at, session_id, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let _attempt = core.limits().attempt(core, Action::Signup, client).await?;
     let ticket = core.passwords().ticket()?;
     let hash = ticket.hash(signup.password).await?;
-    let (db, now) = (core.db(), core.now());
+    let now = core.now();
     let user = User {
         id: new_id(now),
         email: signup.email.as_str().to_owned(),
         name: signup.name.as_str().to_owned(),
         created_at: now,
     };
+    let (id, session) = new_session(core, user, now)?;
     let insert = Statement::new(SQL)
-        .bind(user.id)
-        .bind(&*user.email)
-        .bind(&*user.name)
+        .bind(session.user.id)
+        .bind(&*session.user.email)
+        .bind(&*session.user.name)
         .bind(hash)
-        .bind(Stamp(now));
+        .bind(Stamp(now))
+        .bind(id)
+        .bind(Stamp(session.expires_at));
     // The index decides whether the e-mail is taken: forty at once make one account.
-    match db.write(insert).await {
-        Ok(Changed(_)) => open_session(core, user).await,
+    match core.db().write(insert).await {
+        Ok(Changed(_)) => Ok(session),
         Err(fault) if fault.is_unique_violation() => Err(Error::EmailTaken),
         Err(fault) => Err(fault.into()),
     }
@@ -308,17 +314,26 @@ async fn open_with_password(core: &Core, given: Credentials) -> Result<Session, 
     Ok(open_session(core, user).await?)
 }
 
-/// Opens a session for `user` and signs its token.
+/// Opens a session for `user`.
 async fn open_session(core: &Core, user: User) -> Result<Session> {
     const SQL: &str =
         "INSERT INTO sessions (id, user_id, created_at, expires_at) VALUES ($1, $2, $3, $4)";
-    let (db, now, user_id) = (core.db(), core.now(), user.id);
+    let now = core.now();
+    let (id, session) = new_session(core, user, now)?;
+    let insert = Statement::new(SQL)
+        .bind(id)
+        .bind(session.user.id)
+        .bind(Stamp(now))
+        .bind(Stamp(session.expires_at));
+    let Changed(_) = core.db().write(insert).await?;
+    Ok(session)
+}
+
+/// A session that begins now, its token signed, and its id. It is good once it is stored.
+fn new_session(core: &Core, user: User, now: DateTime<Utc>) -> Result<(Uuid, Session)> {
     let (id, expires_at) = (new_id(now), core.tokens().expiry(now));
-    let token = core.tokens().sign(user_id, id, now, expires_at)?;
-    let insert =
-        Statement::new(SQL).bind(id).bind(user_id).bind(Stamp(now)).bind(Stamp(expires_at));
-    let Changed(_) = db.write(insert).await?;
-    Ok(Session { user, token, expires_at })
+    let token = core.tokens().sign(user.id, id, now, expires_at)?;
+    Ok((id, Session { user, token, expires_at }))
 }
 
 /// Stores a hash of today's kind, unless the password was changed meanwhile.

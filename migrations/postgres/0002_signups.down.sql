@@ -1,0 +1,2 @@
+DROP VIEW signups;
+DROP FUNCTION signups_insert;
