@@ -357,8 +357,7 @@ fn check_events(session: &Session, lines: &[Value], with_successes: bool) {
         if reason.is_none() && !with_successes {
             continue;
         }
-        let is_it =
-            |line: &&&Value| line["span"]["request_id"] == **id && line["attempted"] == **tried;
+        let is_it = |line: &&&Value| line["request_id"] == **id && line["attempted"] == **tried;
         let [event] = lines.iter().filter(is_it).collect::<Vec<_>>()[..] else {
             panic!("not one event of {tried} in {id}: {lines:?}");
         };
@@ -391,7 +390,7 @@ async fn no_level_logs_a_secret() {
         session.holds_no_secret(&said);
         let events = of_target(&lines, "todo_core::auth");
         let of = |id: &str| {
-            let is_it = |line: &&&Value| line["span"]["request_id"] == id;
+            let is_it = |line: &&&Value| line["request_id"] == id;
             events.iter().find(is_it).map(|event| (event["level"].clone(), event["reason"].clone()))
         };
         assert_eq!(of("no-token"), Some(("DEBUG".into(), "no token".into())), "{program}");

@@ -13,6 +13,7 @@ use crate::{
     clock::Clock,
     db::{Db, DbOptions, Statement},
     error::{Cause, Error, Result},
+    request_id,
     secret::{Algorithm, Secret},
 };
 
@@ -152,7 +153,12 @@ impl Core {
                 tokio::time::timeout(OPERATION_TIMEOUT, operation).await
             };
             let timed_out = || Error::Unavailable(Cause::new("operation timed out"));
-            tokio::spawn(task.in_current_span())
+            let task = task.in_current_span();
+            let spawned = match request_id::current() {
+                Some(id) => tokio::spawn(request_id::scope(id, task)),
+                None => tokio::spawn(task),
+            };
+            spawned
                 .await
                 .map_err(|gone| Error::Unavailable(Cause::new(gone)))?
                 .map_err(|_elapsed| timed_out())?
@@ -218,10 +224,54 @@ impl std::fmt::Debug for Core {
 mod tests {
     use super::*;
 
+    async fn in_memory() -> Result<Core, Box<dyn std::error::Error>> {
+        let secret = Secret::new("at least thirty-two random bytes")?;
+        Ok(Core::open("sqlite::memory:", Options::new(secret)).await?)
+    }
+
+    #[tokio::test]
+    async fn an_operation_runs_on_when_nobody_waits_for_it_any_more() {
+        let core = in_memory().await.unwrap();
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let (done, is_done) = tokio::sync::oneshot::channel::<()>();
+        let mut operation = core
+            .detached(async move {
+                gone.await.unwrap();
+                done.send(()).unwrap();
+                Ok(())
+            })
+            .boxed();
+        assert!(operation.as_mut().now_or_never().is_none(), "it has to wait");
+        drop(operation);
+        go.send(()).unwrap();
+        is_done.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_never_ends_is_ended() {
+        let core = in_memory().await.unwrap();
+        tokio::time::pause();
+        let began = tokio::time::Instant::now();
+        let outcome = core.detached(std::future::pending::<Result<()>>()).await;
+        assert!(matches!(outcome, Err(Error::Unavailable(_))));
+        assert_eq!(began.elapsed().as_secs(), OPERATION_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_at_once_and_later() {
+        let core = in_memory().await.unwrap();
+        let at_once = core.detached::<()>(async { panic!("at once") }).await;
+        assert!(matches!(at_once, Err(Error::Internal(_))));
+        let later = core.detached::<()>(async {
+            tokio::task::yield_now().await;
+            panic!("later")
+        });
+        assert!(matches!(later.await, Err(Error::Internal(_))));
+    }
+
     #[tokio::test]
     async fn more_operations_than_may_be_under_way_are_refused_at_once() {
-        let secret = Secret::new("at least thirty-two random bytes").unwrap();
-        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let core = in_memory().await.unwrap();
         let all = u32::try_from(MAX_OPERATIONS).unwrap();
         let under_way = Arc::clone(&core.0.operations).try_acquire_many_owned(all).unwrap();
         assert!(matches!(core.ping().await, Err(Error::Busy)));

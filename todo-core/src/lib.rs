@@ -99,8 +99,10 @@ mod clock;
 mod core;
 mod db;
 mod error;
+mod request_id;
 mod secret;
 mod text;
+mod timestamp;
 
 pub mod auth;
 #[cfg(feature = "http")]

@@ -2,14 +2,14 @@
 //! and of a token, with the client's address and why. Of what a client sent, only ids that a good
 //! signature or the database vouches for: never an e-mail, a password, a token or a hash.
 //!
-//! The request's id is in the span that the HTTP contract opens around all of this.
+//! Each has the id of its request, if it is made for one.
 
 use std::net::IpAddr;
 
 use tracing::field::display;
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::{error::Error, request_id};
 
 /// What is filtered by: the events of this project's authentication, and nothing else.
 const TARGET: &str = "todo_core::auth";
@@ -41,9 +41,23 @@ pub(crate) fn succeeded(attempted: Attempted, client: Option<IpAddr>, user_id: U
     let (attempted, client_ip) = (attempted.as_str(), client.map(display));
     let user_id = display(user_id);
     if is_token {
-        tracing::debug!(target: TARGET, attempted, client_ip, user_id, "authentication succeeded");
+        tracing::debug!(
+            target: TARGET,
+            request_id = request_id::current().as_deref(),
+            attempted,
+            client_ip,
+            user_id,
+            "authentication succeeded"
+        );
     } else {
-        tracing::info!(target: TARGET, attempted, client_ip, user_id, "authentication succeeded");
+        tracing::info!(
+            target: TARGET,
+            request_id = request_id::current().as_deref(),
+            attempted,
+            client_ip,
+            user_id,
+            "authentication succeeded"
+        );
     }
 }
 
@@ -56,14 +70,29 @@ pub(crate) fn failed(
 ) {
     let (attempted, client_ip) = (attempted.as_str(), client.map(display));
     let user_id = user_id.map(display);
-    tracing::warn!(target: TARGET, attempted, client_ip, user_id, reason, "authentication failed");
+    tracing::warn!(
+        target: TARGET,
+        request_id = request_id::current().as_deref(),
+        attempted,
+        client_ip,
+        user_id,
+        reason,
+        "authentication failed"
+    );
 }
 
 /// Logs, at debug, that there was no token where one is needed: nobody tried anything.
 #[cfg(feature = "http")]
 pub(crate) fn absent(client: Option<IpAddr>) {
     let (attempted, client_ip) = (Attempted::Token.as_str(), client.map(display));
-    tracing::debug!(target: TARGET, attempted, client_ip, reason = "no token", "authentication failed");
+    tracing::debug!(
+        target: TARGET,
+        request_id = request_id::current().as_deref(),
+        attempted,
+        client_ip,
+        reason = "no token",
+        "authentication failed"
+    );
 }
 
 /// The reason in an error, where there is no better one.

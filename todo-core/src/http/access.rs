@@ -3,7 +3,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -26,7 +26,7 @@ const CLIENT_LEFT: u16 = 499;
 /// [`Asked::answered`]; dropped before, it tells that the client left.
 pub struct Asked<'a> {
     metrics: &'a Metrics,
-    request_id: String,
+    request_id: Arc<str>,
     method: Method,
     client: Option<IpAddr>,
     since: Instant,
@@ -57,12 +57,17 @@ impl<'a> Asked<'a> {
     ) -> Self {
         let span = span(&method, headers);
         let (since, seen) = (Instant::now(), Mutex::default());
+        let request_id = request_id.into();
         Self { metrics, request_id, method, client, since, span, seen, status: None }
     }
 
     /// The id of the request, which the answer carries as `X-Request-Id`.
     #[must_use]
     pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    pub(crate) fn shared_id(&self) -> &Arc<str> {
         &self.request_id
     }
 
@@ -129,7 +134,7 @@ impl Drop for Asked<'_> {
         }
         tracing::info!(
             target: ACCESS,
-            request_id = self.request_id,
+            request_id = &*self.request_id,
             method = method_label(&self.method),
             route,
             status,
@@ -144,6 +149,6 @@ impl Drop for Asked<'_> {
 
 impl std::fmt::Debug for Asked<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asked").field("request_id", &self.request_id).finish_non_exhaustive()
+        f.debug_struct("Asked").field("request_id", &&*self.request_id).finish_non_exhaustive()
     }
 }

@@ -25,7 +25,6 @@ use serde_json::json;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_layer::Layer;
 use tower_service::Service;
-use tracing::Instrument;
 use uuid::Uuid;
 
 #[cfg(feature = "otlp")]
@@ -46,6 +45,7 @@ use crate::{
     },
     clock::new_id,
     error::{Cause, Error},
+    request_id,
 };
 
 mod access;
@@ -94,8 +94,6 @@ impl HttpBody for Body {
     }
 }
 
-/// The target of the span around a request.
-const REQUEST: &str = "todo_core::request";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// An API answer is data; whatever a browser makes of it may do nothing.
 const API_POLICY: HeaderValue =
@@ -232,10 +230,8 @@ impl Api {
         // HTTP/2 has no such header (RFC 9113, section 8.2.2).
         let is_http1 = parts.version < Version::HTTP_2;
         let asked = self.asked(&parts.method, &parts.headers, parts.extensions.get().copied());
-        // Whatever is logged on the way has the request's id, in its span; of any level, so that
-        // an error has it where only errors are logged.
-        let span =
-            tracing::error_span!(target: REQUEST, "request", request_id = asked.request_id());
+        // Whatever is logged on the way has the request's id.
+        let id = Arc::clone(asked.shared_id());
         // The CORS layer takes every OPTIONS for a preflight, and answers it before any guard.
         let is_cors = parts.headers.contains_key(header::ORIGIN)
             && (parts.method != Method::OPTIONS
@@ -247,11 +243,11 @@ impl Api {
         let request = Request::from_parts(parts, body);
         let mut response = if is_cors {
             let answer = Answer { api: self, asked: &asked };
-            match self.0.cors.layer(answer).call(request).instrument(span).await {
+            match request_id::scope(id, self.0.cors.layer(answer).call(request)).boxed().await {
                 Ok(response) => response,
             }
         } else {
-            let mut response = self.answer(request, &asked).instrument(span).await;
+            let mut response = request_id::scope(id, self.answer(request, &asked)).await;
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
             response
         };
@@ -392,12 +388,12 @@ impl Api {
             )));
         }
         let path = parts.uri.path().strip_prefix(&*self.config().mount).unwrap_or_default();
-        let is_probe = path == "/health" || path.starts_with("/health/");
+        let found = self.0.matcher.find(&parts.method, path);
+        let is_probe = matches!(found, Some((pattern, _)) if routes::is_probe(pattern));
         if self.config().https_only && !is_probe && !self.is_https(parts) {
             return Err(Failure::HttpsRequired);
         }
-        let (pattern, matched) =
-            self.0.matcher.find(&parts.method, path).ok_or(Failure::NoRoute)?;
+        let (pattern, matched) = found.ok_or(Failure::NoRoute)?;
         asked.see(|seen| seen.route = Some(pattern));
         match matched {
             Matched::WrongMethod(allow) => Err(Failure::WrongMethod(allow.clone())),
@@ -410,9 +406,7 @@ impl Api {
                 } else {
                     None
                 };
-                // Boxed, so that whoever mounts this does not carry the type of every operation
-                // in theirs: a release build of a server ran into rustc's depth limit.
-                handlers::run(self, operation, caller, Ask { parts, ids, body }).boxed().await
+                handlers::run(self, operation, caller, Ask { parts, ids, body }).await
             }
         }
     }
@@ -572,4 +566,21 @@ fn strip_body(response: &mut Response<Body>) {
     let length = response.body().0.len();
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     *response.body_mut() = Body::default();
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::{Options, Secret};
+
+    /// It is moved on its way to the task that runs it, all of it, with every request.
+    #[tokio::test]
+    async fn the_future_of_a_request_is_small() {
+        let secret = Secret::new("at least thirty-two random bytes").unwrap();
+        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let api = Api::new(core, ApiOptions::default());
+        let request = Request::new(http_body_util::Full::<Bytes>::default());
+        let size = size_of_val(&api.handle(request));
+        assert!(size <= 3072, "{size} bytes");
+    }
 }

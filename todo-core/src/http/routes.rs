@@ -77,6 +77,15 @@ pub(crate) const ROUTES: [Route; 17] = [
     root("/", Operation::Index, "What this is and where to go on"),
 ];
 
+/// Whether what asks there is a probe, which carries nothing and speaks plain http everywhere.
+pub(crate) fn is_probe(pattern: &str) -> bool {
+    let is_it = |route: &Route| {
+        let probes = [Operation::Health, Operation::Readiness, Operation::DatabaseHealth];
+        probes.contains(&route.operation) && route.path == pattern
+    };
+    ROUTES.iter().any(is_it)
+}
+
 /// Finds routes by path and method.
 pub(crate) struct Matcher(matchit::Router<Resource>);
 
