@@ -5,7 +5,10 @@
 //! lives in [`columns`] and in the migrations, never in a query.
 
 use std::{
-    sync::atomic::{AtomicI64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -72,7 +75,8 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(db) => db.read(statement).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(db) => db.run(statement).await,
+            // Boxed: it is large, and would make whatever awaits this as large on SQLite.
+            Self::Postgres(db) => Box::pin(db.run(statement)).await,
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
             _ => Err(Fault::Closed),
         }
@@ -92,7 +96,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(db) => db.write(statement).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(db) => db.run(statement).await,
+            Self::Postgres(db) => Box::pin(db.run(statement)).await,
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
             _ => Err(Fault::Closed),
         }
@@ -143,15 +147,15 @@ struct Waits {
 }
 
 /// One call that waits; it may also give up.
-struct Waiting<'w> {
-    waits: &'w Waits,
+struct Waiting {
+    waits: Arc<Waits>,
     since: tokio::time::Instant,
 }
 
 impl Waits {
-    fn begin(&self) -> Waiting<'_> {
-        self.now.fetch_add(1, Ordering::Relaxed);
-        Waiting { waits: self, since: tokio::time::Instant::now() }
+    fn begin(this: Arc<Self>) -> Waiting {
+        this.now.fetch_add(1, Ordering::Relaxed);
+        Waiting { waits: this, since: tokio::time::Instant::now() }
     }
 
     /// How busy a pool is whose calls wait like this, with so many connections of which so many are
@@ -169,7 +173,7 @@ impl Waits {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         let micros = i64::try_from(self.since.elapsed().as_micros()).unwrap_or(i64::MAX);
         self.waits.now.fetch_sub(1, Ordering::Relaxed);
@@ -239,7 +243,7 @@ pub(crate) enum Fault {
     /// The transaction that carried this write failed; shared by all the writes it carried.
     #[cfg(feature = "sqlite")]
     #[error("the commit failed: {0}")]
-    Commit(std::sync::Arc<rusqlite::Error>),
+    Commit(Arc<rusqlite::Error>),
     #[error("the database did not answer in time")]
     Deadline,
     #[error("the database was closed")]

@@ -67,7 +67,7 @@ impl Pool {
 
     /// Borrows a connection, or makes one. How long that may take is for the caller to say.
     pub(super) async fn acquire(&self) -> Result<Lease, Fault> {
-        let _waiting = self.waits.begin();
+        let _waiting = Waits::begin(Arc::clone(&self.waits));
         lease(self.pool.get().await)
     }
 

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use sqlx::{
     ConnectOptions, Connection as _,
     sqlite::{SqliteConnectOptions, SqliteJournalMode},
@@ -82,9 +82,8 @@ impl Sqlite {
         if let Some(outcome) = readers.read_now(&statement) {
             return outcome;
         }
-        tokio::time::timeout(self.timeout, readers.read_later(statement))
-            .await
-            .unwrap_or(Err(Fault::Deadline))
+        let later = Box::pin(readers.read_later(statement));
+        tokio::time::timeout(self.timeout, later).await.unwrap_or(Err(Fault::Deadline))
     }
 
     pub(crate) async fn write<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
@@ -93,10 +92,16 @@ impl Sqlite {
             .unwrap_or(Err(Fault::Deadline))
     }
 
-    /// In memory there is no pool, and nothing to tell of one.
+    /// In memory there is no pool, and nothing to tell of one but the writer.
     #[cfg(feature = "http")]
     pub(crate) fn load(&self) -> crate::core::Load {
-        self.readers.as_deref().map(Readers::load).unwrap_or_default()
+        let readers = self.readers.as_deref().map(Readers::load).unwrap_or_default();
+        let writer = self.writer.waits.load(0, 0);
+        crate::core::Load {
+            waiting: readers.waiting + writer.waiting,
+            waited_micros: readers.waited_micros + writer.waited_micros,
+            ..readers
+        }
     }
 
     pub(crate) async fn close(&self) {
@@ -133,9 +138,16 @@ impl File {
             Access::Read => "PRAGMA query_only = ON",
             Access::Write => "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL",
         })?;
-        connection.set_prepared_statement_cache_capacity(PREPARED);
+        keep_prepared(&connection)?;
         Ok(connection)
     }
+}
+
+/// Has a connection prepare each statement once.
+fn keep_prepared(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(PREPARED);
+    // Otherwise it looks at what is bound to LIMIT, and prepares a page anew whenever that is bound.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 /// Runs a statement and takes its rows; `None` if there are more than `most`.
@@ -192,7 +204,7 @@ fn in_memory() -> rusqlite::Result<Connection> {
     for migration in MIGRATIONS.iter().filter(|m| m.migration_type.is_up_migration()) {
         connection.execute_batch(migration.sql.as_str())?;
     }
-    connection.set_prepared_statement_cache_capacity(PREPARED);
+    keep_prepared(&connection)?;
     Ok(connection)
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Readers {
     idle: Mutex<Vec<Connection>>,
     workers: Semaphore,
     threads: Arc<Semaphore>,
-    waits: Waits,
+    waits: Arc<Waits>,
     most: usize,
 }
 
@@ -40,7 +40,7 @@ impl Readers {
             idle,
             workers: Semaphore::new(workers),
             threads,
-            waits: Waits::default(),
+            waits: Arc::default(),
             most,
         })
     }
@@ -70,7 +70,7 @@ impl Readers {
         statement: Statement,
     ) -> Result<R, Fault> {
         let permit = {
-            let _waiting = self.waits.begin();
+            let _waiting = Waits::begin(Arc::clone(&self.waits));
             Arc::clone(&self.threads).acquire_owned().await.map_err(|_| Fault::Closed)?
         };
         let readers = Arc::clone(self);

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Access, File, is_blocked, primary_code, run};
-use crate::db::{Fault, Rows, Statement};
+use crate::db::{Fault, Rows, Statement, Waits};
 
 /// Writes that may wait for the writer; more are refused by their deadline.
 const QUEUE: usize = 1024;
@@ -37,6 +37,8 @@ enum Order {
 /// The handle to the thread that writes.
 pub(super) struct Writer {
     orders: mpsc::Sender<Order>,
+    /// Writes that wait for the writer to take them, which is when its last commit is on disk.
+    pub(super) waits: Arc<Waits>,
 }
 
 impl Writer {
@@ -51,12 +53,14 @@ impl Writer {
         let mut work = Work { connection: Some(connection), file, patience, queue, blocked: false };
         // It ends when the last handle is gone.
         thread::Builder::new().name("sqlite-writer".into()).spawn(move || work.run())?;
-        Ok(Self { orders })
+        Ok(Self { orders, waits: Arc::default() })
     }
 
     pub(super) async fn run<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
         let (answer, answered) = oneshot::channel();
+        let waiting = Waits::begin(Arc::clone(&self.waits));
         let job: Job = Box::new(move |connection| {
+            drop(waiting);
             // Whoever waited has given up: a write that nobody hears of must not happen.
             if answer.is_closed() {
                 return None;
