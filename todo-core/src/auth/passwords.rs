@@ -1,15 +1,18 @@
-//! Hashing passwords: Argon2id, off the async runtime, a few at a time, behind a bounded queue.
-//! A login storm fills the queue and is then told to come back; it cannot take every core or more
-//! than a few times 19 MiB.
+//! Hashing passwords: Argon2id, off the async runtime, one a core at a time, behind a bounded queue.
+//! A login storm fills the queue and is then told to come back; it takes what the requests of others
+//! leave of the cores, and 19 MiB for each.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
 use argon2::{
-    Argon2, Params,
-    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+    Argon2, Block, Params,
+    password_hash::{
+        self,
+        phc::{Output, ParamsString, PasswordHash, Salt},
+    },
 };
 use tokio::{
     runtime::{self, Handle, Runtime},
@@ -39,15 +42,43 @@ pub(crate) struct Passwords {
     queue: Arc<Semaphore>,
     cores: Arc<Semaphore>,
     threads: Threads,
+    memory: Arc<Memory>,
     run: Arc<AtomicU64>,
 }
 
 /// A place in the queue: good for one hash.
 pub(crate) struct Ticket {
     place: OwnedSemaphorePermit,
+    queue: Arc<Semaphore>,
     cores: Arc<Semaphore>,
     threads: Option<Handle>,
+    memory: Arc<Memory>,
     run: Arc<AtomicU64>,
+}
+
+/// What hashes are computed in: kept from one to the next while there is a next, and then given back
+/// to the system. Fresh memory for each would cost it 5,000 page faults.
+#[derive(Default)]
+struct Memory(Mutex<Vec<Vec<Block>>>);
+
+impl Memory {
+    /// Blocks of 1 KiB. More than 32 MiB, of which what is not touched does not count: glibc hands
+    /// what is smaller out of heaps, which in the end held this ten times over.
+    const RESERVED: usize = 33 << 10;
+
+    fn take(&self) -> Vec<Block> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(Self::RESERVED))
+    }
+
+    fn put_back(&self, memory: Vec<Block>, is_last: bool) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_last {
+            kept.clear();
+        } else {
+            kept.push(memory);
+        }
+    }
 }
 
 /// Threads for hashing only, one for each hash that may run.
@@ -61,9 +92,21 @@ impl Threads {
         let runtime = runtime::Builder::new_current_thread()
             .max_blocking_threads(count)
             .thread_name("hash")
+            .on_thread_start(give_way)
             .build();
         // It has no driver, whose start is what could fail; without it, any thread will do.
         Self(runtime.ok())
+    }
+}
+
+/// Has the thread give way to those that answer requests: they run at once when there is something to
+/// do, and it takes what they leave. It keeps a tenth of a core that is never idle, so that people can
+/// log in to a busy server.
+fn give_way() {
+    // Of a thread, on Linux alone; elsewhere it would be the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(10) {
+        tracing::debug!(%error, "hashing has the priority of everything else");
     }
 }
 
@@ -86,12 +129,13 @@ pub(crate) struct Verified {
 impl Passwords {
     pub(crate) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        // One core stays free for everybody who is already logged in.
-        let cores = (cores - 1).max(1);
+        // Where the threads cannot give way, one core stays free for everybody who is logged in.
+        let cores = if cfg!(target_os = "linux") { cores } else { (cores - 1).max(1) };
         Self {
             queue: Arc::new(Semaphore::new(QUEUE)),
             cores: Arc::new(Semaphore::new(cores)),
             threads: Threads::new(cores),
+            memory: Arc::default(),
             run: Arc::default(),
         }
     }
@@ -113,7 +157,9 @@ impl Passwords {
         let place = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| Error::Busy)?;
         Ok(Ticket {
             place,
+            queue: Arc::clone(&self.queue),
             cores: Arc::clone(&self.cores),
+            memory: Arc::clone(&self.memory),
             threads: self.threads.0.as_ref().map(|runtime| runtime.handle().clone()),
             run: Arc::clone(&self.run),
         })
@@ -123,7 +169,7 @@ impl Passwords {
 impl Ticket {
     /// Hashes a new password to a PHC string.
     pub(crate) async fn hash(self, password: Password) -> Result<String> {
-        self.run(move || hash(password.as_bytes())).await
+        self.run(move |memory| hash(password.as_bytes(), memory)).await
     }
 
     /// Compares a password with a stored hash, or with nobody's in the same time.
@@ -132,56 +178,88 @@ impl Ticket {
         password: Password,
         stored: Option<String>,
     ) -> Result<Verified> {
-        self.run(move || verify(password.as_bytes(), stored.as_deref())).await
+        self.run(move |memory| verify(password.as_bytes(), stored.as_deref(), memory)).await
     }
 
     async fn run<T: Send + 'static>(
         self,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
+        work: impl FnOnce(&mut Vec<Block>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let core = Arc::clone(&self.cores)
             .acquire_owned()
             .await
             .map_err(|e| Error::Internal(Cause::new(e)))?;
-        let Self { place, threads, run, .. } = self;
+        let Self { place, queue, threads, memory, run, .. } = self;
         let threads = threads.unwrap_or_else(Handle::current);
         let hashing = threads.spawn_blocking(move || {
             // Both move in here: freed with the caller, they would let another hash start beside
             // this one.
             let _held = (core, place);
             run.fetch_add(1, Ordering::Relaxed);
-            work()
+            let mut blocks = memory.take();
+            let outcome = work(&mut blocks);
+            // This one's own place is not given back yet.
+            memory.put_back(blocks, queue.available_permits() + 1 >= QUEUE);
+            outcome
         });
         hashing.await.map_err(|e| Error::Internal(Cause::new(e)))?
     }
 }
 
-fn argon2() -> Result<Argon2<'static>> {
-    Params::new(MEMORY_KIB, PASSES, LANES, None)
-        .map(|params| Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params))
-        .map_err(|e| Error::Internal(Cause::new(e.to_string())))
+/// Whatever a password library has to complain of is a fault of ours.
+fn fault(error: impl std::fmt::Display) -> Error {
+    Error::Internal(Cause::new(error.to_string()))
 }
 
-fn hash(password: &[u8]) -> Result<String> {
-    argon2()?
-        .hash_password(password)
-        .map(|hash| hash.to_string())
-        .map_err(|e| Error::Internal(Cause::new(e.to_string())))
+/// A new PHC string.
+fn hash(password: &[u8], memory: &mut Vec<Block>) -> Result<String> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(fault)?;
+    let (algorithm, version) = (argon2::Algorithm::Argon2id, argon2::Version::V0x13);
+    let salt = password_hash::try_generate_salt().map_err(fault)?;
+    let described = PasswordHash {
+        algorithm: algorithm.ident(),
+        version: Some(version.into()),
+        params: ParamsString::try_from(&params).map_err(fault)?,
+        salt: Some(Salt::new(&salt).map_err(fault)?),
+        hash: None,
+    };
+    let output = compute(password, &described, Params::DEFAULT_OUTPUT_LEN, memory)?;
+    Ok(PasswordHash { hash: Some(output), ..described }.to_string())
 }
 
-fn verify(password: &[u8], stored: Option<&str>) -> Result<Verified> {
+/// The Argon2 output of a password as `described`: its algorithm, costs and salt.
+fn compute(
+    password: &[u8],
+    described: &PasswordHash,
+    length: usize,
+    memory: &mut Vec<Block>,
+) -> Result<Output> {
+    let algorithm = argon2::Algorithm::try_from(described.algorithm.as_str()).map_err(fault)?;
+    let version = described.version.map_or(Ok(argon2::Version::default()), TryInto::try_into);
+    let params = Params::try_from(described).map_err(fault)?;
+    let salt = described.salt.as_ref().ok_or_else(|| fault("a hash without a salt"))?;
+    memory.resize(params.block_count(), Block::default());
+    let mut output = [0; Output::MAX_LENGTH];
+    let output = output.get_mut(..length).ok_or_else(|| fault("a hash that is too long"))?;
+    Argon2::new(algorithm, version.map_err(fault)?, params)
+        .hash_password_into_with_memory(password, salt, output, memory)
+        .map_err(fault)?;
+    Output::new(output).map_err(fault)
+}
+
+fn verify(password: &[u8], stored: Option<&str>, memory: &mut Vec<Block>) -> Result<Verified> {
     // Hashing what cannot match would only cost; the time is spent on nobody's hash all the same.
     let stored = stored.filter(|stored| is_bcrypt(stored) || password.len() <= MAX_BYTES);
     if let Some(stored) = stored.filter(|stored| is_bcrypt(stored)) {
-        let matches = bcrypt::verify(password, stored)
-            .map_err(|e| Error::Internal(Cause::new(e.to_string())))?;
-        let upgrade = if matches { Some(hash(password)?) } else { None };
+        let matches = bcrypt::verify(password, stored).map_err(fault)?;
+        let upgrade = if matches { Some(hash(password, memory)?) } else { None };
         return Ok(Verified { matches, upgrade });
     }
-    let parsed = PasswordHash::new(stored.unwrap_or(NOBODY))
-        .map_err(|e| Error::Internal(Cause::new(e.to_string())))?;
-    let matches = argon2()?.verify_password(password, &parsed).is_ok() && stored.is_some();
-    Ok(Verified { matches, upgrade: None })
+    let parsed = PasswordHash::new(stored.unwrap_or(NOBODY)).map_err(fault)?;
+    let expected = parsed.hash.as_ref().ok_or_else(|| fault("a stored hash without its output"))?;
+    // Outputs are compared in constant time.
+    let is_equal = compute(password, &parsed, expected.len(), memory)? == *expected;
+    Ok(Verified { matches: is_equal && stored.is_some(), upgrade: None })
 }
 
 /// What passlib and bcrypt left behind: `$2a$`, `$2b$`, `$2y$`.
@@ -201,6 +279,14 @@ pub(crate) fn is_known(stored: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn hash(password: &[u8]) -> Result<String> {
+        super::hash(password, &mut Vec::new())
+    }
+
+    fn verify(password: &[u8], stored: Option<&str>) -> Result<Verified> {
+        super::verify(password, stored, &mut Vec::new())
+    }
 
     #[test]
     fn hashes_are_phc_strings_of_the_stated_cost() {
@@ -233,6 +319,40 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_a_hash_left_behind_does_not_show_in_the_next() {
+        let mut memory = Vec::new();
+        let stored = super::hash(b"Passw0rd", &mut memory).unwrap();
+        for _ in 0..2 {
+            assert!(super::verify(b"Passw0rd", Some(&stored), &mut memory).unwrap().matches);
+            assert!(!super::verify(b"Passw0rD", Some(&stored), &mut memory).unwrap().matches);
+        }
+        // Another implementation's, of other costs, in the same memory.
+        let small = Argon2::new(
+            argon2::Algorithm::Argon2id,
+            argon2::Version::V0x13,
+            Params::new(64, 3, 2, Some(24)).unwrap(),
+        );
+        let small = argon2::PasswordHasher::hash_password(&small, b"Passw0rd").unwrap().to_string();
+        assert!(super::verify(b"Passw0rd", Some(&small), &mut memory).unwrap().matches);
+        assert!(super::verify(b"Passw0rd", Some(&stored), &mut memory).unwrap().matches);
+    }
+
+    #[tokio::test]
+    async fn memory_is_kept_while_others_wait_and_no_longer() {
+        let passwords = Passwords::new();
+        let kept = || passwords.memory.0.lock().unwrap().len();
+        let (first, second) = (passwords.ticket().unwrap(), passwords.ticket().unwrap());
+        let fill = |memory: &mut Vec<Block>| {
+            memory.resize(1, Block::default());
+            Ok(())
+        };
+        first.run(fill).await.unwrap();
+        assert_eq!(kept(), 1);
+        assert_eq!(second.run(|memory| Ok(memory.len())).await.unwrap(), 1, "not the same");
+        assert_eq!(kept(), 0);
+    }
+
     #[tokio::test]
     async fn the_queue_is_bounded_and_a_finished_hash_leaves_it() {
         let passwords = Passwords::new();
@@ -251,7 +371,7 @@ mod tests {
         let (started, wait) = std::sync::mpsc::channel();
         let (release, held) = std::sync::mpsc::channel::<()>();
         let ticket = passwords.ticket().unwrap();
-        let caller = tokio::spawn(ticket.run(move || {
+        let caller = tokio::spawn(ticket.run(move |_| {
             started.send(()).unwrap();
             held.recv().unwrap();
             Ok(())

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     db::{Fault, FromRow, Row, columns::Stamp},
     error::{FieldError, FieldErrors, Result},
-    text,
+    text, timestamp,
 };
 
 /// An e-mail address: trimmed, at most 254 characters, in lower case; valid by the rule of HTML's
@@ -193,6 +193,7 @@ pub struct User {
     /// Trimmed, 2 to 100 characters.
     pub name: String,
     /// When the account was made.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: DateTime<Utc>,
 }
 

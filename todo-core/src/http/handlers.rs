@@ -1,9 +1,10 @@
 //! One handler a route: decode, call, encode. What a value must be is for the types of `auth` and
 //! `todos`; which error is which status is for `problem`.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use http_body::Body as HttpBody;
 use serde::Serialize;
@@ -15,13 +16,14 @@ use crate::{
         self, Caller, Credentials, Session, Signup, User,
         events::{self, Attempted},
     },
-    error::{Error, FieldErrors},
+    error::{Cause, Error, FieldErrors},
     http::{
         Api, Body,
         problem::Failure,
         request::{Form, Incoming, Query},
         routes::{Ids, Operation},
     },
+    timestamp,
     todos::{
         self, Description, Filters, Limit, ListQuery, NewTodo, Order, Priority, SortBy, Status,
         Title, TodoPatch,
@@ -29,6 +31,9 @@ use crate::{
 };
 
 type Answer = Result<Response<Body>, Failure>;
+
+/// How long `/health/db` waits for the database: the contract promises an answer in 2 s.
+const DATABASE_HEALTH: Duration = Duration::from_millis(1850);
 
 /// What signing up and logging in answer.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -41,6 +46,7 @@ pub(crate) struct AuthAnswer {
     /// `bearer`
     token_type: &'static str,
     /// When the token stops being good.
+    #[serde(serialize_with = "timestamp::serialize")]
     expires_at: chrono::DateTime<chrono::Utc>,
 }
 
@@ -48,6 +54,14 @@ impl From<Session> for AuthAnswer {
     fn from(Session { user, token, expires_at }: Session) -> Self {
         Self { user, access_token: token.clone(), token, token_type: "bearer", expires_at }
     }
+}
+
+/// What a process that lives answers.
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    #[serde(serialize_with = "timestamp::serialize")]
+    timestamp: chrono::DateTime<chrono::Utc>,
 }
 
 /// A request on its way to its handler.
@@ -94,51 +108,55 @@ pub(crate) async fn run<B: HttpBody<Data: Send> + Send>(
             | Failure::TooLarge(_)
             | Failure::Malformed(..)),
         ) => {
-            auth::check_session(api.core(), &caller).await?;
+            Box::pin(auth::check_session(api.core(), &caller)).await?;
             Err(failure)
         }
         answer => answer,
     }
 }
 
+/// What needs no caller.
 async fn open<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     operation: Operation,
     ask: &mut Ask<'_, '_, B>,
 ) -> Answer {
-    match operation {
-        Operation::Signup => signup(api, ask).await,
-        Operation::Login => login(api, ask).await,
-        Operation::Health => Ok(health(api)),
-        Operation::Readiness => Ok(readiness(api)),
-        Operation::DatabaseHealth => database_health(api).await,
-        Operation::Metrics => metrics(api),
-        Operation::OpenApi => Ok(bytes(StatusCode::OK, api.openapi())),
-        Operation::Index => Ok(bytes(StatusCode::OK, api.index())),
-        _ => Err(Failure::NoToken),
-    }
+    let answer = match operation {
+        Operation::Signup => signup(api, ask).boxed(),
+        Operation::Login => login(api, ask).boxed(),
+        Operation::Health => return Ok(health(api)),
+        Operation::Readiness => return Ok(readiness(api)),
+        Operation::DatabaseHealth => database_health(api).boxed(),
+        Operation::Metrics => return metrics(api),
+        Operation::OpenApi => return Ok(bytes(StatusCode::OK, api.openapi())),
+        Operation::Index => return Ok(bytes(StatusCode::OK, api.index())),
+        _ => return Err(Failure::NoToken),
+    };
+    answer.await
 }
 
+/// What needs a caller. Each operation is boxed by itself: together they would be as large as the
+/// largest, for every request, and whoever mounts this would carry the type of all of them in theirs
+/// (a release build of a server ran into rustc's depth limit).
 async fn protected<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     operation: Operation,
     caller: Caller,
     ask: &mut Ask<'_, '_, B>,
 ) -> Answer {
-    match operation {
-        Operation::Logout => logout(api, caller, api.client_ip(ask.parts)).await,
-        Operation::Me => Ok(json(StatusCode::OK, &auth::me(api.core(), &caller).await?)),
-        Operation::CreateTodo => create_todo(api, caller, ask).await,
-        Operation::ListTodos => list_todos(api, caller, ask).await,
-        Operation::GetTodo => {
-            Ok(json(StatusCode::OK, &todos::get(api.core(), &caller, ask.todo_id()?).await?))
-        }
-        Operation::ReplaceTodo => replace_todo(api, caller, ask).await,
-        Operation::PatchTodo => patch_todo(api, caller, ask).await,
-        Operation::DeleteTodo => delete_todo(api, caller, ask).await,
-        Operation::CompleteTodo => complete_todo(api, caller, ask).await,
-        _ => Err(Failure::NoRoute),
-    }
+    let answer = match operation {
+        Operation::Logout => logout(api, caller, api.client_ip(ask.parts)).boxed(),
+        Operation::Me => me(api, caller).boxed(),
+        Operation::CreateTodo => create_todo(api, caller, ask).boxed(),
+        Operation::ListTodos => list_todos(api, caller, ask).boxed(),
+        Operation::GetTodo => get_todo(api, caller, ask.todo_id()?).boxed(),
+        Operation::ReplaceTodo => replace_todo(api, caller, ask).boxed(),
+        Operation::PatchTodo => patch_todo(api, caller, ask).boxed(),
+        Operation::DeleteTodo => delete_todo(api, caller, ask).boxed(),
+        Operation::CompleteTodo => complete_todo(api, caller, ask).boxed(),
+        _ => return Err(Failure::NoRoute),
+    };
+    answer.await
 }
 
 async fn signup<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_, B>) -> Answer {
@@ -182,6 +200,14 @@ async fn logout(api: &Api, caller: Caller, client: Option<IpAddr>) -> Answer {
     Ok(json(StatusCode::OK, &json!({ "message": "Successfully logged out" })))
 }
 
+async fn me(api: &Api, caller: Caller) -> Answer {
+    Ok(json(StatusCode::OK, &auth::me(api.core(), &caller).await?))
+}
+
+async fn get_todo(api: &Api, caller: Caller, id: Uuid) -> Answer {
+    Ok(json(StatusCode::OK, &todos::get(api.core(), &caller, id).await?))
+}
+
 async fn create_todo<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     caller: Caller,
@@ -220,7 +246,8 @@ async fn list_todos<B: HttpBody<Data: Send> + Send>(
         return Err(Error::Invalid(errors).into());
     }
     let list = todos::list(api.core(), &caller, ListQuery { filters, limit, cursor }).await?;
-    Ok(json(StatusCode::OK, &list))
+    // A todo has some 300 bytes beside its texts, of which most are short.
+    Ok(sized_json(StatusCode::OK, &list, 256 + 400 * list.todos.len()))
 }
 
 async fn replace_todo<B: HttpBody<Data: Send> + Send>(
@@ -276,7 +303,7 @@ async fn delete_todo<B: HttpBody<Data: Send> + Send>(
 }
 
 fn health(api: &Api) -> Response<Body> {
-    json(StatusCode::OK, &json!({ "status": "healthy", "timestamp": api.core().now() }))
+    json(StatusCode::OK, &Health { status: "healthy", timestamp: api.core().now() })
 }
 
 /// Not draining, and no more: the database is not asked. All replicas share it, so that an outage
@@ -291,7 +318,9 @@ fn readiness(api: &Api) -> Response<Body> {
 }
 
 async fn database_health(api: &Api) -> Answer {
-    match api.core().ping().await {
+    // Whatever a database call may take: a probe has its own deadline.
+    let ping = tokio::time::timeout(DATABASE_HEALTH, api.core().ping()).await;
+    match ping.unwrap_or_else(|elapsed| Err(Error::Unavailable(Cause::new(elapsed)))) {
         Ok(()) => {
             Ok(json(StatusCode::OK, &json!({ "status": "healthy", "database": "connected" })))
         }
@@ -377,8 +406,14 @@ fn todo_patch(
 
 /// An answer of JSON that must not be kept: it is somebody's.
 fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
-    let mut response = match serde_json::to_vec(value) {
-        Ok(body) => bytes(status, body.into()),
+    sized_json(status, value, 512)
+}
+
+/// As [`json`], of about so many bytes.
+fn sized_json<T: Serialize>(status: StatusCode, value: &T, about: usize) -> Response<Body> {
+    let mut body = Vec::with_capacity(about);
+    let mut response = match serde_json::to_writer(&mut body, value) {
+        Ok(()) => bytes(status, body.into()),
         Err(error) => {
             tracing::error!(%error, "an answer could not be written");
             bytes(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new())
@@ -391,6 +426,8 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
 fn bytes(status: StatusCode, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::new(body));
     *response.status_mut() = status;
+    // For those that every answer gets as well: the map does not have to grow.
+    response.headers_mut().reserve(12);
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response

@@ -266,7 +266,7 @@ pub async fn list(core: &Core, caller: &Caller, query: ListQuery) -> Result<Todo
         }
         let Page { mut todos, mut total } = db.read(page).await?;
         if todos.is_empty() {
-            total = count(&work, caller, filters.status).await?;
+            total = Box::pin(count(&work, caller, filters.status)).await?;
         }
         let has_more = todos.len() > usize::from(size);
         todos.truncate(usize::from(size));
@@ -316,7 +316,7 @@ async fn found_or_why_not(
 ) -> Result<Todo> {
     match found {
         Some(todo) => Ok(todo),
-        None => Err(why_not(core, caller, id).await),
+        None => Err(Box::pin(why_not(core, caller, id)).await),
     }
 }
 

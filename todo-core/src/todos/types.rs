@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     db::{Fault, FromRow, Row, Value, columns::Stamp},
     error::{Error, FieldError},
-    text,
+    text, timestamp,
 };
 
 /// A todo's title: trimmed, 1 to 200 characters (Unicode scalar values), no U+0000.
@@ -142,11 +142,14 @@ pub struct Todo {
     /// Whether it is done.
     pub completed: bool,
     /// When it was made.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: DateTime<Utc>,
     /// When it last changed; moves forward, strictly, with every change.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub updated_at: DateTime<Utc>,
     /// When it was first completed since it was last open.
     #[cfg_attr(feature = "http", schema(required = true))]
+    #[serde(serialize_with = "timestamp::serialize_option")]
     pub completed_at: Option<DateTime<Utc>>,
 }
 

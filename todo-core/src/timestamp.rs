@@ -1,0 +1,113 @@
+//! How a time is written: RFC 3339 in UTC, ending in `Z`, with as many digits of the second as it has,
+//! by threes. The same text as chrono's own, which takes ten times as long over it: a page of todos
+//! has a hundred.
+
+use chrono::{DateTime, Datelike, Timelike, Utc};
+use serde::{Serialize, Serializer};
+
+/// `2026-11-23T09:30:00.123456Z`
+const LONGEST: usize = 27;
+
+/// For fields: `#[serde(serialize_with = "timestamp::serialize")]`.
+pub(crate) fn serialize<S: Serializer>(
+    time: &DateTime<Utc>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut text = [0; LONGEST];
+    match write(time, &mut text).and_then(|length| std::str::from_utf8(text.get(..length)?).ok()) {
+        Some(text) => serializer.serialize_str(text),
+        None => time.serialize(serializer),
+    }
+}
+
+/// As [`serialize`], of a time that may be absent: null.
+#[expect(clippy::ref_option, reason = "serde hands a reference to the field")]
+pub(crate) fn serialize_option<S: Serializer>(
+    time: &Option<DateTime<Utc>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serialize(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// The length of what was written; `None` for years without four digits and for nanoseconds, which
+/// no clock of ours tells.
+fn write(time: &DateTime<Utc>, text: &mut [u8; LONGEST]) -> Option<usize> {
+    let year = u32::try_from(time.year()).ok().filter(|year| *year <= 9999)?;
+    let nanos = time.nanosecond();
+    // A leap second has more than a second of them.
+    if nanos >= 1_000_000_000 || !nanos.is_multiple_of(1000) {
+        return None;
+    }
+    *text = *b"0000-00-00T00:00:00.000000Z";
+    let mut digits = |at: usize, count: usize, mut value: u32| {
+        for digit in text[at..at + count].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(value % 10).unwrap_or_default();
+            value /= 10;
+        }
+    };
+    digits(0, 4, year);
+    digits(5, 2, time.month());
+    digits(8, 2, time.day());
+    digits(11, 2, time.hour());
+    digits(14, 2, time.minute());
+    digits(17, 2, time.second());
+    digits(20, 6, nanos / 1000);
+    let length = match nanos {
+        0 => 20,
+        _ if nanos.is_multiple_of(1_000_000) => 24,
+        _ => return Some(LONGEST),
+    };
+    text[length - 1] = b'Z';
+    Some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Ours(
+        #[serde(serialize_with = "serialize")] DateTime<Utc>,
+        #[serde(serialize_with = "serialize_option")] Option<DateTime<Utc>>,
+    );
+
+    fn equal(time: DateTime<Utc>) {
+        let ours = serde_json::to_string(&Ours(time, Some(time))).unwrap();
+        assert_eq!(ours, serde_json::to_string(&(time, Some(time))).unwrap());
+    }
+
+    #[test]
+    fn edges_are_written_as_chrono_does() {
+        for text in [
+            "0000-01-01T00:00:00Z",
+            "9999-12-31T23:59:59.999999Z",
+            "+10000-01-01T00:00:00Z",
+            "-0001-12-31T23:59:59Z",
+            "2026-11-23T09:30:00.001Z",
+            "2026-11-23T09:30:00.000001Z",
+            "2026-11-23T09:30:00.000000001Z",
+            "2016-12-31T23:59:60.5Z",
+        ] {
+            equal(text.parse().unwrap());
+        }
+        assert_eq!(
+            serde_json::to_string(&Ours(DateTime::UNIX_EPOCH, None)).unwrap(),
+            r#"["1970-01-01T00:00:00Z",null]"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_is_written_as_chrono_does(
+            micros in -70_000_000_000_000_000_i64..260_000_000_000_000_000, cut in 0_u32..=6,
+        ) {
+            let whole = 10_i64.pow(cut);
+            equal(DateTime::from_timestamp_micros(micros / whole * whole).unwrap());
+        }
+    }
+}
