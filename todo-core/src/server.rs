@@ -224,12 +224,15 @@ fn allow_descriptors(settings: &Settings) {
     }
 }
 
-/// Runs a future to its end on a runtime of its own.
+/// Runs a future to its end on a runtime of its own, with a worker for each core and one more: SQLite is
+/// read on all but one of them, and a worker that waits for the disk is none that answers.
 ///
 /// # Errors
 /// Those of the future, and [`ServeError::Io`] if there can be no runtime.
 pub fn block_on<T, E: From<io::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(cores + 1).enable_all().build()?.block_on(work)
 }
 
 /// The exit code of an outcome; an error is one line on standard error.
