@@ -9,6 +9,8 @@ compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresq
 command -v cc >/dev/null || packages+=(build-essential)
 command -v ps >/dev/null || packages+=(procps)
 command -v curl >/dev/null || packages+=(curl)
+command -v python3 >/dev/null || packages+=(python3)
+command -v npm >/dev/null || packages+=(nodejs npm)
 if [ ${#packages[@]} -gt 0 ]; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"

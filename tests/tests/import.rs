@@ -287,6 +287,14 @@ async fn a_file_of_the_python_backend_is_taken_over_too() {
     let other = file(dir.path(), "other.db");
     let (ok, _, err) = import(&from, &other, &[]).await;
     assert!(!ok && err.contains("title: must not contain U+0000"), "{err}");
+    // Two spellings of one id are two keys to a column of text.
+    let twice = "UPDATE todos SET id = '0b0b0b0b-0000-4000-8000-000000000001', title = 'twice' \
+                 WHERE created_at LIKE '2024-06-01%'";
+    sqlx::raw_sql(twice).execute(&mut db).await.expect("a row");
+    let (ok, _, err) = import(&from, &other, &[]).await;
+    assert!(!ok && err.contains("id: must not be that of another todo"), "{err}");
+    let (ok, out, err) = import(&from, &other, &["--skip-invalid"]).await;
+    assert!(ok && out.contains("left out 1 rows"), "{out}{err}");
     let (ok, _, err) = import(&from, &format!("{from}?mode=rw"), &[]).await;
     assert!(!ok && err.contains("are the same"), "{err}");
 }

@@ -290,6 +290,8 @@ struct Rules {
     users: HashSet<Uuid>,
     /// Half a SHA-256 of each address: no two are alike but by equal addresses.
     emails: HashSet<[u8; 16]>,
+    /// Two spellings of one id are two rows to a source that keeps ids as text.
+    todos: HashSet<Uuid>,
 }
 
 impl Rules {
@@ -319,7 +321,7 @@ impl Rules {
         Ok(User { id, email, name, password_hash, created_at })
     }
 
-    fn todo(&self, row: &Source) -> Result<Todo, Vec<FieldError>> {
+    fn todo(&mut self, row: &Source) -> Result<Todo, Vec<FieldError>> {
         let mut errors = Errors::default();
         let id = errors.note(row.uuid("id"));
         let user_id = errors.note(row.uuid("user_id").and_then(|id| {
@@ -349,6 +351,9 @@ impl Rules {
         let (Some(updated_at), Some(completed_at)) = (updated_at, completed_at) else {
             return Err(errors.0);
         };
+        if !self.todos.insert(id) {
+            return Err(vec![FieldError::new("id", "taken", "must not be that of another todo")]);
+        }
         // The two are read from the clock one after the other, in an order that nobody promised.
         let updated_at = updated_at.map_or(created_at, |time| time.max(created_at));
         Ok(Todo {
