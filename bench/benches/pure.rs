@@ -1,0 +1,70 @@
+//! What of a request is no input or output: the token, the JSON of a page, routing, parsing; and
+//! one read over SQLite beside them, for the proportion. `cargo bench -p todo-bench`.
+#![allow(missing_docs, reason = "criterion's macros make a public function")]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::{Method, StatusCode};
+use todo_bench::{Failure, fixture::Fixture};
+use todo_core::{auth, todos};
+use tokio::runtime::{Builder, Runtime};
+
+criterion_group!(benches, all);
+criterion_main!(benches);
+
+fn all(criterion: &mut Criterion) {
+    // A benchmark has nobody to hand an error to.
+    if let Err(error) = pure(criterion) {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+}
+
+fn pure(criterion: &mut Criterion) -> Result<(), Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let fixture = runtime.block_on(Fixture::open())?;
+    let caller = auth::verify(fixture.core(), fixture.token())?;
+    criterion.bench_function("verify a token", |bench| {
+        bench.iter(|| auth::verify(fixture.core(), black_box(fixture.token())));
+    });
+
+    let limit = Some(todos::Limit::parse("50")?);
+    let query = todos::ListQuery { limit, ..todos::ListQuery::default() };
+    let page = runtime.block_on(todos::list(fixture.core(), &caller, query))?;
+    criterion.bench_function("JSON of a page of 50", |bench| {
+        bench.iter(|| serde_json::to_vec(black_box(&page)));
+    });
+
+    let malformed = r#"{"title": "Buy milk", "priority": "high""#;
+    let (get, post) = (Method::GET, Method::POST);
+    let ask = |criterion: &mut Criterion, name, method, path, body, expected| {
+        request(criterion, &runtime, &fixture, name, (method, path, body, expected))
+    };
+    ask(criterion, "GET /health", &get, "/health", "", StatusCode::OK)?;
+    ask(criterion, "an unknown route", &get, "/nowhere", "", StatusCode::NOT_FOUND)?;
+    // Before a token's holder is told, its session is asked for: one read is in here.
+    let bad = StatusCode::UNPROCESSABLE_ENTITY;
+    ask(criterion, "create, malformed (SQLite)", &post, &fixture.todos, malformed, bad)?;
+    ask(criterion, "get one (SQLite)", &get, &fixture.todo, "", StatusCode::OK)
+}
+
+/// Measures how long `Api::handle` takes to answer one request, the making of it included.
+fn request(
+    criterion: &mut Criterion,
+    runtime: &Runtime,
+    fixture: &Fixture,
+    name: &str,
+    (method, path, body, expected): (&Method, &str, &'static str, StatusCode),
+) -> Result<(), Failure> {
+    let ask = || -> Result<StatusCode, Failure> {
+        let request = fixture.request(method, path, body)?;
+        Ok(runtime.block_on(fixture.ask(request)).status())
+    };
+    let status = ask()?;
+    if status != expected {
+        return Err(format!("{name}: {status} instead of {expected}").into());
+    }
+    criterion.bench_function(name, |bench| bench.iter(&ask));
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! How often a request asks the allocator for memory, and for how much: through `Api::handle`, on
+//! SQLite, without a socket. All of the process's threads count; SQLite's own C code does not.
+
+use http::{Method, StatusCode};
+use todo_bench::{Failure, fixture::Fixture};
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+/// Requests before it is counted, so that caches and pools have what they keep.
+const WARM_UP: u32 = 50;
+/// Requests that the count is shared by.
+const COUNTED: u32 = 200;
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let fixture = Fixture::open().await?;
+    let list = format!("{}?limit=50", fixture.todos);
+    let create = r#"{"title": "Buy milk", "priority": "high"}"#;
+    let cases = [
+        ("health", Method::GET, "/health", "", StatusCode::OK),
+        ("get one", Method::GET, &fixture.todo, "", StatusCode::OK),
+        ("list 50", Method::GET, &list, "", StatusCode::OK),
+        ("create", Method::POST, &fixture.todos, create, StatusCode::CREATED),
+        ("404", Method::GET, "/nowhere", "", StatusCode::NOT_FOUND),
+    ];
+    println!("| request | allocations | bytes |\n|---|---:|---:|");
+    for (name, method, path, body, expected) in cases {
+        let all = (0..WARM_UP + COUNTED).map(|_| fixture.request(&method, path, body));
+        let mut requests = all.collect::<Result<Vec<_>, _>>()?.into_iter();
+        for request in requests.by_ref().take(WARM_UP as usize) {
+            fixture.ask(request).await;
+        }
+        let before = dhat::HeapStats::get();
+        for request in requests {
+            let status = fixture.ask(request).await.status();
+            if status != expected {
+                return Err(format!("{name}: {status} instead of {expected}").into());
+            }
+        }
+        let after = dhat::HeapStats::get();
+        let blocks = (after.total_blocks - before.total_blocks) / u64::from(COUNTED);
+        let bytes = (after.total_bytes - before.total_bytes) / u64::from(COUNTED);
+        println!("| {name} | {blocks} | {bytes} |");
+    }
+    Ok(())
+}
