@@ -179,7 +179,7 @@ pub(crate) fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> 
         // The driver's own text may repeat parts of the address, a password among them.
         .map_err(|_: sqlx::Error| OpenError::Url("not a PostgreSQL address".into()))?;
     // PgBouncer refuses this start-up parameter, and nothing here is a float.
-    Ok(options.extra_float_digits(None).application_name("todo"))
+    Ok(options.extra_float_digits(None).application_name("todo").disable_statement_logging())
 }
 
 /// The address with SQLAlchemy's spellings turned into libpq's: the driver behind a plus, and

@@ -135,8 +135,13 @@ impl File {
         let connection = Connection::open_with_flags(&self.name, flags)?;
         connection.busy_timeout(self.patience)?;
         connection.execute_batch(match access {
-            Access::Read => "PRAGMA query_only = ON",
-            Access::Write => "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL",
+            Access::Read => "PRAGMA query_only = ON; PRAGMA cache_size = -4096",
+            // A checkpoint writes each page once, however often it was written to the log: at 16 MiB
+            // of log it is far less than at SQLite's own 4.
+            Access::Write => {
+                "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA cache_size = -4096; \
+                 PRAGMA wal_autocheckpoint = 4096; PRAGMA journal_size_limit = 33554432"
+            }
         })?;
         keep_prepared(&connection)?;
         Ok(connection)

@@ -15,8 +15,8 @@ use crate::db::{CLOSE_TIMEOUT, Fault, Rows, Statement, Waits};
 
 /// Rows that are read where the request is; more are read again elsewhere.
 const SHORT: usize = 501;
-/// Threads that read at once; more of them than this only take turns.
-const MAX_THREADS: u32 = 8;
+/// Connections at most, each with a cache of 4 MiB.
+const MAX_READERS: usize = 8;
 
 pub(super) struct Readers {
     file: File,
@@ -29,9 +29,11 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Opens the first of at most `pool_max` connections, and eight.
+    /// Opens the first of at most `pool_max` connections, of two for each core, and of eight.
     pub(super) fn open(file: File, pool_max: u32) -> Result<Self, Fault> {
-        let most = usize::try_from(pool_max.clamp(1, MAX_THREADS)).unwrap_or(1);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let pool_max = usize::try_from(pool_max).unwrap_or(MAX_READERS);
+        let most = pool_max.min(2 * cores).clamp(1, MAX_READERS);
         let workers = Handle::current().metrics().num_workers().saturating_sub(1).min(most);
         let idle = Mutex::new(vec![file.open(Access::Read)?]);
         let threads = Arc::new(Semaphore::new(most));
