@@ -7,11 +7,12 @@ use futures_util::{FutureExt, stream};
 use http::Request;
 use http_body_util::{Empty, StreamBody};
 use hyper::body::Frame;
+use serde_json::json;
 use todo_core::{
-    Core, Options, Secret,
+    Clock, Core, Options, Secret,
     http::{Api, ApiOptions},
 };
-use todo_tests::{App, Cell, Client, Database, Server, on_every_cell};
+use todo_tests::{App, Cell, Client, Database, Server, fresh_email, on_every_cell};
 use uuid::Uuid;
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
@@ -82,6 +83,49 @@ async fn a_request_whose_client_left_is_counted() {
     let left = "http_requests_total{method=\"POST\",route=\"/api/auth/login\",status=\"499\"} 1";
     assert!(text.contains(left), "{text}");
     assert!(text.contains("http_requests_in_flight 1"), "only the scrape: {text}");
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_that_tells_nothing() {
+    let secret = Secret::new("a secret of more than thirty-two bytes").expect("long enough");
+    let mut options = Options::new(secret);
+    options.clock = Clock::from_fn(|| panic!("what nobody is to know"));
+    let core = Core::open("sqlite::memory:", options).await.expect("it opens");
+    let api = Api::new(core, ApiOptions::default());
+    // With an id of its own: making one would ask the clock.
+    let asked = Request::get("/health").header("host", "localhost").header("x-request-id", "mine");
+    let answer = api.handle(asked.body(Empty::<Bytes>::new()).expect("a request")).await;
+    assert_eq!(answer.status(), 500);
+    assert_eq!(answer.headers()["x-request-id"], "mine");
+    let body = String::from_utf8_lossy(&answer.into_body().into_bytes()).into_owned();
+    assert!(body.contains(r#""code":"internal""#) && body.contains(r#""request_id":"mine""#));
+    assert!(!body.contains("nobody"), "{body}");
+}
+
+/// The value of a series without labels.
+async fn value(client: &Client, name: &str) -> f64 {
+    let text = scraped(client).await;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+}
+
+on_every_cell! {
+    async fn failed_logins_are_counted_and_refused_ones_are_not_hashed(cell) {
+        let app = App::start_with(cell, &[("RATE_LIMIT_PER_MINUTE", "1")]).await;
+        let client = app.anonymous();
+        let login = json!({"email": "nobody@example.com", "password": "Wrong1password"});
+        let signup = |email: String| {
+            json!({"email": email, "password": "Correct1horse", "name": "Ada"})
+        };
+        client.post("/api/auth/login", login.clone()).await.problem(401, "invalid_credentials");
+        client.post("/api/auth/signup", signup(fresh_email())).await.expect(201);
+        assert_eq!(value(&client, "failed_logins_total").await, 1.0);
+        assert_eq!(value(&client, "password_hashes_total").await, 2.0);
+        client.post("/api/auth/login", login).await.problem(429, "rate_limited");
+        client.post("/api/auth/signup", signup(fresh_email())).await.problem(429, "rate_limited");
+        assert_eq!(value(&client, "failed_logins_total").await, 1.0);
+        assert_eq!(value(&client, "password_hashes_total").await, 2.0);
+    }
 }
 
 /// The words of PromQL that may be a metric's: ours all have an underscore, and no label has.

@@ -39,7 +39,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 15] = [
+const ROUTES: [Route; 17] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -61,6 +61,8 @@ const ROUTES: [Route; 15] = [
     route("get", "/health/ready", false, false, &["200", "503"]),
     route("get", "/health/db", false, false, &["200", "503"]),
     route("get", "/metrics", false, false, &["200"]),
+    route("get", "/openapi.json", false, false, &["200"]),
+    route("get", "/", false, false, &["200"]),
 ];
 
 async fn document(app: &App) -> Value {
@@ -261,6 +263,19 @@ async fn every_route_is_described() {
             assert!(!is_error || kind == "application/problem+json", "{name}: {status} is {kind}");
             assert!(media["schema"].is_object(), "{name}: {status} has no schema");
         }
+        // Every answer has an example, and an error's is of that error.
+        for (status, response) in responses {
+            let (_, media) = content(&document, response).expect("content");
+            assert!(has_example(&document, media), "{name}: {status} has no example");
+            if media["schema"]["$ref"] == "#/components/schemas/Problem" {
+                assert_eq!(media["example"]["status"].to_string(), *status, "{name}");
+            }
+        }
+        for status in ["414", "431"] {
+            assert!(responses.contains_key(status), "{name}: no {status}");
+        }
+        let is_probe = route.path.starts_with("/health");
+        assert_eq!(responses.contains_key("403"), !is_probe, "{name}: https only");
 
         let body = resolved(&document, &operation["requestBody"]);
         assert_eq!(body.is_object(), route.has_body, "{name}: body");

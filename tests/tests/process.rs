@@ -1,7 +1,10 @@
 //! The programs as an operator meets them: what a start makes and needs, which settings it refuses
 //! and how, and that a stop is prompt and loses nothing. What they answer is for the other suites.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    collections::BTreeMap, fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -13,7 +16,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::Command,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 const SIGNALS: [&str; 2] = ["TERM", "INT"];
@@ -391,11 +394,21 @@ async fn a_port_that_is_taken_is_told() {
 async fn an_idle_server_stops_at_once() {
     for program in PROGRAMS {
         for signal in SIGNALS {
-            let dir = empty_dir();
-            let process = Process::start(program, dir.path(), &[]).await;
-            assert_eq!(status_of_me(process.addr, "none").await, 401);
-            process.signal(signal);
-            process.ended().await;
+            // The best of three: a busy machine only adds.
+            let mut best = STOPPING;
+            for _ in 0..3 {
+                let dir = empty_dir();
+                let process = Process::start(program, dir.path(), &[]).await;
+                assert_eq!(status_of_me(process.addr, "none").await, 401);
+                let told = Instant::now();
+                process.signal(signal);
+                process.ended().await;
+                best = best.min(told.elapsed());
+                if best < Duration::from_secs(1) {
+                    break;
+                }
+            }
+            assert!(best < Duration::from_secs(1), "{program} took {best:?} to stop by {signal}");
         }
     }
 }

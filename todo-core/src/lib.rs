@@ -53,10 +53,12 @@
 //!
 //! # What runs where
 //!
-//! A tokio runtime with its timer is needed. Each operation runs in a task of its own, under a
-//! permit and a deadline: a future that is dropped half-way leaves no database call half-done, the
-//! operation runs on to its end. Passwords are hashed off the runtime, few at a time; beyond a
-//! bounded queue, [`Error::Busy`] at once.
+//! A tokio runtime with its timer is needed. An operation that has to wait does so in a task of its
+//! own, under a permit and a deadline: a future that is dropped half-way leaves no database call
+//! half-done, the operation runs on to its end. A short read of an SQLite file is made where it is
+//! asked for, on all but one of the runtime's workers at a time: give a runtime one more worker than it
+//! needs otherwise. Passwords are hashed off the runtime, one a core at a time; beyond a bounded queue,
+//! [`Error::Busy`] at once.
 //!
 //! Time is an input. [`Options::clock`] takes any [`Clock`], and nothing else is asked:
 //!

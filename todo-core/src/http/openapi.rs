@@ -1,16 +1,18 @@
 //! The OpenAPI 3.1 document: paths from the one table of routes, schemas from the wire types.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 use utoipa::PartialSchema;
 
 use crate::{
     auth::User,
-    error::FieldError,
+    error::{Cause, Error, FieldError},
     http::{
         ApiOptions,
         handlers::AuthAnswer,
-        problem::Problem,
-        routes::{Operation, ROUTES, Route},
+        problem::{Failure, Problem},
+        routes::{self, Operation, ROUTES, Route},
     },
     todos::{Filters, Order, Priority, SortBy, Status, Todo, TodoList},
 };
@@ -21,7 +23,7 @@ pub(crate) fn document(options: &ApiOptions) -> Value {
     for route in ROUTES {
         let path = format!("{}{}", options.mount, route.full_path(&options.prefix));
         let item = paths.entry(path).or_insert_with(|| json!({}));
-        item[route.method.as_str().to_ascii_lowercase()] = operation(&route);
+        item[route.method.as_str().to_ascii_lowercase()] = operation(&route, options);
     }
     json!({
         "openapi": "3.1.0",
@@ -58,7 +60,7 @@ pub(crate) fn document(options: &ApiOptions) -> Value {
     })
 }
 
-fn operation(route: &Route) -> Value {
+fn operation(route: &Route, options: &ApiOptions) -> Value {
     let tag = match (route.is_api, route.path.starts_with("/auth")) {
         (true, true) => "Authentication",
         (true, false) => "Todos",
@@ -68,7 +70,7 @@ fn operation(route: &Route) -> Value {
         "tags": [tag],
         "summary": route.summary,
         "operationId": operation_id(route.operation),
-        "responses": responses(route),
+        "responses": responses(route, options),
     });
     if route.auth {
         operation["security"] = json!([{ "bearer": [] }]);
@@ -200,7 +202,7 @@ fn with_default(schema: &str, default: &str) -> Value {
     json!({ "allOf": [reference(schema)], "default": default })
 }
 
-fn responses(route: &Route) -> Value {
+fn responses(route: &Route, options: &ApiOptions) -> Value {
     let mut responses = Map::new();
     let (status, description, schema) = success(route.operation);
     let media_type = match route.operation {
@@ -208,8 +210,8 @@ fn responses(route: &Route) -> Value {
         _ => "application/json",
     };
     let mut success = answer(description, media_type, &schema);
-    if let Some(example) = message_example(route.operation) {
-        success["content"]["application/json"]["example"] = example;
+    if let Some(example) = success_example(route.operation) {
+        success["content"][media_type]["example"] = example;
     }
     if route.operation == Operation::CreateTodo {
         success["headers"]["Location"] = json!({
@@ -217,8 +219,10 @@ fn responses(route: &Route) -> Value {
         });
     }
     responses.insert(status.into(), success);
-    for &(status, description) in errors(route) {
-        let mut problem = answer(description, "application/problem+json", &reference("Problem"));
+    for (status, description) in errors(route).iter().copied().chain(everywhere(route)) {
+        const PROBLEM: &str = "application/problem+json";
+        let mut problem = answer(description, PROBLEM, &reference("Problem"));
+        problem["content"][PROBLEM]["example"] = problem_example(route, status, options);
         if matches!(status, "429" | "503") {
             problem["headers"]["Retry-After"] =
                 json!({ "$ref": "#/components/headers/Retry-After" });
@@ -231,13 +235,17 @@ fn responses(route: &Route) -> Value {
         responses.insert(status.into(), problem);
     }
     if route.operation == Operation::DatabaseHealth {
-        let unhealthy =
+        let mut unhealthy =
             answer("The database does not answer", "application/json", &reference("Unhealthy"));
+        unhealthy["content"]["application/json"]["example"] =
+            json!({ "status": "unhealthy", "error": "the database does not answer" });
+        unhealthy["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
         responses.insert("503".into(), unhealthy);
     }
     if route.operation == Operation::Readiness {
         let mut draining =
             answer("The server is about to stop", "application/json", &reference("Draining"));
+        draining["content"]["application/json"]["example"] = json!({ "status": "draining" });
         draining["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
         responses.insert("503".into(), draining);
     }
@@ -265,8 +273,19 @@ fn success(operation: Operation) -> (&'static str, &'static str, Value) {
     }
 }
 
-fn message_example(operation: Operation) -> Option<Value> {
+/// An example of a good answer, where its schema has none.
+fn success_example(operation: Operation) -> Option<Value> {
     Some(match operation {
+        Operation::Health => {
+            json!({ "status": "healthy", "timestamp": "2026-11-23T09:30:00.123456Z" })
+        }
+        Operation::Readiness => json!({ "status": "ready" }),
+        Operation::DatabaseHealth => json!({ "status": "healthy", "database": "connected" }),
+        Operation::Metrics => {
+            json!("# TYPE http_requests_in_flight gauge\nhttp_requests_in_flight 1\n")
+        }
+        Operation::OpenApi => json!({ "openapi": "3.1.0" }),
+        Operation::Index => json!({ "name": "Todo API", "version": env!("CARGO_PKG_VERSION") }),
         Operation::Logout => json!({ "message": "Successfully logged out" }),
         Operation::DeleteTodo => json!({
             "message": "Todo deleted successfully",
@@ -276,11 +295,59 @@ fn message_example(operation: Operation) -> Option<Value> {
     })
 }
 
-/// The error answers of a route, besides those any request can get from any server.
+/// What any request can get, whatever it asks for.
+fn everywhere(route: &Route) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let https = ("403", "Plain http, where https is required");
+    let may_be_plain = routes::is_probe(route.path) || errors(route).iter().any(|e| e.0 == https.0);
+    let long = [("414", "The request target is too long"), ("431", "The headers are too large")];
+    (!may_be_plain).then_some(https).into_iter().chain(long)
+}
+
+/// The body of an error answer, as it is made.
+fn problem_example(route: &Route, status: &str, options: &ApiOptions) -> Value {
+    let blank = || vec![FieldError::new("title", "blank", "must not be blank")];
+    let limit =
+        || vec![FieldError::new("limit", "out_of_range", "must be a whole number from 1 to 500")];
+    let missing = || vec![FieldError::new("title", "missing", "is required")];
+    let password = || vec![FieldError::new("password", "missing", "is required")];
+    let is_auth = matches!(route.operation, Operation::Signup | Operation::Login);
+    let failure = match (status, route.operation) {
+        ("400", Operation::CreateTodo | Operation::ReplaceTodo | Operation::PatchTodo) => {
+            Failure::Core(Error::Invalid(blank()))
+        }
+        ("400", Operation::ListTodos) => Failure::Core(Error::Invalid(limit())),
+        ("400", _) => Failure::BadRequest("there must be a Host header"),
+        ("401", Operation::Login) => Failure::Core(Error::InvalidCredentials),
+        ("401", _) => Failure::Core(Error::Unauthenticated),
+        ("403", Operation::Signup | Operation::Login | Operation::Logout | Operation::Me) => {
+            Failure::HttpsRequired
+        }
+        ("403", _) if route.auth => Failure::Core(Error::Forbidden),
+        ("403", _) => Failure::HttpsRequired,
+        ("404", _) => Failure::Core(Error::NotFound),
+        ("408", _) => Failure::BodyTimeout,
+        ("409", _) => Failure::Core(Error::EmailTaken),
+        ("413", _) => Failure::TooLarge(options.max_body_bytes),
+        ("414", _) => Failure::UriTooLong,
+        ("415", _) => Failure::UnsupportedMediaType,
+        ("422", _) if is_auth => Failure::Malformed("", password()),
+        ("422", _) => Failure::Malformed("", missing()),
+        ("429", _) => Failure::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),
+        ("431", _) => Failure::HeadTooLarge,
+        ("503", _) => Failure::Core(Error::Busy),
+        ("504", _) => Failure::Timeout,
+        _ => Failure::Core(Error::Internal(Cause::new("not told"))),
+    };
+    let body = failure.body("01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11");
+    serde_json::from_slice(&body).unwrap_or_default()
+}
+
+/// The error answers of a route, besides those of [`everywhere`].
 fn errors(route: &Route) -> &'static [(&'static str, &'static str)] {
     const INVALID: (&str, &str) = ("400", "A value breaks a rule, or the request itself");
     const UNAUTHORIZED: (&str, &str) = ("401", "No token, or one that is not valid");
-    const FORBIDDEN: (&str, &str) = ("403", "It belongs to another user");
+    const FORBIDDEN: (&str, &str) =
+        ("403", "It belongs to another user; or plain http, where https is required");
     const NOT_FOUND: (&str, &str) = ("404", "There is no such todo");
     const BODY_TIMEOUT: (&str, &str) = ("408", "The body did not arrive in time");
     const TOO_LARGE: (&str, &str) = ("413", "The body is too large");

@@ -210,13 +210,9 @@ impl Failure {
         }
     }
 
-    /// Turns the failure into its answer, and logs the cause of those that are ours.
-    pub(crate) fn respond(&self, request_id: &str) -> Response<Body> {
+    /// The body of its answer.
+    pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
         let Kind { status, code, title, uri } = self.kind();
-        if let Self::Core(Error::Unavailable(cause) | Error::Internal(cause)) = self {
-            let source = cause.source().map(ToString::to_string);
-            tracing::error!(request_id, code, %cause, source, "request failed");
-        }
         let details = match self {
             Self::Core(Error::Invalid(errors)) | Self::Malformed(_, errors) => errors.as_slice(),
             _ => &[],
@@ -232,7 +228,17 @@ impl Failure {
             details,
             request_id,
         };
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        serde_json::to_vec(&problem).unwrap_or_default()
+    }
+
+    /// Turns the failure into its answer, and logs the cause of those that are ours.
+    pub(crate) fn respond(&self, request_id: &str) -> Response<Body> {
+        let Kind { status, code, .. } = self.kind();
+        if let Self::Core(Error::Unavailable(cause) | Error::Internal(cause)) = self {
+            let source = cause.source().map(ToString::to_string);
+            tracing::error!(request_id, code, %cause, source, "request failed");
+        }
+        let body = self.body(request_id);
         let mut response = Response::new(Body::new(Bytes::from(body)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
