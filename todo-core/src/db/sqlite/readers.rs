@@ -5,7 +5,10 @@
 //! while all but one of the runtime's workers read. A disk that hangs must not hold the last of them,
 //! on which `/health` is answered.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use rusqlite::Connection;
 use tokio::{runtime::Handle, sync::Semaphore};
@@ -20,7 +23,8 @@ const MAX_READERS: usize = 8;
 
 pub(super) struct Readers {
     file: File,
-    /// Connections that nobody uses. There are no more than may read at once.
+    /// Connections that nobody uses, and that wait for no other process: that is done on threads.
+    /// There are no more than may read at once.
     idle: Mutex<Vec<Connection>>,
     workers: Semaphore,
     threads: Arc<Semaphore>,
@@ -35,7 +39,9 @@ impl Readers {
         let pool_max = usize::try_from(pool_max).unwrap_or(MAX_READERS);
         let most = pool_max.min(2 * cores).clamp(1, MAX_READERS);
         let workers = Handle::current().metrics().num_workers().saturating_sub(1).min(most);
-        let idle = Mutex::new(vec![file.open(Access::Read)?]);
+        let first = file.open(Access::Read)?;
+        first.busy_timeout(Duration::ZERO)?;
+        let idle = Mutex::new(vec![first]);
         let threads = Arc::new(Semaphore::new(most));
         Ok(Self {
             file,
@@ -85,6 +91,7 @@ impl Readers {
             };
             connection.busy_timeout(readers.file.patience)?;
             let outcome = run(&connection, &statement, usize::MAX);
+            connection.busy_timeout(Duration::ZERO)?;
             readers.give_back(connection, &outcome);
             outcome?.ok_or(Fault::NoRow)
         })
@@ -94,8 +101,7 @@ impl Readers {
     /// Keeps a connection for the next, unless it may be what is broken.
     fn give_back<R>(&self, connection: Connection, outcome: &Result<R, Fault>) {
         let is_sound = outcome.is_ok() || matches!(outcome, Err(Fault::Sqlite(e)) if is_blocked(e));
-        // Where the request is, nobody waits for another process.
-        if is_sound && connection.busy_timeout(std::time::Duration::ZERO).is_ok() {
+        if is_sound {
             let mut idle = self.idle();
             if idle.len() < self.most && !self.threads.is_closed() {
                 idle.push(connection);
