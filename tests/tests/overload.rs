@@ -8,6 +8,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    num::NonZero,
     path::Path,
     sync::{
         Arc,
@@ -19,7 +20,8 @@ use std::{
 use serde_json::json;
 use socket2::{Domain, SockRef, Socket, Type};
 use tempfile::TempDir;
-use todo_tests::{Actor, Client, PROGRAMS, Process, at_once, built, command};
+use todo_core::server::{GRACE, SURPLUS};
+use todo_tests::{Actor, Client, PROGRAMS, Process, at_once, built, command, postgres::Cluster};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -46,14 +48,17 @@ const FLOOR: Duration = Duration::from_millis(50);
 const WINDOW: Duration = Duration::from_secs(2);
 
 const PASSWORD: &str = "Correct1horse";
+/// A file in the directory that a program runs in.
+const SQLITE: &str = "sqlite://todo.db";
 
 fn empty_dir() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
 /// A program that may have so many files open: `-S` for a limit that it can raise itself.
-fn with_descriptors(program: &str, dir: &Path, limit: &str) -> Command {
-    let settings = [("RATE_LIMIT_PER_MINUTE", "0"), ("REQUEST_TIMEOUT_SECONDS", "60")];
+fn with_descriptors(program: &str, dir: &Path, url: &str, limit: &str) -> Command {
+    let settings =
+        [("DATABASE_URL", url), ("RATE_LIMIT_PER_MINUTE", "0"), ("REQUEST_TIMEOUT_SECONDS", "60")];
     let mut command = command("bash", dir, &settings);
     command.args(["-c", &format!("ulimit {limit}; exec \"$0\"")]).arg(built(program));
     command
@@ -202,12 +207,12 @@ async fn asleep(
     heard
 }
 
-async fn slow_sockets_disturb_nobody(program: &str) {
+async fn slow_sockets_disturb_nobody(program: &str, url: &str) {
     rlimit::increase_nofile_limit(u64::MAX).expect("a higher limit of descriptors");
     let dir = empty_dir();
     // The usual limit: the server has to raise it, or it would not come to 2000.
     let server =
-        Process::spawned(with_descriptors(program, dir.path(), "-S -n 1024"), program).await;
+        Process::spawned(with_descriptors(program, dir.path(), url, "-S -n 1024"), program).await;
     let addr = server.addr;
     let large = large_list(addr).await;
     let size = large.get(&large.todos()).await.body.len();
@@ -326,10 +331,52 @@ async fn large_list(addr: SocketAddr) -> Actor {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "slow: run by .ci/run"]
-async fn slow_sockets_disturb_nobody_on_either() {
+async fn slow_sockets_disturb_nobody_on_sqlite() {
     for program in PROGRAMS {
-        slow_sockets_disturb_nobody(program).await;
+        slow_sockets_disturb_nobody(program, SQLITE).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "slow: run by .ci/run"]
+async fn slow_sockets_disturb_nobody_on_postgres() {
+    for program in PROGRAMS {
+        let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+        slow_sockets_disturb_nobody(program, &cluster.url()).await;
+        cluster.stop().await.expect("PostgreSQL stops");
+    }
+}
+
+/// Who does not read its answer holds up a stop for as long as is promised, and no longer.
+async fn a_stop_cuts_off_who_does_not_read(program: &str) {
+    let dir = empty_dir();
+    let mut server =
+        Process::spawned(with_descriptors(program, dir.path(), SQLITE, "-n 1024"), program).await;
+    let large = large_list(server.addr).await;
+    let (_wake, asleep_until) = watch::channel(false);
+    let one = Arc::new(Semaphore::new(1));
+    let turn = one.clone().acquire_owned().await.expect("it is not closed");
+    let path = large.todos();
+    let reader = tokio::spawn(asleep(server.addr, large, path, turn, asleep_until));
+    drop(one.acquire().await);
+    let told = Instant::now();
+    server.signal("TERM");
+    let ended = timeout(GRACE + SLACK, server.child.wait()).await;
+    let took = told.elapsed();
+    println!("{program}: stopped after {took:?}");
+    assert!(ended.expect("it ends").expect("a status").success(), "{}", server.said());
+    assert!(took > GRACE - Duration::from_secs(1), "{program} did not wait: {took:?}");
+    reader.abort();
+}
+
+#[tokio::test]
+#[ignore = "slow: run by .ci/run"]
+async fn a_stop_cuts_off_who_does_not_read_on_either() {
+    let [salvo, hyper] = PROGRAMS;
+    tokio::join!(
+        a_stop_cuts_off_who_does_not_read(salvo),
+        a_stop_cuts_off_who_does_not_read(hyper)
+    );
 }
 
 /// The processor time that a server has used.
@@ -349,7 +396,7 @@ async fn out_of_descriptors_a_server_waits_and_comes_back() {
     for program in PROGRAMS {
         let dir = empty_dir();
         let server =
-            Process::spawned(with_descriptors(program, dir.path(), "-n 64"), program).await;
+            Process::spawned(with_descriptors(program, dir.path(), SQLITE, "-n 64"), program).await;
         let ann = signed_up(server.addr, "ann@example.com").await;
         assert_eq!(ann.get("/api/auth/me").await.status, 200);
 
@@ -375,31 +422,82 @@ async fn out_of_descriptors_a_server_waits_and_comes_back() {
     }
 }
 
-/// More connections than may be open are let wait, and served when there is room.
+/// What is answered to a request on a connection of its own that is kept, and whether it is kept.
+async fn answered(stream: &mut TcpStream, path: &str) -> (String, bool) {
+    let ask = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    stream.write_all(ask.as_bytes()).await.expect("the kernel keeps it");
+    let (mut heard, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        // The end of an answer's JSON, or of the connection.
+        match timeout(SLACK, stream.read(&mut chunk)).await.expect("an answer in time") {
+            Ok(n @ 1..) => heard.extend_from_slice(&chunk[..n]),
+            Ok(0) | Err(_) => break,
+        }
+        if heard.ends_with(b"}") {
+            break;
+        }
+    }
+    let heard = String::from_utf8_lossy(&heard).to_ascii_lowercase();
+    let kept = !heard.contains("\r\nconnection: close\r\n");
+    (heard, kept)
+}
+
+/// More connections than are wanted hear at once that there is no room; health is told to anybody.
 #[tokio::test]
-async fn connections_beyond_the_cap_wait_for_room() {
-    const ASK: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+async fn connections_beyond_the_cap_are_answered_with_503() {
     for program in PROGRAMS {
         let dir = empty_dir();
         let server = Process::start(program, dir.path(), &[("MAX_CONNECTIONS", "3")]).await;
-        let mut start = [0; 12];
+        let connect = || async { TcpStream::connect(server.addr).await.expect("it listens") };
         let mut open = Vec::new();
         for _ in 0..3 {
-            let mut stream = TcpStream::connect(server.addr).await.expect("it listens");
-            stream.write_all(ASK).await.expect("it reads");
-            stream.read_exact(&mut start).await.expect("an answer");
-            assert_eq!(&start, b"HTTP/1.1 200", "{program}");
+            let mut stream = connect().await;
+            let (heard, kept) = answered(&mut stream, "/").await;
+            assert!(heard.starts_with("http/1.1 200") && kept, "{program}: {heard}");
             open.push(stream);
         }
+        let mut further = connect().await;
+        let start = Instant::now();
+        let (heard, kept) = answered(&mut further, "/").await;
+        let took = start.elapsed();
+        assert!(heard.starts_with("http/1.1 503") && !kept, "{program}: {heard}");
+        assert!(heard.contains("\r\nretry-after: 1\r\n"), "{program}: {heard}");
+        assert!(heard.contains("application/problem+json"), "{program}: {heard}");
+        assert!(took < Duration::from_millis(500), "{program}: {took:?}");
+        let mut probe = connect().await;
+        let (heard, kept) = answered(&mut probe, "/health").await;
+        assert!(heard.starts_with("http/1.1 200") && !kept, "{program}: {heard}");
+        // Those that were there first go on, and with one of them gone there is room again.
+        for stream in &mut open {
+            let (heard, kept) = answered(stream, "/").await;
+            assert!(heard.starts_with("http/1.1 200") && kept, "{program}: {heard}");
+        }
+        drop((further, probe, open.pop()));
+        let room = async || {
+            let (heard, _) = answered(&mut connect().await, "/").await;
+            heard.starts_with("http/1.1 200")
+        };
+        assert!(comes_true(SLACK, room).await, "{program} has no room again");
+        server.stop().await;
+    }
+}
+
+/// Of those there are only so many: what comes then waits, and is answered when there is room.
+#[tokio::test]
+async fn connections_beyond_those_wait_for_room() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let server = Process::start(program, dir.path(), &[("MAX_CONNECTIONS", "1")]).await;
+        let mut first = TcpStream::connect(server.addr).await.expect("it listens");
+        answered(&mut first, "/").await;
+        let silent = at_once(SURPLUS, |_| TcpStream::connect(server.addr)).await;
         let mut further = TcpStream::connect(server.addr).await.expect("the kernel takes it");
-        further.write_all(ASK).await.expect("the kernel keeps it");
-        let early = timeout(Duration::from_secs(1), further.read_exact(&mut start)).await;
-        assert!(early.is_err(), "{program} serves more than three at once");
-        open.pop();
-        let served = timeout(SLACK, further.read_exact(&mut start)).await;
-        assert!(served.is_ok_and(|read| read.is_ok()), "{program} has no room again");
-        assert_eq!(&start, b"HTTP/1.1 200", "{program}");
-        drop((open, further));
+        let early = timeout(Duration::from_secs(1), answered(&mut further, "/health")).await;
+        assert!(early.is_err(), "{program} serves more than {SURPLUS} in surplus");
+        drop(silent);
+        // It was asked already, and is asked again.
+        let (heard, _) = answered(&mut further, "/health").await;
+        assert!(heard.starts_with("http/1.1 200"), "{program}: {heard}");
         server.stop().await;
     }
 }
@@ -443,10 +541,10 @@ fn peak_memory(server: &Process) -> u64 {
     peak.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-async fn a_storm_of_logins_disturbs_nobody(program: &str) {
+async fn a_storm_of_logins_disturbs_nobody(program: &str, url: &str) {
     let dir = empty_dir();
     let server =
-        Process::spawned(with_descriptors(program, dir.path(), "-S -n 1024"), program).await;
+        Process::spawned(with_descriptors(program, dir.path(), url, "-S -n 1024"), program).await;
     let ann = signed_up(server.addr, "ann@example.com").await;
     let healthy = Healthy::of(&ann).await;
     let bound = healthy.bound().await;
@@ -491,7 +589,7 @@ async fn a_storm_of_logins_disturbs_nobody(program: &str) {
         calm |= p99 <= bound;
         prompt |= median < Duration::from_millis(100).max(longest / 10);
     }
-    let hashes = std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
+    let hashes = std::thread::available_parallelism().map_or(1, NonZero::get);
     let grown = peak_memory(&server) - memory;
     println!("{program}: p99, median 503, last hash, hashed {seen:?}; bound {bound:?}");
     println!("{program}: {memory} KiB at first, {grown} KiB more at most, {hashes} hashes at once");
@@ -510,8 +608,18 @@ const REST_KIB: u64 = 192 << 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "slow: run by .ci/run"]
-async fn a_storm_of_logins_disturbs_nobody_on_either() {
+async fn a_storm_of_logins_disturbs_nobody_on_sqlite() {
     for program in PROGRAMS {
-        a_storm_of_logins_disturbs_nobody(program).await;
+        a_storm_of_logins_disturbs_nobody(program, SQLITE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "slow: run by .ci/run"]
+async fn a_storm_of_logins_disturbs_nobody_on_postgres() {
+    for program in PROGRAMS {
+        let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+        a_storm_of_logins_disturbs_nobody(program, &cluster.url()).await;
+        cluster.stop().await.expect("PostgreSQL stops");
     }
 }

@@ -75,8 +75,8 @@ pub struct Settings {
     pub database_startup: Duration,
     /// `DATABASE_TIMEOUT_MS`
     pub database_timeout: Duration,
-    /// `MAX_CONNECTIONS`: connections that are open at once at most; further ones wait to be
-    /// accepted.
+    /// `MAX_CONNECTIONS`: connections that are open at once at most; on a few further ones requests
+    /// are answered with 503, and others wait to be accepted. Default: 8192.
     pub max_connections: usize,
     /// `REQUEST_TIMEOUT_SECONDS`
     pub request_timeout: Duration,

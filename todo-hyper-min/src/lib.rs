@@ -15,8 +15,10 @@ use std::{
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::{
-    http::{Api, Peer},
-    server::{self, ACCEPT_PAUSE, GRACE, HEADER_TIMEOUT, ServeError, Signals, WRITE_STALL},
+    http::{Api, Peer, Surplus},
+    server::{
+        self, ACCEPT_PAUSE, GRACE, HEADER_TIMEOUT, SURPLUS, ServeError, Signals, WRITE_STALL,
+    },
     settings::Settings,
 };
 use tokio::{
@@ -60,7 +62,7 @@ pub async fn serve(
         signals.stop().await;
         server::drain(&api, settings.shutdown_delay, &mut signals).await;
     });
-    let places = Arc::new(Semaphore::new(settings.max_connections));
+    let places = Arc::new(Semaphore::new(settings.max_connections + SURPLUS));
     loop {
         let accepted = async {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -71,7 +73,9 @@ pub async fn serve(
             Some(_) = connections.join_next() => {}
             (place, accepted) = accepted => match accepted {
                 Ok((stream, address)) => {
-                    let connection = connection(api.clone(), stream, address, stopping.clone());
+                    let surplus = (places.available_permits() < SURPLUS).then_some(Surplus);
+                    let from = (address, surplus);
+                    let connection = connection(api.clone(), stream, from, stopping.clone());
                     connections.spawn(async move {
                         let _place = place;
                         connection.await;
@@ -91,7 +95,8 @@ pub async fn serve(
         let Ok((stream, address)) = waiting.accept() else { break };
         match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
             Ok(stream) => {
-                let connection = connection(api.clone(), stream, address, stopping.clone());
+                let from = (address, None);
+                let connection = connection(api.clone(), stream, from, stopping.clone());
                 connections.spawn(async move {
                     let _place = place;
                     connection.await;
@@ -118,7 +123,7 @@ pub async fn serve(
 async fn connection(
     api: Api,
     stream: TcpStream,
-    address: SocketAddr,
+    (address, surplus): (SocketAddr, Option<Surplus>),
     mut stopping: watch::Receiver<()>,
 ) {
     // Answers are written whole: there is nothing to wait for before sending them.
@@ -130,6 +135,9 @@ async fn connection(
     let service = service_fn(|mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
+        if let Some(surplus) = surplus {
+            request.extensions_mut().insert(surplus);
+        }
         let api = api.clone();
         async move { Ok::<_, Infallible>(api.handle(request).await) }
     });

@@ -1,6 +1,8 @@
-//! What a graceful stop needs and salvo's does not do: to close the listener at once, and to let go
-//! of connections that have not made a request yet. It waits for every connection to end, its
-//! listener open; one that never asked for anything would hold it up for as long as it may.
+//! What salvo does not do with connections. For a graceful stop: to close the listener at once, and
+//! to let go of connections that have not made a request yet. It waits for every connection to end,
+//! its listener open; one that never asked for anything would hold it up for as long as it may. And
+//! for HTTP/2: to end those that ask for nothing, which PINGs keep from ever being idle. It also counts
+//! them, to know those that are too many.
 
 use std::{
     collections::HashMap,
@@ -8,7 +10,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -23,7 +25,7 @@ use salvo::{
 use todo_core::server::ACCEPT_PAUSE;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, interval, sleep_until, timeout_at},
 };
 
 /// An acceptor that can be closed while its server still drains: a client that connects then is
@@ -113,56 +115,102 @@ const QUIET: Duration = Duration::from_millis(5);
 /// How long a stop waits for the first request of a connection that has not made one.
 const LAST_CALL: Duration = Duration::from_millis(100);
 
-/// The connections without a request, by the address they come from.
-#[derive(Clone, Default)]
-pub(crate) struct Unasked {
+/// How often connections are looked at that may have been without a request for too long.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// The connections that have yet to make a request: of HTTP/1 the first, of HTTP/2 the next. By the
+/// address they come from.
+#[derive(Clone)]
+pub(crate) struct Awaited {
     limits: FuseConfig,
+    /// How many connections are wanted at most, and how many there are.
+    most: usize,
+    connected: Arc<AtomicUsize>,
     /// Each with a number of its own: an address can be used again before its last use is over.
-    open: Arc<Mutex<HashMap<SocketAddr, (u64, ConnCtrl)>>>,
+    open: Arc<Mutex<HashMap<SocketAddr, Open>>>,
     next: Arc<AtomicU64>,
 }
 
-impl Unasked {
-    /// Holds every connection to `limits` and watches it until it makes a request.
-    pub(crate) fn new(limits: FuseConfig) -> Self {
-        Self { limits, ..Self::default() }
+struct Open {
+    number: u64,
+    control: ConnCtrl,
+    has_asked: bool,
+    /// Whether there were as many as are wanted before it.
+    is_surplus: bool,
+    /// When it made its last request, or was opened.
+    since: Instant,
+}
+
+impl Awaited {
+    /// Wants `most` connections, holds every one to `limits` and watches it.
+    pub(crate) fn new(most: usize, limits: FuseConfig) -> Self {
+        let (connected, open, next) = (Arc::default(), Arc::default(), Arc::default());
+        Self { limits, most, connected, open, next }
     }
 
-    /// The connection from `address` makes a request.
-    pub(crate) fn has_asked(&self, address: SocketAddr) {
-        self.open().remove(&address);
+    /// The connection from `address` makes a request; by its protocol there may be more of them at
+    /// once. Whether it is one more than is wanted.
+    pub(crate) fn has_asked(&self, address: SocketAddr, multiplexed: bool) -> bool {
+        let mut open = self.open();
+        if !multiplexed {
+            // hyper knows when it is idle.
+            return open.remove(&address).is_some_and(|open| open.is_surplus);
+        }
+        let Some(open) = open.get_mut(&address) else { return false };
+        open.has_asked = true;
+        open.since = Instant::now();
+        open.is_surplus
     }
 
-    /// Closes those that do not ask within a moment.
-    pub(crate) async fn close(&self) {
-        tokio::time::sleep(LAST_CALL).await;
-        for (_, (_, connection)) in self.open().drain() {
-            connection.abort();
+    /// Ends those that have made no request for `patience`, again and again.
+    pub(crate) async fn end_idle(self, patience: Duration) {
+        let mut rounds = interval(ROUND.min(patience));
+        loop {
+            rounds.tick().await;
+            for open in self.open().values().filter(|open| open.since.elapsed() > patience) {
+                // First by a GOAWAY (RFC 9113, section 6.8), in the next round without one.
+                if open.control.is_graceful_shutdown() {
+                    open.control.abort();
+                } else {
+                    open.control.graceful_shutdown();
+                }
+            }
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<SocketAddr, (u64, ConnCtrl)>> {
+    /// Closes those that have not asked for anything and do not within a moment.
+    pub(crate) async fn close(&self) {
+        tokio::time::sleep(LAST_CALL).await;
+        for open in self.open().values().filter(|open| !open.has_asked) {
+            open.control.abort();
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<SocketAddr, Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
-impl FusePolicy for Unasked {
+impl FusePolicy for Awaited {
     async fn decide(&self, _: &FuseInfo) -> FuseAction {
         FuseAction::Accept(self.limits)
     }
 
-    fn observe(&self, info: &FuseInfo, connection: &ConnCtrl) -> Option<ArcConnObserver> {
+    fn observe(&self, info: &FuseInfo, control: &ConnCtrl) -> Option<ArcConnObserver> {
         let address = info.remote_addr.clone().into_std()?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.open().insert(address, (number, connection.clone()));
-        Some(Arc::new(Watch { unasked: self.clone(), address, number }))
+        let is_surplus = self.connected.fetch_add(1, Ordering::Relaxed) >= self.most;
+        let (control, since) = (control.clone(), Instant::now());
+        let open = Open { number, control, has_asked: false, is_surplus, since };
+        self.open().insert(address, open);
+        Some(Arc::new(Watch { awaited: self.clone(), address, number }))
     }
 }
 
 /// Lives as long as its connection does, and forgets it then.
 struct Watch {
-    unasked: Unasked,
+    awaited: Awaited,
     address: SocketAddr,
     number: u64,
 }
@@ -171,8 +219,9 @@ impl ConnObserver for Watch {}
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut open = self.unasked.open();
-        if open.get(&self.address).is_some_and(|(number, _)| *number == self.number) {
+        self.awaited.connected.fetch_sub(1, Ordering::Relaxed);
+        let mut open = self.awaited.open();
+        if open.get(&self.address).is_some_and(|open| open.number == self.number) {
             open.remove(&self.address);
         }
     }

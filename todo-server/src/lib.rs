@@ -7,31 +7,37 @@ use std::{io, time::Duration};
 use salvo::{
     Depot, FlowCtrl, Handler, Request, Response, Router, Server, Service, async_trait,
     compression::Compression,
-    conn::{Acceptor, Listener, rustls::RustlsListener, tcp::TcpAcceptor},
+    conn::{Acceptor, ConnCtrl, Listener, rustls::RustlsListener, tcp::TcpAcceptor},
     fuse::FuseConfig,
     http::{HeaderValue, ReqBody, ResBody, StatusCode, Version, header},
 };
 use todo_core::{
-    http::{Api, Peer},
-    server::{self, GRACE, HEADER_TIMEOUT, ServeError, Signals, WRITE_STALL},
+    http::{Api, Peer, Surplus},
+    server::{self, GRACE, HEADER_TIMEOUT, SURPLUS, ServeError, Signals, WRITE_STALL},
     settings::Settings,
 };
 use tokio::net::TcpListener;
 
 use self::{
-    connections::{Closable, Unasked},
+    connections::{Awaited, Closable},
+    paced::{PIECE, Paced},
     tls::Certificate,
 };
 
 mod connections;
 mod docs;
+mod paced;
 mod tls;
 
 /// What a connection buffers of a request's head, and how many headers that may have: twice what
 /// the contract takes, so that it is the contract that answers.
-const HEAD_BYTES: usize = 64 << 10;
+const HEAD_BYTES: u32 = 64 << 10;
 const HEADERS: usize = 128;
-/// How long a connection may be silent, beyond the time that a request may take.
+/// How many requests a connection may have at once over HTTP/2: the least that RFC 9113 advises
+/// (section 6.5.2).
+const STREAMS: u32 = 100;
+/// How long a connection may be silent, and over HTTP/2 without a request, beyond the time that a
+/// request may take.
 const IDLE: Duration = Duration::from_secs(30);
 /// Answers from this size on are compressed for clients that ask for it. Those with a token are
 /// smaller: a secret is never compressed together with a client's own text.
@@ -91,35 +97,44 @@ async fn serve_on<A: Acceptor + Send + 'static>(
     settings: &Settings,
     mut signals: Signals,
 ) -> io::Result<()> {
-    let unasked = Unasked::new(
+    let patience = settings.request_timeout + IDLE;
+    let awaited = Awaited::new(
+        settings.max_connections,
         FuseConfig::strict()
             .with_http1_header_timeout(HEADER_TIMEOUT)
             .with_tls_handshake_timeout(HEADER_TIMEOUT)
             .with_write_stall_timeout(WRITE_STALL)
             // While a handler works, its connection is idle: a deadline of the request's own, and
             // time to drain its body, come before this.
-            .with_connection_idle_timeout(settings.request_timeout + IDLE),
+            .with_connection_idle_timeout(patience),
     );
     let service = Service::new(router(api))
-        .hoop(Asked(unasked.clone()))
+        .hoop(Watched(awaited.clone()))
         .hoop(Compression::new().min_length(COMPRESS_FROM));
 
     let (acceptor, closer) = Closable::new(acceptor);
     let mut server = Server::new(acceptor)
-        .fuse_policy(unasked.clone())
-        .max_connections(settings.max_connections);
-    server.http1_mut().max_buf_size(HEAD_BYTES).max_headers(HEADERS);
+        .fuse_policy(awaited.clone())
+        .max_connections(settings.max_connections + SURPLUS);
+    server.http1_mut().max_buf_size(HEAD_BYTES as usize).max_headers(HEADERS);
+    server
+        .http2_mut()
+        .max_header_list_size(HEAD_BYTES)
+        .max_concurrent_streams(STREAMS)
+        .max_send_buf_size(PIECE);
     let handle = server.handle();
     let (draining, delay) = (api.clone(), settings.shutdown_delay);
+    let idle = tokio::spawn(awaited.clone().end_idle(patience));
     let stop = tokio::spawn(async move {
         signals.stop().await;
         server::drain(&draining, delay, &mut signals).await;
         tracing::info!("stopping");
         closer.close().await;
         handle.stop_graceful(GRACE);
-        unasked.close().await;
+        awaited.close().await;
     });
     let outcome = server.try_serve(service).await;
+    idle.abort();
     stop.abort();
     outcome
 }
@@ -164,20 +179,35 @@ fn peer(req: &Request) -> Option<Peer> {
     Some(Peer { address, https: req.scheme().as_str() == "https" })
 }
 
-/// Notes that a connection has made a request.
-struct Asked(Unasked);
+/// Notes that a connection makes a request, which is its last if there are too many, and watches how
+/// it takes an answer over HTTP/2.
+struct Watched(Awaited);
 
 #[async_trait]
-impl Handler for Asked {
+impl Handler for Watched {
     async fn handle(
         &self,
         req: &mut Request,
-        _depot: &mut Depot,
-        _res: &mut Response,
-        _ctrl: &mut FlowCtrl,
+        depot: &mut Depot,
+        res: &mut Response,
+        ctrl: &mut FlowCtrl,
     ) {
-        if let Some(address) = req.remote_addr().clone().into_std() {
-            self.0.has_asked(address);
+        let multiplexed = req.version() == Version::HTTP_2;
+        let address = req.remote_addr().clone().into_std();
+        let is_surplus = address.is_some_and(|address| self.0.has_asked(address, multiplexed));
+        if !multiplexed && !is_surplus {
+            return;
+        }
+        let connection = req.extensions().get::<ConnCtrl>().cloned();
+        if is_surplus {
+            req.extensions_mut().insert(Surplus);
+            connection.as_ref().inspect(|connection| connection.graceful_shutdown());
+        }
+        ctrl.call_next(req, depot, res).await;
+        let is_small = res.body.size().is_some_and(|size| size <= PIECE as u64);
+        if let Some(connection) = connection.filter(|_| multiplexed && !is_small) {
+            let body = res.take_body();
+            res.body(ResBody::Boxed(Box::pin(Paced::new(body, connection))));
         }
     }
 }

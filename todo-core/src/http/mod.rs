@@ -29,7 +29,10 @@ use uuid::Uuid;
 
 #[cfg(feature = "otlp")]
 pub(crate) use self::access::TRACE;
-pub use self::{access::Asked, proxies::Peer};
+pub use self::{
+    access::Asked,
+    proxies::{Peer, Surplus},
+};
 use self::{
     handlers::Ask,
     metrics::Metrics,
@@ -150,7 +153,8 @@ pub fn openapi_document(options: &ApiOptions) -> serde_json::Value {
 /// The whole API over a [`Core`]. A cheap clone; also a `tower` service.
 ///
 /// A server tells it who is asking by putting a [`Peer`] into the request's extensions. Without one
-/// there is no client address, and no rate limit is kept.
+/// there is no client address, and no rate limit is kept. A server with more connections than it
+/// wants marks the requests of those beyond as [`Surplus`].
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
 
@@ -229,6 +233,7 @@ impl Api {
         let (parts, body) = request.into_parts();
         // HTTP/2 has no such header (RFC 9113, section 8.2.2).
         let is_http1 = parts.version < Version::HTTP_2;
+        let is_surplus = parts.extensions.get::<Surplus>().is_some();
         let asked = self.asked(&parts.method, &parts.headers, parts.extensions.get().copied());
         // Whatever is logged on the way has the request's id.
         let id = Arc::clone(asked.shared_id());
@@ -252,7 +257,7 @@ impl Api {
             response
         };
         self.add_headers(response.headers_mut(), asked.request_id());
-        if is_http1 && self.is_draining() {
+        if is_http1 && (is_surplus || self.is_draining()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         asked.end(response.status());
@@ -392,6 +397,9 @@ impl Api {
         let is_probe = matches!(found, Some((pattern, _)) if routes::is_probe(pattern));
         if self.config().https_only && !is_probe && !self.is_https(parts) {
             return Err(Failure::HttpsRequired);
+        }
+        if !is_probe && parts.extensions.get::<Surplus>().is_some() {
+            return Err(Failure::Core(Error::Busy));
         }
         let (pattern, matched) = found.ok_or(Failure::NoRoute)?;
         asked.see(|seen| seen.route = Some(pattern));

@@ -223,7 +223,7 @@ fn responses(route: &Route, options: &ApiOptions) -> Value {
         const PROBLEM: &str = "application/problem+json";
         let mut problem = answer(description, PROBLEM, &reference("Problem"));
         problem["content"][PROBLEM]["example"] = problem_example(route, status, options);
-        if matches!(status, "429" | "503") {
+        if matches!(status, "408" | "429" | "503") {
             problem["headers"]["Retry-After"] =
                 json!({ "$ref": "#/components/headers/Retry-After" });
         }
@@ -305,24 +305,21 @@ fn everywhere(route: &Route) -> impl Iterator<Item = (&'static str, &'static str
 
 /// The body of an error answer, as it is made.
 fn problem_example(route: &Route, status: &str, options: &ApiOptions) -> Value {
-    let blank = || vec![FieldError::new("title", "blank", "must not be blank")];
-    let limit =
-        || vec![FieldError::new("limit", "out_of_range", "must be a whole number from 1 to 500")];
-    let missing = || vec![FieldError::new("title", "missing", "is required")];
-    let password = || vec![FieldError::new("password", "missing", "is required")];
-    let is_auth = matches!(route.operation, Operation::Signup | Operation::Login);
+    let field = |name, code, message| vec![FieldError::new(name, code, message)];
     let failure = match (status, route.operation) {
         ("400", Operation::CreateTodo | Operation::ReplaceTodo | Operation::PatchTodo) => {
-            Failure::Core(Error::Invalid(blank()))
+            Failure::Core(Error::Invalid(field("title", "blank", "must not be blank")))
         }
-        ("400", Operation::ListTodos) => Failure::Core(Error::Invalid(limit())),
+        ("400", Operation::ListTodos) => Failure::Core(Error::Invalid(field(
+            "limit",
+            "out_of_range",
+            "must be a whole number from 1 to 500",
+        ))),
         ("400", _) => Failure::BadRequest("there must be a Host header"),
         ("401", Operation::Login) => Failure::Core(Error::InvalidCredentials),
         ("401", _) => Failure::Core(Error::Unauthenticated),
-        ("403", Operation::Signup | Operation::Login | Operation::Logout | Operation::Me) => {
-            Failure::HttpsRequired
-        }
-        ("403", _) if route.auth => Failure::Core(Error::Forbidden),
+        // Whose routes name a user can be another user's.
+        ("403", _) if route.path.contains("{user_id}") => Failure::Core(Error::Forbidden),
         ("403", _) => Failure::HttpsRequired,
         ("404", _) => Failure::Core(Error::NotFound),
         ("408", _) => Failure::BodyTimeout,
@@ -330,8 +327,13 @@ fn problem_example(route: &Route, status: &str, options: &ApiOptions) -> Value {
         ("413", _) => Failure::TooLarge(options.max_body_bytes),
         ("414", _) => Failure::UriTooLong,
         ("415", _) => Failure::UnsupportedMediaType,
-        ("422", _) if is_auth => Failure::Malformed("", password()),
-        ("422", _) => Failure::Malformed("", missing()),
+        ("422", Operation::Signup | Operation::Login) => {
+            Failure::Malformed("", field("password", "missing", "is required"))
+        }
+        ("422", Operation::CompleteTodo) => {
+            Failure::Malformed("", field("completed", "missing", "is required"))
+        }
+        ("422", _) => Failure::Malformed("", field("title", "missing", "is required")),
         ("429", _) => Failure::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),
         ("431", _) => Failure::HeadTooLarge,
         ("503", _) => Failure::Core(Error::Busy),

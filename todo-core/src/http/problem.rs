@@ -260,7 +260,8 @@ impl Failure {
             Self::Core(Error::RateLimited { retry_after }) => {
                 headers.insert(header::RETRY_AFTER, whole_seconds(*retry_after));
             }
-            Self::Core(Error::Busy | Error::Unavailable(_)) => {
+            // Not where the same request would be refused again: 413, 414, 431.
+            Self::BodyTimeout | Self::Core(Error::Busy | Error::Unavailable(_)) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

@@ -17,6 +17,11 @@ pub struct Peer {
     pub https: bool,
 }
 
+/// Marks a request, in its extensions, whose connection is one more than the server wants. Unless it
+/// asks for the server's health it is answered with 503; over HTTP/1 its connection ends with that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surplus;
+
 /// The client of a request, behind however many trusted proxies.
 pub(crate) fn client(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Peer {
     let is_trusted =

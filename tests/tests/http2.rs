@@ -1,0 +1,181 @@
+//! What HTTP/2 lets a client do and HTTP/1.1 does not: many requests at once on one connection, an
+//! answer that it leaves in the server by a window it does not open, a connection that its PINGs keep
+//! alive. `todo-server` alone speaks it, in the clear to those that know (RFC 9113, section 3.3).
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{Builder, Connection, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use todo_tests::{Actor, Client, PROGRAMS, Process, at_once};
+use tokio::{
+    net::TcpStream,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+const SERVER: &str = PROGRAMS[0];
+/// What is promised: a client may take nothing of an answer for so long, and a connection may be
+/// without a request for so long beyond the time of a request.
+const STALL: Duration = Duration::from_secs(30);
+/// What a busy machine, and the server's rounds, may add to that.
+const SLACK: Duration = Duration::from_secs(15);
+
+type Sender = SendRequest<Full<Bytes>>;
+type Io = Connection<TokioIo<TcpStream>, Full<Bytes>, TokioExecutor>;
+
+/// A connection that sends PINGs, and opens so large a window to each stream.
+async fn handshake(addr: SocketAddr, window: u32) -> (Sender, Io) {
+    let stream = TcpStream::connect(addr).await.expect("it listens");
+    Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(window)
+        .keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_while_idle(true)
+        .max_header_list_size(1 << 20)
+        .handshake(TokioIo::new(stream))
+        .await
+        .expect("it speaks HTTP/2")
+}
+
+/// The same, and how it ends.
+async fn connected(addr: SocketAddr, window: u32) -> (Sender, JoinHandle<hyper::Result<()>>) {
+    let (sender, connection) = handshake(addr, window).await;
+    (sender, tokio::spawn(connection))
+}
+
+fn get(path: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
+    let mut request = Request::get(format!("http://localhost{path}")).version(Version::HTTP_2);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::default()).expect("a request")
+}
+
+async fn answered(answer: Response<Incoming>) -> (u16, Value) {
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.expect("a body").to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+/// Somebody with a list of some 400 KB.
+async fn with_a_large_list(addr: SocketAddr) -> Actor {
+    let client = Client::of(addr);
+    let form = json!({"email": "ann@example.com", "password": "Correct1horse", "name": "Ann"});
+    let auth = client.post("/api/auth/signup", form).await.expect(201);
+    let ann = Actor::of(&client, &auth, "Correct1horse");
+    at_once(10, |_| {
+        let ann = ann.clone();
+        async move {
+            for _ in 0..10 {
+                let todo = json!({"title": "t", "description": "\u{1d11e}".repeat(1000)});
+                ann.post(&ann.todos(), todo).await.expect(201);
+            }
+        }
+    })
+    .await;
+    ann
+}
+
+#[tokio::test]
+async fn heads_and_streams_have_the_bounds_of_the_contract() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = Process::start(SERVER, dir.path(), &[]).await;
+    let (mut sender, mut connection) = handshake(server.addr, 1 << 20).await;
+    for (size, status) in [(20 << 10, 200), (40 << 10, 431)] {
+        let request = get("/health", &[("x-long", &*"x".repeat(size))]);
+        let answer = async { answered(sender.send_request(request).await.expect("it")).await };
+        let (seen, body) = tokio::select! {
+            answer = answer => answer,
+            ended = &mut connection => panic!("no answer: {ended:?}"),
+        };
+        assert_eq!(seen, status, "{body}");
+        if status == 431 {
+            assert_eq!(body["code"], "header_fields_too_large", "{body}");
+        }
+    }
+    assert_eq!(connection.current_max_send_streams(), 100);
+    server.stop().await;
+}
+
+/// An answer is cut into pieces on its way, and comes to the same as in one.
+#[tokio::test]
+async fn a_large_answer_comes_whole_through_a_small_window() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = Process::start(SERVER, dir.path(), &[]).await;
+    let ann = with_a_large_list(server.addr).await;
+    let expected = ann.get(&ann.todos()).await.body;
+    let bearer = format!("Bearer {}", ann.token());
+    for headers in [
+        &[("authorization", &*bearer)][..],
+        &[("authorization", &*bearer), ("accept-encoding", "gzip")],
+    ] {
+        let (mut sender, _connection) = connected(server.addr, 5000).await;
+        let answer = sender.send_request(get(&ann.todos(), headers)).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        let is_compressed = answer.headers().contains_key("content-encoding");
+        assert_eq!(is_compressed, headers.len() == 2);
+        let length = answer.headers().get("content-length");
+        assert_eq!(length.is_none(), is_compressed, "{length:?}");
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        assert!(is_compressed && body.starts_with(b"\x1f\x8b") || body == expected);
+    }
+    server.stop().await;
+}
+
+/// It goes on asking for other things meanwhile: that does not save it.
+async fn takes_no_answer(addr: SocketAddr, ann: &Actor) {
+    let (mut sender, connection) = connected(addr, 1000).await;
+    let bearer = format!("Bearer {}", ann.token());
+    let request = get(&ann.todos(), &[("authorization", &*bearer)]);
+    let answer = sender.send_request(request).await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    let start = Instant::now();
+    while start.elapsed() < STALL + SLACK && !connection.is_finished() {
+        if let Ok(answer) = sender.send_request(get("/health", &[])).await {
+            assert_eq!(answered(answer).await.0, 200);
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    let took = start.elapsed();
+    println!("without a window for {took:?}");
+    assert!(took > STALL - Duration::from_secs(1) && connection.is_finished(), "{took:?}");
+    drop(answer);
+}
+
+async fn asks_for_nothing(addr: SocketAddr, asks_first: bool) {
+    let (mut sender, connection) = connected(addr, 1 << 20).await;
+    if asks_first {
+        let answer = sender.send_request(get("/health", &[])).await.expect("an answer");
+        assert_eq!(answered(answer).await.0, 200);
+    }
+    let start = Instant::now();
+    let ended = timeout(STALL + SLACK, connection).await.expect("it is ended");
+    let took = start.elapsed();
+    println!("idle for {took:?}");
+    assert!(took > STALL, "{took:?}");
+    // By a GOAWAY, not by an error.
+    ended.expect("it does not panic").expect("a clean end");
+}
+
+#[tokio::test]
+#[ignore = "slow: run by .ci/run"]
+async fn who_takes_nothing_or_asks_nothing_is_let_go_in_spite_of_pings() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let settings = [("REQUEST_TIMEOUT_SECONDS", "1")];
+    let server = Process::start(SERVER, dir.path(), &settings).await;
+    let ann = with_a_large_list(server.addr).await;
+    let addr = server.addr;
+    tokio::join!(
+        takes_no_answer(addr, &ann),
+        asks_for_nothing(addr, false),
+        asks_for_nothing(addr, true),
+    );
+    server.stop().await;
+}
