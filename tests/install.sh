@@ -1,23 +1,55 @@
 #!/usr/bin/env bash
-# Installs a program that some tests need (pgbouncer, haproxy), from Debian's packages, if this
-# machine lacks it. The tests call it themselves.
+# Installs a program that some tests need, from Debian's packages, if this machine lacks it, and says
+# where it is: haproxy, pgbouncer, or pgbouncer-1.24, the first of Debian's that tracks prepared
+# statements, which is built from its source. The tests call it themselves.
 #   tests/install.sh PROGRAM
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
-if ! command -v "$1" >/dev/null; then
+leftovers=()
+trap 'rm -rf "${leftovers[@]}"' EXIT
+
+packages() {
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "this test needs $1: install it, for instance with \`apt-get install $1\` as root" >&2
+    echo "this test needs: apt-get install $*, as root" >&2
     exit 1
   fi
-  # Its package must not start a service of its own: the tests run theirs.
-  policy=/usr/sbin/policy-rc.d
+  # No package may start a service of its own: the tests run theirs.
+  local policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"
-    trap 'rm -f "$policy"' EXIT
+    leftovers+=("$policy")
   fi
   apt-get update -qq >&2
   DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq \
-    --no-install-recommends "$1" >&2
+    --no-install-recommends "$@" >&2
+}
+
+# The source as Debian 13 has it.
+pgbouncer_1_24() {
+  local built=${XDG_CACHE_HOME:-$HOME/.cache}/todo-tests/pgbouncer-1.24.1
+  if [ ! -x "$built" ]; then
+    local needed=(build-essential ca-certificates curl libevent-dev libssl-dev pkg-config) dir
+    for package in "${needed[@]}"; do
+      dpkg -s "$package" >/dev/null 2>&1 || { packages "${needed[@]}" && break; }
+    done
+    dir=$(mktemp -d)
+    leftovers+=("$dir")
+    curl -sSfL --max-time 120 -o "$dir/source" \
+      https://deb.debian.org/debian/pool/main/p/pgbouncer/pgbouncer_1.24.1.orig.tar.gz
+    sha256sum --quiet -c - >&2 <<<"da72a3aba13072876d055a3e58dd4aba4a5de4ed6148e73033185245598fd3e0  $dir/source"
+    tar -xzf "$dir/source" -C "$dir" --strip-components 1
+    (cd "$dir" && ./configure --without-cares --without-pam && make -j2 pgbouncer) >"$dir/log" 2>&1 ||
+      { tail -n 20 "$dir/log" >&2 && exit 1; }
+    mkdir -p "${built%/*}"
+    mv "$dir/pgbouncer" "$built"
+  fi
+  echo "$built"
+}
+
+if [ "$1" = pgbouncer-1.24 ]; then
+  pgbouncer_1_24
+else
+  command -v "$1" >/dev/null || packages "$1"
+  command -v "$1"
 fi
-command -v "$1"

@@ -4,22 +4,29 @@
 use std::{
     fs,
     net::TcpListener,
-    process::{Child, Command},
+    path::Path,
+    process::{Child, Command, ExitStatus},
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 use todo_core::{OpenError, check_pooler};
 use todo_tests::{
-    App, Cell, Database, PROGRAMS, Server, at_once, postgres::Cluster, refusal, tool,
+    App, Cell, Database, PROGRAMS, STARTING, Server, at_once, command, postgres::Cluster, refusal,
+    tool,
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 const SECRET: (&str, &str) =
     ("SECRET_KEY", "a secret of more than thirty-two bytes for tests only");
 
-/// Debian's PgBouncer, which does not track statements, in front of a cluster.
+/// PgBouncer as Debian 12 has it does not track prepared statements; that of Debian 13 does, when told
+/// to.
+const MIXES: &str = "pgbouncer";
+const TRACKS: &str = "pgbouncer-1.24";
+
+/// A PgBouncer in front of a cluster.
 struct Bouncer {
     child: Child,
     port: u16,
@@ -27,8 +34,15 @@ struct Bouncer {
 }
 
 impl Bouncer {
-    async fn start(cluster: &Cluster, pool_mode: &str, pool_size: u32) -> Bouncer {
-        let program = tokio::task::spawn_blocking(|| tool("pgbouncer")).await.expect("PgBouncer");
+    async fn start(
+        cluster: &Cluster,
+        program: &'static str,
+        pool_mode: &str,
+        pool_size: u32,
+    ) -> Bouncer {
+        let found = tokio::task::spawn_blocking(move || tool(program));
+        let found = found.await.expect("PgBouncer");
+        let tracked = if program == TRACKS { "max_prepared_statements = 100\n" } else { "" };
         let dir = tempfile::tempdir().expect("a temporary directory");
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = free.local_addr().expect("an address").port();
@@ -44,12 +58,13 @@ impl Bouncer {
              auth_type = trust\n\
              auth_file = {users}\n\
              pool_mode = {pool_mode}\n\
-             default_pool_size = {pool_size}\n",
+             default_pool_size = {pool_size}\n\
+             {tracked}",
             users = dir.path().join("users").display(),
         );
         fs::write(dir.path().join("settings"), settings).expect("a file");
         fs::write(dir.path().join("users"), "\"postgres\" \"\"\n\"app\" \"\"\n").expect("a file");
-        let mut command: Command = cluster.command(&program, dir.path()).expect("a command");
+        let mut command: Command = cluster.command(&found, dir.path()).expect("a command");
         let child = command.arg("settings").spawn().expect("it runs");
         let bouncer = Bouncer { child, port, _dir: dir };
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -84,7 +99,7 @@ async fn a_pooler_that_mixes_statements_up_is_refused() {
     let cluster = Cluster::of_its_own(&[], &[]).await.expect("a PostgreSQL");
     for pool_size in [2, 20] {
         for pool_max in ["1", "3", "20"] {
-            let bouncer = Bouncer::start(&cluster, "transaction", pool_size).await;
+            let bouncer = Bouncer::start(&cluster, MIXES, "transaction", pool_size).await;
             for server in [Server::Salvo, Server::Hyper] {
                 let settings = [("DATABASE_URL", &*bouncer.url()), ("DATABASE_POOL_MAX", pool_max)];
                 let settings = [&settings[..], &[("DATABASE_POOL_MIN", "0")]].concat();
@@ -95,7 +110,7 @@ async fn a_pooler_that_mixes_statements_up_is_refused() {
             }
         }
         for attempt in 0..5 {
-            let bouncer = Bouncer::start(&cluster, "transaction", pool_size).await;
+            let bouncer = Bouncer::start(&cluster, MIXES, "transaction", pool_size).await;
             let found = check_pooler(&bouncer.url()).await;
             assert!(matches!(found, Err(OpenError::Pooler(_))), "{attempt}: {found:?}");
         }
@@ -109,23 +124,67 @@ async fn a_pooler_that_mixes_statements_up_is_refused() {
     assert_eq!(tables, 0, "the schema was touched");
 
     // The programs say so in one line, and wait for nothing.
-    let bouncer = Bouncer::start(&cluster, "transaction", 2).await;
+    let bouncer = Bouncer::start(&cluster, MIXES, "transaction", 2).await;
     let (dir, url) = (tempfile::tempdir().expect("a directory"), bouncer.url());
     let settings = [("DATABASE_URL", &*url), SECRET, ("DATABASE_STARTUP_SECONDS", "60")];
     let said = refusal(PROGRAMS[0], dir.path(), &settings).await;
     assert_eq!(said.lines().filter(|line| line.contains("mixes up")).count(), 1, "{said}");
     assert!(!said.contains("waiting for the database"), "{said}");
+
+    let (said, status) = doctor(dir.path(), &url).await;
+    assert!(!status.success(), "{said}");
+    let told = |line: &str| line.starts_with("FAIL pooler: ") && line.contains("mixes up");
+    assert!(said.lines().any(told), "{said}");
+}
+
+/// What `todo-server doctor` says of a database.
+async fn doctor(dir: &Path, url: &str) -> (String, ExitStatus) {
+    let mut doctor = command(PROGRAMS[0], dir, &[("DATABASE_URL", url), SECRET]);
+    let output = timeout(STARTING, doctor.arg("doctor").output()).await;
+    let output = output.expect("it ends").expect("it runs");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status)
 }
 
 /// More clients than the pooler has connections take turns, and each connection has its limits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_session_mode_is_none_to_be_noticed() {
     let cluster = Cluster::of_its_own(&[], &[]).await.expect("a PostgreSQL");
-    let bouncer = Bouncer::start(&cluster, "session", 8).await;
+    let bouncer = Bouncer::start(&cluster, MIXES, "session", 8).await;
     check_pooler(&bouncer.url()).await.expect("nothing is mixed up");
-    let url = bouncer.url();
+    serves_each_its_own(&cluster, &bouncer.url(), true).await;
+}
+
+/// As Neon's pooler is: whichever connection is free, for a transaction, with its statements. What one
+/// client would SET on it is not left behind for another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_tracks_statements_is_none_to_be_noticed() {
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("a PostgreSQL");
+    let bouncer = Bouncer::start(&cluster, TRACKS, "transaction", 3).await;
+    for _ in 0..5 {
+        check_pooler(&bouncer.url()).await.expect("nothing is mixed up");
+    }
+    serves_each_its_own(&cluster, &bouncer.url(), false).await;
+
+    let options: PgConnectOptions = bouncer.url().parse().expect("an address");
+    // Poolers take no such thing at the start of a connection.
+    let pooled = PgConnection::connect_with(&options.extra_float_digits(None)).await;
+    let mut pooled = pooled.expect("a connection");
+    for name in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
+        let show = sqlx::AssertSqlSafe(format!("SHOW {name}"));
+        let left: String =
+            sqlx::query_scalar(show).persistent(false).fetch_one(&mut pooled).await.expect("it");
+        assert_eq!(left, "0", "{name} was left behind");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let (said, status) = doctor(dir.path(), &bouncer.url()).await;
+    assert!(status.success() && said.contains("ok   pooler: "), "{said}");
+}
+
+/// Serves at `url`, which leads to `cluster`: users at once, and a row that somebody holds. Whether
+/// its connections are to have limits of their own.
+async fn serves_each_its_own(cluster: &Cluster, url: &str, is_limited: bool) {
     let settings = [
-        ("DATABASE_URL", &*url),
+        ("DATABASE_URL", url),
         ("DATABASE_POOL_MIN", "0"),
         ("DATABASE_POOL_MAX", "4"),
         ("DATABASE_TIMEOUT_MS", "1800"),
@@ -155,20 +214,20 @@ async fn a_pooler_in_session_mode_is_none_to_be_noticed() {
         .await;
 
         // A row that somebody holds is told by the server, before the call's own deadline: what was
-        // SET on the connections has reached it.
+        // SET on the connections has reached it. Where nothing may be SET, that deadline is all.
         let todo = users[0].todo("held").await;
         let path = format!("{}/{}", users[0].todos(), todo["id"].as_str().expect("an id"));
         let mut lock = PgConnection::connect(&cluster.url()).await.expect("a connection");
         lock.execute("BEGIN; SELECT id FROM todos FOR UPDATE").await.expect("the row is locked");
         users[0].patch(&path, serde_json::json!({"title": "x"})).await.problem(503, "unavailable");
-        let limited: Vec<String> = sqlx::query_scalar(
+        let waiting: Vec<String> = sqlx::query_scalar(
             "SELECT query FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active' \
              AND query LIKE 'UPDATE%'",
         )
         .fetch_all(&mut lock)
         .await
         .expect("activity");
-        assert!(limited.is_empty(), "the server still waits: {limited:?}");
+        assert_eq!(waiting.is_empty(), is_limited, "still waiting: {waiting:?}");
         lock.close().await.expect("the row is free");
         app.stop().await.expect("a clean stop");
     }
@@ -187,7 +246,7 @@ async fn migrations_can_go_over_an_address_of_their_own() {
         )
         .await
         .expect("a role");
-    let bouncer = Bouncer::start(&cluster, "session", 20).await;
+    let bouncer = Bouncer::start(&cluster, MIXES, "session", 20).await;
     for direct in [true, false] {
         let app_url = if direct { cluster.url() } else { bouncer.url() };
         let app_url = app_url.replace("postgres@", "app@");
