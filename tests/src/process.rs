@@ -65,7 +65,13 @@ fn build() -> BTreeMap<String, PathBuf> {
 pub fn command(program: &str, dir: &Path, settings: &[(&str, &str)]) -> Command {
     let mut command = match program {
         "bash" => Command::new("bash"),
-        program => Command::new(built(program)),
+        // SIGINT ends it, even if these tests were started in the background, where a shell has it
+        // ignored.
+        program => {
+            let mut command = Command::new("env");
+            command.arg("--default-signal=INT").arg(built(program));
+            command
+        }
     };
     command.current_dir(dir).env_clear().kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

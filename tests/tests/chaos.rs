@@ -1,6 +1,7 @@
 //! What a kill -9 leaves behind, of a server and of PostgreSQL, under sixteen writers: every write
 //! that was acknowledged, and no write by half. Each writer knows its own todos ([`Ledger`]) and
-//! stops at its first write without a 2xx, which alone may or may not have taken effect.
+//! stops at its first write without a 2xx, which alone may or may not have taken effect. Now and then
+//! one makes an account, which is there with its session, or not at all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +26,8 @@ struct Ledger {
     /// Each todo as the last acknowledged write, or list, showed it.
     kept: BTreeMap<String, Value>,
     gone: BTreeSet<String>,
+    /// The tokens of accounts that were made since the last check.
+    accounts: Vec<String>,
     unknown: Option<Write>,
 }
 
@@ -34,6 +37,13 @@ enum Write {
     Change(String, Value),
     Complete(String, bool),
     Delete(String),
+    SignUp(String),
+}
+
+const PASSWORD: &str = "Correct1horse";
+
+fn account(email: &str) -> Value {
+    json!({"email": email, "password": PASSWORD, "name": "A Writer"})
 }
 
 impl Ledger {
@@ -67,7 +77,7 @@ impl Ledger {
             }
             gone.insert(id.clone());
         }
-        Ok(Ledger { kept: seen, gone, unknown: None })
+        Ok(Ledger { kept: seen, gone, ..Ledger::default() })
     }
 
     /// Whether the write without an acknowledgement, taken whole, made `known` what it is `now`.
@@ -116,8 +126,7 @@ struct Writer {
 impl Writer {
     async fn sign_up(client: &Client, number: usize) -> Writer {
         let email = format!("writer{number}@example.com");
-        let form = json!({"email": email, "password": "Correct1horse", "name": "A Writer"});
-        let auth = client.post("/api/auth/signup", form).await;
+        let auth = client.post("/api/auth/signup", account(&email)).await;
         assert_eq!(auth.status, 201, "{auth}");
         let auth = auth.json();
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
@@ -126,10 +135,13 @@ impl Writer {
         Writer { number, token, todos, turns: 0, ledger }
     }
 
-    /// The next write: of four in turn, on a todo that changes with the turns.
+    /// The next write: of four in turn, on a todo that changes with the turns; now and then another.
     fn next(&mut self) -> Write {
         self.turns += 1;
         let text = format!("{}-{}", self.number, self.turns);
+        if self.turns % 16 == self.number {
+            return Write::SignUp(format!("by{text}@example.com"));
+        }
         let body = json!({"title": format!("t{text}"), "description": format!("d{text}")});
         let nth = self.turns * 7 % self.ledger.kept.len().max(1);
         let Some((id, todo)) = self.ledger.kept.iter().nth(nth) else {
@@ -157,6 +169,7 @@ impl Writer {
                     ("PATCH", path, json!({ "completed": completed }))
                 }
                 Write::Delete(id) => ("DELETE", format!("{}/{id}", self.todos), json!({})),
+                Write::SignUp(email) => ("POST", "/api/auth/signup".into(), account(email)),
             };
             let headers = [("content-type", "application/json")];
             let answer = client.try_send(method, &path, &headers, body.to_string()).await;
@@ -169,12 +182,16 @@ impl Writer {
                 Err(_) => return self,
             };
             self.ledger.unknown = None;
-            if let Write::Delete(id) = write {
-                self.ledger.kept.remove(&id);
-                self.ledger.gone.insert(id);
-            } else {
-                let id = answer["id"].as_str().expect("an id").to_owned();
-                self.ledger.kept.insert(id, answer);
+            let text = |name: &str| answer[name].as_str().expect("a text").to_owned();
+            match write {
+                Write::Delete(id) => {
+                    self.ledger.kept.remove(&id);
+                    self.ledger.gone.insert(id);
+                }
+                Write::SignUp(_) => self.ledger.accounts.push(text("token")),
+                Write::Create(_) | Write::Change(..) | Write::Complete(..) => {
+                    self.ledger.kept.insert(text("id"), answer);
+                }
             }
             acknowledged.send_modify(|count| *count += 1);
         }
@@ -183,6 +200,19 @@ impl Writer {
     async fn check(&mut self, client: &Client) {
         let list = client.bearing(&self.token).get(&self.todos).await;
         assert_eq!(list.status, 200, "{list}");
+        for token in &self.ledger.accounts {
+            let me = client.bearing(token).get("/api/auth/me").await;
+            assert_eq!(me.status, 200, "an account or its session is lost: {me}");
+        }
+        if let Some(Write::SignUp(email)) = &self.ledger.unknown {
+            let again = client.post("/api/auth/signup", account(email)).await;
+            if again.status != 201 {
+                assert_eq!(again.status, 409, "{again}");
+                let login = json!({"email": email, "password": PASSWORD});
+                let login = client.post("/api/auth/login", login).await;
+                assert_eq!(login.status, 200, "half an account: {login}");
+            }
+        }
         let checked = self.ledger.check(&list.json());
         self.ledger = checked.unwrap_or_else(|fault| panic!("writer {}: {fault}", self.number));
     }
@@ -306,17 +336,17 @@ async fn a_killed_server_keeps_what_it_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: run by .ci/run"]
-async fn seventy_kills_on_sqlite_lose_nothing() {
-    killed_on_sqlite(35).await;
+async fn a_hundred_kills_on_sqlite_lose_nothing() {
+    killed_on_sqlite(50).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: run by .ci/run"]
-async fn thirty_kills_on_postgres_lose_nothing() {
+async fn a_hundred_kills_on_postgres_lose_nothing() {
     for program in PROGRAMS {
         let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
         let dir = tempfile::tempdir().expect("a temporary directory");
-        the_server_is_killed(program, &cluster.url(), dir.path(), 15).await;
+        the_server_is_killed(program, &cluster.url(), dir.path(), 50).await;
         cluster.stop().await.expect("PostgreSQL stops");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use todo_tests::{
     PROGRAMS, Process, STARTING, STOPPING, at_once, built, command, lease, raw, refusal,
@@ -375,6 +375,36 @@ async fn a_file_that_is_no_secret_is_named_by_its_setting_alone() {
         }
     }
     assert!(!dir.path().join("todo.db").exists(), "a refused start leaves nothing behind");
+}
+
+/// At its start, and not only when it has run for a while: some never do.
+#[tokio::test]
+async fn a_server_deletes_what_has_expired() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let process = Process::start(program, dir.path(), &[]).await;
+        let kept = sign_up(process.addr, "kept@example.com").await;
+        sign_up(process.addr, "expired@example.com").await;
+        process.stop().await;
+        let url = format!("sqlite://{}", dir.path().join("todo.db").display());
+        let mut db = SqliteConnection::connect(&url).await.expect("the file");
+        db.execute(
+            "UPDATE sessions SET expires_at = created_at + 1 WHERE user_id = \
+             (SELECT id FROM users WHERE email = 'expired@example.com')",
+        )
+        .await
+        .expect("it expires");
+        let process = Process::start(program, dir.path(), &[]).await;
+        let left = async {
+            let count = "SELECT count(*) FROM sessions";
+            while sqlx::query_scalar::<_, i64>(count).fetch_one(&mut db).await.expect("it") != 1 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(STARTING, left).await.expect("it is deleted");
+        assert_eq!(status_of_me(process.addr, &kept).await, 200, "{program}");
+        process.stop().await;
+    }
 }
 
 #[tokio::test]

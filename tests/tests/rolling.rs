@@ -201,6 +201,27 @@ async fn twenty_rolling_restarts_are_seen_by_no_client() {
         proxy.is_up(server).await;
     }
 
+    // Nobody outside sees the metrics, or says where it comes from.
+    let client = Client::of(proxy.addr);
+    assert_eq!(client.get("/metrics").await.status, 404);
+    let forged = [
+        ("x-forwarded-for", "203.0.113.9"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "forged"),
+    ];
+    assert_eq!(client.send("GET", "/", &forged, "").await.status, 200);
+    let line = async {
+        loop {
+            let said = replicas.iter().map(Process::said).collect::<String>();
+            match said.lines().find(|line| line.contains("forged")) {
+                Some(line) => break line.to_owned(),
+                None => sleep(POLL).await,
+            }
+        }
+    };
+    let line = timeout(STARTING, line).await.expect("it is logged");
+    assert!(line.contains("client_ip=127.0.0.1"), "{line}");
+
     let (answered, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let mut working = JoinSet::new();
     for number in 0..CLIENTS {

@@ -34,6 +34,9 @@ pub const GRACE: Duration = Duration::from_secs(25);
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may read nothing of an answer that is being written to it.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
+/// How many connections beyond the most that are wanted are still accepted, to tell each in one
+/// answer that there is no room. What comes beyond these waits.
+pub const SURPLUS: usize = 64;
 /// The rest after a failed accept: out of descriptors, the next would fail at once as well.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -216,7 +219,7 @@ where
 /// far as it may without asking anybody. The usual soft limit, 1024, is kept low for the sake of
 /// programs that use `select`.
 fn allow_descriptors(settings: &Settings) {
-    let wanted = settings.max_connections as u64 + OTHER_DESCRIPTORS;
+    let wanted = (settings.max_connections + SURPLUS) as u64 + OTHER_DESCRIPTORS;
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit >= wanted => {}
         Ok(limit) => tracing::warn!(limit, wanted, "few files may be open: connections may wait"),
@@ -421,13 +424,14 @@ pub async fn drain(api: &Api, delay: Duration, signals: &mut Signals) {
     let _ = tokio::time::timeout(delay, signals.stop()).await;
 }
 
-/// Deletes what has expired, every ten minutes, until dropped.
+/// Deletes what has expired, now and every ten minutes, until dropped.
 #[must_use]
 pub fn sweep(core: &Core) -> Sweep {
     let core = core.clone();
     Sweep(tokio::spawn(async move {
+        let mut turns = tokio::time::interval(SWEEP_EVERY);
         loop {
-            tokio::time::sleep(SWEEP_EVERY).await;
+            turns.tick().await;
             if let Err(error) = auth::sweep(&core).await {
                 tracing::warn!(%error, "expired sessions were not deleted");
             }

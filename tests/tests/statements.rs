@@ -1,0 +1,70 @@
+//! What a request costs the database, counted by PostgreSQL itself: a statement more for each request
+//! is the first thing that makes a server slow, and nobody sees it.
+
+use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
+use todo_tests::{App, Cell, Client, Database, Server, fresh_email, postgres::Cluster};
+
+/// How many statements everybody's sessions have run since the last time this was asked.
+async fn statements(admin: &mut PgConnection) -> (i64, Vec<String>) {
+    let counted: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT calls, query FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'",
+    )
+    .fetch_all(&mut *admin)
+    .await
+    .expect("statistics");
+    admin.execute("SELECT pg_stat_statements_reset()").await.expect("a reset");
+    let (calls, texts): (Vec<i64>, Vec<String>) = counted.into_iter().unzip();
+    (calls.iter().sum(), texts)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_as_many_statements_as_it_needs() {
+    let library = "shared_preload_libraries=pg_stat_statements";
+    let cluster = Cluster::of_its_own(&[library], &[]).await.expect("a PostgreSQL");
+    let mut admin = PgConnection::connect(&cluster.url()).await.expect("a connection");
+    admin.execute("CREATE EXTENSION pg_stat_statements").await.expect("statistics");
+    let url = cluster.url();
+    let settings = [("DATABASE_URL", &*url)];
+    for server in [Server::Salvo, Server::Hyper] {
+        let cell = Cell { server, database: Database::Sqlite };
+        let app = App::try_start_with(cell, &settings).await.expect("it serves");
+        let ann = app.signed_up().await;
+        let todos = ann.todos();
+        let todo = ann.todo("Buy milk").await;
+        let path = format!("{todos}/{}", todo["id"].as_str().expect("an id"));
+        let client = app.anonymous();
+        let account = json!({"email": fresh_email(), "password": "Correct1horse", "name": "Bob"});
+        let login = json!({"email": account["email"], "password": "Correct1horse"});
+        let complete = format!("{path}/complete");
+        // A client's limit costs an attempt to sign up or log in one statement.
+        for (method, path, body, is_open, most) in [
+            ("GET", "/health", json!(null), true, 0),
+            ("GET", &path, json!(null), false, 1),
+            ("GET", &todos, json!(null), false, 1),
+            ("GET", "/api/auth/me", json!(null), false, 1),
+            ("POST", &todos, json!({"title": "t"}), false, 1),
+            ("PUT", &path, json!({"title": "u", "priority": "low"}), false, 1),
+            ("PATCH", &path, json!({"title": "v"}), false, 1),
+            ("PATCH", &complete, json!({"completed": true}), false, 1),
+            ("DELETE", &path, json!(null), false, 1),
+            ("POST", "/api/auth/signup", account, true, 2),
+            ("POST", "/api/auth/login", login, true, 4),
+            ("POST", "/api/auth/logout", json!(null), false, 1),
+        ] {
+            statements(&mut admin).await;
+            let asking: &Client = if is_open { &client } else { &ann };
+            let headers = [("content-type", "application/json")];
+            let body = if body.is_null() { String::new() } else { body.to_string() };
+            let answer = asking.send(method, path, &headers, body).await;
+            assert!((200..300).contains(&answer.status), "{method} {path}: {answer}");
+            let (calls, texts) = statements(&mut admin).await;
+            println!("{server:?}: {method} {path}: {calls}");
+            assert!(calls <= most, "{server:?}: {method} {path} made {calls}: {texts:#?}");
+            // The proof that they are counted at all.
+            assert_eq!(calls == 0, most == 0, "{server:?}: {method} {path}");
+        }
+        app.stop().await.expect("a clean stop");
+    }
+    cluster.stop().await.expect("PostgreSQL stops");
+}
