@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs a program that some tests need (pgbouncer, haproxy), from Debian's packages, if this
 # machine lacks it. The tests call it themselves.
-#   tests/install.sh PROGRAM
+#   tests/install.sh PROGRAM [PACKAGE]    the package has the program's name by default
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
+package=${2:-$1}
 if ! command -v "$1" >/dev/null; then
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "this test needs $1: install it, for instance with \`apt-get install $1\` as root" >&2
+    echo "this test needs $1: install it, for instance with \`apt-get install $package\` as root" >&2
     exit 1
   fi
   # Its package must not start a service of its own: the tests run theirs.
@@ -18,6 +19,6 @@ if ! command -v "$1" >/dev/null; then
   fi
   apt-get update -qq >&2
   DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq \
-    --no-install-recommends "$1" >&2
+    --no-install-recommends "$package" >&2
 fi
 command -v "$1"
