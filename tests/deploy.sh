@@ -46,7 +46,8 @@ quiet() {
 refused() {
   local what=$1
   shift
-  if timeout -k 5 60 "$@" >/dev/null 2>&1; then fail "$what is not noticed"; fi
+  # A subshell, so that what bash says of a killed program goes nowhere as well.
+  if (timeout -k 5 60 "$@" || exit 1) >/dev/null 2>&1; then fail "$what is not noticed"; fi
 }
 
 # once FROM TO FILE: FILE with the lines that match FROM changed to TO; there is exactly one.
@@ -56,6 +57,22 @@ once() {
 }
 
 tool() { tests/install.sh "$@" || exit 1; }
+
+# call METHOD PATH [BODY]: the answer, which is a 2xx.
+call() {
+  curl -sS -m 30 --fail-with-body -X "$1" "$address/api$2" -H "Authorization: Bearer ${token:-}" \
+    ${3:+-H 'Content-Type: application/json' -d "$3"} || fail "$1 $2 failed"
+}
+
+# sign_up: an account; sets `token`, and `todos` to the path of its todos.
+sign_up() {
+  local answer
+  token=
+  answer=$(call POST /auth/signup \
+    '{"email": "ada@example.com", "password": "Correct1horse", "name": "Ada Lovelace"}')
+  token=$(sed -E 's/.*"token":"([^"]+)".*/\1/' <<<"$answer")
+  todos=/users/$(sed -E 's/.*"user":\{"id":"([^"]+)".*/\1/' <<<"$answer")/todos
+}
 
 haproxy_configuration() {
   local haproxy names
@@ -76,7 +93,7 @@ haproxy_configuration() {
 }
 
 systemd_unit() {
-  local analyze unit=$dir/todo-server.service
+  local analyze python unit=$dir/todo-server.service
   analyze=$(tool systemd-analyze systemd)
   # It is verified where no program is installed.
   once '^ExecStart=/usr/local/bin/todo-server$' "ExecStart=$server" \
@@ -84,8 +101,21 @@ systemd_unit() {
   quiet "$analyze" verify --man=no --recursive-errors=no "$unit"
   # A key that it does not know is a warning.
   [ ! -s "$dir/said" ] || { cat "$dir/said" >&2 && fail "systemd warns of the unit"; }
-  # 1.2 of 10, where 10 is a unit without any protection.
-  quiet "$analyze" security --offline=yes --no-pager --threshold=13 "$unit"
+  # 1.4 of 10, where 10 is a unit without any protection.
+  quiet "$analyze" security --offline=yes --no-pager --threshold=14 "$unit"
+
+  # Nothing that a server does is refused by the system calls that the unit leaves it.
+  python=$(python3 -c 'import sys; print(sys.executable)')
+  local confined=("$python" "$root/tests/confined.py" "$unit")
+  local refuses='import os; os.sched_setaffinity(0, os.sched_getaffinity(0))'
+  quiet "$python" -c "$refuses"
+  quiet "${confined[@]}" "$python" -c pass
+  refused "what the unit refuses" "${confined[@]}" "$python" -c "$refuses"
+  printf '#!/bin/sh\nexec "%s" "%s" "%s" "%s"\n' "${confined[@]}" "$server" >"$dir/confined"
+  chmod +x "$dir/confined"
+  serve "$dir/confined"
+  sign_up
+  stop
 }
 
 # address_of SERVICE: the one that `file` gives it.
@@ -204,22 +234,12 @@ document() {
   (cd "$dir/run" && quiet env DATABASE_URL="$url" sh -u "$dir/$1")
 }
 
-# call METHOD PATH [BODY]: the answer, which is a 2xx.
-call() {
-  curl -sS -m 30 --fail-with-body -X "$1" "$address/api$2" -H "Authorization: Bearer ${token:-}" \
-    ${3:+-H 'Content-Type: application/json' -d "$3"} || fail "$1 $2 failed"
-}
-
-# backup NAME: on the database at `url`, which is empty.
+# backup NAME: on the database at `url`, which is empty; its server is confined as the unit says.
 backup() {
-  local answer token='' user before after
+  local before after title todo
   rm -rf "$dir/run"
-  serve "$server" DATABASE_URL="$url"
-  answer=$(call POST /auth/signup \
-    '{"email": "ada@example.com", "password": "Correct1horse", "name": "Ada Lovelace"}')
-  token=$(sed -E 's/.*"token":"([^"]+)".*/\1/' <<<"$answer")
-  user=$(sed -E 's/.*"user":\{"id":"([^"]+)".*/\1/' <<<"$answer")
-  local todos=/users/$user/todos todo
+  serve "$dir/confined" DATABASE_URL="$url"
+  sign_up
   for title in milk bread 'caf\u00e9'; do call POST "$todos" "{\"title\": \"$title\"}" >/dev/null; done
   before=$(call GET "$todos")
   grep -qF '"total":3' <<<"$before" || fail "$1: three todos are not listed: $before"
@@ -234,7 +254,7 @@ backup() {
   # A crash: the log that SQLite leaves behind is what the restore must not read.
   stop KILL
   document "$1-restore"
-  serve "$server" DATABASE_URL="$url"
+  serve "$dir/confined" DATABASE_URL="$url"
   after=$(call GET "$todos")
   [ "$after" = "$before" ] || fail "$1: the todos are not those of the backup: $after"
   # And it takes new ones.
