@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs a program that some tests need, from Debian's packages, if this machine lacks it, and says
-# where it is: haproxy, pgbouncer, or pgbouncer-1.24, the first of Debian's that tracks prepared
-# statements, which is built from its source. The tests call it themselves.
-#   tests/install.sh PROGRAM
+# where it is: any program that has one, or pgbouncer-1.24, which is built from the source of Debian's
+# first that tracks prepared statements. The tests call it themselves.
+#   tests/install.sh PROGRAM [PACKAGE]    the package has the program's name by default
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 leftovers=()
@@ -50,6 +50,6 @@ pgbouncer_1_24() {
 if [ "$1" = pgbouncer-1.24 ]; then
   pgbouncer_1_24
 else
-  command -v "$1" >/dev/null || packages "$1"
+  command -v "$1" >/dev/null || packages "${2:-$1}"
   command -v "$1"
 fi

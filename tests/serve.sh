@@ -2,12 +2,16 @@
 # need one.
 # shellcheck shell=bash
 
-# serve SERVER: sets `address` to where it listens. `dir` is a temporary folder, its log
-# `$dir/log`. Ends the script if it never listens.
+# serve SERVER [NAME=VALUE...]: sets `address` to where it listens. `dir` is a temporary folder, its
+# log `$dir/log`, its working directory `$dir/run`. Ends the script if it never listens.
 serve() {
+  local server=$1
+  shift
   # An environment of its own, so that no setting of the caller's reaches the server.
-  mkdir "$dir/run"
-  (cd "$dir/run" && exec env -i PATH="$PATH" HOST=127.0.0.1 PORT=0 "$1" 2>"$dir/log") &
+  mkdir -p "$dir/run"
+  # Where the last one listened is not where this one does.
+  rm -f "$dir/log"
+  (cd "$dir/run" && exec env -i PATH="$PATH" HOST=127.0.0.1 PORT=0 "$@" "$server" 2>"$dir/log") &
   pid=$!
   address=
   for _ in $(seq 300); do
@@ -25,11 +29,17 @@ serve() {
   fi
 }
 
-finish() {
+# stop [SIGNAL]: ends the server, TERM by default, and waits for its end.
+stop() {
   if [ -n "$pid" ]; then
-    kill "$pid" 2>/dev/null || true
+    kill -s "${1:-TERM}" "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
+    pid=
   fi
+}
+
+finish() {
+  stop
   rm -rf "$dir"
 }
 

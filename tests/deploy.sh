@@ -1,0 +1,306 @@
+#!/usr/bin/env bash
+# Checks what ships beside the programs, and builds no image: HAProxy's configuration, the unit, the
+# compose files, alerts and panels, that every place names the same settings, and that backup and
+# restore work on both databases as docs/deployment.md says. Needs PostgreSQL's binaries; the rest it
+# installs as tests/install.sh does. All that it starts listens on 127.0.0.1 or a unix socket.
+# TODO_SERVER: the program; debug/todo-server in CARGO_TARGET_DIR or target by default.
+set -euo pipefail
+export LC_ALL=C
+root=$(cd "$(dirname "$0")/.." && pwd)
+server=$(realpath -m "${TODO_SERVER:-${CARGO_TARGET_DIR:-$root/target}/debug/todo-server}")
+if [ ! -x "$server" ]; then
+  echo "no server at $server: run cargo build -p todo-server, or name one in TODO_SERVER" >&2
+  exit 1
+fi
+cd "$root"
+
+# shellcheck source=tests/serve.sh
+. tests/serve.sh
+cluster=
+postgres=
+# A cluster's own files are its user's.
+end() {
+  if [ -n "$postgres" ]; then
+    kill -s INT "$postgres" 2>/dev/null || true
+    wait "$postgres" 2>/dev/null || true
+  fi
+  if [ -n "$cluster" ]; then rm -rf "$cluster"; fi
+  finish
+}
+trap end EXIT
+
+fail() {
+  echo "shipping: $1" >&2
+  exit 1
+}
+
+# quiet COMMAND...: for a minute at most; what it says only if it fails.
+quiet() {
+  timeout -k 5 60 "$@" >"$dir/said" 2>&1 || {
+    cat "$dir/said" >&2
+    fail "failed: $*"
+  }
+}
+
+# refused WHAT COMMAND...: a check that lets this pass checks nothing.
+refused() {
+  local what=$1
+  shift
+  # A subshell, so that what bash says of a killed program goes nowhere as well.
+  if (timeout -k 5 60 "$@" || exit 1) >/dev/null 2>&1; then fail "$what is not noticed"; fi
+}
+
+# once FROM TO FILE: FILE with the lines that match FROM changed to TO; there is exactly one.
+once() {
+  [ "$(grep -cE "$1" "$3")" = 1 ] || fail "$3 has not one line that matches $1"
+  sed -E "s#$1#$2#" "$3"
+}
+
+tool() { tests/install.sh "$@" || exit 1; }
+
+# call METHOD PATH [BODY]: the answer, which is a 2xx.
+call() {
+  curl -sS -m 30 --fail-with-body -X "$1" "$address/api$2" -H "Authorization: Bearer ${token:-}" \
+    ${3:+-H 'Content-Type: application/json' -d "$3"} || fail "$1 $2 failed"
+}
+
+# sign_up: an account; sets `token`, and `todos` to the path of its todos.
+sign_up() {
+  local answer
+  token=
+  answer=$(call POST /auth/signup \
+    '{"email": "ada@example.com", "password": "Correct1horse", "name": "Ada Lovelace"}')
+  token=$(sed -E 's/.*"token":"([^"]+)".*/\1/' <<<"$answer")
+  todos=/users/$(sed -E 's/.*"user":\{"id":"([^"]+)".*/\1/' <<<"$answer")/todos
+}
+
+haproxy_configuration() {
+  local haproxy names
+  haproxy=$(tool haproxy)
+  tool openssl >/dev/null
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+    -keyout "$dir/key.pem" -out "$dir/cert.pem" 2>/dev/null
+  cat "$dir/cert.pem" "$dir/key.pem" >"$dir/todo.pem"
+  # The names of its servers are known among the containers only.
+  names=$(sed -nE 's/^ *server [a-z]+ ([a-z0-9-]+):8000$/\1/p' deploy/haproxy/haproxy.cfg)
+  [ "$names" = $'todo-1\ntodo-2\ntodo-3' ] || fail "haproxy.cfg has other servers: $names"
+  sed -E 's/^( *server [a-z]+) [a-z0-9-]+:8000$/\1 127.0.0.1:8000/' deploy/haproxy/haproxy.cfg \
+    >"$dir/haproxy.cfg"
+  # -dW: a warning is an error.
+  quiet env -u TLS_PEM "$haproxy" -dW -c -f "$dir/haproxy.cfg"
+  quiet env TLS_PEM="$dir/todo.pem" "$haproxy" -dW -c -f "$dir/haproxy.cfg"
+  refused "a missing certificate" env TLS_PEM="$dir/none.pem" "$haproxy" -c -f "$dir/haproxy.cfg"
+}
+
+systemd_unit() {
+  local analyze python unit=$dir/todo-server.service
+  analyze=$(tool systemd-analyze systemd)
+  # It is verified where no program is installed.
+  once '^ExecStart=/usr/local/bin/todo-server$' "ExecStart=$server" \
+    deploy/systemd/todo-server.service >"$unit"
+  quiet "$analyze" verify --man=no --recursive-errors=no "$unit"
+  # A key that it does not know is a warning.
+  [ ! -s "$dir/said" ] || { cat "$dir/said" >&2 && fail "systemd warns of the unit"; }
+  # 1.4 of 10, where 10 is a unit without any protection.
+  quiet "$analyze" security --offline=yes --no-pager --threshold=14 "$unit"
+
+  # Nothing that a server does is refused by the system calls that the unit leaves it.
+  python=$(python3 -c 'import sys; print(sys.executable)')
+  local confined=("$python" "$root/tests/confined.py" "$unit")
+  local refuses='import os; os.sched_setaffinity(0, os.sched_getaffinity(0))'
+  quiet "$python" -c "$refuses"
+  quiet "${confined[@]}" "$python" -c pass
+  refused "what the unit refuses" "${confined[@]}" "$python" -c "$refuses"
+  printf '#!/bin/sh\nexec "%s" "%s" "%s" "%s"\n' "${confined[@]}" "$server" >"$dir/confined"
+  chmod +x "$dir/confined"
+  serve "$dir/confined"
+  sign_up
+  stop
+}
+
+# address_of SERVICE: the one that `file` gives it.
+address_of() {
+  local found
+  found=$(sed -n "/^  $1:\$/,/^\$/p" "$file" | sed -nE 's/^ *ipv4_address: (.*)/\1/p')
+  [ -n "$found" ] || fail "$file gives $1 no address"
+  echo "$found"
+}
+
+compose_files() {
+  local compose file service secret mounted
+  if docker compose version >/dev/null 2>&1; then
+    compose=(docker compose)
+  else
+    compose=("$(tool docker-compose)")
+  fi
+  for file in compose.yaml deploy/compose.scaled.yaml; do
+    quiet "${compose[@]}" -f "$file" config -q
+    # Its secrets, its stages, and files of ours that it mounts: older releases look at none.
+    for secret in $(sed -nE 's/^ *secrets: \[(.*)\]$/\1/p' "$file" | tr -d ,); do
+      sed '1,/^secrets:$/d' "$file" | grep -xF "  $secret:" >/dev/null ||
+        fail "$file gives a service $secret, which is none of its secrets"
+    done
+    for service in $(sed -nE 's/^ *target: (\S+)$/\1/p' "$file"); do
+      grep -qE "^FROM \S+ AS $service\$" Dockerfile || fail "$file builds $service, not in Dockerfile"
+    done
+    sed -nE 's|^ *- (\./[^:]+):.*|\1|p' "$file" | while read -r mounted; do
+      [ -e "$(dirname "$file")/$mounted" ] || fail "$file mounts $mounted, which is not there"
+    done
+  done
+  "${compose[@]}" -f "$file" config --services 2>/dev/null >"$dir/services"
+  for service in $(sed -nE 's/^ *server [a-z]+ ([a-z0-9-]+):.*/\1/p' deploy/haproxy/haproxy.cfg); do
+    grep -qx "$service" "$dir/services" || fail "compose.scaled.yaml has no $service for HAProxy"
+    # HAProxy knows where it is also while it is down.
+    [ "$(sed -nE "s/^      $service: ([0-9.]+)\$/\1/p" "$file")" = "$(address_of "$service")" ] ||
+      fail "haproxy's extra_hosts in $file have not the address of $service"
+  done
+  [ "$(sed -nE 's/^    TRUSTED_PROXIES: (.*)/\1/p' "$file")" = "$(address_of haproxy)" ] ||
+    fail "TRUSTED_PROXIES in $file is not haproxy's address"
+}
+
+# The names of settings: what the code reads, and where people read of them.
+settings() {
+  local place
+  python3 - >"$dir/code" <<'PYTHON'
+import re
+
+code = open("todo-core/src/settings.rs", encoding="utf-8").read()
+names = re.findall(r'\bvars\s*\.\s*(?:read|take)\(\s*"([A-Z0-9_]+)"', code)
+print("\n".join(sorted(set(names))))
+PYTHON
+  [ "$(wc -l <"$dir/code")" -gt 20 ] || fail "no settings found in todo-core/src/settings.rs"
+  sed -nE 's/^#([A-Z][A-Z0-9_]*)=.*/\1/p' .env.example | sort >"$dir/.env.example"
+  sed -n '/^## Settings$/,/^## /p' README.md | sed -nE 's/^\| (`[^|]*`) \|.*/\1/p' |
+    grep -oE '[A-Z][A-Z0-9_]+' | sort >"$dir/README.md"
+  # The level that `doctor` shows has DEBUG in it.
+  mkdir "$dir/doctor"
+  (
+    cd "$dir/doctor"
+    env -i PATH="$PATH" timeout 60 "$server" doctor | sed -nE 's/^([A-Z][A-Z0-9_]*)=.*/\1/p'
+    echo DEBUG
+  ) | sort >"$dir/doctor.names"
+  for place in .env.example README.md doctor.names; do
+    diff "$dir/code" "$dir/$place" >&2 ||
+      fail "${place%.names} (>) names other settings than todo-core/src/settings.rs (<)"
+  done
+  # What is set where it ships is a setting, or the file of one.
+  sed -E 's/$/_FILE/' "$dir/code" | cat "$dir/code" - >"$dir/known"
+  {
+    sed -nE 's/^ +([A-Z][A-Z0-9_]+):.*/\1/p' compose.yaml deploy/compose.scaled.yaml
+    sed -nE 's/^Environment=(.*)/\1/p' deploy/systemd/todo-server.service | tr ' ' '\n' | sed 's/=.*//'
+    sed -nE 's/^ENV (.*)/\1/p' Dockerfile | tr ' ' '\n' | sed 's/=.*//'
+  } | grep -vE '^(POSTGRES_.*|TLS_PEM)$' | sort -u >"$dir/set"
+  [ -s "$dir/set" ] || fail "no settings found in what ships"
+  if grep -vxFf "$dir/known" "$dir/set" >&2; then fail "this is set somewhere and is no setting"; fi
+}
+
+# Rules and panels parse, and ask for metrics that a server has.
+metrics() {
+  local promtool query panel=0 asked
+  promtool=$(tool promtool prometheus)
+  quiet "$promtool" check rules deploy/prometheus/alerts.yml
+  grep -qE 'SUCCESS: [1-9]' "$dir/said" || fail "alerts.yml has no rules"
+  {
+    printf 'groups:\n  - name: panels\n    rules:\n'
+    sed -n '/^## Panels$/,/^## /p' docs/metrics.md | sed -nE 's/^\|[^`]*\| `(.*)` \|$/\1/p' |
+      while read -r query; do
+        printf "      - record: panel%d\n        expr: '%s'\n" "$((panel += 1))" "$query"
+      done
+  } >"$dir/panels.yml"
+  quiet "$promtool" check rules "$dir/panels.yml"
+  grep -qE 'SUCCESS: [1-9]' "$dir/said" || fail "docs/metrics.md has no panels"
+
+  serve "$server"
+  # A route is counted from its first answer on.
+  curl -sS -m 10 --fail "$address/health" >/dev/null
+  curl -sS -m 10 --fail "$address/metrics" >"$dir/metrics"
+  stop
+  quiet "$promtool" check metrics <"$dir/metrics"
+  sed -nE 's/^# TYPE (\S+) .*/\1/p' "$dir/metrics" | sort >"$dir/has"
+  grep -ohE '\b[a-z]+(_[a-z]+)+\b' deploy/prometheus/alerts.yml "$dir/panels.yml" |
+    grep -E '^(http|database|password|failed|todo)_' | grep -vxE 'todo_core|database_.*_url' |
+    sed -E 's/_(bucket|sum|count)$//' | sort -u >"$dir/asked"
+  asked=$(grep -vxFf "$dir/has" "$dir/asked" || true)
+  [ -z "$asked" ] || fail "no such metric: $asked"
+  sed -nE 's/^\| `([a-z_]+)` \| (counter|gauge|histogram) \|.*/\1/p' docs/metrics.md | sort >"$dir/told"
+  diff "$dir/has" "$dir/told" >&2 || fail "docs/metrics.md (>) has other metrics than a server (<)"
+}
+
+# document NAME: what stands between its marks in docs/deployment.md, run in the server's directory.
+document() {
+  sed -n "/^<!-- $1:begin -->\$/,/^<!-- $1:end -->\$/p" docs/deployment.md |
+    sed -e '/^<!-- /d' -e '/^```/d' >"$dir/$1"
+  [ -s "$dir/$1" ] || fail "docs/deployment.md has no $1 between its marks"
+  (cd "$dir/run" && quiet env DATABASE_URL="$url" sh -u "$dir/$1")
+}
+
+# backup NAME: on the database at `url`, which is empty; its server is confined as the unit says.
+backup() {
+  local before after title todo
+  rm -rf "$dir/run"
+  serve "$dir/confined" DATABASE_URL="$url"
+  sign_up
+  for title in milk bread 'caf\u00e9'; do call POST "$todos" "{\"title\": \"$title\"}" >/dev/null; done
+  before=$(call GET "$todos")
+  grep -qF '"total":3' <<<"$before" || fail "$1: three todos are not listed: $before"
+
+  document "$1-backup"
+  todo=$(sed -E 's/.*"todos":\[\{"id":"([^"]+)".*/\1/' <<<"$before")
+  call DELETE "$todos/$todo" >/dev/null
+  call POST "$todos" '{"title": "after the backup"}' >/dev/null
+  call POST "$todos" '{"title": "after it as well"}' >/dev/null
+  after=$(call GET "$todos")
+  grep -qF '"total":4' <<<"$after" || fail "$1: four todos are not listed: $after"
+  # A crash: the log that SQLite leaves behind is what the restore must not read.
+  stop KILL
+  document "$1-restore"
+  serve "$dir/confined" DATABASE_URL="$url"
+  after=$(call GET "$todos")
+  [ "$after" = "$before" ] || fail "$1: the todos are not those of the backup: $after"
+  # And it takes new ones.
+  call POST "$todos" '{"title": "after the restore"}' >/dev/null
+  stop
+  find "$dir/run" \( -name backup.db -o -name todo.dump \) -perm /077 | grep . >&2 &&
+    fail "$1: others may read the backup"
+  echo "shipping: backup and restore, $1: ok"
+}
+
+# start_postgres: a cluster of this machine's binaries, on a unix socket in `cluster`.
+start_postgres() {
+  local binaries=${TODO_TEST_POSTGRES_BIN:-} as=()
+  if [ -z "$binaries" ]; then
+    binaries=$(compgen -G '/usr/lib/postgresql/*/bin' | sort -V | tail -n 1) ||
+      binaries=$(dirname "$(command -v initdb || true)")
+  fi
+  [ -x "$binaries/initdb" ] || fail "no initdb: apt-get install postgresql, for instance"
+  # What the document calls is of the same version.
+  PATH=$binaries:$PATH
+  cluster=$(mktemp -d)
+  if [ "$(id -u)" = 0 ]; then
+    chown postgres: "$cluster"
+    as=(setpriv --reuid=postgres --regid=postgres --clear-groups)
+  fi
+  (cd "$cluster" && quiet "${as[@]}" "$binaries/initdb" --username=postgres --auth=trust \
+    --encoding=UTF8 --no-locale --no-sync -D "$cluster/data")
+  (cd "$cluster" && exec "${as[@]}" "$binaries/postgres" -D "$cluster/data" -k "$cluster" \
+    -c listen_addresses= -c fsync=off >/dev/null 2>"$dir/postgres.log") &
+  postgres=$!
+  for _ in $(seq 300); do
+    if psql -qXAt -h "$cluster" -U postgres -c 'CREATE DATABASE todo' >/dev/null 2>&1; then return; fi
+    kill -0 "$postgres" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$dir/postgres.log" >&2
+  fail "PostgreSQL does not run"
+}
+
+for check in settings haproxy_configuration systemd_unit compose_files metrics; do
+  "$check"
+  echo "shipping: ${check//_/ }: ok"
+done
+tool sqlite3 >/dev/null
+url=sqlite://todo.db
+backup sqlite
+start_postgres
+url="postgres://postgres@localhost/todo?host=$cluster"
+backup postgres
