@@ -55,6 +55,21 @@ async fn help_and_version_are_answered_and_nonsense_is_refused() {
     }
 }
 
+/// As when they are piped into `head`.
+#[tokio::test]
+async fn who_stops_reading_is_no_crash() {
+    let dir = empty_dir();
+    for (arguments, expected) in [("doctor", 0), ("openapi", 1)] {
+        let mut child = command(PROGRAMS[0], dir.path(), &[]).arg(arguments).spawn().expect("it");
+        drop(child.stdout.take());
+        let ended = timeout(STARTING, child.wait_with_output()).await.expect("an end in time");
+        let ended = ended.expect("it runs");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(!said.contains("panicked"), "{arguments}: {said}");
+        assert_eq!(ended.status.code(), Some(expected), "{arguments}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn every_command_has_help() {
     let dir = empty_dir();

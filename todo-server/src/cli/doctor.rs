@@ -24,9 +24,9 @@ const PLAIN_OPTIONS: [&str; 5] = ["sslmode", "ssl", "sslrootcert", "channel_bind
 /// Prints settings and checks. Whether none has failed.
 pub(crate) async fn doctor(settings: &Settings) -> bool {
     for (name, value) in understood(settings) {
-        println!("{name}={value}");
+        say!("{name}={value}");
     }
-    println!();
+    say!();
     let mut checks = Checks::default();
     checks.secret(settings);
     checks.production(settings);
@@ -36,7 +36,7 @@ pub(crate) async fn doctor(settings: &Settings) -> bool {
         None => checks.ok("TLS", "not configured"),
     }
     let Checks { ok, warned, failed } = checks;
-    println!("\n{ok} ok, {warned} warned, {failed} failed");
+    say!("\n{ok} ok, {warned} warned, {failed} failed");
     failed == 0
 }
 
@@ -117,17 +117,17 @@ struct Checks {
 impl Checks {
     fn ok(&mut self, what: &str, detail: impl Display) {
         self.ok += 1;
-        println!("ok   {what}: {detail}");
+        say!("ok   {what}: {detail}");
     }
 
     fn warn(&mut self, what: &str, detail: impl Display) {
         self.warned += 1;
-        println!("warn {what}: {detail}");
+        say!("warn {what}: {detail}");
     }
 
     fn fail(&mut self, what: &str, detail: impl Display) {
         self.failed += 1;
-        println!("FAIL {what}: {detail}");
+        say!("FAIL {what}: {detail}");
     }
 
     fn secret(&mut self, settings: &Settings) {

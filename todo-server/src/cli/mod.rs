@@ -1,6 +1,9 @@
 //! The command line: what each command is told, and what it says. What it does is the library's.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressBar;
@@ -11,6 +14,14 @@ use todo_core::{
     transfer::{self, BadRows, Migration, Progress, TransferError},
 };
 use tokio::net::TcpStream;
+
+/// A line for whoever reads; that nobody does any more, `head` for instance, changes no outcome.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
 
 mod doctor;
 mod tls;
@@ -139,7 +150,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Command::Doctor => match server::settings() {
             Err(error) => {
-                println!("FAIL settings: {error}");
+                say!("FAIL settings: {error}");
                 ExitCode::FAILURE
             }
             Ok(settings) => {
@@ -152,8 +163,12 @@ pub(crate) fn main() -> ExitCode {
             }
         },
         Command::Openapi => with_settings(|settings| {
-            println!("{}", http::openapi_document(&settings.api_options()));
-            ExitCode::SUCCESS
+            let document = http::openapi_document(&settings.api_options());
+            match writeln!(io::stdout(), "{document}") {
+                // Half a document is none.
+                Err(error) => server::finish(Err(error)),
+                Ok(()) => ExitCode::SUCCESS,
+            }
         }),
     }
 }
@@ -187,17 +202,17 @@ async fn migrate(settings: &Settings, args: &MigrateArgs) -> Result<(), Transfer
         let revert = transfer::revert(url, args.yes).await?;
         let [users, sessions, todos] = revert.rows;
         match &revert.reverted {
-            None => println!("no migration is applied"),
+            None => say!("no migration is applied"),
             Some(migration) => {
                 say("reverted", migration);
-                println!("before: {users} users, {sessions} sessions, {todos} todos");
+                say!("before: {users} users, {sessions} sessions, {todos} todos");
             }
         }
     } else {
         let change = transfer::migrate(url).await?;
         change.applied.iter().for_each(|migration| say("applied", migration));
         if change.applied.is_empty() {
-            println!("up to date");
+            say!("up to date");
         }
     }
     Ok(())
@@ -209,8 +224,8 @@ async fn copy(args: &CopyArgs) -> Result<(), TransferError> {
     bar.finish_and_clear();
     let copied = copied?;
     let [users, sessions, todos] = copied.rows;
-    println!("copied {users} users, {sessions} sessions and {todos} todos");
-    println!("verified: sha256 {}", copied.checksum);
+    say!("copied {users} users, {sessions} sessions and {todos} todos");
+    say!("verified: sha256 {}", copied.checksum);
     Ok(())
 }
 
@@ -224,9 +239,9 @@ async fn import(settings: &Settings, args: &ImportArgs) -> Result<(), TransferEr
     }
     let imported = imported?;
     name(&imported.left_out);
-    println!("imported {} users and {} todos", imported.users, imported.todos);
+    say!("imported {} users and {} todos", imported.users, imported.todos);
     if imported.left_out.count > 0 {
-        println!("left out {} rows", imported.left_out.count);
+        say!("left out {} rows", imported.left_out.count);
     }
     Ok(())
 }
@@ -246,5 +261,5 @@ fn show(bar: &ProgressBar, progress: Progress) {
 }
 
 fn say(what: &str, migration: &Migration) {
-    println!("{what} {} {}", migration.version, migration.description);
+    say!("{what} {} {}", migration.version, migration.description);
 }
