@@ -1,10 +1,10 @@
 //! Moving a whole database: there and back again it is equal; it is all or nothing; and sessions
 //! outlive it.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Stdio};
 
 use sqlx::{Connection, PgConnection, SqliteConnection};
-use todo_tests::{Process, STARTING, command, postgres::Cluster, raw};
+use todo_tests::{Process, STARTING, built, command, postgres::Cluster, raw};
 use tokio::time::timeout;
 
 async fn ran(settings: &[(&str, &str)], arguments: &[&str]) -> (bool, String) {
@@ -139,6 +139,23 @@ async fn a_session_outlives_the_move() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ada@example.com"), "{answer}");
     new.stop().await;
     cluster.stop().await.expect("it stops");
+}
+
+/// Somebody who watches sees how far it is; a log does not.
+#[tokio::test]
+async fn progress_is_shown_on_a_terminal_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (from, to) = (file(dir.path(), "a.db"), file(dir.path(), "b.db"));
+    filled(&from).await;
+    let line = format!("{} copy --from {from} --to {to}", built("todo-server").display());
+    let mut terminal = tokio::process::Command::new("script");
+    let terminal = terminal.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
+    let seen = timeout(STARTING, terminal.output()).await.expect("an end").expect("script runs");
+    let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+    assert!(seen.contains("/2040") && seen.contains("2000 todos"), "{seen}");
+    fs::remove_file(dir.path().join("b.db")).expect("the copy");
+    let (ok, said) = copy(&from, &to).await;
+    assert!(ok && !said.contains("/2040") && said.contains("2000 todos"), "{said}");
 }
 
 /// How many users and todos there are at PostgreSQL's `url`.

@@ -1,6 +1,6 @@
 //! `/metrics` under a client that makes names up, and what the documentation says of it.
 
-use std::{collections::BTreeSet, convert::Infallible};
+use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
@@ -8,11 +8,13 @@ use http::Request;
 use http_body_util::{Empty, StreamBody};
 use hyper::body::Frame;
 use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
 use todo_core::{
     Clock, Core, Options, Secret,
     http::{Api, ApiOptions},
 };
 use todo_tests::{App, Cell, Client, Database, Server, fresh_email, on_every_cell};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
@@ -102,7 +104,7 @@ async fn a_panic_is_a_500_that_tells_nothing() {
     assert!(!body.contains("nobody"), "{body}");
 }
 
-/// The value of a series without labels.
+/// The value of a series.
 async fn value(client: &Client, name: &str) -> f64 {
     let text = scraped(client).await;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -125,6 +127,45 @@ on_every_cell! {
         client.post("/api/auth/signup", signup(fresh_email())).await.problem(429, "rate_limited");
         assert_eq!(value(&client, "failed_logins_total").await, 1.0);
         assert_eq!(value(&client, "password_hashes_total").await, 2.0);
+    }
+}
+
+/// One connection, whose statement waits for a row that somebody holds, and a call that waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_pool_is_at_is_told() {
+    for server in [Server::Salvo, Server::Hyper] {
+        let cell = Cell { server, database: Database::Postgres };
+        let settings = [("DATABASE_POOL_MAX", "1"), ("DATABASE_TIMEOUT_MS", "10000")];
+        let app = App::start_with(cell, &settings).await;
+        let ann = app.signed_up().await;
+        let todo = ann.todo("held").await;
+        let path = format!("{}/{}", ann.todos(), todo["id"].as_str().expect("an id"));
+        let client = app.anonymous();
+        let idle = "database_connections{state=\"idle\"}";
+        let used = "database_connections{state=\"used\"}";
+        assert_eq!(value(&client, idle).await, 1.0);
+        assert_eq!(value(&client, used).await, 0.0);
+        assert_eq!(value(&client, "database_calls_waiting").await, 0.0);
+
+        let mut lock = PgConnection::connect(app.database_url()).await.expect("a connection");
+        lock.execute("BEGIN; SELECT id FROM todos FOR UPDATE").await.expect("the row is held");
+        let (first, second) = (ann.clone(), ann.clone());
+        let held = tokio::spawn(async move { first.patch(&path, json!({"title": "x"})).await });
+        while value(&client, used).await != 1.0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        let waits = tokio::spawn(async move { second.get("/api/auth/me").await });
+        while value(&client, "database_calls_waiting").await != 1.0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(value(&client, idle).await, 0.0);
+        sleep(Duration::from_millis(100)).await;
+        lock.close().await.expect("the row is free");
+        held.await.expect("no panic").expect(200);
+        waits.await.expect("no panic").expect(200);
+        assert_eq!(value(&client, "database_calls_waiting").await, 0.0);
+        assert!(value(&client, "database_wait_seconds_total").await >= 0.1);
+        app.stop().await.expect("a clean stop");
     }
 }
 

@@ -377,6 +377,16 @@ async fn a_file_that_is_no_secret_is_named_by_its_setting_alone() {
     assert!(!dir.path().join("todo.db").exists(), "a refused start leaves nothing behind");
 }
 
+/// It would serve passwords in the clear to those who set up TLS.
+#[tokio::test]
+async fn the_small_server_does_not_start_with_a_certificate() {
+    let dir = empty_dir();
+    let settings = [("TLS_CERT", "cert.pem"), ("TLS_KEY", "key.pem")];
+    let said = refusal(PROGRAMS[1], dir.path(), &settings).await;
+    assert!(said.contains("plain http") && said.contains("todo-server"), "{said}");
+    assert!(files(dir.path()).is_empty(), "nothing was made");
+}
+
 /// At its start, and not only when it has run for a while: some never do.
 #[tokio::test]
 async fn a_server_deletes_what_has_expired() {

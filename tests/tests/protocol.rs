@@ -247,6 +247,7 @@ fn allowed(user: &str, todo: &str) -> Vec<(String, Vec<&'static str>)> {
         (format!("{todos}/{todo}/complete"), vec!["PATCH"]),
         ("/health".into(), vec!["GET", "HEAD"]),
         ("/health/db".into(), vec!["GET", "HEAD"]),
+        ("/health/ready".into(), vec!["GET", "HEAD"]),
         ("/metrics".into(), vec!["GET", "HEAD"]),
         ("/openapi.json".into(), vec!["GET", "HEAD"]),
         ("/".into(), vec!["GET", "HEAD"]),

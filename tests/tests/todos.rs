@@ -649,4 +649,21 @@ on_every_cell! {
         }
         ann.get("/api/nowhere").await.problem(404, "not_found");
     }
+    async fn no_cache_keeps_a_todo(cell) {
+        let app = App::start(cell).await;
+        let ann = app.signed_up().await;
+        let todo = path(&ann, &ann.todo("a").await);
+        for answer in [
+            ann.post(&ann.todos(), json!({"title": "b"})).await,
+            ann.get(&ann.todos()).await,
+            ann.get(&todo).await,
+            ann.put(&todo, json!({"title": "c", "priority": "low"})).await,
+            ann.patch(&todo, json!({"title": "d"})).await,
+            ann.patch(&format!("{todo}/complete"), json!({"completed": true})).await,
+            ann.get(&format!("{todo}0")).await,
+            ann.delete(&todo).await,
+        ] {
+            assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer}");
+        }
+    }
 }

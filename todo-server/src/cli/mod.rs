@@ -196,7 +196,7 @@ async fn migrate(settings: &Settings, args: &MigrateArgs) -> Result<(), Transfer
     let url = direct_url(settings);
     if args.status {
         for migration in transfer::migrations(url).await? {
-            say(if migration.applied { "applied" } else { "pending" }, &migration);
+            report(if migration.applied { "applied" } else { "pending" }, &migration);
         }
     } else if args.revert {
         let revert = transfer::revert(url, args.yes).await?;
@@ -204,13 +204,13 @@ async fn migrate(settings: &Settings, args: &MigrateArgs) -> Result<(), Transfer
         match &revert.reverted {
             None => say!("no migration is applied"),
             Some(migration) => {
-                say("reverted", migration);
+                report("reverted", migration);
                 say!("before: {users} users, {sessions} sessions, {todos} todos");
             }
         }
     } else {
         let change = transfer::migrate(url).await?;
-        change.applied.iter().for_each(|migration| say("applied", migration));
+        change.applied.iter().for_each(|migration| report("applied", migration));
         if change.applied.is_empty() {
             say!("up to date");
         }
@@ -260,6 +260,6 @@ fn show(bar: &ProgressBar, progress: Progress) {
     bar.set_position(progress.done);
 }
 
-fn say(what: &str, migration: &Migration) {
+fn report(what: &str, migration: &Migration) {
     say!("{what} {} {}", migration.version, migration.description);
 }
