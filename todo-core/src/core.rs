@@ -120,7 +120,7 @@ impl Core {
     /// [`Error::Unavailable`] if none comes within the database timeout.
     pub async fn ping(&self) -> Result<()> {
         let db = self.db();
-        self.detached(async move {
+        self.reading(async move {
             let (_one,): (i64,) = db.one(Statement::new("SELECT CAST(1 AS bigint)")).await?;
             Ok(())
         })
@@ -163,7 +163,21 @@ impl Core {
                 .map_err(|gone| Error::Unavailable(Cause::new(gone)))?
                 .map_err(|_elapsed| timed_out())?
         };
-        outcome.unwrap_or_else(|_panic| Err(Error::Internal(Cause::new("an operation panicked"))))
+        outcome.unwrap_or_else(|_panic| Err(panicked()))
+    }
+
+    /// As [`Core::detached`], of an operation that only reads. Where nothing is left behind by one that
+    /// is dropped, it may end with its caller and takes no task.
+    pub(crate) async fn reading<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        if !self.0.db.reads_may_be_dropped() {
+            return self.detached(operation).await;
+        }
+        let _permit = self.0.operations.try_acquire().map_err(|_| Error::Busy)?;
+        let outcome = AssertUnwindSafe(operation).catch_unwind().boxed().await;
+        outcome.unwrap_or_else(|_panic| Err(panicked()))
     }
 
     /// How busy it is right now.
@@ -194,6 +208,10 @@ impl Core {
     pub(crate) fn now(&self) -> DateTime<Utc> {
         self.0.clock.now()
     }
+}
+
+fn panicked() -> Error {
+    Error::Internal(Cause::new("an operation panicked"))
 }
 
 /// How busy a [`Core`] is.

@@ -79,7 +79,7 @@ impl Sqlite {
 
     pub(crate) async fn read<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
         let Some(readers) = &self.readers else { return self.write(statement).await };
-        if let Some(outcome) = readers.read_now(&statement) {
+        if let Some(outcome) = readers.read_here(&statement).await {
             return outcome;
         }
         let later = Box::pin(readers.read_later(statement));

@@ -1,9 +1,9 @@
 //! Readers of the file. In its write-ahead log a reader waits for nobody, and a page of todos takes
 //! less than handing the work to another thread: so it is read where the request is.
 //!
-//! Two things are read on threads for what blocks instead: what turns out to be long, and what comes
-//! while all but one of the runtime's workers read. A disk that hangs must not hold the last of them,
-//! on which `/health` is answered.
+//! All but one of the runtime's workers may read at once: a disk that hangs must not hold the last of
+//! them, on which `/health` is answered. Others wait a moment for their turn. What does not get one,
+//! and what turns out to be long, is read on threads for what blocks instead.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,6 +18,9 @@ use crate::db::{CLOSE_TIMEOUT, Fault, Rows, Statement, Waits};
 
 /// Rows that are read where the request is; more are read again elsewhere.
 const SHORT: usize = 501;
+/// How long a read waits for its turn among those that read where their requests are. Usual reads take
+/// some ten microseconds.
+const TURN: Duration = Duration::from_millis(5);
 /// Connections at most, each with a cache of 4 MiB.
 const MAX_READERS: usize = 8;
 
@@ -57,9 +60,16 @@ impl Readers {
         &self.file
     }
 
-    /// Reads here and now, if that can be done without waiting and is not long.
-    pub(super) fn read_now<R: Rows>(&self, statement: &Statement) -> Option<Result<R, Fault>> {
-        let _worker = self.workers.try_acquire().ok()?;
+    /// Reads where the request is, if there is a turn for it soon and it is not long.
+    pub(super) async fn read_here<R: Rows>(
+        &self,
+        statement: &Statement,
+    ) -> Option<Result<R, Fault>> {
+        let _worker = match self.workers.try_acquire() {
+            Ok(worker) => worker,
+            // Handing the work to a thread and back costs more than the wait for a turn does.
+            Err(_) => tokio::time::timeout(TURN, self.workers.acquire()).await.ok()?.ok()?,
+        };
         // Without one there is, the next reads elsewhere, and opens it there.
         let connection = self.idle().pop()?;
         let outcome = run(&connection, statement, SHORT);
