@@ -108,6 +108,45 @@ async fn rows_are_lost_only_by_a_word_of_its_own() {
     assert_eq!(schema(&url).await, Vec::<String>::new());
 }
 
+/// Everything that is kept of todos, as text.
+async fn todos(url: &str) -> Vec<String> {
+    let mut db = SqliteConnection::connect(url).await.expect("the file");
+    let rows = sqlx::query_scalar(
+        "SELECT concat_ws('|', hex(id), hex(user_id), title, title_key, quote(description), priority, \
+            completed, created_at, updated_at, quote(completed_at)) FROM todos \
+         UNION ALL SELECT concat_ws('|', hex(user_id), pending, completed) FROM todo_counts ORDER BY 1",
+    );
+    rows.fetch_all(&mut db).await.expect("rows")
+}
+
+#[tokio::test]
+async fn a_table_that_is_made_anew_keeps_its_rows_and_their_counts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = url_in(dir.path());
+    assert!(migrate(&url, &[]).await.0);
+    let mut db = SqliteConnection::connect(&url).await.expect("the file");
+    let fill = "
+        INSERT INTO users WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9)
+        SELECT randomblob(16), 'u' || i || '@example.com', 'Zoë ' || i, 'x', i FROM n;
+        INSERT INTO todos WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99)
+        SELECT randomblob(16), id, 'Ä ' || i, 'ä ' || i, iif(i % 3, 'd' || i, NULL), 1 + i % 3, i % 2,
+               i / 2, i, iif(i % 2, 5, NULL) FROM users, n;";
+    sqlx::raw_sql(fill).execute(&mut db).await.expect("rows");
+    db.close().await.expect("closed");
+    let before = todos(&url).await;
+    assert_eq!(before.len(), 9 * 99 + 9);
+    let (ok, said) = migrate(&url, &["--revert", "--yes"]).await;
+    assert!(ok && said.contains("todos together"), "{said}");
+    assert!(todos(&url).await == before, "down loses rows");
+    assert!(migrate(&url, &[]).await.0);
+    assert!(todos(&url).await == before, "up loses rows");
+    // The triggers that count are there again.
+    let mut db = SqliteConnection::connect(&url).await.expect("the file");
+    sqlx::query("DELETE FROM todos").execute(&mut db).await.expect("gone");
+    let counted = "SELECT sum(pending + completed) FROM todo_counts";
+    assert_eq!(sqlx::query_scalar::<_, i64>(counted).fetch_one(&mut db).await.expect("it"), 0);
+}
+
 /// The files of one database's migrations.
 fn migrations(database: &str) -> BTreeSet<String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(database);

@@ -35,6 +35,8 @@ pub(crate) fn serialize_option<S: Serializer>(
 /// The length of what was written; `None` for years without four digits and for nanoseconds, which
 /// no clock of ours tells.
 fn write(time: &DateTime<Utc>, text: &mut [u8; LONGEST]) -> Option<usize> {
+    // Not of the time with its offset, which would be added anew for each part.
+    let time = time.naive_utc();
     let year = u32::try_from(time.year()).ok().filter(|year| *year <= 9999)?;
     let nanos = time.nanosecond();
     // A leap second has more than a second of them.

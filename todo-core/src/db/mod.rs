@@ -2,7 +2,7 @@
 //! knows connections, deadlines and failures; it knows no table.
 //!
 //! A statement's text and its binds are the same on both databases. What a dialect does differently
-//! lives in [`columns`] and in the migrations, never in a query.
+//! lives in [`columns`] and in the migrations, and in one query: see [`Dialect`].
 
 use std::{
     sync::{
@@ -42,6 +42,13 @@ pub(crate) enum Db {
     Postgres(postgres::Postgres),
 }
 
+/// Whose SQL it is. For a statement that one of the two would not read in the order of an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
 /// How a database is to be used. See [`crate::Options`].
 #[derive(Clone, Debug)]
 pub(crate) struct DbOptions {
@@ -66,6 +73,17 @@ impl Db {
                 Ok(Self::Postgres(postgres::Postgres::open(url, options).await?))
             }
             _ => Err(OpenError::Url("the scheme must be sqlite, postgres or postgresql".into())),
+        }
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => Dialect::Sqlite,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Dialect::Postgres,
+            #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+            _ => Dialect::Sqlite,
         }
     }
 

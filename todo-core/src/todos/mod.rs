@@ -253,7 +253,7 @@ pub async fn list(core: &Core, caller: &Caller, query: ListQuery) -> Result<Todo
     let size = query.limit.map_or(FULL_LIST, Limit::as_u16);
     let work = core.clone();
     core.reading(async move {
-        let mut page = by(caller, statements::page(filters, after.is_some()))
+        let mut page = by(caller, statements::page(db.dialect(), filters, after.is_some()))
             // One more than is shown tells whether there is more.
             .bind(i64::from(size) + 1);
         if let Some(Place { key, created_at, id }) = after {

@@ -1,0 +1,1 @@
+-- Nothing: PostgreSQL's tables are heaps. This is SQLite's, and both databases have the same versions.
