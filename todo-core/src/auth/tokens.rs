@@ -72,9 +72,11 @@ impl TryFrom<Claims> for Signed {
 /// Tokens whose signature was found good, which never changes: decoding one anew is a tenth of what a
 /// read costs. One for each place, which the next of the same hash takes.
 struct Seen {
-    places: Vec<Mutex<Option<Box<(String, Signed)>>>>,
+    places: Vec<Mutex<Place>>,
     hasher: RandomState,
 }
+
+type Place = Option<Box<(String, Signed)>>;
 
 impl Seen {
     fn new() -> Self {
@@ -93,7 +95,7 @@ impl Seen {
         signed
     }
 
-    fn place(&self, token: &str) -> Option<MutexGuard<'_, Option<Box<(String, Signed)>>>> {
+    fn place(&self, token: &str) -> Option<MutexGuard<'_, Place>> {
         let hash = usize::try_from(self.hasher.hash_one(token) % SEEN as u64).ok()?;
         let place = self.places.get(hash)?;
         Some(place.lock().unwrap_or_else(PoisonError::into_inner))

@@ -31,8 +31,10 @@ mod writer;
 
 pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
 
-/// How long a start may wait for another process to finish migrating.
-pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a migration may take, and a start may wait for another process's.
+pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(10);
+/// A migration that takes longer is told.
+const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
 /// Prepared statements that a connection keeps: all that there are.
 const PREPARED: usize = 80;
 
@@ -195,9 +197,16 @@ async fn migrate(address: SqliteConnectOptions) -> Result<(), OpenError> {
         .journal_mode(SqliteJournalMode::Wal)
         .disable_statement_logging();
     let mut connection = address.connect().await.map_err(connect)?;
-    tokio::time::timeout(MIGRATION_TIMEOUT, MIGRATIONS.run(&mut connection))
-        .await
-        .map_err(|_| OpenError::Migrate(Cause::new("timed out after 60 s")))?
+    let run = async {
+        let mut run = std::pin::pin!(MIGRATIONS.run(&mut connection));
+        if let Ok(outcome) = tokio::time::timeout(MIGRATION_PAUSE, &mut run).await {
+            return Ok(outcome);
+        }
+        tracing::info!("bringing the schema up to date: a large file takes minutes");
+        tokio::time::timeout(MIGRATION_TIMEOUT, run).await
+    };
+    run.await
+        .map_err(|_| OpenError::Migrate(Cause::new("timed out after 10 min")))?
         .map_err(|e| OpenError::Migrate(Cause::new(e)))?;
     connection.close().await.map_err(connect)
 }
