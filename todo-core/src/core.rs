@@ -1,10 +1,17 @@
 //! [`Core`]: the few things every operation needs, and the way operations are run.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
-use futures_util::FutureExt;
-use tokio::sync::Semaphore;
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::{runtime::Handle, sync::Semaphore};
 use tracing::Instrument;
 
 use crate::{
@@ -120,7 +127,7 @@ impl Core {
     /// [`Error::Unavailable`] if none comes within the database timeout.
     pub async fn ping(&self) -> Result<()> {
         let db = self.db();
-        self.reading(async move {
+        self.detached(async move {
             let (_one,): (i64,) = db.one(Statement::new("SELECT CAST(1 AS bigint)")).await?;
             Ok(())
         })
@@ -137,47 +144,23 @@ impl Core {
     ///
     /// Whoever calls may be dropped at any point: a client leaves, a request's time is up. Dropped
     /// with it, a database call would leave its connection in the middle of something, for the next
-    /// borrower to find. So what has to wait does that in a task of its own, bounded by its own
-    /// permit and deadline. What is done without waiting, as a short read of SQLite is, needs none.
+    /// borrower to find. So an operation that was begun goes on in a task of its own then, within its
+    /// own permit and deadline.
     pub(crate) async fn detached<T: Send + 'static>(
         &self,
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let permit = Arc::clone(&self.0.operations).try_acquire_owned().map_err(|_| Error::Busy)?;
-        let mut operation = AssertUnwindSafe(operation).catch_unwind().boxed();
-        let outcome = if let Some(outcome) = operation.as_mut().now_or_never() {
-            outcome
-        } else {
-            let task = async move {
-                let _permit = permit;
-                tokio::time::timeout(OPERATION_TIMEOUT, operation).await
-            };
-            let timed_out = || Error::Unavailable(Cause::new("operation timed out"));
-            let task = task.in_current_span();
-            let spawned = match request_id::current() {
-                Some(id) => tokio::spawn(request_id::scope(id, task)),
-                None => tokio::spawn(task),
-            };
-            spawned
-                .await
-                .map_err(|gone| Error::Unavailable(Cause::new(gone)))?
-                .map_err(|_elapsed| timed_out())?
+        let operation = async move {
+            let _permit = permit;
+            let operation = AssertUnwindSafe(operation).catch_unwind();
+            match tokio::time::timeout(OPERATION_TIMEOUT, operation).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_panic)) => Err(Error::Internal(Cause::new("an operation panicked"))),
+                Err(_elapsed) => Err(Error::Unavailable(Cause::new("operation timed out"))),
+            }
         };
-        outcome.unwrap_or_else(|_panic| Err(panicked()))
-    }
-
-    /// As [`Core::detached`], of an operation that only reads. Where nothing is left behind by one that
-    /// is dropped, it may end with its caller and takes no task.
-    pub(crate) async fn reading<T: Send + 'static>(
-        &self,
-        operation: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        if !self.0.db.reads_may_be_dropped() {
-            return self.detached(operation).await;
-        }
-        let _permit = self.0.operations.try_acquire().map_err(|_| Error::Busy)?;
-        let outcome = AssertUnwindSafe(operation).catch_unwind().boxed().await;
-        outcome.unwrap_or_else(|_panic| Err(panicked()))
+        Detached { operation: Some(operation.boxed()), is_begun: false }.await
     }
 
     /// How busy it is right now.
@@ -210,8 +193,36 @@ impl Core {
     }
 }
 
-fn panicked() -> Error {
-    Error::Internal(Cause::new("an operation panicked"))
+/// An operation that outlives whoever awaits it. Being awaited it costs no task.
+struct Detached<T: Send + 'static> {
+    operation: Option<BoxFuture<'static, T>>,
+    is_begun: bool,
+}
+
+impl<T: Send + 'static> Future for Detached<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        self.is_begun = true;
+        // As with any future: whoever polls it after its end gets nothing.
+        let Some(operation) = &mut self.operation else { return Poll::Pending };
+        let outcome = ready!(operation.as_mut().poll(cx));
+        self.operation = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl<T: Send + 'static> Drop for Detached<T> {
+    fn drop(&mut self) {
+        let Some(operation) = self.operation.take().filter(|_| self.is_begun) else { return };
+        // Without a runtime, all of it ends.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let rest = operation.map(drop).in_current_span();
+        match request_id::current() {
+            Some(id) => runtime.spawn(request_id::scope(id, rest)),
+            None => runtime.spawn(rest),
+        };
+    }
 }
 
 /// How busy a [`Core`] is.
@@ -263,6 +274,17 @@ mod tests {
         drop(operation);
         go.send(()).unwrap();
         is_done.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_nobody_began_is_not_run() {
+        let core = in_memory().await.unwrap();
+        let (done, is_done) = tokio::sync::oneshot::channel::<()>();
+        drop(core.detached(async move {
+            done.send(()).unwrap();
+            Ok(())
+        }));
+        is_done.await.unwrap_err();
     }
 
     #[tokio::test]

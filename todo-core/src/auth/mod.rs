@@ -165,7 +165,7 @@ pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
     const SQL: &str = "SELECT EXISTS (SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2)";
     let Some(session) = caller.session else { return Ok(()) };
     let (db, user_id) = (core.db(), caller.user_id);
-    core.reading(async move {
+    core.detached(async move {
         let (lives,): (bool,) = db.one(Statement::new(SQL).bind(session).bind(user_id)).await?;
         if lives { Ok(()) } else { Err(Error::Unauthenticated) }
     })
@@ -182,7 +182,7 @@ pub async fn me(core: &Core, caller: &Caller) -> Result<User> {
         todos::caller_lives!()
     );
     let (db, caller) = (core.db(), *caller);
-    core.reading(async move {
+    core.detached(async move {
         let user: Option<User> = db.read(todos::by(caller, SQL)).await?;
         user.ok_or(Error::Unauthenticated)
     })

@@ -87,19 +87,6 @@ impl Db {
         }
     }
 
-    /// Whether a read leaves nothing behind when it is dropped. PostgreSQL's leaves a connection in the
-    /// middle of an answer, which has to be closed.
-    pub(crate) fn reads_may_be_dropped(&self) -> bool {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(_) => true,
-            #[cfg(feature = "postgres")]
-            Self::Postgres(_) => false,
-            #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-            _ => true,
-        }
-    }
-
     /// Runs a statement that only reads, and takes its rows.
     pub(crate) async fn read<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
         match self {

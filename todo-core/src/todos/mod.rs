@@ -111,7 +111,7 @@ pub async fn get(core: &Core, caller: &Caller, id: Uuid) -> Result<Todo> {
     );
     let (db, caller) = (core.db(), *caller);
     let work = core.clone();
-    core.reading(async move {
+    core.detached(async move {
         let found = db.read(by(caller, SQL).bind(id)).await?;
         found_or_why_not(&work, caller, id, found).await
     })
@@ -252,7 +252,7 @@ pub async fn list(core: &Core, caller: &Caller, query: ListQuery) -> Result<Todo
     };
     let size = query.limit.map_or(FULL_LIST, Limit::as_u16);
     let work = core.clone();
-    core.reading(async move {
+    core.detached(async move {
         let mut page = by(caller, statements::page(db.dialect(), filters, after.is_some()))
             // One more than is shown tells whether there is more.
             .bind(i64::from(size) + 1);
