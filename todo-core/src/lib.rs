@@ -109,6 +109,8 @@ mod timestamp;
 pub mod auth;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "server")]
+mod late;
 #[cfg(feature = "otlp")]
 mod otlp;
 #[cfg(feature = "server")]

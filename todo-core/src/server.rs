@@ -20,6 +20,7 @@ use tokio::{
 };
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
+pub use crate::late::LateHead;
 #[cfg(feature = "otlp")]
 use crate::otlp::Exporting;
 use crate::{

@@ -17,7 +17,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::{
     http::{Api, Peer, Surplus},
     server::{
-        self, ACCEPT_PAUSE, GRACE, HEADER_TIMEOUT, SURPLUS, ServeError, Signals, WRITE_STALL,
+        self, ACCEPT_PAUSE, GRACE, HEADER_TIMEOUT, LateHead, SURPLUS, ServeError, Signals,
+        WRITE_STALL,
     },
     settings::Settings,
 };
@@ -146,7 +147,7 @@ async fn connection(
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        .serve_connection(TokioIo::new(LateHead::new(Box::pin(stream), api.clone())), service);
     let mut connection = pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,

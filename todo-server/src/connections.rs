@@ -2,7 +2,7 @@
 //! to let go of connections that have not made a request yet. It waits for every connection to end,
 //! its listener open; one that never asked for anything would hold it up for as long as it may. And
 //! for HTTP/2: to end those that ask for nothing, which PINGs keep from ever being idle. It also counts
-//! them, to know those that are too many.
+//! them, to know those that are too many, and has a late head answered.
 
 use std::{
     collections::HashMap,
@@ -17,13 +17,17 @@ use std::{
 
 use salvo::{
     async_trait,
-    conn::{Accepted, Acceptor, ConnCtrl, Holding},
+    conn::{Accepted, Acceptor, ConnCtrl, Coupler, Holding, tcp::TcpCoupler},
     fuse::{
         ArcConnObserver, ArcFusePolicy, ConnObserver, FuseAction, FuseConfig, FuseInfo, FusePolicy,
     },
 };
-use todo_core::server::ACCEPT_PAUSE;
+use todo_core::{
+    http::Api,
+    server::{ACCEPT_PAUSE, LateHead},
+};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     sync::watch,
     time::{Instant, interval, sleep_until, timeout_at},
 };
@@ -32,6 +36,7 @@ use tokio::{
 /// refused, and may try elsewhere, instead of waiting for an answer that never comes.
 pub(crate) struct Closable<A> {
     open: Shared<A>,
+    api: Api,
     holdings: Vec<Holding>,
     /// When it closes at the latest, once it was asked to; dropped when it has closed.
     closes: Option<watch::Receiver<Option<Instant>>>,
@@ -48,11 +53,11 @@ pub(crate) struct Closer<A> {
 
 impl<A: Acceptor> Closable<A> {
     /// The acceptor, and what closes it.
-    pub(crate) fn new(acceptor: A) -> (Self, Closer<A>) {
+    pub(crate) fn new(acceptor: A, api: Api) -> (Self, Closer<A>) {
         let (ask, closes) = watch::channel(None);
         let holdings = acceptor.holdings().to_vec();
         let open = Arc::new(tokio::sync::Mutex::new(Some(acceptor)));
-        (Self { open: open.clone(), holdings, closes: Some(closes) }, Closer { open, ask })
+        (Self { open: open.clone(), api, holdings, closes: Some(closes) }, Closer { open, ask })
     }
 }
 
@@ -69,9 +74,9 @@ impl<A> Closer<A> {
     }
 }
 
-impl<A: Acceptor> Acceptor for Closable<A> {
-    type Coupler = A::Coupler;
-    type Stream = A::Stream;
+impl<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin>> Acceptor for Closable<A> {
+    type Coupler = TcpCoupler<Self::Stream>;
+    type Stream = LateHead<A::Stream>;
 
     fn holdings(&self) -> &[Holding] {
         &self.holdings
@@ -80,7 +85,7 @@ impl<A: Acceptor> Acceptor for Closable<A> {
     async fn accept(
         &mut self,
         policy: Option<ArcFusePolicy>,
-    ) -> io::Result<Accepted<A::Coupler, A::Stream>> {
+    ) -> io::Result<Accepted<Self::Coupler, Self::Stream>> {
         let mut open = self.open.lock().await;
         if let (Some(acceptor), Some(closes)) = (&mut *open, &mut self.closes) {
             let closing = async {
@@ -99,7 +104,7 @@ impl<A: Acceptor> Acceptor for Closable<A> {
                     if accepted.is_err() {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
-                    return accepted;
+                    return accepted.map(|accepted| watched(accepted, &self.api));
                 }
             }
         }
@@ -107,6 +112,25 @@ impl<A: Acceptor> Acceptor for Closable<A> {
         drop(open);
         self.closes = None;
         std::future::pending().await
+    }
+}
+
+/// A connection as it was accepted, whose client is told if its head does not come in time.
+fn watched<C, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    accepted: Accepted<C, S>,
+    api: &Api,
+) -> Accepted<TcpCoupler<LateHead<S>>, LateHead<S>>
+where
+    C: Coupler<Stream = S>,
+{
+    Accepted {
+        coupler: TcpCoupler::new(),
+        stream: LateHead::new(accepted.stream, api.clone()),
+        fuse_config: accepted.fuse_config,
+        conn_ctrl: accepted.conn_ctrl,
+        local_addr: accepted.local_addr,
+        remote_addr: accepted.remote_addr,
+        http_scheme: accepted.http_scheme,
     }
 }
 
@@ -232,6 +256,7 @@ mod tests {
     use std::net::TcpStream;
 
     use salvo::conn::tcp::TcpAcceptor;
+    use todo_core::{Core, Options, Secret, http::ApiOptions};
 
     use super::*;
 
@@ -259,6 +284,12 @@ mod tests {
         }
     }
 
+    async fn api() -> Api {
+        let secret = Secret::new("at least thirty-two random bytes").unwrap();
+        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        Api::new(core, ApiOptions::default())
+    }
+
     async fn listening() -> (TcpAcceptor, SocketAddr) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -268,7 +299,8 @@ mod tests {
     #[tokio::test]
     async fn it_closes_although_connections_still_come() {
         let (acceptor, address) = listening().await;
-        let (mut closable, closer) = Closable::new(Flooded(acceptor, address, Vec::new()));
+        let (mut closable, closer) =
+            Closable::new(Flooded(acceptor, address, Vec::new()), api().await);
         let (counted, mut count) = watch::channel(0);
         let serving = tokio::spawn(async move {
             loop {
@@ -288,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn it_closes_although_nobody_accepts() {
         let (acceptor, address) = listening().await;
-        let (closable, closer) = Closable::new(acceptor);
+        let (closable, closer) = Closable::new(acceptor, api().await);
         TcpStream::connect(address).unwrap();
         closer.close().await;
         TcpStream::connect(address).unwrap_err();
@@ -298,7 +330,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_accepted_before_it_closes() {
         let (acceptor, address) = listening().await;
-        let (mut closable, closer) = Closable::new(acceptor);
+        let (mut closable, closer) = Closable::new(acceptor, api().await);
         let waiting: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
         let closing = tokio::spawn(closer.close());
         let mut accepted = 0;

@@ -16,7 +16,10 @@ use todo_core::{
     server::{self, GRACE, HEADER_TIMEOUT, SURPLUS, ServeError, Signals, WRITE_STALL},
     settings::Settings,
 };
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
 
 use self::{
     connections::{Awaited, Closable},
@@ -91,7 +94,7 @@ pub async fn serve(
     Ok(())
 }
 
-async fn serve_on<A: Acceptor + Send + 'static>(
+async fn serve_on<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin> + Send + 'static>(
     acceptor: A,
     api: &Api,
     settings: &Settings,
@@ -112,7 +115,7 @@ async fn serve_on<A: Acceptor + Send + 'static>(
         .hoop(Watched(awaited.clone()))
         .hoop(Compression::new().min_length(COMPRESS_FROM));
 
-    let (acceptor, closer) = Closable::new(acceptor);
+    let (acceptor, closer) = Closable::new(acceptor, api.clone());
     let mut server = Server::new(acceptor)
         .fuse_policy(awaited.clone())
         .max_connections(settings.max_connections + SURPLUS);

@@ -300,6 +300,30 @@ impl Api {
         (self.config().https_only && !is_https).then(|| Failure::HttpsRequired.respond(request_id))
     }
 
+    /// All of the answer to a request of HTTP/1 whose head does not arrive in time, as it is sent.
+    #[cfg(feature = "server")]
+    pub(crate) fn late_head(&self) -> Vec<u8> {
+        let now = self.core().now();
+        let id = new_id(now).to_string();
+        let mut response = Failure::HeadTimeout.respond(&id);
+        self.add_headers(response.headers_mut(), &id);
+        let date = now.format("%a, %d %b %Y %H:%M:%S GMT");
+        let length = response.body().0.len();
+        let mut answer = format!(
+            "HTTP/1.1 {}\r\nDate: {date}\r\nConnection: close\r\nContent-Length: {length}\r\n",
+            response.status(),
+        )
+        .into_bytes();
+        for (name, value) in response.headers() {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                answer.extend_from_slice(part);
+            }
+        }
+        answer.extend_from_slice(b"\r\n");
+        answer.extend_from_slice(&response.into_body().0);
+        answer
+    }
+
     /// Adds the headers that every answer carries, for answers that a server makes itself: the
     /// request's id and those that keep browsers from misusing an answer. What is set already stays.
     pub fn add_headers(&self, headers: &mut HeaderMap, request_id: &str) {

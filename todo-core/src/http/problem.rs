@@ -64,7 +64,9 @@ pub(crate) enum Failure {
     HttpsRequired,
     NoRoute,
     WrongMethod(HeaderValue),
-    /// The body did not arrive in time.
+    /// The head, or the body, did not arrive in time.
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "a server's to notice"))]
+    HeadTimeout,
     BodyTimeout,
     TooLarge(usize),
     UnsupportedMediaType,
@@ -132,7 +134,7 @@ impl Failure {
                 "Method Not Allowed",
                 "method-not-allowed"
             ),
-            Self::BodyTimeout => {
+            Self::HeadTimeout | Self::BodyTimeout => {
                 kind!(REQUEST_TIMEOUT, "request_timeout", "Request Timeout", "request-timeout")
             }
             Self::Core(Error::EmailTaken) => {
@@ -199,6 +201,7 @@ impl Failure {
             Self::WrongMethod(allow) => {
                 format!("the methods allowed here are {}", allow.to_str().unwrap_or_default())
             }
+            Self::HeadTimeout => "the head did not arrive in time".into(),
             Self::BodyTimeout => "the body did not arrive in time".into(),
             Self::TooLarge(max) => format!("the body must be at most {max} bytes"),
             Self::UriTooLong => "the request target is too long".into(),
@@ -261,7 +264,9 @@ impl Failure {
                 headers.insert(header::RETRY_AFTER, whole_seconds(*retry_after));
             }
             // Not where the same request would be refused again: 413, 414, 431.
-            Self::BodyTimeout | Self::Core(Error::Busy | Error::Unavailable(_)) => {
+            Self::HeadTimeout
+            | Self::BodyTimeout
+            | Self::Core(Error::Busy | Error::Unavailable(_)) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
