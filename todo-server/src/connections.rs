@@ -186,14 +186,14 @@ impl Awaited {
         open.is_surplus
     }
 
-    /// Ends those that have made no request for `patience`, again and again.
+    /// Ends those that have made no request for `patience`, whatever they still take for twice as long.
     pub(crate) async fn end_idle(self, patience: Duration) {
         let mut rounds = interval(ROUND.min(patience));
         loop {
             rounds.tick().await;
             for open in self.open().values().filter(|open| open.since.elapsed() > patience) {
-                // First by a GOAWAY (RFC 9113, section 6.8), in the next round without one.
-                if open.control.is_graceful_shutdown() {
+                // First by a GOAWAY (RFC 9113, section 6.8): an answer may still be on its way.
+                if open.since.elapsed() > 2 * patience {
                     open.control.abort();
                 } else {
                     open.control.graceful_shutdown();
