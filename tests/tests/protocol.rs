@@ -624,12 +624,15 @@ on_every_cell! {
         let client = app.anonymous();
         let big = "x".repeat(40_000);
         let answer = client.send("GET", "/health", &[("x-big", &big)], "").await;
+        assert_eq!(answer.header("retry-after"), Some("1"), "{answer}");
         answer.problem(431, "header_fields_too_large");
         let many = vec![("x-many", "x"); 100];
         let answer = client.send("GET", "/health", &many, "").await;
         answer.problem(431, "header_fields_too_large");
         let long = format!("/health?{}", "x".repeat(9_000));
-        client.get(&long).await.problem(414, "uri_too_long");
+        let answer = client.get(&long).await;
+        assert_eq!(answer.header("retry-after"), Some("1"), "{answer}");
+        answer.problem(414, "uri_too_long");
         let fits = vec![("x-many", "x"); 50];
         assert_eq!(client.send("GET", "/health", &fits, "").await.status, 200);
     }
@@ -677,6 +680,10 @@ on_every_cell! {
     async fn a_body_is_bounded_to_the_byte(cell) {
         let app = App::start(cell).await;
         let ann = app.signed_up().await;
+        let body = todo_of_size(LIMIT + 1);
+        let headers = [("content-type", "application/json")];
+        let answer = ann.send("POST", &ann.todos(), &headers, body).await;
+        assert_eq!(answer.header("retry-after"), Some("1"), "{answer}");
         let line = format!("POST {} HTTP/1.1", ann.todos());
         let bearer = format!("Authorization: Bearer {}", ann.token());
         let json = "Content-Type: application/json";

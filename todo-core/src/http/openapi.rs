@@ -223,7 +223,7 @@ fn responses(route: &Route, options: &ApiOptions) -> Value {
         const PROBLEM: &str = "application/problem+json";
         let mut problem = answer(description, PROBLEM, &reference("Problem"));
         problem["content"][PROBLEM]["example"] = problem_example(route, status, options);
-        if matches!(status, "408" | "429" | "503") {
+        if matches!(status, "408" | "413" | "414" | "429" | "431" | "503") {
             problem["headers"]["Retry-After"] =
                 json!({ "$ref": "#/components/headers/Retry-After" });
         }

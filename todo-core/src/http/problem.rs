@@ -263,9 +263,12 @@ impl Failure {
             Self::Core(Error::RateLimited { retry_after }) => {
                 headers.insert(header::RETRY_AFTER, whole_seconds(*retry_after));
             }
-            // Not where the same request would be refused again: 413, 414, 431.
+            // Wherever a bound was met: what is passing, and what a smaller request passes.
             Self::HeadTimeout
             | Self::BodyTimeout
+            | Self::TooLarge(_)
+            | Self::UriTooLong
+            | Self::HeadTooLarge
             | Self::Core(Error::Busy | Error::Unavailable(_)) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
