@@ -34,8 +34,17 @@ enum Head {
     Never,
 }
 
+/// What HTTP/2 begins with, and how a head ends.
+const PREFACE: [u8; 4] = *b"PRI ";
+const END: [u8; 4] = *b"\r\n\r\n";
+
 impl Head {
     fn read(&mut self, bytes: &[u8]) {
+        // Most heads come whole and alone: that spares looking for their end.
+        if *self == Self::Nothing && bytes.ends_with(&END) && !bytes.starts_with(&PREFACE) {
+            *self = Self::Whole;
+            return;
+        }
         for byte in bytes {
             let (first, last) = match *self {
                 Self::Nothing => (0, 0),
@@ -45,11 +54,9 @@ impl Head {
             let last = last << 8 | u32::from(*byte);
             let first = if first >> 24 == 0 { last } else { first };
             *self = match last {
-                _ if first == u32::from_be_bytes(*b"PRI ") => Self::Never,
+                _ if first == u32::from_be_bytes(PREFACE) => Self::Never,
                 // Lines may end without the CR (RFC 9112, section 2.2).
-                last if last == u32::from_be_bytes(*b"\r\n\r\n") || last & 0xffff == 0x0a0a => {
-                    Self::Whole
-                }
+                last if last == u32::from_be_bytes(END) || last & 0xffff == 0x0a0a => Self::Whole,
                 last => Self::Some { first, last },
             };
         }

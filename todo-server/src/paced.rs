@@ -34,17 +34,13 @@ impl Paced {
     pub(crate) fn new(body: ResBody, connection: ConnCtrl) -> Self {
         let (taken, mut pieces) = watch::channel(());
         tokio::spawn(async move {
-            let ended = loop {
-                match timeout(WRITE_STALL, pieces.changed()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => break true,
-                    Err(_) => break false,
+            while let Ok(piece) = timeout(WRITE_STALL, pieces.changed()).await {
+                if piece.is_err() {
+                    return;
                 }
-            };
-            if !ended {
-                tracing::debug!("a client does not take its answer");
-                connection.abort();
             }
+            tracing::debug!("a client does not take its answer");
+            connection.abort();
         });
         Self { body, piece: Bytes::new(), taken }
     }

@@ -222,8 +222,10 @@ fn responses(route: &Route, options: &ApiOptions) -> Value {
     for (status, description) in errors(route).iter().copied().chain(everywhere(route)) {
         const PROBLEM: &str = "application/problem+json";
         let mut problem = answer(description, PROBLEM, &reference("Problem"));
-        problem["content"][PROBLEM]["example"] = problem_example(route, status, options);
-        if matches!(status, "408" | "413" | "414" | "429" | "431" | "503") {
+        let failure = example(route, status, options);
+        let body = failure.body("01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11");
+        problem["content"][PROBLEM]["example"] = serde_json::from_slice(&body).unwrap_or_default();
+        if failure.retry_after().is_some() {
             problem["headers"]["Retry-After"] =
                 json!({ "$ref": "#/components/headers/Retry-After" });
         }
@@ -303,10 +305,10 @@ fn everywhere(route: &Route) -> impl Iterator<Item = (&'static str, &'static str
     (!may_be_plain).then_some(https).into_iter().chain(long)
 }
 
-/// The body of an error answer, as it is made.
-fn problem_example(route: &Route, status: &str, options: &ApiOptions) -> Value {
+/// What a route fails with when it answers with this status, or one of such things.
+fn example(route: &Route, status: &str, options: &ApiOptions) -> Failure {
     let field = |name, code, message| vec![FieldError::new(name, code, message)];
-    let failure = match (status, route.operation) {
+    match (status, route.operation) {
         ("400", Operation::CreateTodo | Operation::ReplaceTodo | Operation::PatchTodo) => {
             Failure::Core(Error::Invalid(field("title", "blank", "must not be blank")))
         }
@@ -339,9 +341,7 @@ fn problem_example(route: &Route, status: &str, options: &ApiOptions) -> Value {
         ("503", _) => Failure::Core(Error::Busy),
         ("504", _) => Failure::Timeout,
         _ => Failure::Core(Error::Internal(Cause::new("not told"))),
-    };
-    let body = failure.body("01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11");
-    serde_json::from_slice(&body).unwrap_or_default()
+    }
 }
 
 /// The error answers of a route, besides those of [`everywhere`].

@@ -260,21 +260,28 @@ impl Failure {
             Self::WrongMethod(allow) => {
                 headers.insert(header::ALLOW, allow.clone());
             }
-            Self::Core(Error::RateLimited { retry_after }) => {
-                headers.insert(header::RETRY_AFTER, whole_seconds(*retry_after));
-            }
-            // Wherever a bound was met: what is passing, and what a smaller request passes.
+            _ => {}
+        }
+        if let Some(retry_after) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, retry_after);
+        }
+        response
+    }
+
+    /// When to ask again, wherever a bound was met: what is passing, and what a smaller request passes.
+    pub(crate) fn retry_after(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Core(Error::RateLimited { retry_after }) => Some(whole_seconds(*retry_after)),
             Self::HeadTimeout
             | Self::BodyTimeout
             | Self::TooLarge(_)
             | Self::UriTooLong
             | Self::HeadTooLarge
             | Self::Core(Error::Busy | Error::Unavailable(_)) => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                Some(HeaderValue::from_static("1"))
             }
-            _ => {}
+            _ => None,
         }
-        response
     }
 }
 

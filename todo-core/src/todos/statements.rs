@@ -19,25 +19,21 @@ const SORTS: [SortBy; 3] = [SortBy::CreatedAt, SortBy::Priority, SortBy::Title];
 const ORDERS: [Order; 2] = [Order::Asc, Order::Desc];
 
 /// The drivers keep prepared statements by text, and want it `'static`.
-struct Pages(LazyLock<Vec<String>>);
+static ON_SQLITE: LazyLock<Vec<String>> = LazyLock::new(|| pages(Dialect::Sqlite));
+static ON_POSTGRES: LazyLock<Vec<String>> = LazyLock::new(|| pages(Dialect::Postgres));
 
-static ON_SQLITE: Pages = Pages(LazyLock::new(|| Pages::build(Dialect::Sqlite)));
-static ON_POSTGRES: Pages = Pages(LazyLock::new(|| Pages::build(Dialect::Postgres)));
-
-impl Pages {
-    fn build(dialect: Dialect) -> Vec<String> {
-        let mut pages = Vec::with_capacity(36);
-        for status in STATUSES {
-            for sort_by in SORTS {
-                for order in ORDERS {
-                    for after in [false, true] {
-                        pages.push(build(dialect, Filters { status, sort_by, order }, after));
-                    }
+fn pages(dialect: Dialect) -> Vec<String> {
+    let mut pages = Vec::with_capacity(36);
+    for status in STATUSES {
+        for sort_by in SORTS {
+            for order in ORDERS {
+                for after in [false, true] {
+                    pages.push(build(dialect, Filters { status, sort_by, order }, after));
                 }
             }
         }
-        pages
     }
+    pages
 }
 
 /// The statement of a page: `$1` to `$3` the caller, `$4` how many rows; behind a cursor `$5` the
@@ -48,8 +44,8 @@ pub(crate) fn page(dialect: Dialect, filters: Filters, after: bool) -> &'static 
         ((status as usize * SORTS.len() + sort_by as usize) * ORDERS.len() + order as usize) * 2
             + usize::from(after);
     match dialect {
-        Dialect::Sqlite => &ON_SQLITE.0[index],
-        Dialect::Postgres => &ON_POSTGRES.0[index],
+        Dialect::Sqlite => &ON_SQLITE[index],
+        Dialect::Postgres => &ON_POSTGRES[index],
     }
 }
 
@@ -152,7 +148,7 @@ mod tests {
 
         let mut conn = sqlx::SqliteConnection::connect("sqlite::memory:").await.unwrap();
         sqlx::migrate!("../migrations/sqlite").run(&mut conn).await.unwrap();
-        for sql in ON_SQLITE.0.iter() {
+        for sql in ON_SQLITE.iter() {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
             let plan = sqlx::query(explain).fetch_all(&mut conn).await.unwrap();
             let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
