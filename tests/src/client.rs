@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::Answer;
@@ -175,6 +175,25 @@ impl Actor {
         Actor::of(client, &auth, password)
     }
 
+    /// Signs a fresh user up, whose list is some 400 KB: several times what buffers take.
+    ///
+    /// # Panics
+    /// When that is refused.
+    pub async fn with_a_large_list(client: &Client) -> Actor {
+        let actor = Actor::sign_up(client).await;
+        at_once(10, |_| {
+            let actor = actor.clone();
+            async move {
+                for _ in 0..10 {
+                    let todo = json!({"title": "t", "description": "\u{1d11e}".repeat(1000)});
+                    actor.post(&actor.todos(), todo).await.expect(201);
+                }
+            }
+        })
+        .await;
+        actor
+    }
+
     /// The user of an auth object, as signup and login answer it.
     ///
     /// # Panics
@@ -247,6 +266,20 @@ where
     T: Send + 'static,
 {
     (0..n).map(task).collect::<JoinSet<T>>().join_all().await
+}
+
+/// Waits until `holds`, for at most `patience`; whether it came to hold.
+pub async fn comes_true(patience: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if holds().await {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// One exchange on a bare socket: writes `bytes`, then reads until the server closes or a few

@@ -22,6 +22,6 @@ mod tools;
 pub use answer::Answer;
 pub use app::App;
 pub use cell::{Cell, Database, Server};
-pub use client::{Actor, Client, at_once, fresh_email, raw};
+pub use client::{Actor, Client, at_once, comes_true, fresh_email, raw};
 pub use process::{PROGRAMS, Process, STARTING, STOPPING, built, command, refusal};
 pub use tools::tool;

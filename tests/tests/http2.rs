@@ -12,8 +12,8 @@ use hyper::{
     client::conn::http2::{Builder, Connection, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use serde_json::{Value, json};
-use todo_tests::{Actor, Client, PROGRAMS, Process, at_once};
+use serde_json::Value;
+use todo_tests::{Actor, Client, PROGRAMS, Process};
 use tokio::{
     net::TcpStream,
     task::JoinHandle,
@@ -64,25 +64,6 @@ async fn answered(answer: Response<Incoming>) -> (u16, Value) {
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
-/// Somebody with a list of some 400 KB.
-async fn with_a_large_list(addr: SocketAddr) -> Actor {
-    let client = Client::of(addr);
-    let form = json!({"email": "ann@example.com", "password": "Correct1horse", "name": "Ann"});
-    let auth = client.post("/api/auth/signup", form).await.expect(201);
-    let ann = Actor::of(&client, &auth, "Correct1horse");
-    at_once(10, |_| {
-        let ann = ann.clone();
-        async move {
-            for _ in 0..10 {
-                let todo = json!({"title": "t", "description": "\u{1d11e}".repeat(1000)});
-                ann.post(&ann.todos(), todo).await.expect(201);
-            }
-        }
-    })
-    .await;
-    ann
-}
-
 #[tokio::test]
 async fn heads_and_streams_have_the_bounds_of_the_contract() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -109,7 +90,7 @@ async fn heads_and_streams_have_the_bounds_of_the_contract() {
 async fn a_large_answer_comes_whole_through_a_small_window() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let server = Process::start(SERVER, dir.path(), &[]).await;
-    let ann = with_a_large_list(server.addr).await;
+    let ann = Actor::with_a_large_list(&Client::of(server.addr)).await;
     let expected = ann.get(&ann.todos()).await.body;
     let bearer = format!("Bearer {}", ann.token());
     for headers in [
@@ -170,7 +151,7 @@ async fn who_takes_nothing_or_asks_nothing_is_let_go_in_spite_of_pings() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let settings = [("REQUEST_TIMEOUT_SECONDS", "1")];
     let server = Process::start(SERVER, dir.path(), &settings).await;
-    let ann = with_a_large_list(server.addr).await;
+    let ann = Actor::with_a_large_list(&Client::of(server.addr)).await;
     let addr = server.addr;
     tokio::join!(
         takes_no_answer(addr, &ann),

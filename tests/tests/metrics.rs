@@ -13,7 +13,9 @@ use todo_core::{
     Clock, Core, Options, Secret,
     http::{Api, ApiOptions},
 };
-use todo_tests::{App, Cell, Client, Database, Server, fresh_email, on_every_cell};
+use todo_tests::{
+    App, Cell, Client, Database, STARTING, Server, comes_true, fresh_email, on_every_cell,
+};
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -151,13 +153,11 @@ async fn what_the_pool_is_at_is_told() {
         lock.execute("BEGIN; SELECT id FROM todos FOR UPDATE").await.expect("the row is held");
         let (first, second) = (ann.clone(), ann.clone());
         let held = tokio::spawn(async move { first.patch(&path, json!({"title": "x"})).await });
-        while value(&client, used).await != 1.0 {
-            sleep(Duration::from_millis(5)).await;
-        }
+        let is_used = async || value(&client, used).await == 1.0;
+        assert!(comes_true(STARTING, is_used).await, "{server:?}: no connection is used");
         let waits = tokio::spawn(async move { second.get("/api/auth/me").await });
-        while value(&client, "database_calls_waiting").await != 1.0 {
-            sleep(Duration::from_millis(5)).await;
-        }
+        let is_awaited = async || value(&client, "database_calls_waiting").await == 1.0;
+        assert!(comes_true(STARTING, is_awaited).await, "{server:?}: no call waits");
         assert_eq!(value(&client, idle).await, 0.0);
         sleep(Duration::from_millis(100)).await;
         lock.close().await.expect("the row is free");

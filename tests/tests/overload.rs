@@ -21,7 +21,9 @@ use serde_json::json;
 use socket2::{Domain, SockRef, Socket, Type};
 use tempfile::TempDir;
 use todo_core::server::{GRACE, SURPLUS};
-use todo_tests::{Actor, Client, PROGRAMS, Process, at_once, built, command, postgres::Cluster};
+use todo_tests::{
+    Actor, Client, PROGRAMS, Process, at_once, built, comes_true, command, postgres::Cluster,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -68,20 +70,6 @@ fn with_descriptors(program: &str, dir: &Path, url: &str, limit: &str) -> Comman
 fn descriptors(server: &Process) -> usize {
     let id = server.child.id().expect("it runs");
     fs::read_dir(format!("/proc/{id}/fd")).expect("it runs").count()
-}
-
-/// Waits until `holds`, for at most `patience`; whether it came to hold.
-async fn comes_true(patience: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
-    let deadline = Instant::now() + patience;
-    loop {
-        if holds().await {
-            return true;
-        }
-        if Instant::now() > deadline {
-            return false;
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
 }
 
 async fn signed_up(addr: SocketAddr, email: &str) -> Actor {
@@ -214,7 +202,7 @@ async fn slow_sockets_disturb_nobody(program: &str, url: &str) {
     let server =
         Process::spawned(with_descriptors(program, dir.path(), url, "-S -n 1024"), program).await;
     let addr = server.addr;
-    let large = large_list(addr).await;
+    let large = Actor::with_a_large_list(&Client::of(addr)).await;
     let size = large.get(&large.todos()).await.body.len();
     assert!(size > 400_000, "the list has {size} bytes");
     let healthy = Healthy::of(&signed_up(addr, "ann@example.com").await).await;
@@ -313,22 +301,6 @@ async fn slow_sockets_disturb_nobody(program: &str, url: &str) {
     server.stop().await;
 }
 
-/// Somebody with a list of some 400 KB, several times what buffers take.
-async fn large_list(addr: SocketAddr) -> Actor {
-    let actor = signed_up(addr, "large@example.com").await;
-    at_once(10, |_| {
-        let actor = actor.clone();
-        async move {
-            for _ in 0..10 {
-                let todo = json!({"title": "t", "description": "\u{1d11e}".repeat(1000)});
-                actor.post(&actor.todos(), todo).await.expect(201);
-            }
-        }
-    })
-    .await;
-    actor
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "slow: run by .ci/run"]
 async fn slow_sockets_disturb_nobody_on_sqlite() {
@@ -352,7 +324,7 @@ async fn a_stop_cuts_off_who_does_not_read(program: &str) {
     let dir = empty_dir();
     let mut server =
         Process::spawned(with_descriptors(program, dir.path(), SQLITE, "-n 1024"), program).await;
-    let large = large_list(server.addr).await;
+    let large = Actor::with_a_large_list(&Client::of(server.addr)).await;
     let (_wake, asleep_until) = watch::channel(false);
     let one = Arc::new(Semaphore::new(1));
     let turn = one.clone().acquire_owned().await.expect("it is not closed");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use todo_tests::{
-    PROGRAMS, Process, STARTING, STOPPING, at_once, built, command, lease, raw, refusal,
+    PROGRAMS, Process, STARTING, STOPPING, at_once, built, comes_true, command, lease, raw, refusal,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -405,13 +405,12 @@ async fn a_server_deletes_what_has_expired() {
         .await
         .expect("it expires");
         let process = Process::start(program, dir.path(), &[]).await;
-        let left = async {
-            let count = "SELECT count(*) FROM sessions";
-            while sqlx::query_scalar::<_, i64>(count).fetch_one(&mut db).await.expect("it") != 1 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+        let is_left = async || {
+            let count = sqlx::query_scalar("SELECT count(*) FROM sessions");
+            let left: i64 = count.fetch_one(&mut db).await.expect("a count");
+            left == 1
         };
-        timeout(STARTING, left).await.expect("it is deleted");
+        assert!(comes_true(STARTING, is_left).await, "{program} deletes nothing");
         assert_eq!(status_of_me(process.addr, &kept).await, 200, "{program}");
         process.stop().await;
     }
