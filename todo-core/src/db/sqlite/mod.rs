@@ -26,6 +26,7 @@ use crate::{
     error::Cause,
 };
 
+mod checkpoints;
 mod readers;
 mod writer;
 
@@ -66,7 +67,7 @@ impl Sqlite {
         migrate(address).await?;
         drop(lock);
 
-        let file = File { name: uri_or_path(url, path), patience };
+        let file = File { name: uri_or_path(url, path.clone()), path, patience };
         let pool_max = options.pool_max;
         let (writer, readers) = blocking(move || {
             let connection = file.open(Access::Write)?;
@@ -117,7 +118,9 @@ impl Sqlite {
 /// Where the database is, and how long a statement waits there for another process's lock.
 #[derive(Clone)]
 struct File {
+    /// What SQLite is told: the path, or a URI that says more.
     name: PathBuf,
+    path: PathBuf,
     patience: Duration,
 }
 
@@ -138,13 +141,14 @@ impl File {
         connection.busy_timeout(self.patience)?;
         connection.execute_batch(match access {
             Access::Read => "PRAGMA query_only = ON; PRAGMA cache_size = -4096",
-            // A checkpoint writes each page once, however often it was written to the log: at 16 MiB
-            // of log it is far less than at SQLite's own 4.
             Access::Write => {
                 "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA cache_size = -4096; \
-                 PRAGMA wal_autocheckpoint = 4096; PRAGMA journal_size_limit = 33554432"
+                 PRAGMA journal_size_limit = 33554432"
             }
         })?;
+        if access == Access::Write {
+            checkpoints::measure_log(&connection);
+        }
         keep_prepared(&connection)?;
         Ok(connection)
     }

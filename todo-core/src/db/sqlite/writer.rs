@@ -6,7 +6,7 @@ use std::{sync::Arc, thread, time::Duration};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Access, File, is_blocked, primary_code, run};
+use super::{Access, File, checkpoints::Checkpoints, is_blocked, primary_code, run};
 use crate::db::{Fault, Rows, Statement, Waits};
 
 /// Writes that may wait for the writer; more are refused by their deadline.
@@ -50,7 +50,9 @@ impl Writer {
         patience: Duration,
     ) -> std::io::Result<Self> {
         let (orders, queue) = mpsc::channel(QUEUE);
-        let mut work = Work { connection: Some(connection), file, patience, queue, blocked: false };
+        let checkpoints = file.clone().map(Checkpoints::spawn).transpose()?;
+        let connection = Some(connection);
+        let mut work = Work { connection, file, checkpoints, patience, queue, blocked: false };
         // It ends when the last handle is gone.
         thread::Builder::new().name("sqlite-writer".into()).spawn(move || work.run())?;
         Ok(Self { orders, waits: Arc::default() })
@@ -105,6 +107,8 @@ enum Left {
 struct Work {
     connection: Option<Connection>,
     file: Option<File>,
+    /// None in memory.
+    checkpoints: Option<Checkpoints>,
     patience: Duration,
     queue: mpsc::Receiver<Order>,
     blocked: bool,
@@ -123,6 +127,10 @@ impl Work {
                 // What is queued is still taken.
                 self.queue.close();
             }
+        }
+        // First: whoever closes the file last moves all of the log.
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.close();
         }
         if let Some(Err((_, error))) = self.connection.take().map(Connection::close) {
             tracing::warn!(%error, "the database file did not close cleanly");
@@ -165,6 +173,9 @@ impl Work {
             (true, Left::Sound) => connection.busy_timeout(self.patience).is_ok(),
             (true, Left::Blocked) | (false, Left::Sound) => true,
         };
+        if let Some(checkpoints) = self.checkpoints.as_mut().filter(|_| is_sound) {
+            checkpoints.after_commit(&connection);
+        }
         self.connection = is_sound.then_some(connection);
     }
 
