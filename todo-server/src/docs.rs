@@ -47,6 +47,11 @@ pub(crate) fn router(openapi_path: &str, otherwise: &(impl Handler + Clone)) -> 
     router
 }
 
+/// Whether one of the pages may be at a path, wherever they are nested.
+pub(crate) fn may_have(path: &str) -> bool {
+    path.contains("/docs") || path.contains("/redoc")
+}
+
 fn route(path: &str, file: File, otherwise: impl Handler) -> Router {
     let file = Shared(Arc::new(file));
     Router::with_path(path).get(file.clone()).head(file).goal(otherwise)
