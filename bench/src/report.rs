@@ -146,7 +146,13 @@ fn machine() -> String {
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{cores} cores, {}, Linux {}", model.unwrap_or("unknown CPU"), kernel.trim())
+    // It makes each connection of PostgreSQL, a session of its own, as weighty as a whole server.
+    let autogroup = match read("/proc/sys/kernel/sched_autogroup_enabled").trim() {
+        "1" => "on",
+        _ => "off",
+    };
+    let model = model.unwrap_or("unknown CPU");
+    format!("{cores} cores, {model}, Linux {}, autogroup {autogroup}", kernel.trim())
 }
 
 fn versions(databases: &[String]) -> String {
