@@ -36,7 +36,12 @@ pub(crate) fn router(openapi_path: &str, otherwise: &(impl Handler + Clone)) -> 
         ("docs", DOCS_POLICY, page(include_str!("../assets/docs.html"))),
         ("redoc", REDOC_POLICY, page(include_str!("../assets/redoc.html"))),
     ];
-    let mut router = Router::new();
+    // Nearly every request is for something else: that is seen at once, wherever this is nested,
+    // before each of the pages is tried.
+    let mut router = Router::with_filter_fn(|req, _| {
+        let path = req.uri().path();
+        path.contains("/docs") || path.contains("/redoc")
+    });
     for (path, policy, body) in pages {
         router = router.push(route(path, File::new(HTML, policy, body), otherwise.clone()));
     }
@@ -45,11 +50,6 @@ pub(crate) fn router(openapi_path: &str, otherwise: &(impl Handler + Clone)) -> 
         router = router.push(route(path, file, otherwise.clone()));
     }
     router
-}
-
-/// Whether one of the pages may be at a path, wherever they are nested.
-pub(crate) fn may_have(path: &str) -> bool {
-    path.contains("/docs") || path.contains("/redoc")
 }
 
 fn route(path: &str, file: File, otherwise: impl Handler) -> Router {

@@ -54,10 +54,8 @@ const COMPRESS_FROM: usize = 2048;
 pub fn router(api: &Api) -> Router {
     let document = format!("{}/openapi.json", api.mount());
     let documents = docs::router(&document, &NotAllowed(api.clone())).hoop(Held(api.clone()));
-    let contract = || Router::with_path("{**rest}").goal(Contract(api.clone()));
-    // Nearly every request is seen to be the contract's at once, before each of the pages is tried.
-    let sure = contract().filter_fn(|req, _| !docs::may_have(req.uri().path()));
-    Router::new().push(sure).push(documents).push(contract())
+    let contract = Router::with_path("{**rest}").goal(Contract(api.clone()));
+    Router::new().push(documents).push(contract)
 }
 
 /// Serves the API on `listener` until `shutdown` ends, goes on for `settings.shutdown_delay` while

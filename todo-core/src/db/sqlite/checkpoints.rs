@@ -68,7 +68,7 @@ impl Checkpoints {
             let mut connection = None;
             while asked.recv().is_ok() {
                 if let Err(error) = move_most(&file, &mut connection) {
-                    tracing::warn!(%error, "the write-ahead log was not moved into the database");
+                    warn(&error);
                     connection = None;
                 }
                 tell.store(true, Ordering::Release);
@@ -133,8 +133,12 @@ fn move_most(file: &File, kept: &mut Option<Connection>) -> rusqlite::Result<()>
 
 fn finish(connection: &Connection) {
     if let Err(error) = checkpoint(connection) {
-        tracing::warn!(%error, "the write-ahead log was not moved into the database");
+        warn(&error);
     }
+}
+
+fn warn(error: &rusqlite::Error) {
+    tracing::warn!(%error, "the write-ahead log was not moved into the database");
 }
 
 /// Moves what no reader needs in the log, waiting for nobody. How many of its pages are moved by now.
