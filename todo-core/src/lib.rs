@@ -117,6 +117,8 @@ mod otlp;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod settings;
+#[cfg(feature = "server")]
+mod sources;
 pub mod todos;
 #[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
 pub mod transfer;
