@@ -175,6 +175,14 @@ impl Actor {
         Actor::of(client, &auth, password)
     }
 
+    /// Signs a fresh user up at whatever `client` talks to.
+    ///
+    /// # Panics
+    /// When that is refused.
+    pub async fn sign_up_to(client: &Client) -> Actor {
+        Actor::sign_up(client).await
+    }
+
     /// Signs a fresh user up, whose list is some 400 KB: several times what buffers take.
     ///
     /// # Panics

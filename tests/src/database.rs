@@ -2,11 +2,41 @@
 
 use std::thread;
 
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::{Database, client::causes, lease};
+
+/// Clones the only todo of the database at `url` `count` times, each with a number behind its title
+/// and a microsecond younger than the last. A server may run on it.
+///
+/// # Panics
+/// When the database refuses, or has more than one todo.
+pub async fn clone_the_only_todo(url: &str, count: i64) {
+    let inserted = if url.starts_with("sqlite:") {
+        let mut conn = SqliteConnection::connect(url).await.expect("the database file");
+        let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+            INSERT INTO todos (id, user_id, title, title_key, description, priority, completed,
+                created_at, updated_at)
+            SELECT randomblob(16), user_id, title || i, title_key || i, description, 2, 0,
+                created_at + i, created_at + i
+            FROM n CROSS JOIN todos";
+        let done = sqlx::query(sql).bind(count).execute(&mut conn).await;
+        done.expect("rows beside the API").rows_affected()
+    } else {
+        let mut conn = PgConnection::connect(url).await.expect("the database server");
+        let sql = "INSERT INTO todos (id, user_id, title, title_key, description, priority,
+                completed, created_at, updated_at)
+            SELECT gen_random_uuid(), user_id, title || i, title_key || i, description, 2, false,
+                created_at + i * interval '1 microsecond',
+                created_at + i * interval '1 microsecond'
+            FROM todos CROSS JOIN generate_series(1, $1) AS i";
+        let done = sqlx::query(sql).bind(count).execute(&mut conn).await;
+        done.expect("rows beside the API").rows_affected()
+    };
+    assert_eq!(i64::try_from(inserted), Ok(count));
+}
 
 /// An empty database that is deleted on drop. The server under test migrates it, as it would any.
 #[derive(Debug)]

@@ -23,5 +23,6 @@ pub use answer::Answer;
 pub use app::App;
 pub use cell::{Cell, Database, Server};
 pub use client::{Actor, Client, at_once, comes_true, fresh_email, raw};
+pub use database::clone_the_only_todo;
 pub use process::{PROGRAMS, Process, STARTING, STOPPING, built, command, refusal};
 pub use tools::tool;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
-use todo_tests::{Actor, Answer, App, Cell, Database, Server, on_every_cell};
+use todo_tests::{Actor, Answer, App, Cell, Database, Server, clone_the_only_todo, on_every_cell};
 
 const SORTS: [&str; 3] = ["created_at", "priority", "title"];
 const ORDERS: [&str; 2] = ["desc", "asc"];
@@ -522,46 +522,13 @@ on_every_cell! {
     }
 }
 
-/// Clones the only todo of the database `count` times, each a microsecond younger than the last.
-async fn clone_in_bulk(app: &App, count: i64) {
-    use sqlx::{Connection, PgConnection, SqliteConnection};
-
-    let inserted = match app.cell().database {
-        Database::Sqlite => {
-            let mut conn =
-                SqliteConnection::connect(app.database_url()).await.expect("the database file");
-            let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
-                INSERT INTO todos (id, user_id, title, title_key, priority, completed,
-                    created_at, updated_at)
-                SELECT randomblob(16), user_id, 'bulk ' || i, 'bulk ' || i, 2, 0,
-                    created_at + i, created_at + i
-                FROM n CROSS JOIN todos";
-            let done = sqlx::query(sql).bind(count).execute(&mut conn).await;
-            done.expect("rows beside the API").rows_affected()
-        }
-        Database::Postgres => {
-            let mut conn =
-                PgConnection::connect(app.database_url()).await.expect("the database server");
-            let sql = "INSERT INTO todos (id, user_id, title, title_key, priority, completed,
-                    created_at, updated_at)
-                SELECT gen_random_uuid(), user_id, 'bulk ' || i, 'bulk ' || i, 2, false,
-                    created_at + i * interval '1 microsecond',
-                    created_at + i * interval '1 microsecond'
-                FROM todos CROSS JOIN generate_series(1, $1) AS i";
-            let done = sqlx::query(sql).bind(count).execute(&mut conn).await;
-            done.expect("rows beside the API").rows_affected()
-        }
-    };
-    assert_eq!(inserted, count as u64);
-}
-
 /// The whole list ends at 10,000, says so, and leads on.
 async fn the_whole_list_is_capped(cell: Cell) {
     let app = App::start(cell).await;
     let ann = app.signed_up().await;
     ann.todo("the first").await;
     let count = MOST + 7;
-    clone_in_bulk(&app, count as i64 - 1).await;
+    clone_the_only_todo(app.database_url(), count as i64 - 1).await;
 
     let first = ann.get(&ann.todos()).await.expect(200);
     assert_eq!((todos(&first).len(), &first["total"]), (MOST, &json!(count)));
@@ -592,7 +559,7 @@ async fn a_page_of_a_long_list_reads_a_page_on_postgres() {
     let app = App::start(Cell { server: Server::Hyper, database: Database::Postgres }).await;
     let ann = app.signed_up().await;
     ann.todo("the first").await;
-    clone_in_bulk(&app, LONG).await;
+    clone_the_only_todo(app.database_url(), LONG).await;
     let before = rows_read(&app, |inserted, _| inserted > LONG).await;
 
     // A server of its own: its connections report what they read when they end.

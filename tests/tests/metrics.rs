@@ -83,7 +83,7 @@ async fn a_request_whose_client_left_is_counted() {
     assert!(handled.now_or_never().is_none(), "it waits for its body");
     let asked = Request::get("/metrics").header("host", "localhost").body(Empty::<Bytes>::new());
     let text = api.handle(asked.expect("a request")).await.into_body().into_bytes();
-    let text = String::from_utf8_lossy(&text).into_owned();
+    let text = String::from_utf8_lossy(&text.expect("a whole body")).into_owned();
     let left = "http_requests_total{method=\"POST\",route=\"/api/auth/login\",status=\"499\"} 1";
     assert!(text.contains(left), "{text}");
     assert!(text.contains("http_requests_in_flight 1"), "only the scrape: {text}");
@@ -101,7 +101,8 @@ async fn a_panic_is_a_500_that_tells_nothing() {
     let answer = api.handle(asked.body(Empty::<Bytes>::new()).expect("a request")).await;
     assert_eq!(answer.status(), 500);
     assert_eq!(answer.headers()["x-request-id"], "mine");
-    let body = String::from_utf8_lossy(&answer.into_body().into_bytes()).into_owned();
+    let body = String::from_utf8_lossy(&answer.into_body().into_bytes().expect("a whole body"))
+        .into_owned();
     assert!(body.contains(r#""code":"internal""#) && body.contains(r#""request_id":"mine""#));
     assert!(!body.contains("nobody"), "{body}");
 }

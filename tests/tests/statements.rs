@@ -3,7 +3,9 @@
 
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
-use todo_tests::{App, Cell, Client, Database, Server, fresh_email, postgres::Cluster};
+use todo_tests::{
+    App, Cell, Client, Database, Server, clone_the_only_todo, fresh_email, postgres::Cluster,
+};
 
 /// How many statements everybody's sessions have run since the last time this was asked.
 async fn statements(admin: &mut PgConnection) -> (i64, Vec<String>) {
@@ -63,6 +65,17 @@ async fn a_request_is_as_many_statements_as_it_needs() {
             assert!(calls <= most, "{server:?}: {method} {path} made {calls}: {texts:#?}");
             // The proof that they are counted at all.
             assert_eq!(calls == 0, most == 0, "{server:?}: {method} {path}");
+        }
+        for (count, most) in [(500, 1), (501, 2), (1000, 2), (1001, 3)] {
+            admin.execute("DELETE FROM todos").await.expect("no todos");
+            let bob = app.signed_up().await;
+            bob.todo("the only one").await;
+            clone_the_only_todo(&url, count - 1).await;
+            statements(&mut admin).await;
+            let list = bob.get(&bob.todos()).await.expect(200);
+            let (calls, texts) = statements(&mut admin).await;
+            assert_eq!(list["todos"].as_array().map(Vec::len), usize::try_from(count).ok());
+            assert_eq!(calls, most, "{server:?}: a list of {count}: {texts:#?}");
         }
         app.stop().await.expect("a clean stop");
     }

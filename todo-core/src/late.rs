@@ -3,21 +3,35 @@
 
 use std::{
     io::{self, IoSlice},
+    net::IpAddr,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http::Api;
+use crate::http::{Api, Held, Payer};
 
 /// A connection of HTTP/1 that is answered with 408 when it is given up in the middle of a head, as far
 /// as its client still listens. One that has sent nothing hears nothing, nor does one of HTTP/2.
+///
+/// A head that goes on beyond the usual size is charged to the memory of bodies in flight. If there is
+/// none, it is answered with 503 and its connection is closed.
 pub struct LateHead<S: AsyncWrite + Unpin> {
     stream: S,
     api: Api,
     head: Head,
+    payer: Payer,
+    /// How much of an unfinished head was read, and what is held for it.
+    read: usize,
+    held: Option<Held>,
+    is_refused: bool,
 }
+
+/// What a connection has for a head from the start.
+const FREE_HEAD: usize = 8 << 10;
+/// In what steps more is charged.
+const STEP: usize = 8 << 10;
 
 /// How much there is of the next request's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,16 +85,44 @@ impl Head {
 }
 
 impl<S: AsyncWrite + Unpin> LateHead<S> {
-    /// Watches what is read from and written to `stream`.
-    pub fn new(stream: S, api: Api) -> Self {
-        Self { stream, api, head: Head::Nothing }
+    /// Watches what is read from and written to `stream`, whose other end is at `peer`.
+    pub fn new(stream: S, api: Api, peer: Option<IpAddr>) -> Self {
+        let payer = Payer::new(peer, None);
+        let (read, held, is_refused) = (0, None, false);
+        Self { stream, api, head: Head::Nothing, payer, read, held, is_refused }
+    }
+
+    /// Charges what an unfinished head has grown by.
+    fn charge(&mut self, more: usize) -> io::Result<()> {
+        if !matches!(self.head, Head::Some { .. }) {
+            self.read = 0;
+            self.held = None;
+            return Ok(());
+        }
+        self.read += more;
+        if self.read <= FREE_HEAD {
+            return Ok(());
+        }
+        let size = self.read.next_multiple_of(STEP);
+        let has_room = match &mut self.held {
+            Some(held) => held.grow(size),
+            None => {
+                self.held = self.api.budget().take(self.payer, size);
+                self.held.is_some()
+            }
+        };
+        if has_room {
+            return Ok(());
+        }
+        self.is_refused = true;
+        Err(io::Error::other("no memory for a head"))
     }
 }
 
 impl<S: AsyncWrite + Unpin> Drop for LateHead<S> {
     fn drop(&mut self) {
         if matches!(self.head, Head::Some { .. }) {
-            let answer = self.api.late_head();
+            let answer = self.api.without_head(self.is_refused);
             // Nobody waits: what the system does not take at once is not sent.
             let mut cx = Context::from_waker(Waker::noop());
             if let Poll::Ready(Ok(_)) = Pin::new(&mut self.stream).poll_write(&mut cx, &answer) {
@@ -98,10 +140,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for LateHead<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if let Some(read) = buf.filled().get(before..) {
-            self.head.read(read);
-        }
-        Poll::Ready(Ok(()))
+        let Some(read) = buf.filled().get(before..) else { return Poll::Ready(Ok(())) };
+        self.head.read(read);
+        let more = read.len();
+        Poll::Ready(self.charge(more))
     }
 }
 

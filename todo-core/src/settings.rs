@@ -82,6 +82,9 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// `MAX_BODY_BYTES`
     pub max_body_bytes: usize,
+    /// `BODY_MEMORY_BYTES`: the most bytes that all bodies in flight may have together. Default:
+    /// 64 MiB.
+    pub body_memory_bytes: usize,
     /// `TLS_CERT` and `TLS_KEY`, both or neither.
     pub tls: Option<TlsFiles>,
 }
@@ -256,6 +259,9 @@ impl Settings {
             max_body_bytes: vars.read("MAX_BODY_BYTES", 65_536, |text| {
                 number(text, 1024, 16 << 20, "bytes from 1024 to 16777216")
             }),
+            body_memory_bytes: vars.read("BODY_MEMORY_BYTES", 64 << 20, |text| {
+                number(text, 4 << 20, 16 << 30, "bytes from 4194304 to 17179869184")
+            }),
             tls: None,
         };
         let debug = vars.read("DEBUG", false, boolean);
@@ -285,6 +291,10 @@ impl Settings {
     fn check(&self, vars: &mut Vars) {
         if self.database_pool_min > self.database_pool_max {
             vars.refuse::<()>("DATABASE_POOL_MIN", "at most DATABASE_POOL_MAX");
+        }
+        // A client may have a quarter of it.
+        if self.body_memory_bytes / 4 < self.max_body_bytes {
+            vars.refuse::<()>("BODY_MEMORY_BYTES", "at least 4 times MAX_BODY_BYTES");
         }
         if self
             .migrations_database_url
@@ -368,6 +378,7 @@ impl Settings {
             trusted_proxies: self.trusted_proxies.clone(),
             request_timeout: self.request_timeout,
             max_body_bytes: self.max_body_bytes,
+            body_memory_bytes: self.body_memory_bytes,
             https_only: self.environment == Environment::Production,
             ..ApiOptions::default()
         }
@@ -618,6 +629,7 @@ mod tests {
             ("DATABASE_TIMEOUT_MS", "x"),
             ("REQUEST_TIMEOUT_SECONDS", "0"),
             ("MAX_BODY_BYTES", "1"),
+            ("BODY_MEMORY_BYTES", "4194303"),
             ("TLS_CERT", "cert.pem"),
         ];
         let error = read(&bad).unwrap_err();
@@ -667,6 +679,10 @@ mod tests {
         );
         assert_eq!(read(&[("DEBUG", "True")]).unwrap().log_level, "debug");
         assert!(read(&[("DATABASE_POOL_MIN", "9"), ("DATABASE_POOL_MAX", "8")]).is_err());
+        assert!(read(&[("MAX_BODY_BYTES", "16777216")]).is_ok());
+        let memory = ("BODY_MEMORY_BYTES", "67108863");
+        let error = read(&[("MAX_BODY_BYTES", "16777216"), memory]).unwrap_err();
+        assert!(error.contains("BODY_MEMORY_BYTES must be at least 4 times MAX_BODY_BYTES"));
     }
 
     #[test]

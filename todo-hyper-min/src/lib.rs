@@ -142,12 +142,13 @@ async fn connection(
         let api = api.clone();
         async move { Ok::<_, Infallible>(api.handle(request).await) }
     });
+    let stream = LateHead::new(Box::pin(stream), api.clone(), Some(peer.address));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(LateHead::new(Box::pin(stream), api.clone())), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,

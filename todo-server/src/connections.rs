@@ -123,9 +123,10 @@ fn watched<C, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 where
     C: Coupler<Stream = S>,
 {
+    let peer = accepted.remote_addr.clone().into_std().map(|address| address.ip());
     Accepted {
         coupler: TcpCoupler::new(),
-        stream: LateHead::new(accepted.stream, api.clone()),
+        stream: LateHead::new(accepted.stream, api.clone(), peer),
         fuse_config: accepted.fuse_config,
         conn_ctrl: accepted.conn_ctrl,
         local_addr: accepted.local_addr,

@@ -2,7 +2,13 @@
 //! pages out of the binary, and a graceful stop. What a request means is the contract's
 //! (`todo_core::http`); salvo's router only brings requests there.
 
-use std::{io, time::Duration};
+use std::{
+    error::Error,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use salvo::{
     Depot, FlowCtrl, Handler, Request, Response, Router, Server, Service, async_trait,
@@ -10,6 +16,7 @@ use salvo::{
     conn::{Acceptor, ConnCtrl, Listener, rustls::RustlsListener, tcp::TcpAcceptor},
     fuse::FuseConfig,
     http::{HeaderValue, ReqBody, ResBody, StatusCode, Version, header},
+    hyper::body::{Body, Bytes, Frame, SizeHint},
 };
 use todo_core::{
     http::{Api, Peer, Surplus},
@@ -39,6 +46,9 @@ const HEADERS: usize = 128;
 /// How many requests a connection may have at once over HTTP/2: the least that RFC 9113 advises
 /// (section 6.5.2).
 const STREAMS: u32 = 100;
+/// How much of all its requests' bodies a connection may send before they are read: what HTTP/2 begins
+/// with (RFC 9113, section 6.9.2).
+const WINDOW: u32 = 65_535;
 /// How long a connection may be silent, and over HTTP/2 without a request, beyond the time that a
 /// request may take.
 const IDLE: Duration = Duration::from_secs(30);
@@ -124,6 +134,10 @@ async fn serve_on<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin> + Send + '
         .http2_mut()
         .max_header_list_size(HEAD_BYTES)
         .max_concurrent_streams(STREAMS)
+        // What a client may send of bodies before they are asked for: a body's usual bound, and over
+        // all of a connection's streams no more.
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .max_send_buf_size(PIECE);
     let handle = server.handle();
     let (draining, delay) = (api.clone(), settings.shutdown_delay);
@@ -218,9 +232,33 @@ impl Handler for Watched {
 fn send(res: &mut Response, answer: salvo::hyper::Response<todo_core::http::Body>) {
     res.merge_hyper(answer.map(|body| match body.into_bytes() {
         // To salvo, no body and an empty one are two things; HEAD has none.
-        empty if empty.is_empty() => ResBody::None,
-        bytes => ResBody::Once(bytes),
+        Ok(empty) if empty.is_empty() => ResBody::None,
+        Ok(bytes) => ResBody::Once(bytes),
+        Err(pieces) => ResBody::Boxed(Box::pin(Pieces(pieces))),
     }));
+}
+
+/// A body in pieces, with its error as salvo wants it.
+struct Pieces(todo_core::http::Body);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
 }
 
 /// Answers the methods that a page of the documentation does not have.

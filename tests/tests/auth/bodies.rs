@@ -21,13 +21,13 @@ on_every_cell! {
         let app = App::start(cell).await;
         let client = app.anonymous();
         let whole = account("a@example.com", PASSWORD).to_string();
-        let nested = format!(r#"{{"email":{}{}}}"#, "[".repeat(30_000), "]".repeat(30_000));
+        let nested = format!(r#"{{"email":{}{}}}"#, "[".repeat(4000), "]".repeat(4000));
         for route in ROUTES {
             for body in [
                 "", " ", "null", "true", "5", "\"text\"", "[]", "[{}]", "{", "{}}", "nonsense",
                 "{'email':'a@example.com'}", "{email:1}", "{\"email\":NaN}", "{\"email\":1,}",
                 "// comment\n{}", "{\"email\":\"unterminated", "{\"email\":\"a\tb\"}",
-                "{\"email\":\"\\x41\"}", "{\"email\":01}", &nested, &"[".repeat(60_000),
+                "{\"email\":\"\\x41\"}", "{\"email\":01}", &nested, &"[".repeat(8000),
             ] {
                 malformed(&client, route, body).await;
             }
@@ -120,11 +120,11 @@ on_every_cell! {
         }
     }
 
-    async fn a_body_of_64_kib_is_read_and_one_byte_more_is_not(cell) {
+    async fn a_body_of_8_kib_is_read_and_one_byte_more_is_not(cell) {
         let app = App::start(cell).await;
         let client = app.anonymous();
         let mut body = account(&fresh_email(), PASSWORD).to_string();
-        body.push_str(&" ".repeat(65_536 - body.len()));
+        body.push_str(&" ".repeat(8192 - body.len()));
         client.send("POST", ROUTES[0], &JSON, body.clone()).await.expect(201);
         body.push(' ');
         for route in ROUTES {
@@ -145,7 +145,7 @@ on_every_cell! {
             app.addr(),
         );
         let chunk = format!("1000\r\n{}\r\n", " ".repeat(0x1000));
-        request.push_str(&chunk.repeat(17));
+        request.push_str(&chunk.repeat(3));
         request.push_str("0\r\n\r\n");
         let answer = raw(app.addr(), request.as_bytes()).await;
         let answer = String::from_utf8_lossy(&answer);

@@ -140,6 +140,11 @@ pub(crate) trait Rows: Default + Send + 'static {
     fn push(&mut self, row: &Row<'_>) -> Result<(), Fault>;
 
     fn changed(&mut self, _rows: u64) {}
+
+    /// Whether no further row of a statement that reads is wanted: what follows may be left unread.
+    fn is_full(&self) -> bool {
+        false
+    }
 }
 
 /// How many rows a statement changed.

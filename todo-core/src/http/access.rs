@@ -12,7 +12,11 @@ use tokio::time::Instant;
 use tracing::{Span, field::Empty};
 use uuid::Uuid;
 
-use crate::http::metrics::{Metrics, UNMATCHED, method_label};
+use crate::http::{
+    Api,
+    metrics::{Metrics, UNMATCHED, method_label},
+    problem::Failure,
+};
 
 /// The target of the access log, at info.
 const ACCESS: &str = "todo_core::access";
@@ -34,6 +38,8 @@ pub struct Asked<'a> {
     span: Span,
     seen: Mutex<Seen<'a>>,
     status: Option<StatusCode>,
+    /// Whether an [`Answering`] has taken over.
+    goes_on: bool,
 }
 
 /// What becomes known of a request on its way.
@@ -58,7 +64,17 @@ impl<'a> Asked<'a> {
         let span = span(&method, headers);
         let (since, seen) = (Instant::now(), Mutex::default());
         let request_id = request_id.into();
-        Self { metrics, request_id, method, client, since, span, seen, status: None }
+        Self {
+            metrics,
+            request_id,
+            method,
+            client,
+            since,
+            span,
+            seen,
+            status: None,
+            goes_on: false,
+        }
     }
 
     /// The id of the request, which the answer carries as `X-Request-Id`.
@@ -79,6 +95,24 @@ impl<'a> Asked<'a> {
 
     pub(crate) fn end(mut self, status: StatusCode) {
         self.status = Some(status);
+    }
+
+    /// Leaves the rest to the body of the answer, which is sent in pieces.
+    pub(crate) fn goes_on(mut self, api: Api, status: StatusCode) -> Answering {
+        self.goes_on = true;
+        let seen = self.seen();
+        Answering {
+            api,
+            request_id: Arc::clone(&self.request_id),
+            method: self.method.clone(),
+            route: seen.route.unwrap_or(UNMATCHED).to_owned(),
+            client: self.client,
+            user_id: seen.user_id,
+            took: seen.took.unwrap_or_else(|| self.elapsed()),
+            span: self.span.clone(),
+            status,
+            outcome: None,
+        }
     }
 
     pub(crate) fn see(&self, see: impl FnOnce(&mut Seen<'a>)) {
@@ -119,30 +153,106 @@ fn span(method: &Method, headers: &HeaderMap) -> Span {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
+        if self.goes_on {
+            return;
+        }
         let seen = self.seen();
-        let (route, took) = (seen.route.unwrap_or(UNMATCHED), seen.took);
-        let took = took.unwrap_or_else(|| self.elapsed());
-        let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
-        self.metrics.answered(&self.method, route, status, took);
-        if !self.span.is_disabled() {
-            self.span.record("otel.name", format!("{} {route}", method_label(&self.method)));
-            self.span.record("http.route", route);
-            self.span.record("http.response.status_code", status);
+        let ending = Ending {
+            request_id: &self.request_id,
+            method: &self.method,
+            route: seen.route.unwrap_or(UNMATCHED),
+            client: self.client,
+            user_id: seen.user_id,
+            took: seen.took.unwrap_or_else(|| self.elapsed()),
+            span: &self.span,
+        };
+        match self.status {
+            Some(status) => ending.tell(self.metrics, status.as_u16(), "answered"),
+            None => ending.tell(self.metrics, CLIENT_LEFT, "client left"),
+        }
+    }
+}
+
+/// A request whose answer is sent in pieces: logged and counted when the last of them is taken.
+/// Dropped before, it tells that the client left.
+pub(crate) struct Answering {
+    api: Api,
+    request_id: Arc<str>,
+    method: Method,
+    route: String,
+    client: Option<IpAddr>,
+    user_id: Option<Uuid>,
+    /// Until the first piece was there: the rest is as fast as the client reads.
+    took: Duration,
+    span: Span,
+    status: StatusCode,
+    outcome: Option<(u16, &'static str)>,
+}
+
+impl Answering {
+    /// The client has taken all of it.
+    pub(crate) fn end(mut self) {
+        self.outcome = Some((self.status.as_u16(), "answered"));
+    }
+
+    /// The rest could not be had.
+    pub(crate) fn cut_off(mut self, failure: &Failure) {
+        let cause = failure.cause();
+        tracing::error!(request_id = &*self.request_id, cause, "an answer was cut off");
+        self.outcome = Some((failure.status().as_u16(), "cut off"));
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let ending = Ending {
+            request_id: &self.request_id,
+            method: &self.method,
+            route: &self.route,
+            client: self.client,
+            user_id: self.user_id,
+            took: self.took,
+            span: &self.span,
+        };
+        let (status, message) = self.outcome.unwrap_or((CLIENT_LEFT, "client left"));
+        ending.tell(self.api.counters(), status, message);
+    }
+}
+
+/// What is logged and counted of a request that has ended.
+struct Ending<'a> {
+    request_id: &'a str,
+    method: &'a Method,
+    route: &'a str,
+    client: Option<IpAddr>,
+    user_id: Option<Uuid>,
+    took: Duration,
+    span: &'a Span,
+}
+
+impl Ending<'_> {
+    fn tell(self, metrics: &Metrics, status: u16, message: &str) {
+        let Self { request_id, method, route, client, user_id, took, span } = self;
+        metrics.answered(method, route, status, took);
+        if !span.is_disabled() {
+            span.record("otel.name", format!("{} {route}", method_label(method)));
+            span.record("http.route", route);
+            span.record("http.response.status_code", status);
             if status >= 500 {
-                self.span.record("otel.status_code", "ERROR");
+                span.record("otel.status_code", "ERROR");
             }
         }
         tracing::info!(
             target: ACCESS,
-            request_id = &*self.request_id,
-            method = method_label(&self.method),
+            request_id,
+            method = method_label(method),
             route,
             status,
             // Whole microseconds: a float's noise beyond them is no measurement.
             duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
-            client_ip = self.client.map(display),
-            user_id = seen.user_id.map(display),
-            "{}", if self.status.is_some() { "answered" } else { "client left" }
+            client_ip = client.map(display),
+            user_id = user_id.map(display),
+            "{message}"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! One handler a route: decode, call, encode. What a value must be is for the types of `auth` and
 //! `todos`; which error is which status is for `problem`.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -19,6 +19,8 @@ use crate::{
     error::{Cause, Error, FieldErrors},
     http::{
         Api, Body,
+        budget::{FREE, Held, Payer},
+        list,
         problem::Failure,
         request::{Form, Incoming, Query},
         routes::{Ids, Operation},
@@ -34,6 +36,9 @@ type Answer = Result<Response<Body>, Failure>;
 
 /// How long `/health/db` waits for the database: the contract promises an answer in 2 s.
 const DATABASE_HEALTH: Duration = Duration::from_millis(1850);
+
+/// The most bytes that a body may have where no token is wanted: all it holds is an account.
+pub(crate) const OPEN_BODY_BYTES: usize = 8 << 10;
 
 /// What signing up and logging in answer.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -69,6 +74,8 @@ pub(crate) struct Ask<'a, 'b, B> {
     pub(crate) parts: &'a Parts,
     pub(crate) ids: Ids<'a>,
     pub(crate) body: &'a mut Incoming<'b, B>,
+    /// Who is charged for what its bodies take.
+    pub(crate) payer: Payer,
 }
 
 impl<B> Ask<'_, '_, B>
@@ -76,7 +83,14 @@ where
     B: HttpBody<Data: Send> + Send,
 {
     async fn form(&mut self, api: &Api) -> Result<Form, Failure> {
-        self.body.json(&self.parts.headers, api.config().max_body_bytes).await
+        let max = api.config().max_body_bytes;
+        self.body.json(&self.parts.headers, max, api.budget(), self.payer).await
+    }
+
+    /// As [`Ask::form`], where nobody is known yet.
+    async fn open_form(&mut self, api: &Api) -> Result<Form, Failure> {
+        let max = api.config().max_body_bytes.min(OPEN_BODY_BYTES);
+        self.body.json(&self.parts.headers, max, api.budget(), self.payer).await
     }
 
     /// The todo's id; one that is no UUID names no todo.
@@ -127,7 +141,7 @@ async fn open<B: HttpBody<Data: Send> + Send>(
         Operation::Health => return Ok(health(api)),
         Operation::Readiness => return Ok(readiness(api)),
         Operation::DatabaseHealth => database_health(api).boxed(),
-        Operation::Metrics => return metrics(api),
+        Operation::Metrics => return charged(api, ask.payer, metrics(api)?),
         Operation::OpenApi => return Ok(bytes(StatusCode::OK, api.openapi())),
         Operation::Index => return Ok(bytes(StatusCode::OK, api.index())),
         _ => return Err(Failure::NoToken),
@@ -144,11 +158,13 @@ async fn protected<B: HttpBody<Data: Send> + Send>(
     caller: Caller,
     ask: &mut Ask<'_, '_, B>,
 ) -> Answer {
+    let payer = ask.payer;
     let answer = match operation {
         Operation::Logout => logout(api, caller, api.client_ip(ask.parts)).boxed(),
         Operation::Me => me(api, caller).boxed(),
         Operation::CreateTodo => create_todo(api, caller, ask).boxed(),
-        Operation::ListTodos => list_todos(api, caller, ask).boxed(),
+        // It holds what it takes itself.
+        Operation::ListTodos => return list_todos(api, caller, ask).boxed().await,
         Operation::GetTodo => get_todo(api, caller, ask.todo_id()?).boxed(),
         Operation::ReplaceTodo => replace_todo(api, caller, ask).boxed(),
         Operation::PatchTodo => patch_todo(api, caller, ask).boxed(),
@@ -156,13 +172,44 @@ async fn protected<B: HttpBody<Data: Send> + Send>(
         Operation::CompleteTodo => complete_todo(api, caller, ask).boxed(),
         _ => return Err(Failure::NoRoute),
     };
-    answer.await
+    match (answer.await, operation) {
+        (Ok(response), Operation::GetTodo) => charged(api, payer, response),
+        // What took effect is told in any case: its answer is small, and charged if there is room.
+        (Ok(response), _) => Ok(held(api.budget().try_take(payer, size(&response)), response)),
+        (failed, _) => failed,
+    }
+}
+
+/// Charges a whole answer, or refuses it.
+fn charged(api: &Api, payer: Payer, response: Response<Body>) -> Answer {
+    let size = size(&response);
+    if size == 0 {
+        return Ok(response);
+    }
+    let room = api.budget().take(payer, size).ok_or(Failure::BodyMemory)?;
+    Ok(held(Some(room), response))
+}
+
+/// What is charged for a whole answer.
+fn size(response: &Response<Body>) -> usize {
+    response.body().whole().map(Bytes::len).filter(|size| *size > FREE).unwrap_or_default()
+}
+
+/// The answer, which holds its room until it is sent.
+fn held(room: Option<Held>, response: Response<Body>) -> Response<Body> {
+    match room {
+        Some(room) if size(&response) > 0 => response.map(|body| match body.into_bytes() {
+            Ok(bytes) => Arc::new(room).by(bytes).into(),
+            Err(pieces) => pieces,
+        }),
+        _ => response,
+    }
 }
 
 async fn signup<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_, B>) -> Answer {
     let client = api.client_ip(ask.parts);
     let parsed = async {
-        let mut form = ask.form(api).await?;
+        let mut form = ask.open_form(api).await?;
         let (email, password) = (form.text("email"), form.text("password"));
         let name = form.text("name");
         form.finish()?;
@@ -176,7 +223,7 @@ async fn signup<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_,
 async fn login<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_, B>) -> Answer {
     let client = api.client_ip(ask.parts);
     let parsed = async {
-        let mut form = ask.form(api).await?;
+        let mut form = ask.open_form(api).await?;
         let (email, password) = (form.text("email"), form.text("password"));
         form.finish()?;
         Ok(Credentials::parse(&email, &password)?)
@@ -245,9 +292,11 @@ async fn list_todos<B: HttpBody<Data: Send> + Send>(
     if !errors.is_empty() {
         return Err(Error::Invalid(errors).into());
     }
-    let list = todos::list(api.core(), &caller, ListQuery { filters, limit, cursor }).await?;
-    // A todo has some 300 bytes beside its texts, of which most are short.
-    Ok(sized_json(StatusCode::OK, &list, 256 + 400 * list.todos.len()))
+    let query = ListQuery { filters, limit, cursor };
+    let list = list::body(api, &caller, query, ask.payer).await?;
+    let mut response = bytes(StatusCode::OK, list);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
 }
 
 async fn replace_todo<B: HttpBody<Data: Send> + Send>(
@@ -335,7 +384,7 @@ async fn database_health(api: &Api) -> Answer {
 }
 
 fn metrics(api: &Api) -> Answer {
-    let mut response = bytes(StatusCode::OK, api.metrics()?.into());
+    let mut response = bytes(StatusCode::OK, Bytes::from(api.metrics()?));
     // The exposition format's own name, which scrapers ask for.
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     let headers = response.headers_mut();
@@ -406,14 +455,9 @@ fn todo_patch(
 
 /// An answer of JSON that must not be kept: it is somebody's.
 fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
-    sized_json(status, value, 512)
-}
-
-/// As [`json`], of about so many bytes.
-fn sized_json<T: Serialize>(status: StatusCode, value: &T, about: usize) -> Response<Body> {
-    let mut body = Vec::with_capacity(about);
+    let mut body = Vec::with_capacity(512);
     let mut response = match serde_json::to_writer(&mut body, value) {
-        Ok(()) => bytes(status, body.into()),
+        Ok(()) => bytes(status, Bytes::from(body)),
         Err(error) => {
             tracing::error!(%error, "an answer could not be written");
             bytes(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new())
@@ -423,8 +467,8 @@ fn sized_json<T: Serialize>(status: StatusCode, value: &T, about: usize) -> Resp
     response
 }
 
-fn bytes(status: StatusCode, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::new(body));
+fn bytes(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     // For those that every answer gets as well: the map does not have to grow.
     response.headers_mut().reserve(12);

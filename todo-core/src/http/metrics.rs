@@ -15,7 +15,10 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::{core::Load, http::problem::Failure};
+use crate::{
+    core::Load,
+    http::{budget::Budget, problem::Failure},
+};
 
 /// Answers that were waited for by a person, and those that a database made slow.
 const BUCKETS: &[f64] =
@@ -37,6 +40,8 @@ pub(crate) struct Metrics {
     breaker_open: IntGauge,
     hashing: IntGauge,
     hashed: IntCounter,
+    body_memory: IntGauge,
+    body_memory_refusals: IntCounter,
     scraping: Mutex<()>,
 }
 
@@ -78,6 +83,11 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(hashed.clone()))?;
+        let body_memory_refusals = IntCounter::new(
+            "body_memory_refusals_total",
+            "Bodies refused for the memory of those in flight",
+        )?;
+        registry.register(Box::new(body_memory_refusals.clone()))?;
         registry.register(Box::new(pool_waits.clone()))?;
         registry.register(Box::new(build))?;
         Ok(Self {
@@ -90,6 +100,8 @@ impl Metrics {
             )?,
             hashing: gauge("password_hashes_queued", "Passwords being hashed or waiting for it")?,
             hashed,
+            body_memory: gauge("body_memory_bytes", "Memory held by bodies in flight")?,
+            body_memory_refusals,
             scraping: Mutex::new(()),
             registry,
             requests,
@@ -121,16 +133,19 @@ impl Metrics {
     }
 
     /// All of it as text (Prometheus exposition format 0.0.4).
-    pub(crate) fn text(&self, load: Load) -> Result<String, prometheus::Error> {
+    pub(crate) fn text(&self, load: Load, budget: &Budget) -> Result<String, prometheus::Error> {
         self.connections.with_label_values(&["idle"]).set(load.idle);
         self.connections.with_label_values(&["used"]).set(load.used);
         self.pool_waiting.set(load.waiting);
         self.breaker_open.set(load.breaker_open);
         self.hashing.set(load.hashing);
+        self.body_memory.set(i64::try_from(budget.held()).unwrap_or(i64::MAX));
         {
             // Counted where it happens; two scrapes at once must not add the same twice.
             let _one = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
             self.hashed.inc_by(load.hashed.saturating_sub(self.hashed.get()));
+            let refused = budget.refused().saturating_sub(self.body_memory_refusals.get());
+            self.body_memory_refusals.inc_by(refused);
             let waited = Duration::from_micros(load.waited_micros.try_into().unwrap_or_default());
             let more = waited.as_secs_f64() - self.pool_waits.get();
             self.pool_waits.inc_by(more.max(0.0));

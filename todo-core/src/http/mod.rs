@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     net::IpAddr,
     panic::AssertUnwindSafe,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +20,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
 };
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as HttpBody;
 use serde_json::json;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_layer::Layer;
@@ -29,11 +29,14 @@ use uuid::Uuid;
 
 #[cfg(feature = "otlp")]
 pub(crate) use self::access::TRACE;
+pub(crate) use self::budget::{Held, Payer};
 pub use self::{
     access::Asked,
+    body::{Body, BodyError},
     proxies::{Peer, Surplus},
 };
 use self::{
+    budget::{Budget, FREE},
     handlers::Ask,
     metrics::Metrics,
     problem::Failure,
@@ -52,50 +55,16 @@ use crate::{
 };
 
 mod access;
+mod body;
+mod budget;
 mod handlers;
+mod list;
 mod metrics;
 mod openapi;
 mod problem;
 mod proxies;
 mod request;
 mod routes;
-
-/// The body of an answer: always whole.
-#[derive(Clone, Debug, Default)]
-pub struct Body(Bytes);
-
-impl Body {
-    pub(crate) fn new(bytes: Bytes) -> Self {
-        Self(bytes)
-    }
-
-    /// All of it.
-    #[must_use]
-    pub fn into_bytes(self) -> Bytes {
-        self.0
-    }
-}
-
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let bytes = std::mem::take(&mut self.0);
-        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.len() as u64)
-    }
-}
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// An API answer is data; whatever a browser makes of it may do nothing.
@@ -124,6 +93,10 @@ pub struct ApiOptions {
     pub request_timeout: Duration,
     /// The most bytes a body may have. Default: 65,536.
     pub max_body_bytes: usize,
+    /// The most bytes that all bodies in flight may have together, those of requests and those of
+    /// answers; a client address and a user may each have a quarter. Beyond it, 503. At least four
+    /// times `max_body_bytes`. Default: 64 MiB.
+    pub body_memory_bytes: usize,
     /// Whether plain http is refused (`/health` and what is below it excepted) and `Strict-Transport-Security` sent.
     /// Default: no.
     pub https_only: bool,
@@ -139,6 +112,7 @@ impl Default for ApiOptions {
             trusted_proxies: Vec::new(),
             request_timeout: Duration::from_secs(30),
             max_body_bytes: 65_536,
+            body_memory_bytes: 64 << 20,
             https_only: false,
         }
     }
@@ -164,6 +138,7 @@ struct Inner {
     matcher: Matcher,
     cors: CorsLayer,
     metrics: Metrics,
+    budget: Budget,
     /// Made when first asked for: making it takes more memory than all else at the start.
     openapi: OnceLock<Bytes>,
     index: Bytes,
@@ -189,6 +164,7 @@ impl Api {
             matcher: Matcher::new(&options.prefix),
             cors: cors(&options.allowed_origins),
             metrics: Metrics::new().unwrap_or_else(|e| unreachable!("fixed names: {e}")),
+            budget: Budget::new(options.body_memory_bytes),
             openapi: OnceLock::new(),
             index: index.to_string().into(),
             core,
@@ -260,7 +236,12 @@ impl Api {
         if is_http1 && (is_surplus || self.is_draining()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        asked.end(response.status());
+        let status = response.status();
+        if response.body().whole().is_some() {
+            asked.end(status);
+        } else {
+            response.body_mut().answers(asked.goes_on(self.clone(), status));
+        }
         response
     }
 
@@ -300,15 +281,18 @@ impl Api {
         (self.config().https_only && !is_https).then(|| Failure::HttpsRequired.respond(request_id))
     }
 
-    /// All of the answer to a request of HTTP/1 whose head does not arrive in time, as it is sent.
+    /// All of the answer to a request of HTTP/1 whose head does not arrive in time, or is refused for
+    /// want of memory, as it is sent.
     #[cfg(feature = "server")]
-    pub(crate) fn late_head(&self) -> Vec<u8> {
+    pub(crate) fn without_head(&self, is_refused: bool) -> Vec<u8> {
         let now = self.core().now();
         let id = new_id(now).to_string();
-        let mut response = Failure::HeadTimeout.respond(&id);
+        let failure = if is_refused { Failure::BodyMemory } else { Failure::HeadTimeout };
+        let mut response = failure.respond(&id);
         self.add_headers(response.headers_mut(), &id);
         let date = now.format("%a, %d %b %Y %H:%M:%S GMT");
-        let length = response.body().0.len();
+        let body = response.body().whole().cloned().unwrap_or_default();
+        let length = body.len();
         let mut answer = format!(
             "HTTP/1.1 {}\r\nDate: {date}\r\nConnection: close\r\nContent-Length: {length}\r\n",
             response.status(),
@@ -320,7 +304,7 @@ impl Api {
             }
         }
         answer.extend_from_slice(b"\r\n");
-        answer.extend_from_slice(&response.into_body().0);
+        answer.extend_from_slice(&body);
         answer
     }
 
@@ -363,6 +347,7 @@ impl Api {
         B::Data: Send,
     {
         let (parts, body) = request.into_parts();
+        let (version, is_head) = (parts.version, parts.method == Method::HEAD);
         let mut body = pin!(body);
         let mut body = Incoming::new(body.as_mut(), &parts.headers);
         let in_flight = self.0.metrics.begin();
@@ -372,6 +357,8 @@ impl Api {
         ))
         .catch_unwind()
         .await;
+        // It may be large, and the rest of the body may be slow.
+        drop(parts);
         let answer = match dispatched {
             Ok(Ok(answer)) => answer,
             Ok(Err(_elapsed)) => Err(Failure::Timeout),
@@ -388,9 +375,14 @@ impl Api {
             let mut response = failure.respond(asked.request_id());
             let no_store = HeaderValue::from_static("no-store");
             response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+            if matches!(failure, Failure::BodyMemory) && version < Version::HTTP_2 {
+                // What is left of the request is not worth its memory.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
             response
         });
-        if parts.method == Method::HEAD {
+        if is_head {
             strip_body(&mut response);
         }
         // Before the rest of the body is drained: the answer is ready now.
@@ -411,6 +403,7 @@ impl Api {
         B::Data: Send,
     {
         request::guard(parts)?;
+        let _head = self.charge_head(parts, asked.client())?;
         if request::is_server_options(&parts.method, &parts.uri) {
             return Ok(options(&HeaderValue::from_static(
                 "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
@@ -438,9 +431,29 @@ impl Api {
                 } else {
                     None
                 };
-                handlers::run(self, operation, caller, Ask { parts, ids, body }).await
+                let payer = Payer::new(asked.client(), caller.map(|caller| caller.user_id()));
+                handlers::run(self, operation, caller, Ask { parts, ids, body, payer }).await
             }
         }
+    }
+
+    /// Holds what a head of more than usual size takes, as long as its request runs.
+    fn charge_head(
+        &self,
+        parts: &http::request::Parts,
+        client: Option<IpAddr>,
+    ) -> Result<Option<Held>, Failure> {
+        let size = request::head_bytes(parts);
+        if size <= FREE {
+            return Ok(None);
+        }
+        let held = self.0.budget.take(Payer::new(client, None), size);
+        held.map(Some).ok_or(Failure::BodyMemory)
+    }
+
+    /// The budget of the bodies in flight.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.0.budget
     }
 
     /// Who the request's token stands for.
@@ -497,8 +510,12 @@ impl Api {
     }
 
     fn metrics(&self) -> Result<String, Error> {
-        let text = self.0.metrics.text(self.core().load());
+        let text = self.0.metrics.text(self.core().load(), &self.0.budget);
         text.map_err(|error| Error::Internal(Cause::new(error)))
+    }
+
+    pub(crate) fn counters(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     fn index(&self) -> Bytes {
@@ -593,10 +610,12 @@ fn options(allow: &HeaderValue) -> Response<Body> {
     response
 }
 
-/// Leaves the headers of the GET that a HEAD stands for, its length included (RFC 9110, 9.3.2).
+/// Leaves the headers of the GET that a HEAD stands for, its length included if that is known
+/// (RFC 9110, 9.3.2).
 fn strip_body(response: &mut Response<Body>) {
-    let length = response.body().0.len();
-    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    if let Some(length) = response.body().whole().map(Bytes::len) {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
     *response.body_mut() = Body::default();
 }
 

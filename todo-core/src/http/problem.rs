@@ -69,6 +69,8 @@ pub(crate) enum Failure {
     HeadTimeout,
     BodyTimeout,
     TooLarge(usize),
+    /// The bodies in flight, all of them or this client's, leave no memory for one more.
+    BodyMemory,
     UnsupportedMediaType,
     /// The body is not JSON of the request's shape; the fields to blame, where they are known.
     Malformed(&'static str, Vec<FieldError>),
@@ -165,7 +167,7 @@ impl Failure {
             Self::Core(Error::RateLimited { .. }) => {
                 kind!(TOO_MANY_REQUESTS, "rate_limited", "Too Many Requests", "rate-limited")
             }
-            Self::Core(Error::Busy | Error::Unavailable(_)) => {
+            Self::BodyMemory | Self::Core(Error::Busy | Error::Unavailable(_)) => {
                 kind!(SERVICE_UNAVAILABLE, "unavailable", "Service Unavailable", "unavailable")
             }
             Self::Timeout => {
@@ -189,7 +191,9 @@ impl Failure {
             Self::Core(Error::Unavailable(_)) => {
                 "the service is unavailable at the moment, try again".into()
             }
-            Self::Core(Error::Busy) => "the service is overloaded, try again".into(),
+            Self::BodyMemory | Self::Core(Error::Busy) => {
+                "the service is overloaded, try again".into()
+            }
             Self::Core(Error::Internal(_)) | Self::Panicked => "an internal error occurred".into(),
             Self::Core(Error::NotFound) => "there is no such todo".into(),
             Self::Core(Error::Forbidden) => "this belongs to another user".into(),
@@ -210,6 +214,19 @@ impl Failure {
             Self::Malformed(detail, errors) if errors.is_empty() => (*detail).into(),
             Self::Malformed(_, errors) => Listed(errors).to_string(),
             Self::Timeout => "the request took too long".into(),
+        }
+    }
+
+    /// Why it failed, for the log: never a client's own text.
+    pub(crate) fn cause(&self) -> String {
+        match self {
+            Self::Core(Error::Unavailable(cause) | Error::Internal(cause)) => {
+                match cause.source() {
+                    Some(source) => format!("{cause}: {source}"),
+                    None => cause.to_string(),
+                }
+            }
+            failure => failure.kind().code.to_owned(),
         }
     }
 
@@ -277,6 +294,7 @@ impl Failure {
             | Self::TooLarge(_)
             | Self::UriTooLong
             | Self::HeadTooLarge
+            | Self::BodyMemory
             | Self::Core(Error::Busy | Error::Unavailable(_)) => {
                 Some(HeaderValue::from_static("1"))
             }

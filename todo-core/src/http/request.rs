@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, pin::Pin, time::Duration};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
@@ -12,9 +12,14 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, FieldError},
-    http::problem::Failure,
+    http::{
+        budget::{Budget, FREE, Held, Payer},
+        problem::Failure,
+    },
 };
 
+/// What is first allocated for a body that does not come at once.
+const FEWEST_BYTES: usize = 512;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// What is read and thrown away of a body nobody wants, so that its sender comes to read the answer
@@ -36,8 +41,7 @@ pub(crate) fn guard(parts: &Parts) -> Result<(), Failure> {
     if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES) {
         return Err(Failure::UriTooLong);
     }
-    let header_bytes = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
-    if parts.headers.len() > HEADERS || header_bytes.sum::<usize>() > HEADER_BYTES {
+    if parts.headers.len() > HEADERS || header_bytes(&parts.headers) > HEADER_BYTES {
         return Err(Failure::HeadTooLarge);
     }
     let mut hosts = parts.headers.get_all(header::HOST).iter();
@@ -55,6 +59,16 @@ pub(crate) fn guard(parts: &Parts) -> Result<(), Failure> {
         return Err(Failure::BadRequest("the request target must be a path in ASCII"));
     }
     Ok(())
+}
+
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+/// How many bytes the target and the headers have.
+pub(crate) fn head_bytes(parts: &Parts) -> usize {
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    target + header_bytes(&parts.headers)
 }
 
 /// `OPTIONS *` (RFC 9110, section 9.3.7): asks about the server, not a route.
@@ -149,8 +163,15 @@ where
         Self { body, expects_continue, touched: false }
     }
 
-    /// The members of the JSON object that the body is.
-    pub(crate) async fn json(&mut self, headers: &HeaderMap, max: usize) -> Result<Form, Failure> {
+    /// The members of the JSON object that the body is, of at most `max` bytes; what is held of it
+    /// meanwhile is charged to `payer`.
+    pub(crate) async fn json(
+        &mut self,
+        headers: &HeaderMap,
+        max: usize,
+        budget: &Budget,
+        payer: Payer,
+    ) -> Result<Form, Failure> {
         if !is_json(headers) {
             return Err(Failure::UnsupportedMediaType);
         }
@@ -158,33 +179,57 @@ where
         if self.body.size_hint().lower() > max as u64 {
             return Err(Failure::TooLarge(max));
         }
-        let bytes = tokio::time::timeout(BODY_TIMEOUT, self.read(max))
+        let (bytes, _held) = tokio::time::timeout(BODY_TIMEOUT, self.read(max, budget, payer))
             .await
             .unwrap_or(Err(Failure::BodyTimeout))?;
         Form::parse(&bytes)
     }
 
-    async fn read(&mut self, max: usize) -> Result<Bytes, Failure> {
+    async fn read(
+        &mut self,
+        max: usize,
+        budget: &Budget,
+        payer: Payer,
+    ) -> Result<(Bytes, Option<Held>), Failure> {
         self.touched = true;
-        let mut whole = BytesMut::new();
-        let mut first = Bytes::new();
+        let mut whole = Vec::new();
+        let mut held: Option<Held> = None;
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|_| Failure::BadRequest("the body could not be read"))?;
             let Ok(mut data) = frame.into_data() else { continue };
-            let size = first.len() + whole.len() + data.remaining();
+            let size = whole.len() + data.remaining();
             if size > max {
                 return Err(Failure::TooLarge(max));
             }
-            let data = data.copy_to_bytes(data.remaining());
-            // Nearly every body is one frame, which needs no copy.
-            if first.is_empty() && whole.is_empty() {
-                first = data;
-            } else {
-                whole.extend_from_slice(&std::mem::take(&mut first));
-                whole.extend_from_slice(&data);
+            // Nearly every body is one frame, which needs no copy. One that goes on is copied: its
+            // frame would keep all of the connection's buffer that it is a part of.
+            if whole.is_empty() && self.body.is_end_stream() {
+                return Ok((data.copy_to_bytes(size), None));
+            }
+            if size > whole.capacity() {
+                let capacity = size.max(2 * whole.capacity()).max(FEWEST_BYTES).min(max);
+                if capacity > FREE {
+                    let has_room = match &mut held {
+                        Some(held) => held.grow(capacity),
+                        None => {
+                            held = budget.take(payer, capacity);
+                            held.is_some()
+                        }
+                    };
+                    if !has_room {
+                        return Err(Failure::BodyMemory);
+                    }
+                }
+                whole.reserve_exact(capacity - whole.len());
+            }
+            while data.has_remaining() {
+                let chunk = data.chunk();
+                let read = chunk.len();
+                whole.extend_from_slice(chunk);
+                data.advance(read);
             }
         }
-        Ok(if whole.is_empty() { first } else { whole.freeze() })
+        Ok((whole.into(), held))
     }
 
     /// Reads what is left, within bounds, unless the client waits to be told to send it.

@@ -7,26 +7,26 @@
 
 use uuid::Uuid;
 
-pub use self::types::{
-    Description, Filters, Limit, ListQuery, NewTodo, Order, Priority, SortBy, Status, Title, Todo,
-    TodoList, TodoPatch,
-};
-use self::{
-    cursor::{Key, Place},
-    types::TODO_COLUMNS,
+pub use self::{
+    listing::Listing,
+    types::{
+        Description, Filters, Limit, ListQuery, NewTodo, Order, Priority, SortBy, Status, Title,
+        Todo, TodoList, TodoPatch,
+    },
 };
 use crate::{
     Core,
     auth::Caller,
     clock::new_id,
     db::{
-        Changed, Fault, FromRow, Row, Rows, Statement,
+        Changed, Statement,
         columns::{Stamp, Tick},
     },
-    error::{Error, FieldError, Result},
+    error::{Cause, Error, FieldError, Result},
 };
 
 mod cursor;
+mod listing;
 mod statements;
 mod types;
 
@@ -235,69 +235,34 @@ pub async fn delete(core: &Core, caller: &Caller, id: Uuid) -> Result<()> {
     .await
 }
 
-/// Lists the caller's todos: as many as the limit says, without one up to [`FULL_LIST`]. Pages follow each other by key, not by offset: a todo that is there throughout is seen exactly
-/// once, whatever comes and goes meanwhile. A page costs the same however long the list is.
+/// Lists the caller's todos: as many as the limit says, without one up to [`FULL_LIST`]. Pages follow
+/// each other by key, not by offset: a todo that is there throughout is seen exactly once, whatever
+/// comes and goes meanwhile. A page costs the same however long the list is.
+///
+/// A long list is put together from the pieces of a [`Listing`], which are separate reads. All of it
+/// is held in memory: up to 10,000 todos, some 50 MB at the longest texts.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a cursor that was altered or belongs to another list,
 /// [`Error::Unauthenticated`]; else as [`create`].
 pub async fn list(core: &Core, caller: &Caller, query: ListQuery) -> Result<TodoList> {
-    let (db, caller, filters) = (core.db(), *caller, query.filters);
-    let after = match &query.cursor {
-        None => None,
-        Some(cursor) => {
-            let place = Place::open(cursor, core.tokens(), caller.user_id(), filters);
-            Some(place.ok_or_else(|| Error::invalid(bad_cursor()))?)
+    let mut listing = Listing::new(core, caller, query)?;
+    let mut list: Option<TodoList> = None;
+    while let Some(piece) = listing.next().await? {
+        match &mut list {
+            None => list = Some(piece),
+            Some(list) => {
+                list.todos.extend(piece.todos);
+                list.next_cursor = piece.next_cursor;
+            }
         }
-    };
-    let size = query.limit.map_or(FULL_LIST, Limit::as_u16);
-    let work = core.clone();
-    core.detached(async move {
-        let mut page = by(caller, statements::page(db.dialect(), filters, after.is_some()))
-            // One more than is shown tells whether there is more.
-            .bind(i64::from(size) + 1);
-        if let Some(Place { key, created_at, id }) = after {
-            page = page.bind(Stamp(created_at)).bind(id);
-            page = match key {
-                Key::CreatedAt => page,
-                Key::Priority(priority) => page.bind(priority),
-                Key::Title(title) => page.bind(title),
-            };
-        }
-        let Page { mut todos, mut total } = db.read(page).await?;
-        if todos.is_empty() {
-            total = Box::pin(count(&work, caller, filters.status)).await?;
-        }
-        let has_more = todos.len() > usize::from(size);
-        todos.truncate(usize::from(size));
-        let next_cursor = todos.last().filter(|_| has_more).map(|last| {
-            Place::of(last, filters.sort_by).seal(work.tokens(), caller.user_id(), filters)
-        });
-        Ok(TodoList { todos, total, filters_applied: filters, next_cursor })
-    })
-    .await
+    }
+    list.ok_or_else(|| Error::Internal(Cause::new("a list without a piece")))
 }
 
 /// The field error of a cursor that does not open.
 fn bad_cursor() -> FieldError {
     FieldError::new("cursor", "invalid", "must be the next_cursor of a list with the same filters")
-}
-
-/// The rows of a page: todos, and with each the list's total.
-#[derive(Default)]
-struct Page {
-    todos: Vec<Todo>,
-    total: i64,
-}
-
-impl Rows for Page {
-    fn push(&mut self, row: &Row<'_>) -> Result<(), Fault> {
-        if self.todos.is_empty() {
-            self.total = row.get(TODO_COLUMNS)?;
-        }
-        self.todos.push(Todo::from_row(row)?);
-        Ok(())
-    }
 }
 
 /// How many todos a list without rows on this page counts, if the caller may ask at all.

@@ -75,6 +75,7 @@ fn understood(settings: &Settings) -> Vec<(&'static str, String)> {
         ("REQUEST_TIMEOUT_SECONDS", settings.request_timeout.as_secs().to_string()),
         ("SHUTDOWN_DELAY_SECONDS", settings.shutdown_delay.as_secs().to_string()),
         ("MAX_BODY_BYTES", settings.max_body_bytes.to_string()),
+        ("BODY_MEMORY_BYTES", settings.body_memory_bytes.to_string()),
         ("ENVIRONMENT", format!("{:?}", settings.environment).to_lowercase()),
         ("LOG_LEVEL", settings.log_level.clone()),
         ("LOG_FORMAT", format!("{:?}", settings.log_format).to_lowercase()),

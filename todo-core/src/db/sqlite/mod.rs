@@ -185,6 +185,9 @@ fn run<R: Rows>(
             return Ok(None);
         }
         outcome.push(&Row::Sqlite(row))?;
+        if outcome.is_full() {
+            break;
+        }
     }
     drop(rows);
     outcome.changed(connection.changes());
