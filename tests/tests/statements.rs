@@ -39,27 +39,57 @@ async fn a_request_is_as_many_statements_as_it_needs() {
         let account = json!({"email": fresh_email(), "password": "Correct1horse", "name": "Bob"});
         let login = json!({"email": account["email"], "password": "Correct1horse"});
         let complete = format!("{path}/complete");
+        let bob = app.signed_up().await;
+        let bobs_list = bob.todos();
+        let bobs = bob.todo("Sell milk").await;
+        let bobs = format!("{todos}/{}", bobs["id"].as_str().expect("an id"));
+        let nowhere = format!("{todos}/{}", uuid::Uuid::now_v7());
+        let no_id = format!("{todos}/1");
+        let client = app.anonymous();
+        let account = json!({"email": fresh_email(), "password": "Correct1horse", "name": "Bob"});
+        let login = json!({"email": account["email"], "password": "Correct1horse"});
+        let complete = format!("{path}/complete");
+        let bob = app.signed_up().await;
+        let others = format!("{todos}/{}", bob.todo("Sell milk").await["id"].as_str().expect("id"));
+        let nowhere = format!("{todos}/00000000-0000-7000-8000-000000000000");
+        let no_id = format!("{todos}/1");
+        let edit = json!({"title": "u", "priority": "low"});
         // A client's limit costs an attempt to sign up or log in one statement.
-        for (method, path, body, is_open, most) in [
-            ("GET", "/health", json!(null), true, 0),
-            ("GET", &path, json!(null), false, 1),
-            ("GET", &todos, json!(null), false, 1),
-            ("GET", "/api/auth/me", json!(null), false, 1),
-            ("POST", &todos, json!({"title": "t"}), false, 1),
-            ("PUT", &path, json!({"title": "u", "priority": "low"}), false, 1),
-            ("PATCH", &path, json!({"title": "v"}), false, 1),
-            ("PATCH", &complete, json!({"completed": true}), false, 1),
-            ("DELETE", &path, json!(null), false, 1),
-            ("POST", "/api/auth/signup", account, true, 2),
-            ("POST", "/api/auth/login", login, true, 4),
-            ("POST", "/api/auth/logout", json!(null), false, 1),
+        for (method, path, body, is_open, status, most) in [
+            ("GET", "/health", json!(null), true, 200, 0),
+            ("GET", "/nowhere", json!(null), true, 404, 0),
+            ("GET", &path, json!(null), false, 200, 1),
+            ("GET", &todos, json!(null), false, 200, 1),
+            ("GET", "/api/auth/me", json!(null), false, 200, 1),
+            ("POST", &todos, json!({"title": "t"}), false, 201, 1),
+            ("PUT", &path, edit.clone(), false, 200, 1),
+            ("PATCH", &path, json!({"title": "v"}), false, 200, 1),
+            ("PATCH", &complete, json!({"completed": true}), false, 200, 1),
+            // Found without a statement: only the session is asked for.
+            ("GET", &no_id, json!(null), false, 404, 1),
+            ("GET", &bobs_list, json!(null), false, 403, 1),
+            ("POST", &todos, json!({"title": ""}), false, 400, 1),
+            // The first touches no row, the second finds out why.
+            ("GET", &nowhere, json!(null), false, 404, 2),
+            ("PUT", &nowhere, edit.clone(), false, 404, 2),
+            ("PATCH", &nowhere, json!({"title": "v"}), false, 404, 2),
+            ("DELETE", &nowhere, json!(null), false, 404, 2),
+            ("GET", &bobs, json!(null), false, 403, 2),
+            ("PUT", &bobs, edit, false, 403, 2),
+            ("PATCH", &bobs, json!({"title": "v"}), false, 403, 2),
+            ("DELETE", &bobs, json!(null), false, 403, 2),
+            ("DELETE", &path, json!(null), false, 200, 1),
+            ("POST", "/api/auth/signup", account, true, 201, 2),
+            ("POST", "/api/auth/login", login, true, 200, 4),
+            ("POST", "/api/auth/logout", json!(null), false, 200, 1),
+            ("GET", &path, json!(null), false, 401, 2),
         ] {
             statements(&mut admin).await;
             let asking: &Client = if is_open { &client } else { &ann };
             let headers = [("content-type", "application/json")];
             let body = if body.is_null() { String::new() } else { body.to_string() };
             let answer = asking.send(method, path, &headers, body).await;
-            assert!((200..300).contains(&answer.status), "{method} {path}: {answer}");
+            assert_eq!(answer.status, status, "{method} {path}: {answer}");
             let (calls, texts) = statements(&mut admin).await;
             println!("{server:?}: {method} {path}: {calls}");
             assert!(calls <= most, "{server:?}: {method} {path} made {calls}: {texts:#?}");

@@ -14,6 +14,8 @@ use std::{
 
 use crate::error::Cause;
 
+#[cfg(test)]
+pub(crate) use self::statement::MADE;
 pub(crate) use self::statement::{Changed, FromRow, Row, Rows, Statement, Value};
 
 #[cfg(feature = "postgres")]

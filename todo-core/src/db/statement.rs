@@ -29,8 +29,16 @@ pub(crate) enum Value {
     Tick,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many statements this thread has made.
+    pub(crate) static MADE: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
 impl Statement {
     pub(crate) fn new(sql: &'static str) -> Self {
+        #[cfg(test)]
+        MADE.with(|made| made.set(made.get() + 1));
         // The longest has eleven.
         Self { sql, binds: Vec::with_capacity(11) }
     }

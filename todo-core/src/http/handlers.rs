@@ -107,11 +107,17 @@ pub(crate) async fn run<B: HttpBody<Data: Send> + Send>(
     mut ask: Ask<'_, '_, B>,
 ) -> Answer {
     let Some(caller) = caller else { return open(api, operation, &mut ask).await };
-    let answer = match check_owner(operation, &caller, ask.ids) {
+    let owner = check_owner(operation, &caller, ask.ids);
+    let names_a_todo = owner.is_ok() && ask.todo_id().is_ok();
+    let answer = match owner {
         Ok(()) => protected(api, operation, caller, &mut ask).await,
         Err(failure) => Err(failure),
     };
     match answer {
+        // The core's: its statement has asked for the session.
+        Err(failure @ Failure::Core(Error::Forbidden | Error::NotFound)) if names_a_todo => {
+            Err(failure)
+        }
         // These come after the token in the order of checks, but no statement has asked yet whether
         // its session lives.
         Err(

@@ -634,4 +634,47 @@ mod tests {
         let size = size_of_val(&api.handle(request));
         assert!(size <= 3072, "{size} bytes");
     }
+    /// The same on PostgreSQL, and counted by the database: `tests/tests/statements.rs`.
+    #[tokio::test]
+    async fn a_refusal_is_at_most_two_statements() {
+        let secret = Secret::new("at least thirty-two random bytes").unwrap();
+        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let form = auth::Signup::parse("ann@example.com", "Correct1horse", "Ann Other").unwrap();
+        let ann = auth::signup(&core, None, form).await.unwrap();
+        let form = auth::Signup::parse("bob@example.com", "Correct1horse", "Bob Other").unwrap();
+        let bob = auth::signup(&core, None, form).await.unwrap();
+        let new = crate::todos::NewTodo {
+            title: crate::todos::Title::parse("t").unwrap(),
+            description: None,
+            priority: crate::todos::Priority::Low,
+        };
+        let bobs = auth::verify(&core, &bob.token).unwrap();
+        let bobs = crate::todos::create(&core, &bobs, new).await.unwrap().id;
+        let api = Api::new(core, ApiOptions::default());
+        let todos = format!("/api/users/{}/todos", ann.user.id);
+        for (method, path, body, status, statements) in [
+            ("GET", format!("{todos}/1"), "", 404, 1),
+            ("GET", format!("/api/users/{}/todos", bob.user.id), "", 403, 1),
+            ("GET", format!("{todos}/{}", Uuid::from_u128(7)), "", 404, 2),
+            ("DELETE", format!("{todos}/{}", Uuid::from_u128(7)), "", 404, 2),
+            ("GET", format!("{todos}/{bobs}"), "", 403, 2),
+            ("PATCH", format!("{todos}/{bobs}"), r#"{"title":"t"}"#, 403, 2),
+            ("PATCH", format!("{todos}/{bobs}"), r#"{"title":""}"#, 400, 1),
+            ("POST", "/api/auth/logout".to_owned(), "", 200, 1),
+            ("GET", format!("{todos}/{bobs}"), "", 401, 2),
+            ("GET", format!("{todos}/1"), "", 401, 1),
+        ] {
+            let request = Request::builder()
+                .method(method)
+                .uri(&path)
+                .header(header::HOST, "localhost")
+                .header(header::AUTHORIZATION, format!("Bearer {}", ann.token))
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(http_body_util::Full::<Bytes>::from(body))
+                .unwrap();
+            crate::db::MADE.set(0);
+            assert_eq!(api.handle(request).await.status(), status, "{method} {path}");
+            assert_eq!(crate::db::MADE.get(), statements, "{method} {path} {body}");
+        }
+    }
 }
