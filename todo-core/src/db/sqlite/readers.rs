@@ -3,7 +3,8 @@
 //!
 //! All but one of the runtime's workers may read at once: a disk that hangs must not hold the last of
 //! them, on which `/health` is answered. Others wait a moment for their turn. What does not get one,
-//! and what turns out to be long, is read on threads for what blocks instead.
+//! and what turns out to be long, is read on threads for what blocks instead; so is everything on a
+//! runtime of one worker.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,7 +30,8 @@ pub(super) struct Readers {
     /// Connections that nobody uses, and that wait for no other process: that is done on threads.
     /// There are no more than may read at once.
     idle: Mutex<Vec<Connection>>,
-    workers: Semaphore,
+    /// None if the runtime has a single worker.
+    workers: Option<Semaphore>,
     threads: Arc<Semaphore>,
     waits: Arc<Waits>,
     most: usize,
@@ -49,7 +51,7 @@ impl Readers {
         Ok(Self {
             file,
             idle,
-            workers: Semaphore::new(workers),
+            workers: (workers > 0).then(|| Semaphore::new(workers)),
             threads,
             waits: Arc::default(),
             most,
@@ -65,10 +67,11 @@ impl Readers {
         &self,
         statement: &Statement,
     ) -> Option<Result<R, Fault>> {
-        let _worker = match self.workers.try_acquire() {
+        let workers = self.workers.as_ref()?;
+        let _worker = match workers.try_acquire() {
             Ok(worker) => worker,
             // Handing the work to a thread and back costs more than the wait for a turn does.
-            Err(_) => tokio::time::timeout(TURN, self.workers.acquire()).await.ok()?.ok()?,
+            Err(_) => tokio::time::timeout(TURN, workers.acquire()).await.ok()?.ok()?,
         };
         // Without one there is, the next reads elsewhere, and opens it there.
         let connection = self.idle().pop()?;
@@ -126,7 +129,9 @@ impl Readers {
             tracing::warn!("the readers did not end in time");
         }
         self.threads.close();
-        self.workers.close();
+        if let Some(workers) = &self.workers {
+            workers.close();
+        }
         self.idle().clear();
     }
 
