@@ -191,6 +191,7 @@ fn run(
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .event_interval(todo_core::server::EVENT_INTERVAL)
         .enable_all()
         .build()
         .map_err(causes)?;
