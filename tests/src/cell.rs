@@ -38,7 +38,8 @@ impl Cell {
 }
 
 /// Turns each `async fn case(cell) { … }` into a module `case` with one test per cell:
-/// `salvo_sqlite`, `salvo_postgres`, `hyper_sqlite` and `hyper_postgres`.
+/// `salvo_sqlite`, `salvo_postgres`, `hyper_sqlite` and `hyper_postgres`. Attributes of the case, such
+/// as `#[ignore]`, are those of its tests.
 ///
 /// ```no_run
 /// todo_tests::on_every_cell! {
@@ -52,20 +53,20 @@ impl Cell {
 #[macro_export]
 macro_rules! on_every_cell {
     ($($(#[$meta:meta])* async fn $case:ident($cell:ident) $body:block)*) => {$(
-        $(#[$meta])*
         mod $case {
             #[allow(unused_imports)]
             use super::*;
 
             async fn case($cell: $crate::Cell) $body
 
-            $crate::on_every_cell!(@cell salvo_sqlite, Salvo, Sqlite);
-            $crate::on_every_cell!(@cell salvo_postgres, Salvo, Postgres);
-            $crate::on_every_cell!(@cell hyper_sqlite, Hyper, Sqlite);
-            $crate::on_every_cell!(@cell hyper_postgres, Hyper, Postgres);
+            $crate::on_every_cell!(@cell [$(#[$meta])*] salvo_sqlite, Salvo, Sqlite);
+            $crate::on_every_cell!(@cell [$(#[$meta])*] salvo_postgres, Salvo, Postgres);
+            $crate::on_every_cell!(@cell [$(#[$meta])*] hyper_sqlite, Hyper, Sqlite);
+            $crate::on_every_cell!(@cell [$(#[$meta])*] hyper_postgres, Hyper, Postgres);
         }
     )*};
-    (@cell $name:ident, $server:ident, $database:ident) => {
+    (@cell [$($meta:tt)*] $name:ident, $server:ident, $database:ident) => {
+        $($meta)*
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             case($crate::Cell {
