@@ -11,8 +11,12 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::{
     OpenError,
@@ -22,10 +26,15 @@ use crate::{
     error::{Cause, Error, Result},
     request_id,
     secret::{Algorithm, Secret},
+    turns::Turns,
 };
 
-/// Operations that may be under way at once; beyond it, [`Error::Busy`] at once.
+/// Operations of callers that may be under way or wait for their turn at once; beyond it,
+/// [`Error::Busy`] at once.
 const MAX_OPERATIONS: usize = 4096;
+/// The same of operations without a caller, which are above all signups and logins: however many of
+/// them wait, callers are served.
+const MAX_STRANGERS: usize = 1024;
 /// The longest an operation may run, whoever still waits for it.
 const OPERATION_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -89,6 +98,11 @@ struct Inner {
     limits: Limits,
     clock: Clock,
     operations: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    reads: Arc<Turns>,
+    /// The same as for reads where they share connections.
+    writes: Arc<Turns>,
+    drops_writes: bool,
 }
 
 impl Core {
@@ -106,6 +120,10 @@ impl Core {
             migrations_url: options.migrations_url.clone(),
         };
         let db = Db::open(url, &db).await?;
+        let share = db.share();
+        let turns = |at_once| Turns::new(at_once, options.database_timeout);
+        let reads = turns(share.reads);
+        let writes = share.writes.map_or_else(|| Arc::clone(&reads), turns);
         Ok(Self(Arc::new(Inner {
             db,
             passwords: Passwords::new(),
@@ -118,6 +136,10 @@ impl Core {
             limits: Limits::new(options.rate_limit_per_minute),
             clock: options.clock,
             operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
+            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+            reads,
+            writes,
+            drops_writes: share.drops_writes,
         })))
     }
 
@@ -127,7 +149,8 @@ impl Core {
     /// [`Error::Unavailable`] if none comes within the database timeout.
     pub async fn ping(&self) -> Result<()> {
         let db = self.db();
-        self.detached(async move {
+        // Those who ask for this wait for each other, as one caller's operations do.
+        self.read(Uuid::nil(), async move {
             let (_one,): (i64,) = db.one(Statement::new("SELECT CAST(1 AS bigint)")).await?;
             Ok(())
         })
@@ -140,33 +163,70 @@ impl Core {
         self.0.db.close().await;
     }
 
-    /// Runs an operation to its end, whoever waits for it, and awaits it.
+    /// Awaits the turn of `caller`, then runs an operation that reads, as [`Core::anonymous`] does.
     ///
-    /// Whoever calls may be dropped at any point: a client leaves, a request's time is up. Dropped
+    /// Dropped before its turn, it has cost the database nothing.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        caller: Uuid,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let permit = permit(&self.0.operations)?;
+        let turn = self.0.reads.take(caller).await?;
+        Detached::new(bounded((permit, turn), operation)).await
+    }
+
+    /// Awaits the turn of `caller`, then runs an operation that is one statement that writes, and at
+    /// most some that read.
+    ///
+    /// Dropped before its turn, it has cost the database nothing. Dropped later, it ends in a task of
+    /// its own, as with [`Core::anonymous`], unless the database can leave out what has not begun.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        caller: Uuid,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let permit = permit(&self.0.operations)?;
+        let turn = self.0.writes.take(caller).await?;
+        let operation = bounded((permit, turn), operation);
+        if self.0.drops_writes { operation.boxed().await } else { Detached::new(operation).await }
+    }
+
+    /// As [`Core::write`], but once it was begun it runs to its end on either database: something
+    /// follows the write that must not be left out.
+    pub(crate) async fn write_and_log<T: Send + 'static>(
+        &self,
+        caller: Uuid,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let permit = permit(&self.0.operations)?;
+        let turn = self.0.writes.take(caller).await?;
+        Detached::new(bounded((permit, turn), operation)).await
+    }
+
+    /// Runs an operation that has no caller (a signup, a login) to its end, and awaits it.
+    ///
+    /// The future may be dropped at any point: a client leaves, a request's time is up. Dropped
     /// with it, a database call would leave its connection in the middle of something, for the next
     /// borrower to find. So an operation that was begun goes on in a task of its own then, within its
     /// own permit and deadline.
-    pub(crate) async fn detached<T: Send + 'static>(
+    pub(crate) async fn anonymous<T: Send + 'static>(
         &self,
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let permit = Arc::clone(&self.0.operations).try_acquire_owned().map_err(|_| Error::Busy)?;
-        let operation = async move {
-            let _permit = permit;
-            let operation = AssertUnwindSafe(operation).catch_unwind();
-            match tokio::time::timeout(OPERATION_TIMEOUT, operation).await {
-                Ok(Ok(outcome)) => outcome,
-                Ok(Err(_panic)) => Err(Error::Internal(Cause::new("an operation panicked"))),
-                Err(_elapsed) => Err(Error::Unavailable(Cause::new("operation timed out"))),
-            }
-        };
-        Detached { operation: Some(operation.boxed()), is_begun: false }.await
+        let permit = permit(&self.0.strangers)?;
+        Detached::new(bounded(permit, operation)).await
     }
 
     /// How busy it is right now.
     #[cfg(feature = "http")]
     pub(crate) fn load(&self) -> Load {
         let mut load = self.0.db.load();
+        for turns in [Some(&self.0.reads), self.0.separate_writes()].into_iter().flatten() {
+            let lines = turns.waits().load(0, 0);
+            load.waiting += lines.waiting;
+            load.waited_micros += lines.waited_micros;
+        }
         load.hashing = self.0.passwords.queued();
         load.hashed = self.0.passwords.run();
         load
@@ -193,10 +253,43 @@ impl Core {
     }
 }
 
+impl Inner {
+    /// The turns of writes, unless they are those of reads.
+    #[cfg(feature = "http")]
+    fn separate_writes(&self) -> Option<&Arc<Turns>> {
+        Some(&self.writes).filter(|writes| !Arc::ptr_eq(writes, &self.reads))
+    }
+}
+
+fn permit(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    Arc::clone(of).try_acquire_owned().map_err(|_| Error::Busy)
+}
+
+/// An operation with its deadline, that holds `held` until its end. A panic is an error.
+async fn bounded<T>(
+    held: impl Send,
+    operation: impl Future<Output = Result<T>> + Send,
+) -> Result<T> {
+    let operation = AssertUnwindSafe(operation).catch_unwind();
+    let outcome = match tokio::time::timeout(OPERATION_TIMEOUT, operation).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_panic)) => Err(Error::Internal(Cause::new("an operation panicked"))),
+        Err(_elapsed) => Err(Error::Unavailable(Cause::new("operation timed out"))),
+    };
+    drop(held);
+    outcome
+}
+
 /// An operation that outlives whoever awaits it. Being awaited it costs no task.
 struct Detached<T: Send + 'static> {
     operation: Option<BoxFuture<'static, T>>,
     is_begun: bool,
+}
+
+impl<T: Send + 'static> Detached<T> {
+    fn new(operation: impl Future<Output = T> + Send + 'static) -> Self {
+        Self { operation: Some(operation.boxed()), is_begun: false }
+    }
 }
 
 impl<T: Send + 'static> Future for Detached<T> {
@@ -252,6 +345,7 @@ impl std::fmt::Debug for Core {
 #[cfg(all(test, feature = "sqlite"))]
 mod tests {
     use super::*;
+    use crate::db::Changed;
 
     async fn in_memory() -> Result<Core, Box<dyn std::error::Error>> {
         let secret = Secret::new("at least thirty-two random bytes")?;
@@ -264,7 +358,7 @@ mod tests {
         let (go, gone) = tokio::sync::oneshot::channel::<()>();
         let (done, is_done) = tokio::sync::oneshot::channel::<()>();
         let mut operation = core
-            .detached(async move {
+            .anonymous(async move {
                 gone.await.unwrap();
                 done.send(()).unwrap();
                 Ok(())
@@ -280,7 +374,7 @@ mod tests {
     async fn an_operation_that_nobody_began_is_not_run() {
         let core = in_memory().await.unwrap();
         let (done, is_done) = tokio::sync::oneshot::channel::<()>();
-        drop(core.detached(async move {
+        drop(core.anonymous(async move {
             done.send(()).unwrap();
             Ok(())
         }));
@@ -288,11 +382,78 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_operation_whose_turn_has_not_come_is_left_out_and_one_under_way_is_not() {
+        let core = in_memory().await.unwrap();
+        let turns = Turns::new(1, Duration::from_secs(10));
+        let ann = Uuid::from_u128(1);
+        let inner = Arc::into_inner(core.0).unwrap();
+        let core = Core(Arc::new(Inner { reads: Arc::clone(&turns), writes: turns, ..inner }));
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let (done, is_done) = tokio::sync::oneshot::channel::<()>();
+        let mut under_way = core
+            .read(ann, async move {
+                gone.await.unwrap();
+                done.send(()).unwrap();
+                Ok(())
+            })
+            .boxed();
+        assert!(under_way.as_mut().now_or_never().is_none(), "it has to wait");
+        let (begun, is_begun) = tokio::sync::oneshot::channel::<()>();
+        let mut waiting = core
+            .write(ann, async move {
+                begun.send(()).unwrap();
+                Ok(())
+            })
+            .boxed();
+        assert!(waiting.as_mut().now_or_never().is_none(), "it has to wait for its turn");
+        drop((under_way, waiting));
+        go.send(()).unwrap();
+        is_done.await.unwrap();
+        is_begun.await.unwrap_err();
+        // The turn and the permits are free again.
+        core.read(ann, async { Ok(()) }).await.unwrap();
+        assert_eq!(core.0.operations.available_permits(), MAX_OPERATIONS);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_waits_for_the_writer_is_left_out_with_its_caller() {
+        const MAKE: &str = "CREATE TABLE rows (i INTEGER)";
+        const ADD: &str = "INSERT INTO rows VALUES ($1)";
+        const SUM: &str = "SELECT coalesce(sum(i), 0) FROM rows";
+        // Some 100 ms.
+        const SLOW: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+             WHERE i < 1000000) SELECT count(*) FROM n";
+        let mut options = Options::new(Secret::new("at least thirty-two random bytes").unwrap());
+        options.database_timeout = OPERATION_TIMEOUT;
+        let core = Core::open("sqlite::memory:", options).await.unwrap();
+        let (db, ann) = (core.db(), Uuid::from_u128(1));
+        db.write::<Changed>(Statement::new(MAKE)).await.unwrap();
+        let busy = core.db();
+        let busy = tokio::spawn(async move { busy.one::<(i64,)>(Statement::new(SLOW)).await });
+        tokio::task::yield_now().await;
+        let add = |row: i64| {
+            let (core, db) = (core.clone(), db.clone());
+            let add = async move {
+                let Changed(_) = db.write(Statement::new(ADD).of(ann).bind(row)).await?;
+                Ok(())
+            };
+            async move { core.write(ann, add).await }.boxed()
+        };
+        let (mut left, stays) = (add(1), add(2));
+        assert!(left.as_mut().now_or_never().is_none(), "it has to wait");
+        drop(left);
+        stays.await.unwrap();
+        busy.await.unwrap().unwrap();
+        let (sum,): (i64,) = db.one(Statement::new(SUM)).await.unwrap();
+        assert_eq!(sum, 2);
+    }
+
+    #[tokio::test]
     async fn an_operation_that_never_ends_is_ended() {
         let core = in_memory().await.unwrap();
         tokio::time::pause();
         let began = tokio::time::Instant::now();
-        let outcome = core.detached(std::future::pending::<Result<()>>()).await;
+        let outcome = core.anonymous(std::future::pending::<Result<()>>()).await;
         assert!(matches!(outcome, Err(Error::Unavailable(_))));
         assert_eq!(began.elapsed().as_secs(), OPERATION_TIMEOUT.as_secs());
     }
@@ -300,9 +461,9 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_error_at_once_and_later() {
         let core = in_memory().await.unwrap();
-        let at_once = core.detached::<()>(async { panic!("at once") }).await;
+        let at_once = core.anonymous::<()>(async { panic!("at once") }).await;
         assert!(matches!(at_once, Err(Error::Internal(_))));
-        let later = core.detached::<()>(async {
+        let later = core.anonymous::<()>(async {
             tokio::task::yield_now().await;
             panic!("later")
         });
@@ -315,7 +476,17 @@ mod tests {
         let all = u32::try_from(MAX_OPERATIONS).unwrap();
         let under_way = Arc::clone(&core.0.operations).try_acquire_many_owned(all).unwrap();
         assert!(matches!(core.ping().await, Err(Error::Busy)));
+        core.anonymous(async { Ok(()) }).await.unwrap();
         drop(under_way);
         core.ping().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn however_many_strangers_wait_callers_are_served() {
+        let core = in_memory().await.unwrap();
+        let all = u32::try_from(MAX_STRANGERS).unwrap();
+        let _waiting = Arc::clone(&core.0.strangers).try_acquire_many_owned(all).unwrap();
+        assert!(matches!(core.anonymous(async { Ok(()) }).await, Err(Error::Busy)));
+        core.read(Uuid::from_u128(1), async { Ok(()) }).await.unwrap();
     }
 }

@@ -53,9 +53,10 @@
 //!
 //! # What runs where
 //!
-//! A tokio runtime with its timer is needed. An operation that has to wait does so in a task of its
-//! own, under a permit and a deadline: a future that is dropped half-way leaves no database call
-//! half-done, the operation runs on to its end. A short read of an SQLite file is made where it is
+//! A tokio runtime with its timer is needed. One user's operations take turns: a few at once reach the
+//! database, so that nobody else waits for them. Dropping the future of one that waits for its turn ends
+//! it. One that is under way leaves no database call half-done: it runs on to its end in a task of its
+//! own, under a permit and a deadline. A short read of an SQLite file is made where it is
 //! asked for, on all but one of the runtime's workers at a time: give a runtime one more worker than it
 //! needs otherwise. Passwords are hashed off the runtime, one a core at a time; beyond a bounded queue,
 //! [`Error::Busy`] at once.
@@ -122,6 +123,7 @@ mod sources;
 pub mod todos;
 #[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
 pub mod transfer;
+mod turns;
 
 #[cfg(feature = "postgres")]
 pub use self::db::pooler::check_pooler;

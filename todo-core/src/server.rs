@@ -154,8 +154,8 @@ fn allow_descriptors(settings: &Settings) {
     }
 }
 
-/// How many tasks a worker runs before it looks at the sockets. With tokio's 61, a request that came
-/// while both cores read lists of others was not looked at for 9 ms.
+/// How many tasks a worker runs before it looks at the sockets. With tokio's 61, a request that comes
+/// while all workers read lists for others waits for up to that many of them.
 pub const EVENT_INTERVAL: u32 = 13;
 
 /// Runs a future to its end on a runtime of its own, with a worker for each core and one more: SQLite is

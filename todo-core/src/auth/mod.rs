@@ -60,7 +60,7 @@ impl Caller {
 /// hashed; else what every operation can fail with: [`Error::Unavailable`], [`Error::Internal`].
 pub async fn signup(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<Session> {
     let work = core.clone();
-    core.detached(async move {
+    core.anonymous(async move {
         let session = sign_up(&work, client, signup).await;
         match &session {
             Ok(session) => events::succeeded(Attempted::Signup, client, session.user.id),
@@ -79,7 +79,7 @@ pub async fn signup(core: &Core, client: Option<IpAddr>, signup: Signup) -> Resu
 /// [`signup`].
 pub async fn login(core: &Core, client: Option<IpAddr>, given: Credentials) -> Result<Session> {
     let work = core.clone();
-    core.detached(async move {
+    core.anonymous(async move {
         let session = log_in(&work, client, given).await;
         match session {
             Ok(session) => {
@@ -108,8 +108,8 @@ pub async fn logout(core: &Core, token: &str) -> Result<()> {
 pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAddr>) -> Result<()> {
     const SQL: &str = "DELETE FROM sessions WHERE id = $1 AND user_id = $2";
     let (db, user_id) = (core.db(), caller.user_id);
-    core.detached(async move {
-        let end = Statement::new(SQL).bind(caller.session_or_nil()).bind(user_id);
+    core.write_and_log(user_id, async move {
+        let end = Statement::new(SQL).of(user_id).bind(caller.session_or_nil()).bind(user_id);
         let ended = match db.write(end).await {
             Ok(Changed(0)) => Err(Error::Unauthenticated),
             Ok(_) => Ok(()),
@@ -165,7 +165,7 @@ pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
     const SQL: &str = "SELECT EXISTS (SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2)";
     let Some(session) = caller.session else { return Ok(()) };
     let (db, user_id) = (core.db(), caller.user_id);
-    core.detached(async move {
+    core.read(user_id, async move {
         let (lives,): (bool,) = db.one(Statement::new(SQL).bind(session).bind(user_id)).await?;
         if lives { Ok(()) } else { Err(Error::Unauthenticated) }
     })
@@ -182,7 +182,7 @@ pub async fn me(core: &Core, caller: &Caller) -> Result<User> {
         todos::caller_lives!()
     );
     let (db, caller) = (core.db(), *caller);
-    core.detached(async move {
+    core.read(caller.user_id(), async move {
         let user: Option<User> = db.read(todos::by(caller, SQL)).await?;
         user.ok_or(Error::Unauthenticated)
     })
@@ -201,7 +201,7 @@ pub async fn sweep(core: &Core) -> Result<()> {
          (SELECT action, client, slot FROM rate_limits WHERE taken_at <= $1 LIMIT 1000) \
          AND taken_at <= $1"; // asked again: a slot may be taken anew while this waits for it
     let (db, now) = (core.db(), core.now());
-    core.detached(async move {
+    core.anonymous(async move {
         for (sql, before) in [(SESSIONS, now), (ATTEMPTS, now - chrono::TimeDelta::hours(1))] {
             loop {
                 let delete = Statement::new(sql).bind(Stamp(before));

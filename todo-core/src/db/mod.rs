@@ -51,6 +51,18 @@ pub(crate) enum Dialect {
     Postgres,
 }
 
+/// How much of a database one caller may have at once, so that something is left for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// Operations that read. Without a number for writes: all operations.
+    pub(crate) reads: usize,
+    /// Operations that write.
+    pub(crate) writes: Option<usize>,
+    /// Whether a write may be dropped at any time: one that has not begun never does, one that has
+    /// runs to its end.
+    pub(crate) drops_writes: bool,
+}
+
 /// How a database is to be used. See [`crate::Options`].
 #[derive(Clone, Debug)]
 pub(crate) struct DbOptions {
@@ -122,6 +134,18 @@ impl Db {
         }
     }
 
+    /// How much of it one caller may have at once.
+    pub(crate) fn share(&self) -> Share {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(db) => db.share(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(db) => db.share(),
+            #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+            _ => Share { reads: 1, writes: None, drops_writes: false },
+        }
+    }
+
     /// The pool's part of how busy it is.
     #[cfg(feature = "http")]
     pub(crate) fn load(&self) -> crate::core::Load {
@@ -159,21 +183,22 @@ impl Db {
     }
 }
 
-/// Calls that wait for a connection, and how long calls have waited in all.
+/// Calls that wait for a connection, or for their turn before that, and how long calls have waited
+/// in all.
 #[derive(Default)]
-struct Waits {
+pub(crate) struct Waits {
     now: AtomicI64,
     micros: AtomicI64,
 }
 
 /// One call that waits; it may also give up.
-struct Waiting {
+pub(crate) struct Waiting {
     waits: Arc<Waits>,
     since: tokio::time::Instant,
 }
 
 impl Waits {
-    fn begin(this: Arc<Self>) -> Waiting {
+    pub(crate) fn begin(this: Arc<Self>) -> Waiting {
         this.now.fetch_add(1, Ordering::Relaxed);
         Waiting { waits: this, since: tokio::time::Instant::now() }
     }
@@ -181,7 +206,7 @@ impl Waits {
     /// How busy a pool is whose calls wait like this, with so many connections of which so many are
     /// not lent.
     #[cfg(feature = "http")]
-    fn load(&self, size: usize, idle: usize) -> crate::core::Load {
+    pub(crate) fn load(&self, size: usize, idle: usize) -> crate::core::Load {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         crate::core::Load {
             idle: count(idle),

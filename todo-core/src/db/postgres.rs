@@ -11,7 +11,7 @@ use sqlx::{
 
 use crate::{
     db::{
-        DbOptions, Fault, OpenError, Row, Rows, Statement,
+        DbOptions, Fault, OpenError, Row, Rows, Share, Statement,
         breaker::{Breaker, SLOW, Verdict},
         is_connectivity,
         pool::{Pool, answers},
@@ -32,6 +32,7 @@ pub(crate) struct Postgres {
     timeout: Duration,
     connect: Arc<PgConnectOptions>,
     breaker: Arc<Breaker>,
+    pool_max: u32,
 }
 
 impl Postgres {
@@ -58,7 +59,8 @@ impl Postgres {
         let (breaker, connect) = (Breaker::new(), Arc::new(connect));
         let size = (options.pool_min, options.pool_max);
         let pool = Pool::new(Arc::clone(&connect), limits, Arc::clone(&breaker), size);
-        let db = Self { pool, timeout: options.timeout, connect, breaker };
+        let (timeout, pool_max) = (options.timeout, options.pool_max);
+        let db = Self { pool, timeout, connect, breaker, pool_max };
         let _: Option<(i64,)> = db
             .run(Statement::new("SELECT CAST(1 AS bigint)"))
             .await
@@ -112,6 +114,10 @@ impl Postgres {
         self.breaker.suspect(move || probe(pool.clone(), Arc::clone(&connect)));
     }
 
+    pub(crate) fn share(&self) -> Share {
+        Share { reads: share_of(self.pool_max), writes: None, drops_writes: false }
+    }
+
     #[cfg(feature = "http")]
     pub(crate) fn load(&self) -> crate::core::Load {
         let breaker_open = i64::from(self.breaker.is_open());
@@ -121,6 +127,13 @@ impl Postgres {
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// How many of `pool_max` connections one caller may use: a quarter, but two if one is left for others.
+/// More would gain a caller little: creations wait for each other at the caller's row of counts.
+fn share_of(pool_max: u32) -> usize {
+    let pool_max = usize::try_from(pool_max).unwrap_or(usize::MAX);
+    (pool_max / 4).max(2).min(pool_max.saturating_sub(1)).max(1)
 }
 
 async fn run_on<R: Rows>(connection: &mut PgConnection, statement: &Statement) -> Result<R, Fault> {
@@ -227,6 +240,12 @@ mod tests {
     use sqlx::postgres::PgSslMode;
 
     use super::*;
+
+    #[test]
+    fn one_caller_gets_no_more_than_a_share_of_the_pool() {
+        let shares = [0, 1, 2, 3, 4, 8, 20, 100].map(share_of);
+        assert_eq!(shares, [1, 1, 1, 2, 2, 2, 5, 25]);
+    }
 
     #[test]
     fn addresses_of_neon_and_of_sqlalchemy_are_understood() {

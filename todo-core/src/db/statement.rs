@@ -14,6 +14,8 @@ use super::{
 pub(crate) struct Statement {
     pub(super) sql: &'static str,
     pub(super) binds: Vec<Value>,
+    /// Whose it is, for what takes callers in turn.
+    pub(super) caller: Option<Uuid>,
 }
 
 /// What can be bound.
@@ -40,7 +42,14 @@ impl Statement {
         #[cfg(test)]
         MADE.with(|made| made.set(made.get() + 1));
         // The longest has eleven.
-        Self { sql, binds: Vec::with_capacity(11) }
+        Self { sql, binds: Vec::with_capacity(11), caller: None }
+    }
+
+    /// Says whose it is.
+    #[must_use]
+    pub(crate) fn of(mut self, caller: Uuid) -> Self {
+        self.caller = Some(caller);
+        self
     }
 
     /// Binds the next number.

@@ -137,7 +137,7 @@ impl Listing {
                 Key::Title(title) => page.bind(title.as_str()),
             };
         }
-        let page = self.core.detached(async move {
+        let page = self.core.read(caller.user_id(), async move {
             let mut page: Page = db.read(page).await?;
             if page.todos.is_empty() {
                 page.total = Box::pin(count(&work, caller, filters.status)).await?;

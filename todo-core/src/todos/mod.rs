@@ -46,6 +46,7 @@ pub(crate) use types::todo_columns;
 /// A statement whose first binds say who acts.
 pub(crate) fn by(caller: Caller, sql: &'static str) -> Statement {
     Statement::new(sql)
+        .of(caller.user_id())
         .bind(caller.user_id())
         .bind(caller.is_vouched())
         .bind(caller.session_or_nil())
@@ -80,7 +81,7 @@ pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> 
         todo_columns!()
     );
     let (db, caller, now) = (core.db(), *caller, core.now());
-    core.detached(async move {
+    core.write(caller.user_id(), async move {
         let insert = by(caller, SQL)
             .bind(new_id(now))
             .bind(new.title.as_str())
@@ -111,7 +112,7 @@ pub async fn get(core: &Core, caller: &Caller, id: Uuid) -> Result<Todo> {
     );
     let (db, caller) = (core.db(), *caller);
     let work = core.clone();
-    core.detached(async move {
+    core.read(caller.user_id(), async move {
         let found = db.read(by(caller, SQL).bind(id)).await?;
         found_or_why_not(&work, caller, id, found).await
     })
@@ -134,7 +135,7 @@ pub async fn replace(core: &Core, caller: &Caller, id: Uuid, new: NewTodo) -> Re
     );
     let (db, caller, now) = (core.db(), *caller, core.now());
     let work = core.clone();
-    core.detached(async move {
+    core.write(caller.user_id(), async move {
         let update = by(caller, SQL)
             .bind(id)
             .bind(new.title.as_str())
@@ -170,7 +171,7 @@ pub async fn patch(core: &Core, caller: &Caller, id: Uuid, patch: TodoPatch) -> 
     }
     let (db, caller, now) = (core.db(), *caller, core.now());
     let work = core.clone();
-    core.detached(async move {
+    core.write(caller.user_id(), async move {
         let update = by(caller, SQL)
             .bind(id)
             .bind(patch.title.as_ref().map(Title::as_str))
@@ -208,7 +209,7 @@ pub async fn set_completed(
     );
     let (db, caller, now) = (core.db(), *caller, core.now());
     let work = core.clone();
-    core.detached(async move {
+    core.write(caller.user_id(), async move {
         let update = by(caller, SQL).bind(id).bind(completed).bind(Stamp(now)).bind(Tick);
         let changed = db.write(update).await?;
         found_or_why_not(&work, caller, id, changed).await
@@ -225,7 +226,7 @@ pub async fn delete(core: &Core, caller: &Caller, id: Uuid) -> Result<()> {
         concat!("DELETE FROM todos WHERE id = $4 AND user_id = $1 AND ", caller_lives!());
     let (db, caller) = (core.db(), *caller);
     let work = core.clone();
-    core.detached(async move {
+    core.write(caller.user_id(), async move {
         let Changed(deleted) = db.write(by(caller, SQL).bind(id)).await?;
         match deleted {
             0 => Err(why_not(&work, caller, id).await),

@@ -22,11 +22,12 @@ use sqlx::{
 
 use self::{readers::Readers, writer::Writer};
 use crate::{
-    db::{DbOptions, Fault, OpenError, Row, Rows, Statement},
+    db::{DbOptions, Fault, OpenError, Row, Rows, Share, Statement},
     error::Cause,
 };
 
 mod checkpoints;
+mod line;
 mod readers;
 mod writer;
 
@@ -93,6 +94,12 @@ impl Sqlite {
         tokio::time::timeout(self.timeout, self.writer.run(statement))
             .await
             .unwrap_or(Err(Fault::Deadline))
+    }
+
+    /// A write that is dropped is left out by the writer, unless it was taken: then it is committed.
+    pub(crate) fn share(&self) -> Share {
+        let reads = self.readers.as_ref().map_or(writer::SHARE, |readers| readers.share());
+        Share { reads, writes: Some(writer::SHARE), drops_writes: true }
     }
 
     /// In memory there is no pool, and nothing to tell of one but the writer.

@@ -62,6 +62,12 @@ impl Readers {
         &self.file
     }
 
+    /// How many reads one caller may have under way: some that run, and some that wait, since handing on
+    /// a turn costs more than a usual read. Another caller's waits for these few, about a millisecond.
+    pub(super) fn share(&self) -> usize {
+        2 * self.most
+    }
+
     /// Reads where the request is, if there is a turn for it soon and it is not long.
     pub(super) async fn read_here<R: Rows>(
         &self,

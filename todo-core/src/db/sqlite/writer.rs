@@ -5,14 +5,17 @@ use std::{sync::Arc, thread, time::Duration};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
-use super::{Access, File, checkpoints::Checkpoints, is_blocked, primary_code, run};
+use super::{Access, File, checkpoints::Checkpoints, is_blocked, line::Line, primary_code, run};
 use crate::db::{Fault, Rows, Statement, Waits};
 
 /// Writes that may wait for the writer; more are refused by their deadline.
 const QUEUE: usize = 1024;
 /// Writes that one commit carries at most, so that the first does not wait for ever.
 const GROUP: usize = 256;
+/// Writes that one caller may have before the writer: as many as one commit carries.
+pub(super) const SHARE: usize = GROUP;
 /// How long a write waits for another process's lock, once one has waited in vain.
 const BLOCKED_PATIENCE: Duration = Duration::from_millis(20);
 
@@ -29,7 +32,8 @@ type Job = Box<dyn FnOnce(&Connection) -> Option<Ran> + Send>;
 
 /// What the writer is told.
 enum Order {
-    Write(Job),
+    /// A write, and whose it is.
+    Write(Option<Uuid>, Job),
     /// Finish what waits, then tell.
     Close(oneshot::Sender<()>),
 }
@@ -52,7 +56,9 @@ impl Writer {
         let (orders, queue) = mpsc::channel(QUEUE);
         let checkpoints = file.clone().map(Checkpoints::spawn).transpose()?;
         let connection = Some(connection);
-        let mut work = Work { connection, file, checkpoints, patience, queue, blocked: false };
+        let line = Line::default();
+        let mut work =
+            Work { connection, file, checkpoints, patience, queue, line, blocked: false };
         // It ends when the last handle is gone.
         thread::Builder::new().name("sqlite-writer".into()).spawn(move || work.run())?;
         Ok(Self { orders, waits: Arc::default() })
@@ -60,6 +66,7 @@ impl Writer {
 
     pub(super) async fn run<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
         let (answer, answered) = oneshot::channel();
+        let caller = statement.caller;
         let waiting = Waits::begin(Arc::clone(&self.waits));
         let job: Job = Box::new(move |connection| {
             drop(waiting);
@@ -80,7 +87,7 @@ impl Writer {
             };
             Some(Ran { fatal, blocked, answer: Box::new(tell) })
         });
-        self.orders.send(Order::Write(job)).await.map_err(|_| Fault::Closed)?;
+        self.orders.send(Order::Write(caller, job)).await.map_err(|_| Fault::Closed)?;
         answered.await.map_err(|_| Fault::Closed)?
     }
 
@@ -111,6 +118,8 @@ struct Work {
     checkpoints: Option<Checkpoints>,
     patience: Duration,
     queue: mpsc::Receiver<Order>,
+    /// What was taken from the queue to be put in order: empty unless more waits than a commit carries.
+    line: Line<Job>,
     blocked: bool,
 }
 
@@ -118,10 +127,15 @@ impl Work {
     /// Takes what waits, until there is nobody left.
     fn run(&mut self) {
         let mut closing = Vec::new();
-        while let Some(order) = self.queue.blocking_recv() {
-            match order {
-                Order::Write(first) => self.write(first, &mut closing),
-                Order::Close(closed) => closing.push(closed),
+        loop {
+            // In the line's order if there is one.
+            match self.next(&mut closing) {
+                Some(first) => self.write(first, &mut closing),
+                None => match self.queue.blocking_recv() {
+                    Some(Order::Write(_, first)) => self.write(first, &mut closing),
+                    Some(Order::Close(closed)) => closing.push(closed),
+                    None => break,
+                },
             }
             if !closing.is_empty() {
                 // What is queued is still taken.
@@ -179,11 +193,22 @@ impl Work {
         self.connection = is_sound.then_some(connection);
     }
 
-    /// The next write that waits already.
+    /// The next write that waits already. If more wait than one commit carries, the callers take turns,
+    /// so that a caller's first write is in the next commit, however many another caller has.
     fn next(&mut self, closing: &mut Vec<oneshot::Sender<()>>) -> Option<Job> {
+        while self.line.len() < QUEUE && (!self.line.is_empty() || self.queue.len() > GROUP) {
+            match self.queue.try_recv() {
+                Ok(Order::Write(caller, job)) => self.line.push(caller, job),
+                Ok(Order::Close(closed)) => closing.push(closed),
+                Err(_) => break,
+            }
+        }
+        if let Some(job) = self.line.pop() {
+            return Some(job);
+        }
         loop {
             match self.queue.try_recv().ok()? {
-                Order::Write(job) => return Some(job),
+                Order::Write(_, job) => return Some(job),
                 Order::Close(closed) => closing.push(closed),
             }
         }
@@ -203,11 +228,9 @@ impl Work {
             return Left::Blocked;
         }
         let mut first = first.into_iter();
-        for _ in 0..GROUP {
-            // After a failure the rest waits for the next group; what was taken is told by its drop.
-            if outcome.is_err() {
-                break;
-            }
+        // After a failure the rest waits for the next group; what was taken is told by its drop. Those
+        // whose caller has left cost nothing and do not count.
+        while outcome.is_ok() && waiting.len() < GROUP {
             let Some(job) = first.next().or_else(|| self.next(closing)) else { break };
             if let Some(ran) = job(connection) {
                 if ran.fatal {
