@@ -1,6 +1,7 @@
 //! [`Core`]: the few things every operation needs, and the way operations are run.
 
 use std::{
+    fmt,
     future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
@@ -38,8 +39,9 @@ const MAX_STRANGERS: usize = 1024;
 /// The longest an operation may run, whoever still waits for it.
 const OPERATION_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How a [`Core`] is to be set up. Start from [`Options::new`] and change what you need.
-#[derive(Clone, Debug)]
+/// How a [`Core`] is to be set up. Start from [`Options::new`] and change what you need. Its `Debug`
+/// shows no secret and no address.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
     /// What tokens and cursors are signed with.
@@ -83,6 +85,45 @@ impl Options {
             migrations_url: None,
             clock: Clock::system(),
         }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Each field is named, so that a new one is thought of here.
+        let Self {
+            secret,
+            previous_secrets,
+            algorithm,
+            session_lifetime,
+            rate_limit_per_minute,
+            pool_min,
+            pool_max,
+            database_timeout,
+            migrations_url,
+            clock,
+        } = self;
+        f.debug_struct("Options")
+            .field("secret", secret)
+            .field("previous_secrets", previous_secrets)
+            .field("algorithm", algorithm)
+            .field("session_lifetime", session_lifetime)
+            .field("rate_limit_per_minute", rate_limit_per_minute)
+            .field("pool_min", pool_min)
+            .field("pool_max", pool_max)
+            .field("database_timeout", database_timeout)
+            .field("migrations_url", &migrations_url.as_ref().map(|_| Hidden))
+            .field("clock", clock)
+            .finish()
+    }
+}
+
+/// Stands for a value that is not shown.
+struct Hidden;
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
     }
 }
 
@@ -336,8 +377,8 @@ pub(crate) struct Load {
     pub(crate) hashed: u64,
 }
 
-impl std::fmt::Debug for Core {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Core")
     }
 }

@@ -63,8 +63,9 @@ pub(crate) struct Share {
     pub(crate) drops_writes: bool,
 }
 
-/// How a database is to be used. See [`crate::Options`].
-#[derive(Clone, Debug)]
+/// How a database is to be used. See [`crate::Options`]. It has no `Debug`: an address may hold a
+/// password.
+#[derive(Clone)]
 pub(crate) struct DbOptions {
     /// Where the schema is brought up to date, if not at the database's own address.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has one address"))]
