@@ -37,6 +37,7 @@ use self::{
 mod connections;
 mod docs;
 mod paced;
+pub mod pem;
 mod tls;
 
 /// What a connection buffers of a request's head, and how many headers that may have: twice what

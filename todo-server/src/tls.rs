@@ -1,16 +1,14 @@
 //! The certificate: where it is read, when it is read again, and that a bad one never takes the
 //! place of one that works. Connections that are open keep what they began with.
 
-use std::{io, path::Path, pin::Pin, sync::Arc};
+use std::{io, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt, future::ready, stream};
-use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
-};
+use rustls::{ServerConfig, crypto::aws_lc_rs};
 use salvo::conn::IntoConfigStream;
 use todo_core::settings::TlsFiles;
+
+use crate::pem;
 
 /// A certificate that was read, and those that take its place.
 pub(crate) struct Certificate(Pin<Box<dyn Stream<Item = ServerConfig> + Send>>);
@@ -49,27 +47,11 @@ impl IntoConfigStream<ServerConfig> for Certificate {
 /// HTTP/2 and HTTP/1.1 with these files. salvo's own configuration would take a key that is not the
 /// certificate's: what a reload finds in the middle of a renewal.
 fn config(files: &TlsFiles) -> io::Result<ServerConfig> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(&files.cert)
-        .and_then(Iterator::collect)
-        .map_err(|error| of(&files.cert, error))?;
-    if chain.is_empty() {
-        return Err(of(&files.cert, pem::Error::NoItemsFound));
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| of(&files.key, error))?;
+    let (chain, key) = (pem::chain(files)?, pem::key(files)?);
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(io::Error::other)?;
+        .map_err(|error| pem::unusable(&error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// An error that names its file.
-fn of(file: &Path, error: pem::Error) -> io::Error {
-    let why = match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "not in PEM".to_owned(),
-        error => error.to_string(),
-    };
-    io::Error::other(format!("{}: {why}", file.display()))
 }

@@ -8,6 +8,7 @@ use todo_core::{
     settings::{Environment, Settings, TlsFiles},
     transfer,
 };
+use todo_server::pem;
 use tokio::time::timeout;
 use url::Url;
 
@@ -191,7 +192,7 @@ impl Checks {
     }
 
     fn tls(&mut self, files: &TlsFiles) {
-        let chain = match tls::chain(files) {
+        let chain = match pem::chain(files) {
             Ok(chain) => chain,
             Err(error) => return self.fail("TLS_CERT", error),
         };

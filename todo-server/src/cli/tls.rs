@@ -1,16 +1,17 @@
 //! The certificate as the commands look at it: read, compared with its key, its dates told, and
 //! trusted, exactly it, by the health check.
 
-use std::{io, net::IpAddr, path::Path, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime},
     sign::CertifiedKey,
 };
 use todo_core::settings::TlsFiles;
+use todo_server::pem;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
@@ -21,41 +22,21 @@ pub(crate) struct Validity {
     pub(crate) until: i64,
 }
 
-/// The certificates of the file, the server's own first.
-pub(crate) fn chain(files: &TlsFiles) -> io::Result<Vec<CertificateDer<'static>>> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(&files.cert)
-        .and_then(Iterator::collect)
-        .map_err(|error| of(&files.cert, &error))?;
-    if chain.is_empty() {
-        return Err(of(&files.cert, &pem::Error::NoItemsFound));
-    }
-    Ok(chain)
-}
-
 /// Whether the key is the certificate's.
 pub(crate) fn check_key(files: &TlsFiles, chain: Vec<CertificateDer<'static>>) -> io::Result<()> {
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| of(&files.key, &error))?;
+    let key = pem::key(files)?;
     CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
         .map(drop)
-        .map_err(io::Error::other)
+        .map_err(|error| pem::unusable(&error))
 }
 
 /// The dates of the server's own certificate.
 pub(crate) fn validity(chain: &[CertificateDer<'_>]) -> io::Result<Validity> {
     let first = chain.first().ok_or_else(|| io::Error::other("no certificate"))?;
-    let (_, certificate) = X509Certificate::from_der(first).map_err(io::Error::other)?;
+    let (_, certificate) = X509Certificate::from_der(first)
+        .map_err(|_| io::Error::other("the certificate is not X.509"))?;
     let validity = certificate.validity();
     Ok(Validity { from: validity.not_before.timestamp(), until: validity.not_after.timestamp() })
-}
-
-/// An error that names its file.
-fn of(file: &Path, error: &pem::Error) -> io::Error {
-    let why = match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "not in PEM".to_owned(),
-        error => error.to_string(),
-    };
-    io::Error::other(format!("{}: {why}", file.display()))
 }
 
 /// Speaks TLS with a server that has this very certificate and its key. Who made the certificate,
@@ -66,7 +47,7 @@ pub(crate) async fn connect(
     host: IpAddr,
     files: &TlsFiles,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let own = chain(files)?.swap_remove(0);
+    let own = pem::chain(files)?.swap_remove(0);
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Arc::new(ThisOne { own, provider: Arc::clone(&provider) });
     let config = ClientConfig::builder_with_provider(provider)
