@@ -5,7 +5,10 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use indicatif::ProgressBar;
 use todo_core::{
     http,
@@ -133,7 +136,11 @@ struct ImportArgs {
 
 /// Reads the arguments and does what they say.
 pub(crate) fn main() -> ExitCode {
-    match Cli::parse().command.unwrap_or(Command::Serve) {
+    let cli = match parsed() {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => server::serve_to_the_end(|settings, listener| async {
             let signals = server::signals()?;
             todo_server::serve(settings, listener, signals).await
@@ -175,6 +182,30 @@ pub(crate) fn main() -> ExitCode {
 
 fn with_settings(work: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
     server::settings().map_or_else(|error| server::finish(Err(error)), work)
+}
+
+/// The arguments, or what is wrong with them. An argument that is neither an option nor a word is not
+/// repeated: it may be an address with a password.
+fn parsed() -> Result<Cli, clap::Error> {
+    Cli::try_parse().map_err(|mut error| {
+        let is_plain = |text: &str| {
+            text.len() <= 20 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+        };
+        // A conflict names options by their usage.
+        let repeats = [ErrorKind::UnknownArgument, ErrorKind::InvalidSubcommand];
+        if !repeats.contains(&error.kind()) {
+            return error;
+        }
+        for kind in [ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+            if let Some(ContextValue::String(text)) = error.get(kind)
+                && !is_plain(text)
+            {
+                error.insert(kind, ContextValue::String("(hidden)".to_owned()));
+                error.remove(ContextKind::Suggested);
+            }
+        }
+        error
+    })
 }
 
 async fn healthcheck(settings: &Settings) -> Result<(), ServeError> {
