@@ -101,6 +101,8 @@
 mod clock;
 mod core;
 mod db;
+#[cfg(feature = "server")]
+mod dotenv;
 mod error;
 mod request_id;
 mod secret;
