@@ -186,7 +186,7 @@ async fn doctor(settings: &[(&str, &str)]) -> (i32, String) {
 
 #[tokio::test]
 async fn the_doctor_checks_and_changes_nothing() {
-    const SECRET: &str = "hush-0123456789abcdef-0123456789abcdef";
+    const SECRET: &str = "hush-6b1f0a0d9b3c4e5f8a7d6c5b4a392817";
     let files = empty_dir();
     let (code, out) = doctor(&[]).await;
     assert_eq!(code, 0, "{out}");

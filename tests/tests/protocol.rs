@@ -473,6 +473,28 @@ on_every_cell! {
         }
     }
 
+    async fn origins_are_compared_as_browsers_write_them(cell) {
+        let written = "https://Example.com,https://example.org:443/,http://[::1]:80,https://B\u{fc}cher.example,\
+                       capacitor://localhost,tauri://LocalHost,chrome-extension://abcdef";
+        let app = App::start_with(cell, &[("ALLOWED_ORIGINS", written)]).await;
+        for (origin, is_admitted) in [
+            ("https://example.com", true),
+            ("https://example.org", true),
+            ("http://[::1]", true),
+            ("https://xn--bcher-kva.example", true),
+            ("capacitor://localhost", true),
+            ("tauri://localhost", true),
+            ("chrome-extension://abcdef", true),
+            ("http://localhost", false),
+            ("https://example.com:444", false),
+            ("capacitor://localhost:80", false),
+        ] {
+            let answer = app.anonymous().send("GET", "/health", &[("origin", origin)], "").await;
+            let admitted = answer.header("access-control-allow-origin");
+            assert_eq!(admitted, is_admitted.then_some(origin), "{origin}");
+        }
+    }
+
     async fn cors_refuses_every_other_origin(cell) {
         let app = App::start_with(cell, &CORS).await;
         for origin in [
@@ -518,7 +540,13 @@ on_every_cell! {
             assert!(methods.contains(method), "{methods:?}");
             let named = answer.header("access-control-allow-headers").unwrap_or_default();
             let named = members(Some(&named.to_ascii_lowercase()));
-            assert!(named.contains("authorization") && named.contains("content-type"), "{named:?}");
+            for name in [
+                "authorization", "content-type", "x-request-id", "traceparent", "tracestate",
+                "idempotency-key", "if-match", "if-none-match", "last-event-id",
+                "x-requested-with",
+            ] {
+                assert!(named.contains(name), "{name} in {named:?}");
+            }
             assert_no_wildcard(&answer);
             assert_guarded(&answer);
         }

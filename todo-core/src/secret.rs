@@ -4,12 +4,41 @@ use std::fmt;
 
 use crate::error::FieldError;
 
-/// Texts that documentation and templates show where a secret belongs.
-const EXAMPLES: [&str; 3] = [
-    "change-me-to-a-random-text-of-32-bytes-or-more",
-    "your-secret-key-here-min-32-characters-long",
-    "your-super-secret-key-change-this-in-production",
+/// What examples of secrets say, without case and punctuation. By chance, one is in a random base64
+/// text of 43 characters once in some 10^10; none is in hexadecimal.
+const PHRASES: [&str; 26] = [
+    "appsecret",
+    "asdfghjk",
+    "changein",
+    "changeit",
+    "changeme",
+    "changethis",
+    "devsecret",
+    "donotuse",
+    "examplekey",
+    "examplesecret",
+    "insecure",
+    "jwtsecret",
+    "keygoeshere",
+    "localsecret",
+    "mysecret",
+    "notasecret",
+    "passwordpassword",
+    "placeholder",
+    "qwertyui",
+    "replaceme",
+    "replacethis",
+    "replacewith",
+    "secrethere",
+    "secretkey",
+    "supersecret",
+    "yoursecret",
 ];
+/// Words that only examples have, where all letters are of one case: too short to be [`PHRASES`].
+const WORDS: [&str; 5] = ["dummy", "example", "sample", "your", "yours"];
+
+/// The least number of different bytes. 32 random hexadecimal digits have fewer once in 10^12.
+const MIN_DISTINCT: usize = 6;
 
 /// What tokens and cursors are signed with: at least 32 bytes (RFC 7518, section 3.2). Its `Debug`
 /// shows nothing of it.
@@ -33,17 +62,63 @@ impl Secret {
         Ok(Self(secret))
     }
 
-    /// Whether it is a text that documentation shows where a secret belongs, or one character over
-    /// and over: not a secret at all.
+    /// Why it can be guessed, if it can: it looks like the example of a documentation, has fewer than
+    /// six different bytes, repeats itself, or counts up or down. 16 random bytes or more, in
+    /// hexadecimal, base64 or as they are, have no such weakness.
+    ///
+    /// ```
+    /// use todo_core::Secret;
+    ///
+    /// let weakness = |text: &str| Secret::new(text).map(|secret| secret.weakness());
+    /// assert!(weakness("change-me-to-a-random-text-of-32-bytes-or-more")?.is_some());
+    /// assert_eq!(weakness("e3b0c44298fc1c149afbf4c8996fb924")?, None);
+    /// # Ok::<(), todo_core::FieldError>(())
+    /// ```
     #[must_use]
-    pub fn is_example(&self) -> bool {
-        EXAMPLES.iter().any(|example| example.as_bytes() == self.0)
-            || self.0.iter().all(|byte| Some(byte) == self.0.first())
+    pub fn weakness(&self) -> Option<&'static str> {
+        let mut seen = [false; 256];
+        self.0.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+        if seen.into_iter().filter(|seen| *seen).count() < MIN_DISTINCT {
+            return Some("it has too few different characters");
+        }
+        if is_repeated(&self.0) {
+            return Some("it repeats itself");
+        }
+        if is_sequence(&self.0) {
+            return Some("it is a sequence of characters");
+        }
+        is_example(&String::from_utf8_lossy(&self.0)).then_some("it looks like an example")
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Whether its beginning, up to half of it, makes all of it when repeated.
+fn is_repeated(bytes: &[u8]) -> bool {
+    (1..=bytes.len() / 2).any(|period| {
+        bytes.iter().zip(bytes.iter().skip(period)).all(|(byte, later)| byte == later)
+    })
+}
+
+/// Whether three quarters of its bytes are the same as their neighbour, one more or one less.
+fn is_sequence(bytes: &[u8]) -> bool {
+    let steps = bytes.iter().zip(bytes.iter().skip(1));
+    let small = steps.filter(|(byte, next)| byte.abs_diff(**next) <= 1).count();
+    small * 4 > bytes.len().saturating_sub(1) * 3
+}
+
+fn is_example(text: &str) -> bool {
+    let letters = |text: &str| -> String {
+        text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    };
+    let all = letters(text);
+    let is_one_case = !text.contains(|c: char| c.is_ascii_uppercase())
+        || !text.contains(|c: char| c.is_ascii_lowercase());
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric()).map(letters);
+    PHRASES.iter().any(|phrase| all.contains(phrase))
+        || is_one_case && words.any(|word| WORDS.contains(&&*word))
 }
 
 impl fmt::Debug for Secret {
@@ -70,6 +145,99 @@ impl From<Algorithm> for jsonwebtoken::Algorithm {
             Algorithm::Hs256 => Self::HS256,
             Algorithm::Hs384 => Self::HS384,
             Algorithm::Hs512 => Self::HS512,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn weakness(text: impl Into<Vec<u8>>) -> Option<&'static str> {
+        Secret::new(text).unwrap().weakness()
+    }
+
+    #[test]
+    fn published_examples_are_weak() {
+        for text in [
+            "change-me-to-a-random-text-of-32-bytes-or-more",
+            "your-secret-key-here-min-32-characters-long",
+            "your-super-secret-key-change-this-in-production",
+            "your-secret-key-here-change-in-production",
+            "dev-secret-key-change-in-production",
+            "your-super-secret-key-change-in-production",
+            "CHANGE_ME_TO_SOMETHING_LONG_AND_RANDOM",
+            "Change Me To Something Random, Please!!",
+            "changeme1234567890changeme1234567",
+            "replace_with_output_of_openssl_rand_hex_32",
+            "replace-this-with-32-random-characters",
+            "this-is-not-a-secret-use-your-own-one",
+            "an-example-of-some-32-characters-or-more",
+            "put-your-own-random-value-in-this-place",
+            "django-insecure-#7k2^m!p@v9x_q4z8w1c6b3n5t0",
+            "MyVerySuperSecretKeyForJwtTokens2024",
+            "jwt_secret_for_development_only_12345",
+            "<placeholder for a random key of 32 bytes>",
+            "qwertyuiopasdfghjklzxcvbnm123456",
+        ] {
+            assert_eq!(weakness(text), Some("it looks like an example"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_little_variety_is_weak() {
+        for text in [
+            &*"x".repeat(40),
+            &"ab".repeat(20),
+            &"12345".repeat(8),
+            &"0123456789".repeat(4),
+            "0123456789abcdef0123456789abcdef",
+            "correct horse correct horse correct horse",
+            "abcdefghijklmnopqrstuvwxyz0123456789",
+            "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef",
+            "zyxwvutsrqponmlkjihgfedcba987654",
+            "aaaaaaaabbbbbbbbccccccccddddddddeeeeeeeeffffffff",
+            "00000000000000000000000000000001",
+        ] {
+            let weakness = weakness(text).unwrap_or_else(|| panic!("{text} is taken"));
+            assert_ne!(weakness, "it looks like an example", "{text}");
+        }
+    }
+
+    #[test]
+    fn passphrases_and_keys_of_other_programs_are_not_weak() {
+        for text in [
+            "correct horse battery staple, and a tractor",
+            "6b1f0a0d9b3c4e5f8a7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a392817",
+            "018f4c2e-9a7b-7d31-b6c4-52e0f1a98d73",
+            "50298471630592847160395827164039",
+        ] {
+            assert_eq!(weakness(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        /// As of `openssl rand`, `-hex` and `-base64`, of 16 bytes (in hexadecimal) to 64.
+        #[test]
+        fn random_secrets_are_not_weak(bytes in proptest::collection::vec(any::<u8>(), 16..=64)) {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            prop_assert_eq!(weakness(hex.to_uppercase()), None);
+            prop_assert_eq!(weakness(hex), None);
+            if bytes.len() >= 24 {
+                for engine in
+                    [general_purpose::STANDARD, general_purpose::URL_SAFE_NO_PAD]
+                {
+                    prop_assert_eq!(weakness(engine.encode(&bytes)), None);
+                }
+            }
+            if bytes.len() >= 32 {
+                prop_assert_eq!(weakness(bytes), None);
+            }
         }
     }
 }

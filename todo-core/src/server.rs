@@ -137,6 +137,9 @@ where
 {
     finish(settings().and_then(|settings| {
         let _exporting = log(&settings)?;
+        for warning in settings.warnings() {
+            tracing::warn!("{warning}");
+        }
         allow_descriptors(&settings);
         block_on(async { serve(settings.clone(), listen(&settings).await?).await })
     }))

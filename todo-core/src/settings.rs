@@ -16,12 +16,15 @@ use ipnet::IpNet;
 use crate::{
     Core, OpenError, Options,
     db::Db,
-    http::{Api, ApiOptions},
+    http::{Api, ApiOptions, Origin, proxies::canonical},
     secret::{Algorithm, Secret},
 };
 
 /// Where a secret that was made here is kept, when the database has no file to keep it beside.
 const SECRET_FILE: &str = "todo.secret";
+
+/// Where a good secret comes from.
+const OWN_SECRET: &str = "make one with `openssl rand -hex 32`";
 
 /// Between two attempts to reach the database at the start; each is twice the last one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -46,7 +49,7 @@ pub struct Settings {
     /// `PORT`; 0 takes any free one.
     pub port: u16,
     /// `ALLOWED_ORIGINS`
-    pub allowed_origins: Vec<String>,
+    pub allowed_origins: Vec<Origin>,
     /// `RATE_LIMIT_PER_MINUTE`
     pub rate_limit_per_minute: u32,
     /// `TRUSTED_PROXIES`
@@ -87,6 +90,30 @@ pub struct Settings {
     pub body_memory_bytes: usize,
     /// `TLS_CERT` and `TLS_KEY`, both or neither.
     pub tls: Option<TlsFiles>,
+    /// What was found where they come from.
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// What is accepted, and worth a line in the log. It shows no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Warning {
+    /// The setting, or where it comes from.
+    pub about: String,
+    /// What is the matter with it.
+    pub message: String,
+}
+
+impl Warning {
+    pub(crate) fn new(about: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { about: about.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.about, self.message)
+    }
 }
 
 /// Where the database is. It may hold a password: neither `Debug` nor any message shows it.
@@ -192,6 +219,19 @@ impl Settings {
         vars: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self, SettingsError> {
         let mut vars = Vars::new(vars);
+        let settings = Self::read(&mut vars);
+        if vars.errors.is_empty() { Ok(settings) } else { Err(SettingsError(vars.errors)) }
+    }
+
+    /// The names of all settings.
+    pub(crate) fn names() -> Vec<&'static str> {
+        let mut vars = Vars::new::<String, String>([]);
+        Self::read(&mut vars);
+        vars.asked
+    }
+
+    /// Reads every setting; what is wrong is noted in `vars`.
+    fn read(vars: &mut Vars) -> Self {
         let settings = Self {
             database_url: vars.read("DATABASE_URL", DatabaseUrl("sqlite://todo.db".into()), url),
             secret_key: vars.read("SECRET_KEY", None, |text| secret(text).map(Some)),
@@ -209,7 +249,9 @@ impl Settings {
                 .read("PORT", 8000, |text| number(text, 0, u16::MAX, "a port from 0 to 65535")),
             allowed_origins: vars.read(
                 "ALLOWED_ORIGINS",
-                vec!["http://localhost:3000".into(), "http://localhost:8000".into()],
+                list("http://localhost:3000,http://localhost:8000")
+                    .flat_map(Origin::try_from)
+                    .collect(),
                 origins,
             ),
             rate_limit_per_minute: vars.read("RATE_LIMIT_PER_MINUTE", 5, |text| {
@@ -263,6 +305,7 @@ impl Settings {
                 number(text, 4 << 20, 16 << 30, "bytes from 4194304 to 17179869184")
             }),
             tls: None,
+            warnings: Vec::new(),
         };
         let debug = vars.read("DEBUG", false, boolean);
         let level = if debug { "debug" } else { "info" };
@@ -277,14 +320,45 @@ impl Settings {
             _ => Err("text or json".into()),
         });
         let tls = match (vars.take("TLS_CERT"), vars.take("TLS_KEY")) {
-            (Some(cert), Some(key)) => Some(TlsFiles { cert: cert.into(), key: key.into() }),
+            (Some(cert), Some(key)) => {
+                for (name, path) in [("TLS_CERT", &cert), ("TLS_KEY", &key)] {
+                    if is_pem(path) {
+                        vars.refuse::<()>(name, "the path of a PEM file, not what is in it");
+                    }
+                }
+                Some(TlsFiles { cert: cert.into(), key: key.into() })
+            }
             (None, None) => None,
             (Some(_), None) => vars.refuse("TLS_KEY", "set, if TLS_CERT is"),
             (None, Some(_)) => vars.refuse("TLS_CERT", "set, if TLS_KEY is"),
         };
         let settings = Self { log_level, log_format, tls, ..settings };
-        settings.check(&mut vars);
-        if vars.errors.is_empty() { Ok(settings) } else { Err(SettingsError(vars.errors)) }
+        settings.check(vars);
+        settings
+    }
+
+    /// What was accepted and is worth a line in the log, such as a secret that can be guessed.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = self.warnings.clone();
+        for (name, secret) in self.secrets() {
+            if let Some(weakness) = secret.weakness() {
+                let message = format!("{weakness}; {OWN_SECRET}, and production wants one");
+                warnings.push(Warning::new(name, message));
+            }
+        }
+        if self.secret_key.is_some() && self.secret_key == self.secret_key_previous {
+            let message = "is the same as SECRET_KEY, and has no effect";
+            warnings.push(Warning::new("SECRET_KEY_PREVIOUS", message));
+        }
+        warnings
+    }
+
+    /// The secrets that are set, by their names.
+    fn secrets(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
+        let names = ["SECRET_KEY", "SECRET_KEY_PREVIOUS"];
+        let secrets = [&self.secret_key, &self.secret_key_previous];
+        names.into_iter().zip(secrets).filter_map(|(name, secret)| Some((name, secret.as_ref()?)))
     }
 
     /// What settings must be together, and in production.
@@ -302,24 +376,30 @@ impl Settings {
             .is_some_and(|url| url.kind() != self.database_url.kind())
         {
             vars.refuse::<()>("MIGRATIONS_DATABASE_URL", "the same database as DATABASE_URL");
+        } else if self.database_url.kind() == "sqlite"
+            && self.migrations_database_url.as_ref().is_some_and(|url| *url != self.database_url)
+        {
+            // A server would not look at it, and `migrate` would work on another file.
+            vars.refuse::<()>("MIGRATIONS_DATABASE_URL", "unset, or as DATABASE_URL, with SQLite");
         }
         if self.environment != Environment::Production {
             return;
         }
-        match &self.secret_key {
-            // A bad one is named already.
-            None if !vars.has_error("SECRET_KEY") => {
-                vars.refuse::<()>("SECRET_KEY", "set in production, to at least 32 random bytes");
-            }
-            Some(secret) if secret.is_example() => {
-                vars.refuse::<()>(
-                    "SECRET_KEY",
-                    "a secret of your own in production, not the example",
-                );
-            }
-            _ => {}
+        // A bad one is named already.
+        if self.secret_key.is_none() && !vars.has_error("SECRET_KEY") {
+            vars.refuse::<()>("SECRET_KEY", "set in production, to at least 32 random bytes");
         }
-        if self.allowed_origins.iter().any(|origin| origin == "*") {
+        // Whoever can guess a key, the one before as well, can sign with it.
+        for (name, secret) in self.secrets() {
+            if let Some(weakness) = secret.weakness() {
+                let allowed = format!(
+                    "a secret of your own in production, not the example or one like it: \
+                     {weakness}; {OWN_SECRET}"
+                );
+                vars.refuse::<()>(name, &allowed);
+            }
+        }
+        if self.allowed_origins.iter().any(Origin::is_any) {
             vars.refuse::<()>("ALLOWED_ORIGINS", "a list of origins in production, not *");
         }
     }
@@ -410,23 +490,26 @@ impl Settings {
 struct Vars {
     values: Vec<(String, String)>,
     errors: Vec<String>,
+    /// The names that were asked for.
+    asked: Vec<&'static str>,
 }
 
 impl Vars {
     fn new<K: Into<String>, V: Into<String>>(vars: impl IntoIterator<Item = (K, V)>) -> Self {
         let values = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self { values, errors: Vec::new() }
+        Self { values, errors: Vec::new(), asked: Vec::new() }
     }
 
     /// The last value of a name, trimmed, unless it is empty.
-    fn take(&self, name: &str) -> Option<String> {
+    fn take(&mut self, name: &'static str) -> Option<String> {
+        self.asked.push(name);
         let value = self.values.iter().rev().find(|(known, _)| known == name)?.1.trim();
         (!value.is_empty()).then(|| value.to_owned())
     }
 
     fn read<T>(
         &mut self,
-        name: &str,
+        name: &'static str,
         default: T,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> T {
@@ -506,37 +589,48 @@ fn number<T: FromStr + PartialOrd>(text: &str, min: T, max: T, allowed: &str) ->
     text.parse().ok().filter(|n| (min..=max).contains(n)).ok_or_else(|| allowed.to_owned())
 }
 
-fn origins(text: &str) -> Result<Vec<String>, String> {
-    let is_origin = |origin: &str| {
-        let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-        rest.is_some_and(|authority| {
-            !authority.is_empty()
-                && authority.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]".contains(&b))
-        })
-    };
-    let origins: Vec<String> = list(text).map(str::to_owned).collect();
-    let good = origins.iter().all(|origin| origin == "*" || is_origin(origin));
-    good.then_some(origins).ok_or_else(|| {
-        "a comma-separated list of origins such as https://example.com, without a path".into()
-    })
+fn origins(text: &str) -> Result<Vec<Origin>, String> {
+    let mut origins = Vec::new();
+    for origin in list(text).map(Origin::try_from) {
+        let origin = origin.map_err(|_| {
+            "a comma-separated list of origins such as https://example.com or capacitor://localhost, \
+             without a path"
+        })?;
+        if !origins.contains(&origin) {
+            origins.push(origin);
+        }
+    }
+    Ok(origins)
 }
 
 fn proxies(text: &str) -> Result<Vec<IpNet>, String> {
     let parse = |text: &str| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     list(text)
         .map(parse)
-        .collect::<Result<_, _>>()
+        .collect::<Result<Vec<_>, _>>()
+        .map(canonical)
         .map_err(|_| "a comma-separated list of networks such as 10.0.0.0/8".into())
 }
 
 fn prefix(text: &str) -> Result<String, String> {
     let path = text.strip_suffix('/').unwrap_or(text);
     let is_segment = |segment: &str| {
-        !segment.is_empty()
+        // A client takes dots out of a path before it asks (RFC 3986, section 5.2.4).
+        !["", ".", ".."].contains(&segment)
             && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
     };
     let good = path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_segment));
     good.then(|| path.to_owned()).ok_or_else(|| "a path such as /api".into())
+}
+
+/// Whether it is PEM, or the base64 of a key or certificate (an ASN.1 sequence), rather than a path.
+fn is_pem(text: &str) -> bool {
+    let is_base64 = || {
+        text.len() >= 60
+            && text.starts_with('M')
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
+    };
+    text.contains("-----") || text.contains(char::is_control) || is_base64()
 }
 
 fn list(text: &str) -> impl Iterator<Item = &str> {
@@ -592,7 +686,7 @@ fn private_file(path: &Path) -> io::Result<File> {
 mod tests {
     use super::*;
 
-    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    const SECRET: &str = "e3b0c44298fc1c149afbf4c8996fb924";
 
     fn read(vars: &[(&str, &str)]) -> Result<Settings, String> {
         Settings::from_vars(vars.iter().copied()).map_err(|error| error.to_string())
@@ -625,6 +719,7 @@ mod tests {
             ("DEBUG", "maybe"),
             ("LOG_LEVEL", "loud"),
             ("API_V1_PREFIX", "api"),
+            ("API_V1_PREFIX", "/api/../v1"),
             ("DATABASE_POOL_MAX", "0"),
             ("DATABASE_TIMEOUT_MS", "x"),
             ("REQUEST_TIMEOUT_SECONDS", "0"),
@@ -657,6 +752,9 @@ mod tests {
         let example = "change-me-to-a-random-text-of-32-bytes-or-more";
         assert!(with(example, "").unwrap_err().contains("not the example"));
         assert!(with(&"x".repeat(40), "").is_err());
+        let base = [("ENVIRONMENT", "production"), ("SECRET_KEY", SECRET)];
+        let error = read(&[&base[..], &[("SECRET_KEY_PREVIOUS", example)]].concat()).unwrap_err();
+        assert!(error.contains("SECRET_KEY_PREVIOUS must be a secret of your own"), "{error}");
         assert!(with(SECRET, "*").unwrap_err().contains("ALLOWED_ORIGINS"));
         assert!(read(&[("SECRET_KEY", example), ("ALLOWED_ORIGINS", "*")]).is_ok());
     }
@@ -686,10 +784,80 @@ mod tests {
     }
 
     #[test]
+    fn what_is_accepted_and_doubtful_is_told() {
+        let told = |vars: &[(&str, &str)]| {
+            let warnings = read(vars).unwrap().warnings();
+            warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(told(&[("SECRET_KEY", SECRET)]), "");
+        let example = "dev-secret-key-change-in-production";
+        let warning = told(&[("SECRET_KEY", example)]);
+        assert!(warning.starts_with("SECRET_KEY: it looks like an example"), "{warning}");
+        assert!(!warning.contains('\n') && !warning.contains(example), "{warning}");
+        let same = told(&[("SECRET_KEY", SECRET), ("SECRET_KEY_PREVIOUS", SECRET)]);
+        assert!(same.starts_with("SECRET_KEY_PREVIOUS: is the same"), "{same}");
+    }
+
+    /// Taken as they are, they would never match.
+    #[test]
+    fn lists_are_made_canonical() {
+        let origins = "https://Example.com, https://example.com:443/,capacitor://localhost";
+        let settings = read(&[
+            ("ALLOWED_ORIGINS", origins),
+            ("TRUSTED_PROXIES", "::ffff:10.0.0.0/104,10.1.2.3/8,192.0.2.1"),
+        ])
+        .unwrap();
+        let origins: Vec<_> = settings.allowed_origins.iter().map(Origin::as_str).collect();
+        assert_eq!(origins, ["https://example.com", "capacitor://localhost"]);
+        let proxies: Vec<_> = settings.trusted_proxies.iter().map(ToString::to_string).collect();
+        assert_eq!(proxies, ["10.0.0.0/8", "192.0.2.1/32"]);
+        for origins in ["https://:::", "https://example.com:99999", "https://a,*.b", "null"] {
+            let error = read(&[("ALLOWED_ORIGINS", origins)]).unwrap_err();
+            assert!(error.contains("ALLOWED_ORIGINS must be"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_embedded_database_has_one_address() {
+        let with = |migrations| {
+            read(&[("DATABASE_URL", "sqlite://a.db"), ("MIGRATIONS_DATABASE_URL", migrations)])
+        };
+        assert!(with("sqlite://a.db").is_ok() && with("").is_ok());
+        assert!(with("sqlite://b.db").unwrap_err().contains("MIGRATIONS_DATABASE_URL must be"));
+    }
+
+    #[test]
+    fn a_key_in_the_place_of_its_path_is_refused() {
+        let base64 = "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC";
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----");
+        let one_line = pem.replace('\n', "\\n");
+        for key in [base64, &pem, &one_line, &pem.replace('\n', "")] {
+            let error = read(&[("TLS_CERT", "cert.pem"), ("TLS_KEY", key)]).unwrap_err();
+            assert!(error.contains("TLS_KEY must be the path"), "{error}");
+            assert!(!error.contains("MC4CA"), "{error}");
+        }
+        let long = "/etc/letsencrypt/live/todo.example.com/privkey.pem/and/some/more/of/it";
+        assert!(read(&[("TLS_CERT", "cert.pem"), ("TLS_KEY", long)]).is_ok());
+    }
+
+    #[test]
+    fn every_setting_has_a_name() {
+        let names = Settings::names();
+        for name in ["DATABASE_URL", "SECRET_KEY", "DEBUG", "LOG_LEVEL", "TLS_CERT", "TLS_KEY"] {
+            assert_eq!(names.iter().filter(|known| **known == name).count(), 1, "{name}");
+        }
+    }
+
+    #[test]
     fn nothing_secret_is_printed() {
         let url = "postgres://user:hunter2@db.example.com/todo";
         let settings = read(&[("DATABASE_URL", url), ("SECRET_KEY", SECRET)]).unwrap();
         let printed = format!("{settings:?}");
+        assert!(!printed.contains("hunter2") && !printed.contains(SECRET), "{printed}");
+        let mut options = Options::new(settings.secret_key.unwrap());
+        options.previous_secrets.push(options.secret.clone());
+        options.migrations_url = Some(url.to_owned());
+        let printed = format!("{options:?} {options:#?}");
         assert!(!printed.contains("hunter2") && !printed.contains(SECRET), "{printed}");
     }
 

@@ -2,13 +2,16 @@
 //! `NAME_FILE` names. What the values mean is for [`crate::settings`].
 
 use std::{
+    env,
+    ffi::OsString,
     fs::File,
     io::{self, Read},
 };
 
 use crate::{
+    dotenv::Dotenv,
     server::ServeError,
-    settings::{Settings, SettingsError},
+    settings::{Settings, SettingsError, Warning},
 };
 
 /// The settings that hold a secret: each may be in a file that `NAME_FILE` names instead, as
@@ -16,35 +19,145 @@ use crate::{
 const IN_FILES: [&str; 4] =
     ["DATABASE_URL", "MIGRATIONS_DATABASE_URL", "SECRET_KEY", "SECRET_KEY_PREVIOUS"];
 
-/// How many bytes such a file may have.
+/// How many bytes the file of a secret may have.
 const MAX_FILE: u64 = 64 << 10;
+/// How many bytes `.env` may have.
+const MAX_DOTENV: u64 = 1 << 20;
+
+const DOTENV: &str = ".env";
+/// What makes traces leave the process. The exporter reads the environment alone.
+const TRACES: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// Reads the settings from the environment and from `.env` in the working directory; the
 /// environment wins. `DATABASE_URL_FILE`, `MIGRATIONS_DATABASE_URL_FILE`, `SECRET_KEY_FILE` and
 /// `SECRET_KEY_PREVIOUS_FILE` name files that have the value.
 ///
+/// `.env` is read as python-dotenv reads it. What cannot be read in it is skipped and is one of
+/// [`Settings::warnings`], unless it begins with the name of a setting.
+///
 /// # Errors
 /// [`ServeError::Settings`], [`ServeError::Dotenv`].
 pub fn settings() -> Result<Settings, ServeError> {
-    let mut vars: Vec<(String, String)> = Vec::new();
-    match dotenvy::from_path_iter(".env") {
-        Ok(lines) => {
-            for line in lines {
-                // Its own message repeats the line, which may hold a secret.
-                vars.push(line.map_err(|_| ServeError::Dotenv("a line is not NAME=value".into()))?);
-            }
-        }
-        Err(error) if error.not_found() => {}
-        Err(error) => return Err(ServeError::Dotenv(error.to_string())),
+    from_sources(read_dotenv()?.as_deref(), env::vars_os())
+}
+
+/// The settings of a `.env` and of an environment.
+fn from_sources(
+    dotenv: Option<&str>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Settings, ServeError> {
+    let names = Settings::names();
+    let environment = unicode(environment, &names)?;
+    let outside = |name: &str| {
+        let (_, value) = environment.iter().find(|(known, _)| known == name)?;
+        Some(value.clone())
+    };
+    let dotenv = dotenv.map(|text| Dotenv::read(text, outside)).unwrap_or_default();
+    refuse_unreadable(&dotenv, &names)?;
+    let mut warnings = warnings_of(&dotenv, &names);
+    let is_set = |name: &str| outside(name).is_some_and(|value| !value.is_empty());
+    if !cfg!(feature = "otlp") && (is_set(TRACES) || dotenv.values.contains_key(TRACES)) {
+        let message = "has no effect: this program is built without traces (the feature otlp)";
+        warnings.push(Warning::new(TRACES, message));
+    } else if !is_set(TRACES) && dotenv.values.contains_key(TRACES) {
+        let message = "has no effect in .env: set it in the environment";
+        warnings.push(Warning::new(TRACES, message));
     }
-    // What is no Unicode is no setting of ours.
-    vars.extend(
-        std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }),
-    );
+    let mut vars: Vec<_> = dotenv.values.into_iter().chain(environment).collect();
+    for name in names.iter().filter(|name| !IN_FILES.contains(name)) {
+        let file = format!("{name}_FILE");
+        if vars.iter().any(|(known, value)| *known == file && !value.is_empty()) {
+            warnings
+                .push(Warning::new(file, "has no effect: this setting is not read from a file"));
+        }
+    }
     read_files(&mut vars)?;
-    Ok(Settings::from_vars(vars)?)
+    let mut settings = Settings::from_vars(vars).map_err(|mut error| {
+        // A line that was skipped may be the reason.
+        error.0.extend(warnings.iter().map(ToString::to_string));
+        error
+    })?;
+    settings.warnings = warnings;
+    Ok(settings)
+}
+
+/// The text of `.env`, if there is one.
+fn read_dotenv() -> Result<Option<String>, ServeError> {
+    let fail = |cause: &str| Err(ServeError::Dotenv(cause.to_owned()));
+    let mut bytes = Vec::new();
+    let read =
+        File::open(DOTENV).and_then(|file| file.take(MAX_DOTENV + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) if bytes.len() as u64 > MAX_DOTENV => return fail("it has more than 1 MiB"),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            return fail("it is a directory, and must be a file");
+        }
+        Err(error) => return fail(&error.to_string()),
+    }
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return fail("it is UTF-16, and must be UTF-8");
+    }
+    String::from_utf8(bytes).map(Some).or_else(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        fail(&format!("line {line} is not UTF-8"))
+    })
+}
+
+/// The variables of an environment that are Unicode. Settings must be.
+fn unicode(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    names: &[&'static str],
+) -> Result<Vec<(String, String)>, SettingsError> {
+    let (mut vars, mut errors) = (Vec::new(), Vec::new());
+    for (name, value) in environment {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => vars.push((name, value)),
+            Err(_) if names.contains(&name.strip_suffix("_FILE").unwrap_or(&name)) => {
+                errors.push(format!("{name} must be UTF-8"));
+            }
+            Err(_) => {}
+        }
+    }
+    if errors.is_empty() { Ok(vars) } else { Err(SettingsError(errors)) }
+}
+
+/// A line that cannot be read is another program's, unless it begins with the name of a setting: to
+/// go on without that is not what its author wants.
+fn refuse_unreadable(dotenv: &Dotenv, names: &[&'static str]) -> Result<(), ServeError> {
+    for unreadable in &dotenv.unreadable {
+        let begins = unreadable.name.as_deref().map(|name| name.trim_end_matches(':'));
+        let is_ours = |known: &&str| {
+            begins == Some(known)
+                || begins.and_then(|name| name.strip_suffix("_FILE")) == Some(known)
+        };
+        if let Some(name) = names.iter().find(|known| is_ours(known)) {
+            let line = unreadable.line;
+            let message = format!("line {line}: {name} is not followed by = and one value");
+            return Err(ServeError::Dotenv(message));
+        }
+    }
+    Ok(())
+}
+
+/// What a `.env` says in vain.
+fn warnings_of(dotenv: &Dotenv, names: &[&'static str]) -> Vec<Warning> {
+    let warning =
+        |line: usize, message: &str| Warning::new(DOTENV, format!("line {line} {message}"));
+    let skipped = dotenv.unreadable.iter().map(|it| warning(it.line, "is not NAME=value: skipped"));
+    let empty = dotenv.without_value.iter().map(|line| warning(*line, "has no =: it sets nothing"));
+    let unset = dotenv.unset.iter().map(|line| {
+        warning(*line, "has a ${NAME} that is not set and has no default: it became empty")
+    });
+    let in_lower_case = dotenv.values.keys().filter_map(|name| {
+        let known = names.iter().find(|known| name.eq_ignore_ascii_case(known))?;
+        let message = format!("a name in lower case has no effect: write {known}");
+        (name != known).then(|| Warning::new(DOTENV, message))
+    });
+    skipped.chain(empty).chain(unset).chain(in_lower_case).collect()
 }
 
 /// Adds what is in the files that are named.
@@ -80,5 +193,95 @@ fn read_file(path: &str) -> io::Result<String> {
     match text.trim_end_matches(['\r', '\n']) {
         text if text.trim().is_empty() => Err(io::Error::other("it is empty")),
         text => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "e3b0c44298fc1c149afbf4c8996fb924";
+
+    fn read(dotenv: &str, environment: &[(&str, &str)]) -> Result<Settings, String> {
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+        from_sources(Some(dotenv), environment).map_err(|error| error.to_string())
+    }
+
+    fn told(dotenv: &str, environment: &[(&str, &str)]) -> Vec<String> {
+        let settings = read(dotenv, environment).unwrap();
+        settings.warnings().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let dotenv = "PROJECT_NAME=My Todo API\nPORT=1\nHOST=${OUTER}\n";
+        let settings = read(dotenv, &[("PORT", "2"), ("OUTER", "::1")]).unwrap();
+        assert_eq!((&*settings.project_name, settings.port), ("My Todo API", 2));
+        assert!(settings.host.is_ipv6());
+        assert_eq!(read(dotenv, &[("OUTER", "::1"), ("PORT", "")]).unwrap().port, 8000, "no value");
+    }
+
+    #[test]
+    fn lines_of_other_programs_are_skipped_and_told_by_number() {
+        let dotenv = "# a\nnpm run dev\n\nport=1\nPORT\nPROJECT_NAME=a${NONE}\nPORT_FILE=x\n";
+        let told = told(dotenv, &[]);
+        assert_eq!(
+            told,
+            [
+                ".env: line 2 is not NAME=value: skipped",
+                ".env: line 5 has no =: it sets nothing",
+                ".env: line 6 has a ${NAME} that is not set and has no default: it became empty",
+                ".env: a name in lower case has no effect: write PORT",
+                "PORT_FILE: has no effect: this setting is not read from a file",
+            ]
+        );
+    }
+
+    /// Another value would be taken, or one made, without a word.
+    #[test]
+    fn a_line_of_ours_that_cannot_be_read_stops_the_start() {
+        for line in [
+            "SECRET_KEY='hunter2",
+            "SECRET_KEY=\"hunter2\" hunter2",
+            "export SECRET_KEY hunter2",
+            "SECRET_KEY: hunter2",
+            "SECRET_KEY_FILE hunter2",
+        ] {
+            let error = read(&format!("A=1\n\n{line}\n"), &[]).unwrap_err();
+            assert!(error.starts_with("cannot read .env: line 3: SECRET_KEY "), "{line}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_setting_that_is_no_text_is_refused() {
+        use std::os::unix::ffi::OsStringExt;
+        let with = |name: &str| {
+            let value = OsString::from_vec(vec![b'a', 0xff]);
+            from_sources(None, [(name.into(), value)]).map_err(|error| error.to_string())
+        };
+        for name in ["SECRET_KEY", "SECRET_KEY_FILE", "PORT"] {
+            let error = with(name).unwrap_err();
+            assert_eq!(error, format!("bad settings: {name} must be UTF-8"));
+        }
+        assert!(with("OTHER").is_ok());
+    }
+
+    #[test]
+    fn an_example_is_one_line_outside_of_production() {
+        let dotenv = "SECRET_KEY=your-super-secret-key-change-in-production\n";
+        assert_eq!(told(dotenv, &[]).len(), 1);
+        assert!(told(dotenv, &[("SECRET_KEY", SECRET)]).is_empty(), "the environment's is taken");
+        let error = read(dotenv, &[("ENVIRONMENT", "production")]).unwrap_err();
+        assert!(error.contains("SECRET_KEY must be a secret of your own"), "{error}");
+    }
+
+    #[cfg(not(feature = "otlp"))]
+    #[test]
+    fn traces_that_the_program_cannot_send_are_told() {
+        let endpoint = [(TRACES, "http://localhost:4318")];
+        assert_eq!(told("", &endpoint).len(), 1);
+        assert_eq!(told("OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318", &[]).len(), 1);
     }
 }

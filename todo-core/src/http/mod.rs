@@ -33,6 +33,7 @@ pub(crate) use self::budget::{Held, Payer};
 pub use self::{
     access::Asked,
     body::{Body, BodyError},
+    origin::Origin,
     proxies::{Peer, Surplus},
 };
 use self::{
@@ -61,8 +62,9 @@ mod handlers;
 mod list;
 mod metrics;
 mod openapi;
+mod origin;
 mod problem;
-mod proxies;
+pub(crate) mod proxies;
 mod request;
 mod routes;
 
@@ -84,9 +86,8 @@ pub struct ApiOptions {
     pub mount: String,
     /// What the document and the index call it. Default: `Todo API`.
     pub name: String,
-    /// Origins that a browser may call from, such as `https://example.com`; `*` is any. Default:
-    /// none.
-    pub allowed_origins: Vec<String>,
+    /// Origins that a browser may call from. Default: none.
+    pub allowed_origins: Vec<Origin>,
     /// Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. Default: none.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// How long a request may take before it is answered with 504. Default: 30 s.
@@ -148,7 +149,8 @@ struct Inner {
 impl Api {
     /// The API over `core`.
     #[must_use]
-    pub fn new(core: Core, options: ApiOptions) -> Self {
+    pub fn new(core: Core, mut options: ApiOptions) -> Self {
+        options.trusted_proxies = proxies::canonical(options.trusted_proxies);
         let index = json!({
             "name": options.name,
             "version": env!("CARGO_PKG_VERSION"),
@@ -567,12 +569,31 @@ where
     }
 }
 
-fn cors(origins: &[String]) -> CorsLayer {
-    let allowed = if origins.iter().any(|origin| origin == "*") {
+/// Headers that a browser may send besides those that need no permission: ours, those of traces (W3C
+/// Trace Context), of conditional and of repeated requests, of event streams, and the one that many
+/// clients add to each request.
+const ALLOWED_HEADERS: [HeaderName; 10] = [
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+    REQUEST_ID,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("x-requested-with"),
+];
+
+fn cors(origins: &[Origin]) -> CorsLayer {
+    let allowed = if origins.iter().any(Origin::is_any) {
         // With credentials there is no `*` (Fetch standard, 3.2.5): the origin is named instead.
         AllowOrigin::mirror_request()
     } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+        let origins = origins.to_vec();
+        AllowOrigin::predicate(move |header, _| {
+            origins.iter().any(|origin| origin.is(header.as_bytes()))
+        })
     };
     CorsLayer::new()
         .allow_origin(allowed)
@@ -585,7 +606,7 @@ fn cors(origins: &[String]) -> CorsLayer {
             Method::PATCH,
             Method::DELETE,
         ])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID])
+        .allow_headers(ALLOWED_HEADERS)
         .expose_headers([REQUEST_ID, header::LOCATION, header::RETRY_AFTER])
         .max_age(Duration::from_mins(10))
         .vary([header::ORIGIN])

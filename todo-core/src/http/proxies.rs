@@ -22,6 +22,28 @@ pub struct Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Surplus;
 
+/// Networks as addresses are compared with them: IPv4 that was written as IPv6 (`::ffff:10.0.0.0/104`)
+/// as IPv4, no host's bits, and each once.
+pub(crate) fn canonical(networks: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
+    let mut canonical = Vec::new();
+    for network in networks {
+        let as_ipv4 = || {
+            let address = network.network().to_canonical();
+            let length = network.prefix_len().checked_sub(96)?;
+            IpNet::new(address, length).ok().filter(|_| address.is_ipv4())
+        };
+        let network = match network {
+            IpNet::V4(_) => network,
+            IpNet::V6(_) => as_ipv4().unwrap_or(network),
+        };
+        let network = network.trunc();
+        if !canonical.contains(&network) {
+            canonical.push(network);
+        }
+    }
+    canonical
+}
+
 /// The client of a request, behind however many trusted proxies.
 pub(crate) fn client(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Peer {
     let is_trusted =
@@ -97,6 +119,22 @@ mod tests {
         assert_eq!(from(&["[2001:db8::7]:443"]), "2001:db8::7");
         assert_eq!(from(&["[2001:db8::7]"]), "2001:db8::7");
         assert_eq!(ask("::ffff:10.0.0.1", &["1.2.3.4"], None).0, "1.2.3.4", "a mapped proxy");
+    }
+
+    #[test]
+    fn networks_are_compared_as_addresses_are() {
+        for (written, compared) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3/128", "10.1.2.3/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
+            ("2001:db8::7/32", "2001:db8::/32"),
+        ] {
+            let compared: IpNet = compared.parse().unwrap();
+            assert_eq!(canonical([written.parse().unwrap(), compared]), [compared], "{written}");
+        }
     }
 
     #[test]

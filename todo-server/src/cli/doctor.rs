@@ -5,6 +5,7 @@ use std::{fmt::Display, time::Duration};
 
 use todo_core::{
     Clock, check_pooler,
+    http::Origin,
     settings::{Environment, Settings, TlsFiles},
     transfer,
 };
@@ -50,6 +51,7 @@ fn understood(settings: &Settings) -> Vec<(&'static str, String)> {
     };
     let migrations = settings.migrations_database_url.as_ref();
     let tls = settings.tls.as_ref();
+    let origins: Vec<_> = settings.allowed_origins.iter().map(Origin::as_str).collect();
     let proxies: Vec<_> = settings.trusted_proxies.iter().map(ToString::to_string).collect();
     vec![
         ("DATABASE_URL", shown(settings.database_url.as_str())),
@@ -69,7 +71,7 @@ fn understood(settings: &Settings) -> Vec<(&'static str, String)> {
         ("PORT", settings.port.to_string()),
         ("TLS_CERT", path(tls.map(|files| files.cert.as_path()))),
         ("TLS_KEY", path(tls.map(|files| files.key.as_path()))),
-        ("ALLOWED_ORIGINS", settings.allowed_origins.join(",")),
+        ("ALLOWED_ORIGINS", origins.join(",")),
         ("TRUSTED_PROXIES", proxies.join(",")),
         ("RATE_LIMIT_PER_MINUTE", settings.rate_limit_per_minute.to_string()),
         ("MAX_CONNECTIONS", settings.max_connections.to_string()),
@@ -135,10 +137,12 @@ impl Checks {
     fn secret(&mut self, settings: &Settings) {
         match &settings.secret_key {
             None => self.warn("SECRET_KEY", "not set: a start makes one and keeps it in a file"),
-            Some(secret) if secret.is_example() => {
-                self.warn("SECRET_KEY", "an example, or one character over and over: set your own");
-            }
+            // That is among the warnings.
+            Some(secret) if secret.weakness().is_some() => {}
             Some(_) => self.ok("SECRET_KEY", "set, at least 32 bytes"),
+        }
+        for warning in settings.warnings() {
+            self.warn(&warning.about, warning.message);
         }
     }
 

@@ -152,9 +152,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Import(args) => {
             with_settings(|settings| server::finish(server::block_on(import(&settings, &args))))
         }
-        Command::Healthcheck => {
-            with_settings(|settings| server::finish(server::block_on(healthcheck(&settings))))
-        }
+        // Its caller asks every few seconds: what `serve` warns of is not repeated.
+        Command::Healthcheck => server::finish(
+            server::settings().and_then(|settings| server::block_on(healthcheck(&settings))),
+        ),
         Command::Doctor => match server::settings() {
             Err(error) => {
                 say!("FAIL settings: {error}");
@@ -181,6 +182,10 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn with_settings(work: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
+    let work = |settings: Settings| {
+        settings.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+        work(settings)
+    };
     server::settings().map_or_else(|error| server::finish(Err(error)), work)
 }
 
