@@ -102,8 +102,8 @@ async fn a_large_answer_comes_whole_through_a_small_window() {
         assert_eq!(answer.status(), 200);
         let is_compressed = answer.headers().contains_key("content-encoding");
         assert_eq!(is_compressed, headers.len() == 2);
-        let length = answer.headers().get("content-length");
-        assert_eq!(length.is_none(), is_compressed, "{length:?}");
+        // A long list is made while it is sent.
+        assert!(!answer.headers().contains_key("content-length"));
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
         assert!(is_compressed && body.starts_with(b"\x1f\x8b") || body == expected);
     }
