@@ -22,11 +22,15 @@ pub(crate) use self::statement::{Changed, FromRow, Row, Rows, Statement, Value};
 mod breaker;
 pub(crate) mod columns;
 #[cfg(feature = "postgres")]
+mod places;
+#[cfg(feature = "postgres")]
 mod pool;
 #[cfg(feature = "postgres")]
 pub(crate) mod pooler;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+#[cfg(feature = "postgres")]
+mod session;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 mod statement;
@@ -109,7 +113,7 @@ impl Db {
             Self::Sqlite(db) => db.read(statement).await,
             #[cfg(feature = "postgres")]
             // Boxed: it is large, and would make whatever awaits this as large on SQLite.
-            Self::Postgres(db) => Box::pin(db.run(statement)).await,
+            Self::Postgres(db) => Box::pin(db.read(statement)).await,
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
             _ => Err(Fault::Closed),
         }
@@ -129,7 +133,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(db) => db.write(statement).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(db) => Box::pin(db.run(statement)).await,
+            Self::Postgres(db) => Box::pin(db.write(statement)).await,
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
             _ => Err(Fault::Closed),
         }

@@ -1,21 +1,27 @@
 //! PostgreSQL: a pool, a deadline on every call, and a lease that closes a connection whose call
 //! did not end well instead of handing it to the next borrower.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_util::TryStreamExt;
 use sqlx::{
     ConnectOptions, Connection, Either, Executor, PgConnection, migrate::MigrateError,
     postgres::PgConnectOptions,
 };
+use tokio::time::Instant;
 
 use crate::{
     db::{
         DbOptions, Fault, OpenError, Row, Rows, Share, Statement,
-        breaker::{Breaker, SLOW, Verdict},
+        breaker::{Breaker, SLOW},
         is_connectivity,
-        pool::{Pool, answers},
+        pool::{Lease, Pool},
         pooler::{self, Sharing},
+        session::{Session, is_full},
     },
     error::Cause,
 };
@@ -26,13 +32,28 @@ pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migra
 pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long one attempt to connect may take at the start.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts to connect to a server that is full, at the start.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
+/// A session that may not write is kept for so long, although a new one might: where it is the server
+/// that may not be written to, each write would otherwise end one.
+const READ_ONLY_FOR: Duration = Duration::from_secs(1);
+
 #[derive(Clone)]
 pub(crate) struct Postgres {
     pool: Pool,
     timeout: Duration,
-    connect: Arc<PgConnectOptions>,
+    sharing: Sharing,
     breaker: Arc<Breaker>,
     pool_max: u32,
+}
+
+/// Whether a statement whose connection is lost may run once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It only reads.
+    Read,
+    /// It writes: what became of it is not known.
+    Write,
 }
 
 impl Postgres {
@@ -44,57 +65,54 @@ impl Postgres {
             Some(url) => migrate(&connect_options(url)?).await?,
             None => migrate(&connect).await?,
         }
-        let limits = match sharing {
-            Sharing::None => Some(limits(options.timeout)),
+        if sharing == Sharing::Transactions {
             // They would stay on the server's connections for other users of the pooler, a migration
             // among them. The role can have them (ALTER ROLE … SET), and a call has its own deadline.
-            Sharing::Transactions => {
-                tracing::info!(
-                    "a pooler shares connections between transactions: statement_timeout and \
-                     lock_timeout are left to the role's settings"
-                );
-                None
-            }
-        };
+            tracing::info!(
+                "a pooler shares connections between transactions: statement_timeout and \
+                 lock_timeout are left to the role's settings"
+            );
+        }
         let (breaker, connect) = (Breaker::new(), Arc::new(connect));
-        let size = (options.pool_min, options.pool_max);
-        let pool = Pool::new(Arc::clone(&connect), limits, Arc::clone(&breaker), size);
-        let (timeout, pool_max) = (options.timeout, options.pool_max);
-        let db = Self { pool, timeout, connect, breaker, pool_max };
+        let (timeout, size) = (options.timeout, (options.pool_min, options.pool_max));
+        let pool = Pool::new(connect, timeout, sharing, Arc::clone(&breaker), size);
+        let pool_max = options.pool_max;
+        let db = Self { pool, timeout, sharing, breaker, pool_max };
         let _: Option<(i64,)> = db
-            .run(Statement::new("SELECT CAST(1 AS bigint)"))
+            .read(Statement::new("SELECT CAST(1 AS bigint)"))
             .await
             .map_err(|fault| OpenError::Connect(Cause::new(fault)))?;
         Ok(db)
     }
 
-    /// Runs a statement and takes its rows.
-    pub(crate) async fn run<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+    /// Runs a statement that only reads, and takes its rows.
+    pub(crate) async fn read<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+        self.run(statement, Kind::Read).await
+    }
+
+    /// Runs a statement that writes, and takes its rows.
+    pub(crate) async fn write<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+        self.run(statement, Kind::Write).await
+    }
+
+    async fn run<R: Rows>(&self, statement: Statement, kind: Kind) -> Result<R, Fault> {
         if self.breaker.is_open() {
-            self.suspect();
+            self.pool.suspect();
             return Err(Fault::Away);
         }
+        // Since when an answer to what was sent is due.
+        let sent = Mutex::new(None);
         let mut call = pin!(async {
-            let mut lease = tokio::select! {
-                // In this order: there is nothing to listen for if a connection is there at once.
-                biased;
-                lease = self.pool.acquire() => lease?,
-                // Nothing was sent yet. A statement under way is left to its own deadline.
-                () = self.breaker.opened() => return Err(Fault::Away),
-            };
-            let outcome = run_on(lease.connection()?, &statement).await;
-            lease.settle(match &outcome {
-                Ok(_) => true,
-                Err(Fault::Postgres(error @ sqlx::Error::Database(_))) => !is_connectivity(error),
-                Err(_) => false,
-            });
-            outcome
+            let first = self.attempt(&statement, kind, &sent).await?;
+            let Attempt::RunAgain(why) = first else { return first.ended() };
+            tracing::debug!(error = %why, "a statement runs once more, on another connection");
+            self.attempt(&statement, kind, &sent).await?.ended()
         });
         // Two deadlines, of which nearly every call sets only the first.
         let outcome = match tokio::time::timeout(SLOW.min(self.timeout), &mut call).await {
             Ok(outcome) => outcome,
             Err(_slow) => {
-                self.suspect();
+                self.pool.suspect();
                 let rest = self.timeout.saturating_sub(SLOW);
                 tokio::time::timeout(rest, call).await.unwrap_or(Err(Fault::Deadline))
             }
@@ -102,16 +120,67 @@ impl Postgres {
         if let Err(fault) = &outcome
             && fault.is_connectivity()
         {
+            // A session with a limit of its own would have answered with that.
+            if let (Fault::Deadline, Sharing::None, Some(sent)) =
+                (fault, self.sharing, *lock(&sent))
+            {
+                self.breaker.silent(sent);
+            }
             self.breaker.failed();
-            self.suspect();
+            self.pool.suspect();
         }
         outcome
     }
 
-    /// Has somebody find out in the background whether the database answers.
-    fn suspect(&self) {
-        let (pool, connect) = (self.pool.clone(), Arc::clone(&self.connect));
-        self.breaker.suspect(move || probe(pool.clone(), Arc::clone(&connect)));
+    /// Runs a statement on one connection, and notes in `sent` since when its answer is due.
+    async fn attempt<R: Rows>(
+        &self,
+        statement: &Statement,
+        kind: Kind,
+        sent: &Mutex<Option<Instant>>,
+    ) -> Result<Attempt<R>, Fault> {
+        let mut lease = tokio::select! {
+            // In this order: there is nothing to listen for if a connection is there at once.
+            biased;
+            lease = self.pool.acquire() => lease?,
+            // Nothing was sent yet. A statement under way is left to its own deadline.
+            () = self.breaker.opened() => return Err(Fault::Away),
+        };
+        *lock(sent) = Some(Instant::now());
+        let outcome = run_on(lease.connection()?, statement).await;
+        *lock(sent) = None;
+        match outcome {
+            Err(Fault::Postgres(error)) => Ok(self.failed(lease, error, kind)),
+            outcome => {
+                lease.settle(outcome.is_ok());
+                outcome.map(Attempt::Done)
+            }
+        }
+    }
+
+    /// Decides after an error whether its session ends and whether its statement runs once more.
+    fn failed<R>(&self, mut lease: Lease, error: sqlx::Error, kind: Kind) -> Attempt<R> {
+        let session = Session::after(&error);
+        let is_lost = is_connectivity(&error);
+        let is_outdated = match session {
+            Session::Good | Session::Over => false,
+            Session::Outdated => true,
+            Session::ReadOnly => lease.age() > READ_ONLY_FOR,
+        };
+        lease.settle(session == Session::Good || (session == Session::ReadOnly && !is_outdated));
+        if is_outdated {
+            tracing::info!(%error, "sessions that can only fail are replaced");
+            self.breaker.outdate(Instant::now());
+        }
+        if is_lost {
+            self.breaker.failed();
+            self.pool.suspect();
+        }
+        if is_outdated || (is_lost && kind == Kind::Read) {
+            Attempt::RunAgain(error)
+        } else {
+            Attempt::Failed(error)
+        }
     }
 
     pub(crate) fn share(&self) -> Share {
@@ -136,6 +205,28 @@ fn share_of(pool_max: u32) -> usize {
     (pool_max / 4).max(2).min(pool_max.saturating_sub(1)).max(1)
 }
 
+/// What became of a statement on one connection.
+enum Attempt<R> {
+    Done(R),
+    Failed(sqlx::Error),
+    /// It had no effect, or only reads: it may run once more on another connection.
+    RunAgain(sqlx::Error),
+}
+
+impl<R> Attempt<R> {
+    /// Its outcome, if it is the last one.
+    fn ended(self) -> Result<R, Fault> {
+        match self {
+            Self::Done(rows) => Ok(rows),
+            Self::Failed(error) | Self::RunAgain(error) => Err(error.into()),
+        }
+    }
+}
+
+fn lock(sent: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
+    sent.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 async fn run_on<R: Rows>(connection: &mut PgConnection, statement: &Statement) -> Result<R, Fault> {
     let query = sqlx::query_with(statement.sql, statement.arguments()?);
     let mut outcome = R::default();
@@ -147,43 +238,6 @@ async fn run_on<R: Rows>(connection: &mut PgConnection, statement: &Statement) -
         }
     }
     Ok(outcome)
-}
-
-/// What a connection is told when it is new. By SET, not as start-up parameters: poolers refuse those
-/// that they do not know, and a session of its own keeps what is set.
-fn limits(call: Duration) -> String {
-    // Shorter than the call's own deadline: a row that somebody holds is then told by the server, and
-    // does not look like a server that has gone silent.
-    let timeout_ms = (call * 3 / 4).as_millis().max(1);
-    format!(
-        "SET statement_timeout = {timeout_ms}; SET lock_timeout = {timeout_ms}; \
-         SET idle_in_transaction_session_timeout = 10000"
-    )
-}
-
-/// Asks the database for a sign of life: over a connection that nobody uses, else over a new one.
-async fn probe(pool: Pool, connect: Arc<PgConnectOptions>) -> Verdict {
-    if let Some(mut lease) = pool.try_acquire().await
-        && let Ok(connection) = lease.connection()
-        && answers(connection).await
-    {
-        lease.settle(true);
-        return Verdict::Up;
-    }
-    // Who holds them will tell; one more could be one more than the server was promised.
-    if pool.is_exhausted() {
-        return Verdict::Unknown;
-    }
-    match connect.connect().await {
-        Ok(connection) => {
-            let _ = connection.close().await;
-            Verdict::Up
-        }
-        Err(error) => {
-            tracing::debug!(%error, "probe failed");
-            Verdict::Down
-        }
-    }
 }
 
 pub(crate) fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
@@ -215,12 +269,26 @@ fn as_the_driver_spells(url: &str) -> String {
     format!("{scheme}:{base}?{}", query.join("&"))
 }
 
+/// A connection at the start. Those that were closed a moment ago may still count at the server: one
+/// that is full is asked again.
+async fn connected(connect: &PgConnectOptions) -> Result<PgConnection, OpenError> {
+    let connecting = async {
+        loop {
+            match connect.connect().await {
+                Err(error) if is_full(&error) => tokio::time::sleep(FULL_PAUSE).await,
+                outcome => return outcome,
+            }
+        }
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .map_err(|_| OpenError::Connect(Cause::new(Fault::Deadline)))?
+        .map_err(|e| OpenError::Connect(Cause::new(e)))
+}
+
 async fn migrate(connect: &PgConnectOptions) -> Result<(), OpenError> {
     let run = async {
-        let mut conn = tokio::time::timeout(CONNECT_TIMEOUT, connect.connect())
-            .await
-            .map_err(|_| OpenError::Connect(Cause::new(Fault::Deadline)))?
-            .map_err(|e| OpenError::Connect(Cause::new(e)))?;
+        let mut conn = connected(connect).await?;
         // Under sqlx's advisory lock: replicas that start together take turns.
         MIGRATIONS.run(&mut conn).await.map_err(|e| match e {
             MigrateError::Execute(e) => {
