@@ -23,7 +23,7 @@ use crate::{
     OpenError,
     auth::{limits::Limits, passwords::Passwords, tokens::Tokens},
     clock::Clock,
-    db::{Db, DbOptions, Statement},
+    db::{Db, DbOptions},
     error::{Cause, Error, Result},
     request_id,
     secret::{Algorithm, Secret},
@@ -184,15 +184,15 @@ impl Core {
         })))
     }
 
-    /// Asks the database for an answer.
+    /// Asks the database for an answer, and whether its role may do what requests need.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if none comes within the database timeout.
+    /// [`Error::Unavailable`] if no answer comes within the database timeout, or a grant is missing.
     pub async fn ping(&self) -> Result<()> {
         let db = self.db();
         // Those who ask for this wait for each other, as one caller's operations do.
         self.read(Uuid::nil(), async move {
-            let (_one,): (i64,) = db.one(Statement::new("SELECT CAST(1 AS bigint)")).await?;
+            db.ping().await?;
             Ok(())
         })
         .await
@@ -386,7 +386,7 @@ impl fmt::Debug for Core {
 #[cfg(all(test, feature = "sqlite"))]
 mod tests {
     use super::*;
-    use crate::db::Changed;
+    use crate::db::{Changed, Statement};
 
     async fn in_memory() -> Result<Core, Box<dyn std::error::Error>> {
         let secret = Secret::new("at least thirty-two random bytes")?;

@@ -128,7 +128,10 @@ pub mod transfer;
 mod turns;
 
 #[cfg(feature = "postgres")]
-pub use self::db::pooler::check_pooler;
+pub use self::db::{
+    fitness::{Finding, check_database},
+    pooler::check_pooler,
+};
 pub use self::{
     clock::Clock,
     core::{Core, Options},

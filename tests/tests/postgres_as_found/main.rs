@@ -1,6 +1,7 @@
 //! PostgreSQL as operators have it: connections that fall silent or are closed, sessions that can
-//! only fail, fewer connections than the pool wants.
+//! only fail, fewer connections than the pool wants, other encodings, defaults and grants.
 
+mod fitness;
 mod sessions;
 
 use sqlx::{Connection, Executor, PgConnection};

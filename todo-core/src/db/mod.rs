@@ -22,6 +22,8 @@ pub(crate) use self::statement::{Changed, FromRow, Row, Rows, Statement, Value};
 mod breaker;
 pub(crate) mod columns;
 #[cfg(feature = "postgres")]
+pub(crate) mod fitness;
+#[cfg(feature = "postgres")]
 mod places;
 #[cfg(feature = "postgres")]
 mod pool;
@@ -125,6 +127,21 @@ impl Db {
         T: FromRow + Send + 'static,
     {
         self.read::<Option<T>>(statement).await?.ok_or(Fault::NoRow)
+    }
+
+    /// Asks for what every request needs: an answer, and the grants on PostgreSQL.
+    pub(crate) async fn ping(&self) -> Result<(), Fault> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => {
+                let (_one,): (i64,) = self.one(Statement::new("SELECT CAST(1 AS bigint)")).await?;
+                Ok(())
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(db) => Box::pin(db.ping()).await,
+            #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+            _ => Err(Fault::Closed),
+        }
     }
 
     /// Runs one statement that writes, and takes its rows. It is on disk when this returns.
@@ -244,6 +261,9 @@ pub enum OpenError {
     /// The schema could not be brought up to date.
     #[error("cannot migrate the database: {0}")]
     Migrate(#[source] Cause),
+    /// The database or its role cannot do what requests need: its encoding, a default, a grant.
+    #[error("the database cannot be used: {0}")]
+    Unfit(String),
     /// What stands between here and PostgreSQL mixes up the statements of its clients: rows would go
     /// to whom they do not belong.
     #[error(
@@ -302,6 +322,10 @@ pub(crate) enum Fault {
     #[cfg(feature = "postgres")]
     #[error("the database is known to be away")]
     Away,
+    /// The role may not do what requests need.
+    #[cfg(feature = "postgres")]
+    #[error("{0}")]
+    Grants(String),
     #[error("a statement that always has a row had none")]
     NoRow,
     /// A statement names more binds than it was given.
@@ -348,7 +372,7 @@ impl Fault {
         match self {
             Self::Deadline | Self::Closed => true,
             #[cfg(feature = "postgres")]
-            Self::Away => true,
+            Self::Away | Self::Grants(_) => true,
             #[cfg(feature = "postgres")]
             Self::Postgres(error) => is_passing(error),
             #[cfg(feature = "sqlite")]

@@ -18,6 +18,7 @@ use crate::{
     db::{
         DbOptions, Fault, OpenError, Row, Rows, Share, Statement,
         breaker::{Breaker, SLOW},
+        fitness::{self, Grants},
         is_connectivity,
         pool::{Lease, Pool},
         pooler::{self, Sharing},
@@ -61,9 +62,13 @@ impl Postgres {
         let connect = connect_options(url)?;
         // First of all: a schema is not to be changed over a pooler that mixes things up.
         let sharing = pooler::check(&connect, options.pool_max).await?;
+        let mut session = connected(&connect).await?;
+        let findings = fitness::settings(&mut session, sharing).await;
+        let _ = session.close().await;
+        fitness::heed(findings?)?;
         match &options.migrations_url {
-            Some(url) => migrate(&connect_options(url)?).await?,
-            None => migrate(&connect).await?,
+            Some(url) => migrate(&connect_options(url)?, Sharing::None).await?,
+            None => migrate(&connect, sharing).await?,
         }
         if sharing == Sharing::Transactions {
             // They would stay on the server's connections for other users of the pooler, a migration
@@ -78,11 +83,21 @@ impl Postgres {
         let pool = Pool::new(connect, timeout, sharing, Arc::clone(&breaker), size);
         let pool_max = options.pool_max;
         let db = Self { pool, timeout, sharing, breaker, pool_max };
-        let _: Option<(i64,)> = db
-            .read(Statement::new("SELECT CAST(1 AS bigint)"))
+        let grants: Option<Grants> = db
+            .read(fitness::grants())
             .await
             .map_err(|fault| OpenError::Connect(Cause::new(fault)))?;
+        if let Some(grants) = grants {
+            fitness::lacking(&grants).map_err(|lack| OpenError::Unfit(lack.to_string()))?;
+            fitness::heed(fitness::hidden(&grants))?;
+        }
         Ok(db)
+    }
+
+    /// Asks for an answer, and whether the role may do what requests need.
+    pub(crate) async fn ping(&self) -> Result<(), Fault> {
+        let grants: Option<Grants> = self.read(fitness::grants()).await?;
+        fitness::lacking(&grants.ok_or(Fault::NoRow)?)
     }
 
     /// Runs a statement that only reads, and takes its rows.
@@ -271,7 +286,7 @@ fn as_the_driver_spells(url: &str) -> String {
 
 /// A connection at the start. Those that were closed a moment ago may still count at the server: one
 /// that is full is asked again.
-async fn connected(connect: &PgConnectOptions) -> Result<PgConnection, OpenError> {
+pub(super) async fn connected(connect: &PgConnectOptions) -> Result<PgConnection, OpenError> {
     let connecting = async {
         loop {
             match connect.connect().await {
@@ -286,9 +301,17 @@ async fn connected(connect: &PgConnectOptions) -> Result<PgConnection, OpenError
         .map_err(|e| OpenError::Connect(Cause::new(e)))
 }
 
-async fn migrate(connect: &PgConnectOptions) -> Result<(), OpenError> {
+async fn migrate(connect: &PgConnectOptions, sharing: Sharing) -> Result<(), OpenError> {
     let run = async {
         let mut conn = connected(connect).await?;
+        if sharing == Sharing::None {
+            // Limits of the role are for requests; a migration has one of its own, below.
+            let set = "SET statement_timeout = 0; SET lock_timeout = 0; \
+                       SET default_transaction_isolation = 'read committed'; \
+                       SET standard_conforming_strings = on";
+            let set = sqlx::raw_sql(set).execute(&mut conn).await;
+            set.map_err(|e| OpenError::Connect(Cause::new(e)))?;
+        }
         // Under sqlx's advisory lock: replicas that start together take turns.
         MIGRATIONS.run(&mut conn).await.map_err(|e| match e {
             MigrateError::Execute(e) => {

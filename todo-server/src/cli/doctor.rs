@@ -4,7 +4,7 @@
 use std::{fmt::Display, time::Duration};
 
 use todo_core::{
-    Clock, check_pooler,
+    Clock, check_database, check_pooler,
     http::Origin,
     settings::{Environment, Settings, TlsFiles},
     transfer,
@@ -168,16 +168,11 @@ impl Checks {
                 Ok(()) => self.ok("pooler", "every connection gets its own answers"),
                 Err(error) => self.fail("pooler", error),
             }
+            self.fitness(url).await;
         } else if transfer::is_in_memory(url) {
             return self.warn("database", "in memory: gone with the process");
         }
         let direct = direct_url(settings);
-        if direct != url {
-            match within(transfer::migrations(url)).await {
-                Ok(_) => self.ok("database", "reachable"),
-                Err(error) => self.fail("database", error),
-            }
-        }
         let name = if direct == url { "database" } else { "MIGRATIONS_DATABASE_URL" };
         match within(transfer::migrations(direct)).await {
             Err(error) => self.fail(name, error),
@@ -190,6 +185,24 @@ impl Checks {
                 match pending {
                     0 => self.ok("migrations", "up to date"),
                     n => self.warn("migrations", format_args!("{n} pending: a start applies them")),
+                }
+            }
+        }
+    }
+
+    /// What a start refuses or warns of in a PostgreSQL database and its role.
+    async fn fitness(&mut self, url: &str) {
+        const NAME: &str = "encoding, defaults, grants";
+        match within(check_database(url)).await {
+            Err(error) => self.fail(NAME, error),
+            Ok(findings) if findings.is_empty() => self.ok(NAME, "as requests need them"),
+            Ok(findings) => {
+                for finding in findings {
+                    if finding.is_refused {
+                        self.fail(NAME, finding.text);
+                    } else {
+                        self.warn(NAME, finding.text);
+                    }
                 }
             }
         }
