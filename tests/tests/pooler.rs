@@ -40,6 +40,17 @@ impl Bouncer {
         pool_mode: &str,
         pool_size: u32,
     ) -> Bouncer {
+        Self::start_with(cluster, program, pool_mode, pool_size, "").await
+    }
+
+    /// As [`Bouncer::start`], with further lines of settings.
+    async fn start_with(
+        cluster: &Cluster,
+        program: &'static str,
+        pool_mode: &str,
+        pool_size: u32,
+        further: &str,
+    ) -> Bouncer {
         let found = tokio::task::spawn_blocking(move || tool(program));
         let found = found.await.expect("PgBouncer");
         let tracked = if program == TRACKS { "max_prepared_statements = 100\n" } else { "" };
@@ -59,7 +70,7 @@ impl Bouncer {
              auth_file = {users}\n\
              pool_mode = {pool_mode}\n\
              default_pool_size = {pool_size}\n\
-             {tracked}",
+             {tracked}{further}",
             users = dir.path().join("users").display(),
         );
         fs::write(dir.path().join("settings"), settings).expect("a file");
@@ -229,6 +240,45 @@ async fn serves_each_its_own(cluster: &Cluster, url: &str, is_limited: bool) {
         .expect("activity");
         assert_eq!(waiting.is_empty(), is_limited, "still waiting: {waiting:?}");
         lock.close().await.expect("the row is free");
+        app.stop().await.expect("a clean stop");
+    }
+}
+
+/// A pooler that takes fewer clients than the pool wants connections is full, and not away: requests
+/// wait for a connection that comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_is_full_is_not_away() {
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("a PostgreSQL");
+    for (program, mode) in [(MIXES, "session"), (TRACKS, "transaction")] {
+        let few = "max_client_conn = 4\n";
+        let bouncer = Bouncer::start_with(&cluster, program, mode, 8, few).await;
+        let settings = [
+            ("DATABASE_URL", &*bouncer.url()),
+            ("DATABASE_POOL_MIN", "0"),
+            ("DATABASE_POOL_MAX", "20"),
+            ("DATABASE_TIMEOUT_MS", "1800"),
+            // Connections that a start has closed may still count for a moment.
+            ("DATABASE_STARTUP_SECONDS", "20"),
+        ];
+        let app = start(Server::Hyper, &settings).await.expect("it serves");
+        let mut users = Vec::new();
+        for _ in 0..4 {
+            users.push(app.signed_up().await);
+        }
+        let answers = at_once(16, |n| {
+            let user = users[n % users.len()].clone();
+            async move {
+                let mut statuses = Vec::new();
+                for _ in 0..5 {
+                    statuses.push(user.get(&user.todos()).await.status);
+                }
+                statuses
+            }
+        })
+        .await;
+        assert!(answers.iter().flatten().all(|status| *status == 200), "{program}: {answers:?}");
+        let metrics = app.anonymous().get("/metrics").await.text();
+        assert!(metrics.contains("database_breaker_open 0"), "{metrics}");
         app.stop().await.expect("a clean stop");
     }
 }
