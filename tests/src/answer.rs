@@ -61,10 +61,9 @@ impl Answer {
         assert_eq!(problem["type"], uri, "{self}");
         assert_eq!(problem["code"], code, "{self}");
         assert_eq!(problem["status"], status, "{self}");
-        for name in ["title", "detail"] {
-            let text = problem[name].as_str().unwrap_or_default();
-            assert!(!text.is_empty(), "{name} of {self}");
-        }
+        let title = problem["title"].as_str().unwrap_or_default();
+        assert!(!title.is_empty(), "title of {self}");
+        self.check_sentences(&problem["detail"]);
         assert_eq!(problem["error"], problem["title"], "{self}");
         let request_id = self.header("x-request-id").unwrap_or_default();
         assert!(!request_id.is_empty(), "no X-Request-Id: {self}");
@@ -78,8 +77,16 @@ impl Answer {
         problem
     }
 
-    /// `details` is there only for 400 and 422, names each field once, and a failed validation
-    /// always has it.
+    /// People are shown these texts as they are.
+    #[track_caller]
+    fn check_sentences(&self, text: &Value) {
+        let text = text.as_str().unwrap_or_default();
+        let whole = text.starts_with(|first: char| first.is_uppercase()) && text.ends_with('.');
+        assert!(whole && !text.contains("  "), "{text:?} of {self}");
+    }
+
+    /// `details` is there only for 400 and 422, names each broken rule once, and a failed validation
+    /// always has it. `detail` is their messages, one after the other.
     #[track_caller]
     fn check_details(&self, problem: &Value) {
         let Some(details) = problem.get("details") else {
@@ -89,19 +96,37 @@ impl Answer {
         assert!([400, 422].contains(&self.status), "details in {self}");
         let details = details.as_array().unwrap_or_else(|| panic!("details of {self}"));
         assert!(!details.is_empty(), "empty details: {self}");
+        let mut messages = Vec::new();
         for detail in details {
-            for name in ["field", "code", "message"] {
+            let members = detail.as_object().map(|members| members.keys().collect::<Vec<_>>());
+            let known = ["code", "field", "message", "pointer"];
+            assert!(members.is_some_and(|members| members == known), "details of {self}");
+            for name in ["field", "code"] {
                 let text = detail[name].as_str().unwrap_or_default();
                 assert!(!text.is_empty(), "{name} in the details of {self}");
             }
+            let pointer = format!("/{}", detail["field"].as_str().unwrap_or_default());
+            assert_eq!(detail["pointer"], pointer, "{self}");
+            self.check_sentences(&detail["message"]);
+            let message = detail["message"].as_str().unwrap_or_default();
+            assert!(!messages.contains(&message), "{message:?} twice in {self}");
+            messages.push(message);
         }
+        assert_eq!(problem["detail"], messages.join(" "), "{self}");
     }
 
-    /// The names in `details`, in their order.
+    /// The names in `details`, each once, in their order.
     pub fn fields(&self) -> Vec<String> {
+        let mut fields = self.details("field");
+        fields.dedup();
+        fields
+    }
+
+    /// This member of each of `details`, in their order.
+    pub fn details(&self, name: &str) -> Vec<String> {
         let problem = self.json();
         let details = problem["details"].as_array().cloned().unwrap_or_default();
-        details.iter().map(|one| one["field"].as_str().unwrap_or_default().to_owned()).collect()
+        details.iter().map(|one| one[name].as_str().unwrap_or_default().to_owned()).collect()
     }
 }
 

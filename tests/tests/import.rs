@@ -74,51 +74,51 @@ fn good(hash: &str, zone: &str, priorities: [&str; 2]) -> String {
 const BAD: [(&str, &str); 12] = [
     (
         "INSERT INTO users VALUES ('0d0d0d0d-0000-4000-8000-000000000001', 'no address', 'Bob', '$2b$12$nB4hJ6sF2gUa9kZx1oVi3emmp4v0kh0CaJP6zeWdHbZWWzYbBdI82', '2024-06-01')",
-        "users 0d0d0d0d-0000-4000-8000-000000000001: email: must be an e-mail address",
+        "users 0d0d0d0d-0000-4000-8000-000000000001: email: Invalid email format.",
     ),
     (
         "INSERT INTO users VALUES ('0d0d0d0d-0000-4000-8000-000000000002', 'ZOE@example.com', 'Bob', '$2b$12$nB4hJ6sF2gUa9kZx1oVi3emmp4v0kh0CaJP6zeWdHbZWWzYbBdI82', '2024-06-01')",
-        "users 0d0d0d0d-0000-4000-8000-000000000002: email: must not be that of another",
+        "users 0d0d0d0d-0000-4000-8000-000000000002: email: Email must not be that of another",
     ),
     (
         "INSERT INTO users VALUES ('0d0d0d0d-0000-4000-8000-000000000003', 'c@example.com', 'B', 'pbkdf2:sha256:hush', '2024-06-01')",
-        "users 0d0d0d0d-0000-4000-8000-000000000003: name: must be at least 2 characters; password_hash: must be a hash",
+        "users 0d0d0d0d-0000-4000-8000-000000000003: name: Name must be at least 2 characters. password_hash: Password hash must be a hash",
     ),
     (
         "INSERT INTO users VALUES ('0d0d0d0d-0000-4000-8000-000000000004', 'd@example.com', NULL, '$2b$12$hush', '2024-06-01')",
-        "users 0d0d0d0d-0000-4000-8000-000000000004: name: must not be null; password_hash: must be a hash",
+        "users 0d0d0d0d-0000-4000-8000-000000000004: name: Name cannot be null. password_hash: Password hash must be a hash",
     ),
     (
         "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000001', '0a0a0a0a-0000-4000-8000-000000000001', '  ', NULL, 'low', false, '2024-06-01', NULL)",
-        "todos 0e0e0e0e-0000-4000-8000-000000000001: title: must not be blank",
+        "todos 0e0e0e0e-0000-4000-8000-000000000001: title: Title cannot be empty.",
     ),
     (
         "INSERT INTO todos SELECT '0e0e0e0e-0000-4000-8000-000000000002', '0a0a0a0a-0000-4000-8000-000000000001', repeat('é', 201), NULL, 'low', false, '2024-06-01', NULL",
-        "todos 0e0e0e0e-0000-4000-8000-000000000002: title: must be at most 200",
+        "todos 0e0e0e0e-0000-4000-8000-000000000002: title: Title must be at most 200",
     ),
     (
         "INSERT INTO todos SELECT '0e0e0e0e-0000-4000-8000-000000000003', '0a0a0a0a-0000-4000-8000-000000000001', 'x', repeat('x', 1001), 'low', false, '2024-06-01', NULL",
-        "todos 0e0e0e0e-0000-4000-8000-000000000003: description: must be at most 1000",
+        "todos 0e0e0e0e-0000-4000-8000-000000000003: description: Description must be at most 1000",
     ),
     (
         "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000004', '0a0a0a0a-0000-4000-8000-000000000001', 'x', NULL, 'urgent', false, '2024-06-01', NULL)",
-        "todos 0e0e0e0e-0000-4000-8000-000000000004: priority: must be one of",
+        "todos 0e0e0e0e-0000-4000-8000-000000000004: priority: Priority must be high",
     ),
     (
         "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000005', '0f0f0f0f-0000-4000-8000-000000000001', 'x', NULL, 'low', false, '2024-06-01', NULL)",
-        "todos 0e0e0e0e-0000-4000-8000-000000000005: user_id: must be a user",
+        "todos 0e0e0e0e-0000-4000-8000-000000000005: user_id: User id must be that of a user",
     ),
     (
         "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000006', '0d0d0d0d-0000-4000-8000-000000000001', 'x', NULL, 'low', false, '2024-06-01', NULL)",
-        "todos 0e0e0e0e-0000-4000-8000-000000000006: user_id: must be a user",
+        "todos 0e0e0e0e-0000-4000-8000-000000000006: user_id: User id must be that of a user",
     ),
     (
         "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000007', '0a0a0a0a-0000-4000-8000-000000000001', 'x', NULL, 'low', NULL, '2024-06-01', NULL)",
-        "todos 0e0e0e0e-0000-4000-8000-000000000007: completed: must not be null",
+        "todos 0e0e0e0e-0000-4000-8000-000000000007: completed: Completed cannot be null.",
     ),
     (
         "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000008', '0a0a0a0a-0000-4000-8000-000000000001', 'x', NULL, 'low', false, 'infinity', NULL)",
-        "todos 0e0e0e0e-0000-4000-8000-000000000008: created_at: must be a date and time",
+        "todos 0e0e0e0e-0000-4000-8000-000000000008: created_at: Created at must be a date and time",
     ),
 ];
 
@@ -286,13 +286,16 @@ async fn a_file_of_the_python_backend_is_taken_over_too() {
     sqlx::raw_sql(sqlx::AssertSqlSafe(nul)).execute(&mut db).await.expect("a row");
     let other = file(dir.path(), "other.db");
     let (ok, _, err) = import(&from, &other, &[]).await;
-    assert!(!ok && err.contains("title: must not contain U+0000"), "{err}");
+    assert!(
+        !ok && err.contains("title: Title cannot contain the null character (U+0000)."),
+        "{err}"
+    );
     // Two spellings of one id are two keys to a column of text.
     let twice = "UPDATE todos SET id = '0b0b0b0b-0000-4000-8000-000000000001', title = 'twice' \
                  WHERE created_at LIKE '2024-06-01%'";
     sqlx::raw_sql(twice).execute(&mut db).await.expect("a row");
     let (ok, _, err) = import(&from, &other, &[]).await;
-    assert!(!ok && err.contains("id: must not be that of another todo"), "{err}");
+    assert!(!ok && err.contains("id: Id must not be that of another todo"), "{err}");
     let (ok, out, err) = import(&from, &other, &["--skip-invalid"]).await;
     assert!(ok && out.contains("left out 1 rows"), "{out}{err}");
     let (ok, _, err) = import(&from, &format!("{from}?mode=rw"), &[]).await;

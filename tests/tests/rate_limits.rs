@@ -46,7 +46,9 @@ fn turned_away(answer: Answer) -> u64 {
     let wait = answer.header("retry-after").and_then(|seconds| seconds.parse().ok());
     let wait: u64 = wait.unwrap_or_else(|| panic!("no whole seconds in Retry-After: {answer}"));
     assert!((1..=60).contains(&wait), "Retry-After: {wait}");
-    answer.problem(429, "rate_limited");
+    let unit = if wait == 1 { "second" } else { "seconds" };
+    let detail = format!("Rate limit exceeded. Try again in {wait} {unit}.");
+    assert_eq!(answer.problem(429, "rate_limited")["detail"], detail);
     wait
 }
 

@@ -29,7 +29,7 @@ pub enum Error {
     #[error("email is already registered")]
     EmailTaken,
     /// Too many attempts from this client; the next one can pass after the time given.
-    #[error("too many attempts, try again in {} s", .retry_after.as_secs())]
+    #[error("too many attempts, try again in {} s", whole_seconds(*.retry_after))]
     RateLimited {
         /// How long until an attempt can be let through.
         retry_after: Duration,
@@ -46,9 +46,15 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn invalid(error: FieldError) -> Self {
-        Self::Invalid(vec![error])
+    pub(crate) fn invalid(errors: impl Into<Vec<FieldError>>) -> Self {
+        Self::Invalid(errors.into())
     }
+}
+
+/// Whole seconds, rounded up and at least one, as `Retry-After` wants them (RFC 9110, section
+/// 10.2.3).
+pub(crate) fn whole_seconds(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
 /// What lies behind [`Error::Unavailable`] and [`Error::Internal`]: for logs, never for a client.
@@ -80,18 +86,15 @@ impl std::error::Error for Cause {
     }
 }
 
-/// One field that breaks a rule.
+/// One rule that a field breaks.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct FieldError {
     /// The field's name as the caller knows it, such as `title`.
-    #[cfg_attr(feature = "http", schema(value_type = String, example = "title"))]
     pub field: Cow<'static, str>,
     /// A word for programs, such as `too_long`.
-    #[cfg_attr(feature = "http", schema(value_type = String, example = "blank"))]
     pub code: &'static str,
-    /// A sentence for people that says what is allowed; never the value itself.
-    #[cfg_attr(feature = "http", schema(value_type = String, example = "must not be blank"))]
+    /// A whole sentence for people, with a capital and a full stop, that says what is allowed;
+    /// never the value itself.
     pub message: Cow<'static, str>,
 }
 
@@ -103,6 +106,12 @@ impl FieldError {
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self { field: field.into(), code, message: message.into() }
+    }
+}
+
+impl From<FieldError> for Vec<FieldError> {
+    fn from(error: FieldError) -> Self {
+        vec![error]
     }
 }
 
@@ -120,8 +129,8 @@ pub(crate) struct FieldErrors(Vec<FieldError>);
 
 impl FieldErrors {
     /// The value, or `None` and its error noted.
-    pub(crate) fn note<T>(&mut self, parsed: Result<T, FieldError>) -> Option<T> {
-        parsed.map_err(|error| self.0.push(error)).ok()
+    pub(crate) fn note<T>(&mut self, parsed: Result<T, impl Into<Vec<FieldError>>>) -> Option<T> {
+        parsed.map_err(|errors| self.0.extend(errors.into())).ok()
     }
 
     /// Everything noted, as one error.
@@ -130,14 +139,14 @@ impl FieldErrors {
     }
 }
 
-/// Joins field errors with `; `.
+/// Joins field errors, each with the name of its field.
 pub(crate) struct Listed<'a>(pub(crate) &'a [FieldError]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, error) in self.0.iter().enumerate() {
             if i > 0 {
-                f.write_str("; ")?;
+                f.write_str(" ")?;
             }
             error.fmt(f)?;
         }

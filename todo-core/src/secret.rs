@@ -56,7 +56,7 @@ impl Secret {
     pub fn new(secret: impl Into<Vec<u8>>) -> Result<Self, FieldError> {
         let secret = secret.into();
         if secret.len() < Self::MIN_BYTES {
-            let message = "must be at least 32 bytes";
+            let message = "A secret must be at least 32 bytes.";
             return Err(FieldError::new("SECRET_KEY", "too_short", message));
         }
         Ok(Self(secret))

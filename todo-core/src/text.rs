@@ -1,35 +1,55 @@
 //! The rules that every text field shares: lengths in Unicode scalar values, no U+0000, and how
 //! titles fold into their sort key.
 
+use std::fmt::{self, Write};
+
 use crate::error::FieldError;
 
-/// `text`, or why not: it has a U+0000 (PostgreSQL cannot store it) or more than `max` characters.
-pub(crate) fn bounded<'t>(
-    field: &'static str,
-    text: &'t str,
-    min: usize,
-    max: usize,
-) -> Result<&'t str, FieldError> {
-    without_nul(field, text)?;
+/// The rules of every text that `text` breaks: no U+0000 (PostgreSQL cannot store it), `min` to
+/// `max` characters.
+pub(crate) fn broken(field: &'static str, text: &str, min: usize, max: usize) -> Vec<FieldError> {
+    let mut broken: Vec<_> = nul(field, text).into_iter().collect();
+    let name = Named(field);
     // A scalar value takes at most 4 bytes, so most texts need no counting.
-    let too_long = text.len() > max && text.chars().count() > max;
-    if too_long {
-        let message = format!("must be at most {max} characters");
-        return Err(FieldError::new(field, "too_long", message));
+    if text.len() > max && text.chars().count() > max {
+        let message = format!("{name} must be at most {max} characters.");
+        broken.push(FieldError::new(field, "too_long", message));
     }
     if text.len() < min * 4 && text.chars().count() < min {
-        let message = format!("must be at least {min} characters");
-        return Err(FieldError::new(field, "too_short", message));
+        let message = format!("{name} must be at least {min} characters.");
+        broken.push(FieldError::new(field, "too_short", message));
     }
-    Ok(text)
+    broken
 }
 
-/// `text`, or why not: it has a U+0000.
-pub(crate) fn without_nul<'t>(field: &'static str, text: &'t str) -> Result<&'t str, FieldError> {
-    if text.contains('\0') {
-        return Err(FieldError::new(field, "nul", "must not contain U+0000"));
+/// The error of a text with a U+0000.
+pub(crate) fn nul(field: &'static str, text: &str) -> Option<FieldError> {
+    let message = || format!("{} cannot contain the null character (U+0000).", Named(field));
+    text.contains('\0').then(|| FieldError::new(field, "nul", message()))
+}
+
+/// `value`, if no rule is broken.
+pub(crate) fn unless<T>(
+    broken: Vec<FieldError>,
+    value: impl FnOnce() -> T,
+) -> Result<T, Vec<FieldError>> {
+    if broken.is_empty() { Ok(value()) } else { Err(broken) }
+}
+
+/// A field's name at the start of a sentence: `sort_by` is `Sort by`.
+pub(crate) struct Named(pub(crate) &'static str);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, c) in self.0.chars().enumerate() {
+            f.write_char(match c {
+                '_' => ' ',
+                c if i == 0 => c.to_ascii_uppercase(),
+                c => c,
+            })?;
+        }
+        Ok(())
     }
-    Ok(text)
 }
 
 /// What a title sorts by: its full Unicode lower case (Unicode Standard, section 3.13). Compared
@@ -46,17 +66,27 @@ mod tests {
 
     #[test]
     fn lengths_count_scalar_values() {
-        assert!(bounded("f", &"𐐀".repeat(5), 5, 5).is_ok());
-        assert_eq!(bounded("f", &"𐐀".repeat(6), 0, 5).unwrap_err().code, "too_long");
-        assert_eq!(bounded("f", "𐐀", 2, 5).unwrap_err().code, "too_short");
-        assert_eq!(bounded("f", "a\0b", 0, 5).unwrap_err().code, "nul");
+        let broken = |text: &str, min, max| {
+            let codes = broken("f", text, min, max).into_iter().map(|error| error.code);
+            codes.collect::<Vec<_>>()
+        };
+        assert!(broken(&"𐐀".repeat(5), 5, 5).is_empty());
+        assert_eq!(broken(&"𐐀".repeat(6), 0, 5), ["too_long"]);
+        assert_eq!(broken("𐐀", 2, 5), ["too_short"]);
+        assert_eq!(broken("a\0b", 0, 5), ["nul"]);
+        assert_eq!(broken("\0", 2, 5), ["nul", "too_short"]);
+    }
+
+    #[test]
+    fn names_begin_a_sentence() {
+        assert_eq!(Named("sort_by").to_string(), "Sort by");
     }
 
     proptest! {
         #[test]
         fn bounds_agree_with_counting(text in "\\PC{0,12}", min in 0_usize..6, max in 6_usize..9) {
             let n = text.chars().count();
-            prop_assert_eq!(bounded("f", &text, min, max).is_ok(), (min..=max).contains(&n));
+            prop_assert_eq!(broken("f", &text, min, max).is_empty(), (min..=max).contains(&n));
         }
 
         #[test]

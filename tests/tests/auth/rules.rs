@@ -180,6 +180,33 @@ on_every_cell! {
         refused(&client, body, &["email", "name"]).await;
     }
 
+    /// Nobody should need three rounds to find a password that is taken.
+    async fn every_broken_rule_of_a_field_is_told_at_once(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let told = async |email: &str, password: &str, name: &str| {
+            let body = json!({ "email": email, "password": password, "name": name });
+            let answer = client.post("/api/auth/signup", body).await;
+            let messages = answer.details("message");
+            assert_eq!(answer.problem(400, "validation_error")["detail"], messages.join(" "));
+            messages
+        };
+        let short = "Password must be at least 8 characters.";
+        let upper = "Password must contain an upper-case letter.";
+        let lower = "Password must contain a lower-case letter.";
+        let digit = "Password must contain a digit.";
+        let password = async |password: &str| told(&fresh_email(), password, "Grace").await;
+        assert_eq!(password("weak").await, [short, upper, digit]);
+        assert_eq!(password("weakweak").await, [upper, digit]);
+        assert_eq!(password("").await, [short, upper, lower, digit]);
+        assert_eq!(password("weakweak1").await, [upper]);
+        let all = told(&"x".repeat(255), "12345", "G").await;
+        assert_eq!(all, [
+            "Email must be at most 254 characters.", "Invalid email format.", short, upper, lower,
+            "Name must be at least 2 characters.",
+        ]);
+    }
+
     async fn unknown_members_are_ignored_and_set_nothing(cell) {
         let app = App::start(cell).await;
         let client = app.anonymous();

@@ -21,17 +21,17 @@ impl Email {
     /// Parses an address and folds it to lower case: two spellings of one address are one account.
     ///
     /// # Errors
-    /// The [`FieldError`] of the field `email`.
-    pub fn parse(email: &str) -> Result<Self, FieldError> {
-        let email = text::bounded("email", email.trim(), 0, 254)?;
+    /// Every rule that the field `email` breaks.
+    pub fn parse(email: &str) -> Result<Self, Vec<FieldError>> {
+        let email = email.trim();
         if email.is_empty() {
-            return Err(FieldError::new("email", "blank", "must not be blank"));
+            return Err(FieldError::new("email", "blank", "Email cannot be empty.").into());
         }
-        if !is_address(email) {
-            let message = "must be an e-mail address, such as name@example.com";
-            return Err(FieldError::new("email", "invalid", message));
+        let mut broken = text::broken("email", email, 0, 254);
+        if !email.contains('\0') && !is_address(email) {
+            broken.push(FieldError::new("email", "invalid", "Invalid email format."));
         }
-        Ok(Self(email.to_ascii_lowercase()))
+        text::unless(broken, || Self(email.to_ascii_lowercase()))
     }
 
     /// The address as text.
@@ -66,9 +66,10 @@ impl Name {
     /// Parses a name.
     ///
     /// # Errors
-    /// The [`FieldError`] of the field `name`.
-    pub fn parse(name: &str) -> Result<Self, FieldError> {
-        text::bounded("name", name.trim(), 2, 100).map(|name| Self(name.to_owned()))
+    /// Every rule that the field `name` breaks.
+    pub fn parse(name: &str) -> Result<Self, Vec<FieldError>> {
+        let name = name.trim();
+        text::unless(text::broken("name", name, 2, 100), || Self(name.to_owned()))
     }
 
     /// The name as text.
@@ -87,19 +88,20 @@ impl Password {
     /// an upper-case letter, a lower-case letter and a digit; no U+0000.
     ///
     /// # Errors
-    /// The [`FieldError`] of the field `password`.
-    pub fn parse_new(password: &str) -> Result<Self, FieldError> {
-        text::bounded("password", password, 8, 128)?;
-        let lacks = if !password.chars().any(char::is_uppercase) {
-            "an upper-case letter"
-        } else if !password.chars().any(char::is_lowercase) {
-            "a lower-case letter"
-        } else if !password.bytes().any(|b| b.is_ascii_digit()) {
-            "a digit"
-        } else {
-            return Ok(Self(password.to_owned()));
-        };
-        Err(FieldError::new("password", "weak", format!("must contain {lacks}")))
+    /// Every rule that the field `password` breaks.
+    pub fn parse_new(password: &str) -> Result<Self, Vec<FieldError>> {
+        let mut broken = text::broken("password", password, 8, 128);
+        for (is_there, what) in [
+            (password.chars().any(char::is_uppercase), "an upper-case letter"),
+            (password.chars().any(char::is_lowercase), "a lower-case letter"),
+            (password.bytes().any(|b| b.is_ascii_digit()), "a digit"),
+        ] {
+            if !is_there {
+                let message = format!("Password must contain {what}.");
+                broken.push(FieldError::new("password", "weak", message));
+            }
+        }
+        text::unless(broken, || Self(password.to_owned()))
     }
 
     /// Takes a password as it was typed, to be compared with what is stored.
@@ -107,7 +109,7 @@ impl Password {
     /// # Errors
     /// The [`FieldError`] of the field `password`, if it has a U+0000.
     pub fn parse_given(password: &str) -> Result<Self, FieldError> {
-        text::without_nul("password", password).map(|password| Self(password.to_owned()))
+        text::nul("password", password).map_or_else(|| Ok(Self(password.to_owned())), Err)
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -133,7 +135,7 @@ pub struct Signup {
 }
 
 impl Signup {
-    /// Parses the three fields and reports every bad one.
+    /// Parses the three fields and reports every rule that they break.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`].
@@ -235,6 +237,10 @@ mod tests {
 
     use super::*;
 
+    fn codes<T>(parsed: Result<T, Vec<FieldError>>) -> Vec<&'static str> {
+        parsed.err().into_iter().flatten().map(|error| error.code).collect()
+    }
+
     #[test]
     fn addresses_follow_html_with_a_dotted_domain() {
         let long_label = "a".repeat(63);
@@ -272,7 +278,8 @@ mod tests {
         }
         let at_most = format!("{}@{}.de", "a".repeat(64), "b.".repeat(93) + "b");
         assert_eq!(at_most.len(), 64 + 1 + 187 + 3);
-        assert_eq!(Email::parse(&at_most).unwrap_err().code, "too_long");
+        assert_eq!(codes(Email::parse(&at_most)), ["too_long"]);
+        assert_eq!(codes(Email::parse(&"a".repeat(255))), ["too_long", "invalid"]);
         assert!(Email::parse(&at_most[1..]).is_ok());
     }
 
@@ -280,24 +287,28 @@ mod tests {
     fn new_passwords_need_length_and_three_kinds() {
         assert!(Password::parse_new("Passw0rd").is_ok());
         assert!(Password::parse_new(&format!("Pw0{}", "é".repeat(125))).is_ok());
-        for (bad, code) in [
-            ("Passw0r", "too_short"),
-            (&*format!("Pw0{}", "é".repeat(126)), "too_long"),
-            ("passw0rd", "weak"),
-            ("PASSW0RD", "weak"),
-            ("Password", "weak"),
-            ("Passwo½d", "weak"),
-            ("Passw0rd\0", "nul"),
+        for (bad, told) in [
+            ("Passw0r", &["too_short"][..]),
+            (&format!("Pw0{}", "é".repeat(126)), &["too_long"]),
+            ("passw0rd", &["weak"]),
+            ("PASSW0RD", &["weak"]),
+            ("Password", &["weak"]),
+            ("Passwo½d", &["weak"]),
+            ("Passw0rd\0", &["nul"]),
+            ("weakweak", &["weak", "weak"]),
+            ("\0", &["nul", "too_short", "weak", "weak", "weak"]),
         ] {
-            assert_eq!(Password::parse_new(bad).unwrap_err().code, code, "{bad}");
+            assert_eq!(codes(Password::parse_new(bad)), told, "{bad}");
         }
     }
 
     #[test]
     fn a_form_reports_all_its_bad_fields() {
         let Err(crate::Error::Invalid(errors)) = Signup::parse("x", "y", "z") else { panic!() };
-        let fields: Vec<_> = errors.iter().map(|error| error.field.as_ref()).collect();
+        let mut fields: Vec<_> = errors.iter().map(|error| error.field.as_ref()).collect();
+        fields.dedup();
         assert_eq!(fields, ["email", "password", "name"]);
+        assert_eq!(errors.len(), 5, "{errors:?}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
         self, Caller, Credentials, Session, Signup, User,
         events::{self, Attempted},
     },
-    error::{Cause, Error, FieldErrors},
+    error::{Cause, Error, FieldError, FieldErrors},
     http::{
         Api, Body,
         budget::{FREE, Held, Payer},
@@ -25,6 +25,7 @@ use crate::{
         request::{Form, Incoming, Query},
         routes::{Ids, Operation},
     },
+    text::Named,
     timestamp,
     todos::{
         self, Description, Filters, Limit, ListQuery, NewTodo, Order, Priority, SortBy, Status,
@@ -121,7 +122,8 @@ pub(crate) async fn run<B: HttpBody<Data: Send> + Send>(
         // These come after the token in the order of checks, but no statement has asked yet whether
         // its session lives.
         Err(
-            failure @ (Failure::Core(Error::Forbidden | Error::NotFound | Error::Invalid(_))
+            failure @ (Failure::OtherUser
+            | Failure::Core(Error::Forbidden | Error::NotFound | Error::Invalid(_))
             | Failure::UnsupportedMediaType
             | Failure::BodyTimeout
             | Failure::BadRequest(_)
@@ -405,7 +407,11 @@ fn check_owner(operation: Operation, caller: &Caller, ids: Ids<'_>) -> Result<()
         Operation::Logout | Operation::Me => true,
         _ => parse_id(ids.user) == Some(caller.user_id()),
     };
-    if is_own { Ok(()) } else { Err(Failure::Core(Error::Forbidden)) }
+    match ids.todo {
+        _ if is_own => Ok(()),
+        "" => Err(Failure::OtherUser),
+        _ => Err(Failure::Core(Error::Forbidden)),
+    }
 }
 
 /// The hyphenated form (RFC 9562, section 4) and no other.
@@ -438,11 +444,11 @@ fn todo_patch(
     let mut errors = FieldErrors::default();
     // Null removes a member (RFC 7396), and these two cannot be without a value.
     let given = |name, value: Option<String>| {
-        value.ok_or_else(|| crate::FieldError::new(name, "null", "must not be null"))
+        let message = || format!("{} cannot be null.", Named(name));
+        value.ok_or_else(|| FieldError::new(name, "null", message()))
     };
-    let title = errors.note(
-        title.map(|title| given("title", title).and_then(|title| Title::parse(&title))).transpose(),
-    );
+    let parse_title = |title| Title::parse(&given("title", title)?);
+    let title = errors.note(title.map(parse_title).transpose());
     let description = errors.note(
         description.map(|text| text.map(|text| Description::parse(&text)).transpose()).transpose(),
     );

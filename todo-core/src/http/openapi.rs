@@ -11,7 +11,7 @@ use crate::{
     http::{
         ApiOptions,
         handlers::AuthAnswer,
-        problem::{Failure, Problem},
+        problem::{Detail, Failure, Problem},
         routes::{self, Operation, ROUTES, Route},
     },
     todos::{Filters, Order, Priority, SortBy, Status, Todo, TodoList},
@@ -310,18 +310,19 @@ fn example(route: &Route, status: &str, options: &ApiOptions) -> Failure {
     let field = |name, code, message| vec![FieldError::new(name, code, message)];
     match (status, route.operation) {
         ("400", Operation::CreateTodo | Operation::ReplaceTodo | Operation::PatchTodo) => {
-            Failure::Core(Error::Invalid(field("title", "blank", "must not be blank")))
+            Failure::Core(Error::Invalid(field("title", "blank", "Title cannot be empty.")))
         }
         ("400", Operation::ListTodos) => Failure::Core(Error::Invalid(field(
             "limit",
             "out_of_range",
-            "must be a whole number from 1 to 500",
+            "Limit must be a whole number from 1 to 500.",
         ))),
-        ("400", _) => Failure::BadRequest("there must be a Host header"),
+        ("400", _) => Failure::BadRequest("There must be a Host header."),
         ("401", Operation::Login) => Failure::Core(Error::InvalidCredentials),
         ("401", _) => Failure::Core(Error::Unauthenticated),
         // Whose routes name a user can be another user's.
-        ("403", _) if route.path.contains("{user_id}") => Failure::Core(Error::Forbidden),
+        ("403", _) if route.path.contains("{todo_id}") => Failure::Core(Error::Forbidden),
+        ("403", _) if route.path.contains("{user_id}") => Failure::OtherUser,
         ("403", _) => Failure::HttpsRequired,
         ("404", _) => Failure::Core(Error::NotFound),
         ("408", _) => Failure::BodyTimeout,
@@ -330,12 +331,12 @@ fn example(route: &Route, status: &str, options: &ApiOptions) -> Failure {
         ("414", _) => Failure::UriTooLong,
         ("415", _) => Failure::UnsupportedMediaType,
         ("422", Operation::Signup | Operation::Login) => {
-            Failure::Malformed("", field("password", "missing", "is required"))
+            Failure::Malformed("", field("password", "missing", "Password is required."))
         }
         ("422", Operation::CompleteTodo) => {
-            Failure::Malformed("", field("completed", "missing", "is required"))
+            Failure::Malformed("", field("completed", "missing", "Completed is required."))
         }
-        ("422", _) => Failure::Malformed("", field("title", "missing", "is required")),
+        ("422", _) => Failure::Malformed("", field("title", "missing", "Title is required.")),
         ("429", _) => Failure::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),
         ("431", _) => Failure::HeadTooLarge,
         ("503", _) => Failure::Core(Error::Busy),
@@ -506,7 +507,7 @@ fn schemas() -> Value {
         "SortBy": of::<SortBy>(),
         "Order": of::<Order>(),
         "Problem": of::<Problem<'static>>(),
-        "FieldError": of::<FieldError>(),
+        "FieldError": of::<Detail<'static>>(),
     })
 }
 

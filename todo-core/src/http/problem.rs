@@ -2,28 +2,31 @@
 //! status, and the one place that logs a cause. What the client reads and what the log reads are two
 //! texts.
 
-use std::{error::Error as _, time::Duration};
+use std::error::Error as _;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 use crate::{
-    error::{Error, FieldError, Listed},
+    error::{Error, FieldError, whole_seconds},
     http::Body,
 };
 
 /// The body of every error answer (RFC 9457, section 3). `error` repeats `title` and `details`
-/// lists every bad field: clients of the Python backend read these.
+/// lists every rule that a field breaks: clients of the Python backend read these, and show `detail`
+/// and each `message` to people as they are.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(example = json!({
     "type": "/problems/validation-error",
     "title": "Validation Error",
     "status": 400,
-    "detail": "title: must not be blank",
+    "detail": "Title cannot be empty.",
     "code": "validation_error",
     "error": "Validation Error",
-    "details": [{ "field": "title", "code": "blank", "message": "must not be blank" }],
+    "details": [{
+        "field": "title", "pointer": "/title", "code": "blank", "message": "Title cannot be empty."
+    }],
     "request_id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11"
 }))]
 pub(crate) struct Problem<'a> {
@@ -34,18 +37,45 @@ pub(crate) struct Problem<'a> {
     pub(crate) title: &'a str,
     /// The HTTP status.
     pub(crate) status: u16,
-    /// What was wrong this time.
+    /// What was wrong this time, in whole sentences for people.
     pub(crate) detail: &'a str,
     /// The kind of problem for programs.
     pub(crate) code: &'a str,
     /// The same as `title`.
     pub(crate) error: &'a str,
-    /// Every bad field, where fields are to blame (400 and 422).
+    /// Every rule that a field breaks, where fields are to blame (400 and 422).
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
-    pub(crate) details: &'a [FieldError],
+    pub(crate) details: &'a [Detail<'a>],
     /// The answer's `X-Request-Id`: what to tell an operator.
     pub(crate) request_id: &'a str,
+}
+
+/// One rule that a field breaks, as sent.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = FieldError)]
+pub(crate) struct Detail<'a> {
+    /// The field's name: a member of the body, or a parameter of the query.
+    #[schema(example = "title")]
+    field: &'a str,
+    /// Where the field is, as a JSON Pointer (RFC 6901) into the body, or into the query's
+    /// parameters.
+    #[schema(example = "/title")]
+    pointer: String,
+    /// The rule, for programs.
+    #[schema(example = "blank")]
+    code: &'a str,
+    /// The rule in one whole sentence, for people.
+    #[schema(example = "Title cannot be empty.")]
+    message: &'a str,
+}
+
+impl<'a> From<&'a FieldError> for Detail<'a> {
+    fn from(error: &'a FieldError) -> Self {
+        // No field's name has a `~` or `/`, which would have to be escaped.
+        let pointer = format!("/{}", error.field);
+        Self { field: &error.field, pointer, code: error.code, message: &error.message }
+    }
 }
 
 /// Why a request is not answered with what it asked for.
@@ -62,6 +92,8 @@ pub(crate) enum Failure {
     NoToken,
     /// This deployment takes tokens and passwords over https only.
     HttpsRequired,
+    /// The path's user is not the caller.
+    OtherUser,
     NoRoute,
     WrongMethod(HeaderValue),
     /// The head, or the body, did not arrive in time.
@@ -121,7 +153,7 @@ impl Failure {
                 "Invalid Credentials",
                 "invalid-credentials"
             ),
-            Self::Core(Error::Forbidden) => {
+            Self::OtherUser | Self::Core(Error::Forbidden) => {
                 kind!(FORBIDDEN, "forbidden", "Forbidden", "forbidden")
             }
             Self::HttpsRequired => {
@@ -186,34 +218,48 @@ impl Failure {
     /// What the client is told. Of causes, nothing.
     fn detail(&self) -> String {
         match self {
-            Self::Core(Error::Invalid(errors)) => Listed(errors).to_string(),
-            Self::Core(Error::Unauthenticated) => "the token is not valid (any more)".into(),
+            Self::Core(Error::Invalid(errors)) => sentences(errors),
+            Self::Core(Error::Unauthenticated) => {
+                "Your session has ended. Please log in again.".into()
+            }
+            Self::Core(Error::InvalidCredentials) => "Invalid credentials.".into(),
+            Self::Core(Error::EmailTaken) => "Email already registered.".into(),
+            Self::Core(Error::RateLimited { retry_after }) => {
+                let seconds = whole_seconds(*retry_after);
+                let unit = if seconds == 1 { "second" } else { "seconds" };
+                format!("Rate limit exceeded. Try again in {seconds} {unit}.")
+            }
             Self::Core(Error::Unavailable(_)) => {
-                "the service is unavailable at the moment, try again".into()
+                "The service is unavailable at the moment. Please try again.".into()
             }
             Self::BodyMemory | Self::Core(Error::Busy) => {
-                "the service is overloaded, try again".into()
+                "The service is too busy. Please try again.".into()
             }
-            Self::Core(Error::Internal(_)) | Self::Panicked => "an internal error occurred".into(),
-            Self::Core(Error::NotFound) => "there is no such todo".into(),
-            Self::Core(Error::Forbidden) => "this belongs to another user".into(),
-            Self::Core(error) => error.to_string(),
+            Self::Core(Error::Internal(_)) | Self::Panicked => {
+                "Something went wrong on the server.".into()
+            }
+            Self::Core(Error::NotFound) => "There is no such todo.".into(),
+            Self::Core(Error::Forbidden) => "You don't have access to this todo.".into(),
+            Self::OtherUser => "You don't have access to this user's todos.".into(),
             Self::BadRequest(detail) => (*detail).into(),
-            Self::NoToken => "an Authorization header with a bearer token is required".into(),
-            Self::HttpsRequired => "this service speaks https only".into(),
-            Self::NoRoute => "there is no such route".into(),
+            Self::NoToken => "You are not logged in. Please log in.".into(),
+            Self::HttpsRequired => "This service can be used over HTTPS only.".into(),
+            Self::NoRoute => "There is nothing at this address.".into(),
             Self::WrongMethod(allow) => {
-                format!("the methods allowed here are {}", allow.to_str().unwrap_or_default())
+                let allow = allow.to_str().unwrap_or_default();
+                format!("This address takes these methods only: {allow}.")
             }
-            Self::HeadTimeout => "the head did not arrive in time".into(),
-            Self::BodyTimeout => "the body did not arrive in time".into(),
-            Self::TooLarge(max) => format!("the body must be at most {max} bytes"),
-            Self::UriTooLong => "the request target is too long".into(),
-            Self::HeadTooLarge => "the headers are too many, or too long together".into(),
-            Self::UnsupportedMediaType => "the body must be application/json in UTF-8".into(),
+            Self::HeadTimeout => "The request headers did not arrive in time.".into(),
+            Self::BodyTimeout => "The request body did not arrive in time.".into(),
+            Self::TooLarge(max) => format!("The request body must be at most {max} bytes."),
+            Self::UriTooLong => "The request target is too long.".into(),
+            Self::HeadTooLarge => "The request headers are too many or too long.".into(),
+            Self::UnsupportedMediaType => {
+                "The request body must be JSON in UTF-8 (application/json).".into()
+            }
             Self::Malformed(detail, errors) if errors.is_empty() => (*detail).into(),
-            Self::Malformed(_, errors) => Listed(errors).to_string(),
-            Self::Timeout => "the request took too long".into(),
+            Self::Malformed(_, errors) => sentences(errors),
+            Self::Timeout => "The request took too long.".into(),
         }
     }
 
@@ -233,10 +279,11 @@ impl Failure {
     /// The body of its answer.
     pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
         let Kind { status, code, title, uri } = self.kind();
-        let details = match self {
+        let errors = match self {
             Self::Core(Error::Invalid(errors)) | Self::Malformed(_, errors) => errors.as_slice(),
             _ => &[],
         };
+        let details: Vec<Detail> = errors.iter().map(Detail::from).collect();
         let detail = self.detail();
         let problem = Problem {
             kind: uri,
@@ -245,7 +292,7 @@ impl Failure {
             detail: &detail,
             code,
             error: title,
-            details,
+            details: &details,
             request_id,
         };
         serde_json::to_vec(&problem).unwrap_or_default()
@@ -288,7 +335,9 @@ impl Failure {
     /// When to ask again, wherever a bound was met: what is passing, and what a smaller request passes.
     pub(crate) fn retry_after(&self) -> Option<HeaderValue> {
         match self {
-            Self::Core(Error::RateLimited { retry_after }) => Some(whole_seconds(*retry_after)),
+            Self::Core(Error::RateLimited { retry_after }) => {
+                Some(HeaderValue::from(whole_seconds(*retry_after)))
+            }
             Self::HeadTimeout
             | Self::BodyTimeout
             | Self::TooLarge(_)
@@ -303,16 +352,22 @@ impl Failure {
     }
 }
 
-/// Whole seconds, rounded up and at least one, as `Retry-After` wants them (RFC 9110, 10.2.3).
-fn whole_seconds(duration: Duration) -> HeaderValue {
-    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
-    HeaderValue::from(seconds.max(1))
+/// The messages of several errors, one sentence after the other.
+fn sentences(errors: &[FieldError]) -> String {
+    let messages: Vec<&str> = errors.iter().map(|error| error.message.as_ref()).collect();
+    messages.join(" ")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::error::Cause;
+    use crate::{
+        auth::{Email, Name, Password},
+        error::Cause,
+        todos::{Description, Limit, Order, Priority, SortBy, Status, Title},
+    };
 
     #[test]
     fn nothing_of_a_cause_is_told() {
@@ -331,8 +386,144 @@ mod tests {
 
     #[test]
     fn retry_after_is_whole_and_at_least_one() {
-        for (millis, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (59_999, "60")] {
+        for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
             assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+        }
+    }
+
+    #[test]
+    fn retry_after_and_the_text_agree() {
+        for millis in [0, 1000, 1001, 58_001, 59_999, 60_000] {
+            let retry_after = Duration::from_millis(millis);
+            let failure = Failure::Core(Error::RateLimited { retry_after });
+            let header = failure.retry_after().unwrap();
+            let detail = failure.detail();
+            let number = detail.split(' ').find(|word| word.parse::<u64>().is_ok());
+            assert_eq!(number, header.to_str().ok(), "{detail}");
+        }
+    }
+
+    /// One of each variant; a new one does not compile until it is here.
+    fn every_failure() -> Vec<Failure> {
+        let cause = || Cause::new("SELECT secret FROM table");
+        let retry_after = Duration::from_secs(42);
+        let errors = [
+            Error::Invalid(every_field_error()),
+            Error::Unauthenticated,
+            Error::InvalidCredentials,
+            Error::Forbidden,
+            Error::NotFound,
+            Error::EmailTaken,
+            Error::RateLimited { retry_after },
+            Error::RateLimited { retry_after: Duration::from_secs(1) },
+            Error::Busy,
+            Error::Unavailable(cause()),
+            Error::Internal(cause()),
+        ];
+        for error in &errors {
+            match error {
+                Error::Invalid(_)
+                | Error::Unauthenticated
+                | Error::InvalidCredentials
+                | Error::Forbidden
+                | Error::NotFound
+                | Error::EmailTaken
+                | Error::RateLimited { .. }
+                | Error::Busy
+                | Error::Unavailable(_)
+                | Error::Internal(_) => {}
+            }
+        }
+        let mut failures: Vec<Failure> = errors.into_iter().map(Failure::Core).collect();
+        failures.extend([
+            Failure::BadRequest("There must be a Host header."),
+            Failure::UriTooLong,
+            Failure::HeadTooLarge,
+            Failure::NoToken,
+            Failure::HttpsRequired,
+            Failure::OtherUser,
+            Failure::NoRoute,
+            Failure::WrongMethod(HeaderValue::from_static("GET, HEAD, OPTIONS")),
+            Failure::HeadTimeout,
+            Failure::BodyTimeout,
+            Failure::TooLarge(65_536),
+            Failure::BodyMemory,
+            Failure::UnsupportedMediaType,
+            Failure::Malformed("The request body is not valid JSON.", Vec::new()),
+            Failure::Malformed("", every_field_error()),
+            Failure::Timeout,
+            Failure::Panicked,
+        ]);
+        for failure in &failures {
+            match failure {
+                Failure::Core(_)
+                | Failure::BadRequest(_)
+                | Failure::UriTooLong
+                | Failure::HeadTooLarge
+                | Failure::NoToken
+                | Failure::HttpsRequired
+                | Failure::OtherUser
+                | Failure::NoRoute
+                | Failure::WrongMethod(_)
+                | Failure::HeadTimeout
+                | Failure::BodyTimeout
+                | Failure::TooLarge(_)
+                | Failure::BodyMemory
+                | Failure::UnsupportedMediaType
+                | Failure::Malformed(..)
+                | Failure::Timeout
+                | Failure::Panicked => {}
+            }
+        }
+        failures
+    }
+
+    /// What each value of the API says of itself when it breaks each of its rules.
+    fn every_field_error() -> Vec<FieldError> {
+        let mut errors = crate::error::FieldErrors::default();
+        for text in ["", "x", "\0", "\u{7}x", &"x".repeat(2000)] {
+            errors.note(Email::parse(text));
+            errors.note(Name::parse(text));
+            errors.note(Password::parse_new(text));
+            errors.note(Password::parse_given(text));
+            errors.note(Title::parse(text));
+            errors.note(Description::parse(text));
+            errors.note(Priority::parse(text));
+            errors.note(Status::parse(text));
+            errors.note(SortBy::parse(text));
+            errors.note(Order::parse(text));
+            errors.note(Limit::parse(text));
+        }
+        let Error::Invalid(errors) = errors.into_error() else { unreachable!() };
+        errors
+    }
+
+    /// People read these as they are.
+    #[test]
+    fn every_text_is_of_whole_sentences() {
+        fn check(text: &str) {
+            assert!(text.starts_with(|c: char| c.is_ascii_uppercase()), "{text:?}");
+            assert!(text.ends_with('.') && !text.ends_with(".."), "{text:?}");
+            assert!(!text.contains("  ") && !text.contains(".;"), "{text:?}");
+            for word in text.split(' ').filter(|word| word.ends_with(':')) {
+                assert_eq!(word, "only:", "a field before its message: {text:?}");
+            }
+        }
+        for failure in every_failure() {
+            check(&failure.detail());
+            let body: serde_json::Value = serde_json::from_slice(&failure.body("id")).unwrap();
+            assert_eq!(body["detail"], failure.detail());
+            assert_eq!(
+                body.get("details").is_some(),
+                body["detail"] == sentences(&every_field_error())
+            );
+            for detail in body["details"].as_array().into_iter().flatten() {
+                check(detail["message"].as_str().unwrap());
+                let field = detail["field"].as_str().unwrap();
+                assert_eq!(detail["pointer"], format!("/{field}"));
+                let code = detail["code"].as_str().unwrap();
+                assert!(code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
+            }
         }
     }
 }

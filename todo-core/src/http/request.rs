@@ -16,6 +16,7 @@ use crate::{
         budget::{Budget, FREE, Held, Payer},
         problem::Failure,
     },
+    text::Named,
 };
 
 /// What is first allocated for a body that does not come at once.
@@ -46,17 +47,19 @@ pub(crate) fn guard(parts: &Parts) -> Result<(), Failure> {
     }
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => return Err(Failure::BadRequest("there must be exactly one Host header")),
+        (_, Some(_)) => return Err(Failure::BadRequest("There must be exactly one Host header.")),
         (Some(host), None) if !is_host(host) => {
-            return Err(Failure::BadRequest("the Host header must be a host and an optional port"));
+            return Err(Failure::BadRequest(
+                "The Host header must be a host and an optional port.",
+            ));
         }
         (None, None) if parts.version == Version::HTTP_11 => {
-            return Err(Failure::BadRequest("there must be a Host header"));
+            return Err(Failure::BadRequest("There must be a Host header."));
         }
         _ => {}
     }
     if !is_origin_form(&parts.uri, parts.version) && !is_server_options(&parts.method, &parts.uri) {
-        return Err(Failure::BadRequest("the request target must be a path in ASCII"));
+        return Err(Failure::BadRequest("The request target must be a path in ASCII."));
     }
     Ok(())
 }
@@ -136,7 +139,8 @@ impl Query {
             (None, _) => return T::default(),
             (Some(value), None) => parse(value),
             (Some(_), Some(_)) => {
-                Err(FieldError::new(name, "repeated", "must be given at most once"))
+                let message = format!("{} must be given only once.", Named(name));
+                Err(FieldError::new(name, "repeated", message))
             }
         };
         parsed.unwrap_or_else(|error| {
@@ -195,7 +199,8 @@ where
         let mut whole = Vec::new();
         let mut held: Option<Held> = None;
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|_| Failure::BadRequest("the body could not be read"))?;
+            let frame =
+                frame.map_err(|_| Failure::BadRequest("The request body could not be read."))?;
             let Ok(mut data) = frame.into_data() else { continue };
             let size = whole.len() + data.remaining();
             if size > max {
@@ -286,12 +291,12 @@ impl Form {
         match serde_json::from_slice::<Members>(bytes) {
             Ok(Members::Object(members)) => Ok(Self { members, errors: Vec::new() }),
             Ok(Members::Repeated) => {
-                Err(Failure::Malformed("the body names a member twice", Vec::new()))
+                Err(Failure::Malformed("The request body names a member twice.", Vec::new()))
             }
             Err(error) if error.is_data() => {
-                Err(Failure::Malformed("the body must be a JSON object", Vec::new()))
+                Err(Failure::Malformed("The request body must be a JSON object.", Vec::new()))
             }
-            Err(_) => Err(Failure::Malformed("the body is not valid JSON", Vec::new())),
+            Err(_) => Err(Failure::Malformed("The request body is not valid JSON.", Vec::new())),
         }
     }
 
@@ -339,12 +344,14 @@ impl Form {
     }
 
     fn wrong<T: Default>(&mut self, name: &'static str, message: &'static str) -> T {
+        let message = format!("{} {message}.", Named(name));
         self.errors.push(FieldError::new(name, "wrong_type", message));
         T::default()
     }
 
     fn missing<T: Default>(&mut self, name: &'static str) -> T {
-        self.errors.push(FieldError::new(name, "missing", "is required"));
+        let message = format!("{} is required.", Named(name));
+        self.errors.push(FieldError::new(name, "missing", message));
         T::default()
     }
 }

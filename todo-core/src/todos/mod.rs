@@ -263,7 +263,8 @@ pub async fn list(core: &Core, caller: &Caller, query: ListQuery) -> Result<Todo
 
 /// The field error of a cursor that does not open.
 fn bad_cursor() -> FieldError {
-    FieldError::new("cursor", "invalid", "must be the next_cursor of a list with the same filters")
+    let message = "Cursor must be the next_cursor of a list with the same filters.";
+    FieldError::new("cursor", "invalid", message)
 }
 
 /// How many todos a list without rows on this page counts, if the caller may ask at all.

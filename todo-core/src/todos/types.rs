@@ -9,7 +9,8 @@ use uuid::Uuid;
 use crate::{
     db::{Fault, FromRow, Row, Value, columns::Stamp},
     error::{Error, FieldError},
-    text, timestamp,
+    text::{self, Named},
+    timestamp,
 };
 
 /// A todo's title: trimmed, 1 to 200 characters (Unicode scalar values), no U+0000.
@@ -20,13 +21,13 @@ impl Title {
     /// Parses a title.
     ///
     /// # Errors
-    /// The [`FieldError`] of the field `title`.
-    pub fn parse(title: &str) -> Result<Self, FieldError> {
+    /// Every rule that the field `title` breaks.
+    pub fn parse(title: &str) -> Result<Self, Vec<FieldError>> {
         let title = title.trim();
         if title.is_empty() {
-            return Err(FieldError::new("title", "blank", "must not be blank"));
+            return Err(FieldError::new("title", "blank", "Title cannot be empty.").into());
         }
-        text::bounded("title", title, 1, 200).map(|title| Self(title.to_owned()))
+        text::unless(text::broken("title", title, 1, 200), || Self(title.to_owned()))
     }
 
     /// The title as text.
@@ -44,9 +45,10 @@ impl Description {
     /// Parses a description.
     ///
     /// # Errors
-    /// The [`FieldError`] of the field `description`.
-    pub fn parse(description: &str) -> Result<Self, FieldError> {
-        text::bounded("description", description, 0, 1000).map(|text| Self(text.to_owned()))
+    /// Every rule that the field `description` breaks.
+    pub fn parse(description: &str) -> Result<Self, Vec<FieldError>> {
+        let broken = text::broken("description", description, 0, 1000);
+        text::unless(broken, || Self(description.to_owned()))
     }
 
     /// The description as text.
@@ -83,7 +85,10 @@ impl Priority {
             "low" => Ok(Self::Low),
             "medium" => Ok(Self::Medium),
             "high" => Ok(Self::High),
-            _ => Err(FieldError::new("priority", "invalid", "must be one of: high, medium, low")),
+            _ => {
+                let message = "Priority must be high, medium or low.";
+                Err(FieldError::new("priority", "invalid", message))
+            }
         }
     }
 }
@@ -254,24 +259,27 @@ pub enum Order {
 macro_rules! words {
     ($type:ident, $field:literal, $allowed:literal, $($word:literal => $value:ident),+) => {
         impl $type {
-            #[doc = concat!("Parses one of: ", $allowed, ".")]
+            #[doc = concat!("Parses a word: ", $allowed, ".")]
             ///
             /// # Errors
             #[doc = concat!("The [`FieldError`] of the field `", $field, "`.")]
             pub fn parse(word: &str) -> Result<Self, FieldError> {
                 match word {
                     $($word => Ok(Self::$value),)+
-                    _ => Err(FieldError::new($field, "invalid", concat!("must be one of: ", $allowed))),
+                    _ => {
+                        let message = format!(concat!("{} must be ", $allowed, "."), Named($field));
+                        Err(FieldError::new($field, "invalid", message))
+                    }
                 }
             }
         }
     };
 }
-words!(Status, "status", "all, pending, completed",
+words!(Status, "status", "all, pending or completed",
     "all" => All, "pending" => Pending, "completed" => Completed);
-words!(SortBy, "sort_by", "created_at, priority, title",
+words!(SortBy, "sort_by", "created_at, priority or title",
     "created_at" => CreatedAt, "priority" => Priority, "title" => Title);
-words!(Order, "order", "asc, desc", "asc" => Asc, "desc" => Desc);
+words!(Order, "order", "asc or desc", "asc" => Asc, "desc" => Desc);
 
 /// What a list is of and in which order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -301,7 +309,7 @@ impl Limit {
         if (1..=Self::MAX).contains(&limit) {
             return Ok(Self(limit));
         }
-        Err(FieldError::new("limit", "out_of_range", "must be a whole number from 1 to 500"))
+        Err(FieldError::new("limit", "out_of_range", "Limit must be a whole number from 1 to 500."))
     }
 
     /// Parses a limit written in decimal digits.
@@ -365,13 +373,18 @@ impl TryFrom<&str> for Title {
 mod tests {
     use super::*;
 
+    fn codes<T>(parsed: Result<T, Vec<FieldError>>) -> Vec<&'static str> {
+        parsed.err().into_iter().flatten().map(|error| error.code).collect()
+    }
+
     #[test]
     fn titles_are_trimmed_then_measured() {
         assert_eq!(Title::parse("  a b \u{3000}").unwrap().as_str(), "a b");
-        assert_eq!(Title::parse(" \t\u{a0}").unwrap_err().code, "blank");
+        assert_eq!(codes(Title::parse(" \t\u{a0}")), ["blank"]);
         assert!(Title::parse(&format!(" {} ", "é".repeat(200))).is_ok());
-        assert_eq!(Title::parse(&"é".repeat(201)).unwrap_err().code, "too_long");
-        assert_eq!(Title::parse("a\0").unwrap_err().code, "nul");
+        assert_eq!(codes(Title::parse(&"é".repeat(201))), ["too_long"]);
+        assert_eq!(codes(Title::parse("a\0")), ["nul"]);
+        assert_eq!(codes(Title::parse(&"\0".repeat(201))), ["nul", "too_long"]);
     }
 
     #[test]
@@ -379,7 +392,7 @@ mod tests {
         assert_eq!(Description::parse(" x ").unwrap().as_str(), " x ");
         assert!(Description::parse("").is_ok());
         assert!(Description::parse(&"x".repeat(1000)).is_ok());
-        assert_eq!(Description::parse(&"x".repeat(1001)).unwrap_err().code, "too_long");
+        assert_eq!(codes(Description::parse(&"x".repeat(1001))), ["too_long"]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     auth::{Email, Name, passwords},
     error::{FieldError, Listed},
+    text::Named,
     todos::{Description, Priority, Title, Todo},
 };
 
@@ -245,7 +246,16 @@ impl Source {
     }
 
     fn field(&self, name: &'static str) -> Result<&str, FieldError> {
-        self.optional(name).ok_or_else(|| FieldError::new(name, "required", "must not be null"))
+        let message = || format!("{} cannot be null.", Named(name));
+        self.optional(name).ok_or_else(|| FieldError::new(name, "required", message()))
+    }
+
+    fn parsed<T>(
+        &self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, Vec<FieldError>>,
+    ) -> Result<T, Vec<FieldError>> {
+        parse(self.field(name)?)
     }
 
     fn optional(&self, name: &str) -> Option<&str> {
@@ -253,13 +263,14 @@ impl Source {
     }
 
     fn uuid(&self, name: &'static str) -> Result<Uuid, FieldError> {
-        Uuid::try_parse(self.field(name)?)
-            .map_err(|_| FieldError::new(name, "invalid", "must be a UUID"))
+        Uuid::try_parse(self.field(name)?).map_err(|_| {
+            FieldError::new(name, "invalid", format!("{} must be a UUID.", Named(name)))
+        })
     }
 
     fn time(&self, name: &'static str) -> Result<DateTime<Utc>, FieldError> {
-        time_of(self.field(name)?)
-            .ok_or_else(|| FieldError::new(name, "invalid", "must be a date and time"))
+        let message = || format!("{} must be a date and time.", Named(name));
+        time_of(self.field(name)?).ok_or_else(|| FieldError::new(name, "invalid", message()))
     }
 
     fn optional_time(&self, name: &'static str) -> Result<Option<DateTime<Utc>>, FieldError> {
@@ -298,8 +309,8 @@ impl Rules {
     fn user(&mut self, row: &Source) -> Result<User, Vec<FieldError>> {
         let mut errors = Errors::default();
         let id = errors.note(row.uuid("id"));
-        let email = errors.note(row.field("email").and_then(Email::parse));
-        let name = errors.note(row.field("name").and_then(Name::parse));
+        let email = errors.note(row.parsed("email", Email::parse));
+        let name = errors.note(row.parsed("name", Name::parse));
         let password_hash = errors.note(password_hash(row));
         let created_at = errors.note(row.time("created_at"));
         let (Some(id), Some(email), Some(name), Some(password_hash), Some(created_at)) =
@@ -310,11 +321,12 @@ impl Rules {
         let mut half = [0; 16];
         half.copy_from_slice(&Sha256::digest(email.as_str())[..16]);
         if self.emails.contains(&half) {
-            let message = "must not be that of another user, in upper or lower case";
+            let message = "Email must not be that of another user, in upper or lower case.";
             return Err(vec![FieldError::new("email", "taken", message)]);
         }
         if !self.users.insert(id) {
-            return Err(vec![FieldError::new("id", "taken", "must not be that of another user")]);
+            let message = "Id must not be that of another user.";
+            return Err(vec![FieldError::new("id", "taken", message)]);
         }
         self.emails.insert(half);
         let (email, name) = (email.as_str().to_owned(), name.as_str().to_owned());
@@ -325,11 +337,11 @@ impl Rules {
         let mut errors = Errors::default();
         let id = errors.note(row.uuid("id"));
         let user_id = errors.note(row.uuid("user_id").and_then(|id| {
-            let message = "must be a user that is there and breaks no rule";
+            let message = "User id must be that of a user who is there and breaks no rule.";
             let known = self.users.contains(&id).then_some(id);
             known.ok_or_else(|| FieldError::new("user_id", "orphan", message))
         }));
-        let title = errors.note(row.field("title").and_then(Title::parse));
+        let title = errors.note(row.parsed("title", Title::parse));
         let description =
             errors.note(row.optional("description").map(Description::parse).transpose());
         // SQLAlchemy keeps an enum's names, which are upper case by custom, and not its values.
@@ -352,7 +364,8 @@ impl Rules {
             return Err(errors.0);
         };
         if !self.todos.insert(id) {
-            return Err(vec![FieldError::new("id", "taken", "must not be that of another todo")]);
+            let message = "Id must not be that of another todo.";
+            return Err(vec![FieldError::new("id", "taken", message)]);
         }
         // The two are read from the clock one after the other, in an order that nobody promised.
         let updated_at = updated_at.map_or(created_at, |time| time.max(created_at));
@@ -378,14 +391,15 @@ fn password_hash(row: &Source) -> Result<String, FieldError> {
     if passwords::is_known(stored) {
         return Ok(stored.to_owned());
     }
-    Err(FieldError::new(name, "unknown", "must be a hash by bcrypt or Argon2id"))
+    let message = format!("{} must be a hash by bcrypt or Argon2id.", Named(name));
+    Err(FieldError::new(name, "unknown", message))
 }
 
 fn boolean(text: &str) -> Result<bool, FieldError> {
     match text {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
-        _ => Err(FieldError::new("completed", "invalid", "must be true or false")),
+        _ => Err(FieldError::new("completed", "invalid", "Completed must be true or false.")),
     }
 }
 
@@ -394,8 +408,8 @@ fn boolean(text: &str) -> Result<bool, FieldError> {
 struct Errors(Vec<FieldError>);
 
 impl Errors {
-    fn note<T>(&mut self, parsed: Result<T, FieldError>) -> Option<T> {
-        parsed.map_err(|error| self.0.push(error)).ok()
+    fn note<T>(&mut self, parsed: Result<T, impl Into<Vec<FieldError>>>) -> Option<T> {
+        parsed.map_err(|errors| self.0.extend(errors.into())).ok()
     }
 }
 
