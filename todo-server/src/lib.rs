@@ -16,7 +16,10 @@ use salvo::{
     conn::{Acceptor, ConnCtrl, Listener, rustls::RustlsListener, tcp::TcpAcceptor},
     fuse::FuseConfig,
     http::{HeaderValue, ReqBody, ResBody, StatusCode, Version, header},
-    hyper::body::{Body, Bytes, Frame, SizeHint},
+    hyper::{
+        body::{Body, Bytes, Frame, SizeHint},
+        http::request::Parts,
+    },
 };
 use todo_core::{
     http::{Api, Peer, Surplus},
@@ -197,6 +200,22 @@ fn peer(req: &Request) -> Option<Peer> {
     Some(Peer { address, https: req.scheme().as_str() == "https" })
 }
 
+/// The head of a request, as the contract takes it.
+fn head(req: &Request) -> Parts {
+    let mut head = salvo::hyper::Request::new(()).into_parts().0;
+    head.method.clone_from(req.method());
+    head.uri.clone_from(req.uri());
+    head.version = req.version();
+    head.headers.clone_from(req.headers());
+    if let Some(peer) = peer(req) {
+        head.extensions.insert::<Peer>(peer);
+    }
+    if let Some(surplus) = req.extensions().get::<Surplus>() {
+        head.extensions.insert::<Surplus>(*surplus);
+    }
+    head
+}
+
 /// Notes that a connection makes a request, which is its last if there are too many, and watches how
 /// it takes an answer over HTTP/2.
 struct Watched(Awaited);
@@ -280,8 +299,8 @@ impl Handler for NotAllowed {
     }
 }
 
-/// Holds pages that are not the contract's to what it holds its own to: https in production, its
-/// headers, an end of the connection while it drains. Logs and counts them.
+/// Holds pages that are not the contract's to what it holds its own to: its guard, https in
+/// production, its headers, an end of the connection while it drains. Logs and counts them.
 struct Held(Api);
 
 #[async_trait]
@@ -298,10 +317,10 @@ impl Handler for Held {
         if let Ok(id) = HeaderValue::try_from(asked.request_id()) {
             req.headers_mut().insert("x-request-id", id);
         }
-        match self.0.refuse_plain(peer(req), req.headers(), asked.request_id()) {
+        match self.0.preempt(&head(req), asked.request_id()) {
             None => drop(ctrl.call_next(req, depot, res).await),
-            Some(refusal) => {
-                send(res, refusal);
+            Some(answer) => {
+                send(res, answer);
                 ctrl.skip_rest();
             }
         }

@@ -270,17 +270,19 @@ impl Api {
         Failure::WrongMethod(allow).respond(request_id)
     }
 
-    /// The refusal where https is wanted and this is none, for answers that a server makes itself:
-    /// from `peer`, or the client behind it, with these headers.
+    /// The answer that comes before one that a server makes itself, by the rules of every route: the
+    /// refusal of a bad head (RFC 9112, section 3.2), of plain http where https is required, of a
+    /// connection too many; the redirect of a path with one trailing slash too many.
+    ///
+    /// `head` is that of the request, with its [`Peer`] and [`Surplus`] in its extensions.
     #[must_use]
-    pub fn refuse_plain(
-        &self,
-        peer: Option<Peer>,
-        headers: &HeaderMap,
-        request_id: &str,
-    ) -> Option<Response<Body>> {
-        let is_https = peer.is_some_and(|peer| self.client(peer, headers).https);
-        (self.config().https_only && !is_https).then(|| Failure::HttpsRequired.respond(request_id))
+    pub fn preempt(&self, head: &http::request::Parts, request_id: &str) -> Option<Response<Body>> {
+        let admitted = request::guard(head).and_then(|()| self.admit(head, false));
+        if let Err(failure) = admitted {
+            return Some(failure.respond(request_id));
+        }
+        let path = head.uri.path().strip_prefix(&*self.config().mount)?;
+        without_slash(path).map(|shorter| self.redirect(shorter, head.uri.query()))
     }
 
     /// All of the answer to a request of HTTP/1 whose head does not arrive in time, or is refused for
@@ -375,8 +377,6 @@ impl Api {
         let mut response = answer.unwrap_or_else(|failure| {
             self.0.metrics.failed(&failure);
             let mut response = failure.respond(asked.request_id());
-            let no_store = HeaderValue::from_static("no-store");
-            response.headers_mut().insert(header::CACHE_CONTROL, no_store);
             if matches!(failure, Failure::BodyMemory) && version < Version::HTTP_2 {
                 // What is left of the request is not worth its memory.
                 let close = HeaderValue::from_static("close");
@@ -414,13 +414,14 @@ impl Api {
         let path = parts.uri.path().strip_prefix(&*self.config().mount).unwrap_or_default();
         let found = self.0.matcher.find(&parts.method, path);
         let is_probe = matches!(found, Some((pattern, _)) if routes::is_probe(pattern));
-        if self.config().https_only && !is_probe && !self.is_https(parts) {
-            return Err(Failure::HttpsRequired);
-        }
-        if !is_probe && parts.extensions.get::<Surplus>().is_some() {
-            return Err(Failure::Core(Error::Busy));
-        }
-        let (pattern, matched) = found.ok_or(Failure::NoRoute)?;
+        self.admit(parts, is_probe)?;
+        let Some((pattern, matched)) = found else {
+            let shorter = without_slash(path).ok_or(Failure::NoRoute)?;
+            let (pattern, _) =
+                self.0.matcher.find(&parts.method, shorter).ok_or(Failure::NoRoute)?;
+            asked.see(|seen| seen.route = Some(pattern));
+            return Ok(self.redirect(shorter, parts.uri.query()));
+        };
         asked.see(|seen| seen.route = Some(pattern));
         match matched {
             Matched::WrongMethod(allow) => Err(Failure::WrongMethod(allow.clone())),
@@ -456,6 +457,30 @@ impl Api {
     /// The budget of the bodies in flight.
     pub(crate) fn budget(&self) -> &Budget {
         &self.0.budget
+    }
+
+    /// Refuses what may not come in whatever it asks for: plain http where https is required, and
+    /// requests of connections too many. Probes pass.
+    fn admit(&self, parts: &http::request::Parts, is_probe: bool) -> Result<(), Failure> {
+        if self.config().https_only && !is_probe && !self.is_https(parts) {
+            return Err(Failure::HttpsRequired);
+        }
+        if !is_probe && parts.extensions.get::<Surplus>().is_some() {
+            return Err(Failure::Core(Error::Busy));
+        }
+        Ok(())
+    }
+
+    /// Leads to `path`, which is below the mount. The host is not named: a client may have chosen it.
+    fn redirect(&self, path: &str, query: Option<&str>) -> Response<Body> {
+        let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+        let location = format!("{}{path}{mark}{query}", self.config().mount);
+        let mut response = Response::new(Body::default());
+        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        if let Ok(location) = HeaderValue::try_from(location) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        response
     }
 
     /// Who the request's token stands for.
@@ -622,6 +647,11 @@ fn log_session(client: Option<IpAddr>, user_id: Uuid, answer: &Result<Response<B
         Err(failure) if failure.status().is_server_error() => {}
         _ => events::succeeded(Attempted::Token, client, user_id),
     }
+}
+
+/// A path without its last slash, if one is too many and more than a slash is left.
+fn without_slash(path: &str) -> Option<&str> {
+    path.strip_suffix('/').filter(|shorter| !matches!(*shorter, "" | "/"))
 }
 
 fn options(allow: &HeaderValue) -> Response<Body> {

@@ -310,6 +310,7 @@ impl Failure {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
             // RFC 6750, section 3: no error code where no token was sent.
             Self::NoToken | Self::Core(Error::InvalidCredentials) => {

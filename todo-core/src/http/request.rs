@@ -36,10 +36,26 @@ const TARGET_BYTES: usize = 8 << 10;
 const HEADERS: usize = 64;
 const HEADER_BYTES: usize = 32 << 10;
 
+/// The labels of UTF-8 (WHATWG Encoding, section 4.2), and US-ASCII, which is a part of it.
+const UTF_8: [&str; 8] = [
+    "utf-8",
+    "utf8",
+    "unicode-1-1-utf-8",
+    "unicode11utf8",
+    "unicode20utf8",
+    "x-unicode20utf8",
+    "us-ascii",
+    "ascii",
+];
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Refuses what RFC 9112 and RFC 9110 want refused and servers let through: exactly one valid Host on
-/// HTTP/1.1 (section 3.2), an origin-form target of ASCII.
+/// HTTP/1.1 (section 3.2); a target of ASCII in origin form, or in absolute form, whose authority
+/// counts as the Host then (section 3.2.2).
 pub(crate) fn guard(parts: &Parts) -> Result<(), Failure> {
-    if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > TARGET_BYTES) {
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
+    if target + authority > TARGET_BYTES {
         return Err(Failure::UriTooLong);
     }
     if parts.headers.len() > HEADERS || header_bytes(&parts.headers) > HEADER_BYTES {
@@ -48,7 +64,7 @@ pub(crate) fn guard(parts: &Parts) -> Result<(), Failure> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err(Failure::BadRequest("There must be exactly one Host header.")),
-        (Some(host), None) if !is_host(host) => {
+        (Some(host), None) if !host.to_str().is_ok_and(is_host) => {
             return Err(Failure::BadRequest(
                 "The Host header must be a host and an optional port.",
             ));
@@ -58,8 +74,9 @@ pub(crate) fn guard(parts: &Parts) -> Result<(), Failure> {
         }
         _ => {}
     }
-    if !is_origin_form(&parts.uri, parts.version) && !is_server_options(&parts.method, &parts.uri) {
-        return Err(Failure::BadRequest("The request target must be a path in ASCII."));
+    if !is_target(&parts.uri) && !is_server_options(&parts.method, &parts.uri) {
+        let detail = "The request target must be a path in ASCII, or an http address of one.";
+        return Err(Failure::BadRequest(detail));
     }
     Ok(())
 }
@@ -79,15 +96,18 @@ pub(crate) fn is_server_options(method: &Method, uri: &Uri) -> bool {
     method == Method::OPTIONS && uri.path() == "*"
 }
 
-fn is_origin_form(uri: &Uri, version: Version) -> bool {
-    // HTTP/2 and later carry scheme and authority beside the path.
-    let bare = version >= Version::HTTP_2 || (uri.scheme().is_none() && uri.authority().is_none());
+fn is_target(uri: &Uri) -> bool {
+    // HTTP/2 carries scheme and authority beside the path (RFC 9113, section 8.3.1).
+    let is_ours = match (uri.scheme_str(), uri.authority()) {
+        (None, None) => true,
+        (Some("http" | "https"), Some(authority)) => is_host(authority.as_str()),
+        _ => false,
+    };
     let target = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
-    bare && target.starts_with('/') && target.is_ascii()
+    is_ours && uri.path().starts_with('/') && target.is_ascii()
 }
 
-fn is_host(host: &HeaderValue) -> bool {
-    let Ok(host) = host.to_str() else { return false };
+fn is_host(host: &str) -> bool {
     let (name, port) = if let Some(host) = host.strip_prefix('[') {
         let Some((name, port)) = host.split_once(']') else { return false };
         if name.parse::<std::net::Ipv6Addr>().is_err() {
@@ -258,9 +278,16 @@ where
     }
 }
 
-/// Whether the one Content-Type is JSON in UTF-8, and not compressed.
+/// Whether the one Content-Type is JSON in UTF-8, and not compressed. Codings have no case (RFC 9110,
+/// section 8.4.1).
 fn is_json(headers: &HeaderMap) -> bool {
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+    let is_plain = |codings: &HeaderValue| {
+        codings.to_str().is_ok_and(|codings| {
+            let mut codings = codings.split(',').map(str::trim);
+            codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case("identity"))
+        })
+    };
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain) {
         return false;
     }
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
@@ -273,7 +300,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     let is_utf8 = parts.all(|parameter| {
         parameter.split_once('=').is_none_or(|(name, value)| {
             !name.eq_ignore_ascii_case("charset")
-                || value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+                || UTF_8.iter().any(|label| value.trim_matches('"').eq_ignore_ascii_case(label))
         })
     });
     is_json && is_utf8
@@ -287,7 +314,9 @@ pub(crate) struct Form {
 }
 
 impl Form {
+    /// Reads JSON. A byte order mark before it is skipped (RFC 8259, section 8.1).
     fn parse(bytes: &[u8]) -> Result<Self, Failure> {
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         match serde_json::from_slice::<Members>(bytes) {
             Ok(Members::Object(members)) => Ok(Self { members, errors: Vec::new() }),
             Ok(Members::Repeated) => {
@@ -416,7 +445,16 @@ mod tests {
             assert!(!guarded("/", &[host]), "{host}");
         }
         assert!(!guarded("/", &[]) && !guarded("/", &["a", "a"]));
-        assert!(!guarded("http://a/x", &["a"]) && !guarded("*", &["a"]));
+        assert!(!guarded("*", &["a"]));
+        for target in ["http://a/x", "HTTPS://B:8?x", "http://[::1]", "http://a/x?y=http://u@b"] {
+            assert!(guarded(target, &["a"]), "{target}");
+            assert!(!guarded(target, &[]) && !guarded(target, &["a/b"]), "{target}");
+        }
+        for target in ["http://u@a/x", "http://u:p@a/x", "ftp://a/x", "a:80", "http://:80/x"] {
+            assert!(!guarded(target, &["a"]), "{target}");
+        }
+        let long = format!("http://{}/{}", "a".repeat(4100), "b".repeat(4100));
+        assert!(!guarded(&long, &["a"]));
     }
 
     #[test]
@@ -450,20 +488,41 @@ mod tests {
             "Application/JSON; charset=UTF-8",
             "application/merge-patch+json",
             "application/json;charset=\"utf-8\"",
+            "application/json; charset=utf8",
+            "application/json; charset=US-ASCII",
+            "application/json;",
         ] {
             assert!(ask(good), "{good}");
         }
-        for bad in
-            ["text/plain", "application/jsonx", "application/json; charset=latin1", "", "json"]
-        {
+        for bad in [
+            "text/plain",
+            "application/jsonx",
+            "application/json; charset=latin1",
+            "application/json; charset=utf-16",
+            "application/json; charset=",
+            "",
+            "json",
+        ] {
             assert!(!ask(bad), "{bad}");
         }
         assert!(!is_json(&HeaderMap::new()));
+
+        let coded = |codings: &[&str]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            for coding in codings {
+                headers.append(header::CONTENT_ENCODING, coding.parse().unwrap());
+            }
+            is_json(&headers)
+        };
+        assert!(coded(&["Identity"]) && coded(&["identity, IDENTITY", ""]));
+        assert!(!coded(&["gzip"]) && !coded(&["identity", "gzip"]) && !coded(&["identity, br"]));
     }
 
     #[test]
     fn shapes_are_told_apart() {
-        let mut form = Form::parse(br#"{"a":"x","b":null,"c":true,"d":1,"other":[{}]}"#).unwrap();
+        let json = "\u{feff}{\"a\":\"x\",\"b\":null,\"c\":true,\"d\":1,\"other\":[{}]}";
+        let mut form = Form::parse(json.as_bytes()).unwrap();
         assert_eq!(form.text("a"), "x");
         assert_eq!(form.nullable_text("b"), Some(None));
         assert_eq!(form.nullable_text("z"), None);
@@ -488,7 +547,8 @@ mod tests {
             b"{\"a\":1,\"a\":2}",
             b"{\"a\":\"\\ud800\"}",
             b"{\"a\":\"\xff\"}",
-            b"\xef\xbb\xbf{}",
+            b"\xef\xbb\xbf",
+            b"\xef\xbb\xbf\xef\xbb\xbf{}",
             b"{\"a\":1e999}",
             b"{'a':1}",
         ] {
