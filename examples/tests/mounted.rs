@@ -81,6 +81,9 @@ async fn check(app: &Running) {
     let document = app.get("/todo/openapi.json").await;
     assert!(document.body().contains("\"/todo/api/auth/signup\""));
     assert_eq!(app.get("/todo/nothing").await.status(), StatusCode::NOT_FOUND);
+    let slashed = app.get("/todo/health/?x").await;
+    assert_eq!(slashed.status(), StatusCode::TEMPORARY_REDIRECT);
+    assert_eq!(slashed.headers()[header::LOCATION], "/todo/health?x");
     assert_eq!(app.get("/api/auth/me").await.status(), StatusCode::NOT_FOUND, "without the mount");
 }
 
@@ -118,14 +121,19 @@ async fn the_api_works_in_salvo() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documentation_pages_know_where_they_are_mounted() {
     let app = Running::start(in_salvo::run).await;
+    let index = app.get("/todo/").await;
+    assert!(index.body().contains("\"docs\":\"/todo/docs\""), "{}", index.body());
     for page in ["/todo/docs", "/todo/redoc"] {
         let html = app.get(page).await;
         assert_eq!(html.status(), StatusCode::OK, "{page}");
         assert_eq!(html.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8");
-        let links = ["href=\"/", "src=\"/", "data-document=\"/"]
+        let links = ["href=\"", "src=\"", "data-document=\""]
             .into_iter()
             .flat_map(|start| html.body().split(start).skip(1))
-            .map(|rest| format!("/{}", rest.split('"').next().unwrap()));
+            .map(|rest| rest.split('"').next().unwrap())
+            .filter(|link| !link.starts_with("data:"))
+            // Relative to the page, which is a file of `/todo/`.
+            .map(|link| format!("/todo/{link}"));
         let links: Vec<String> = links.collect();
         assert!(links.len() >= 4, "{page}: {links:?}");
         for link in links {

@@ -34,6 +34,10 @@ const PROBES: &[Probe] = &[
     ("GET /nowhere", &["Accept: text/html"], ""),
     ("GET /nowhere", &["Accept: application/xml", "Accept-Language: de"], ""),
     ("GET /health/", NONE, ""),
+    ("GET /health/?x=1", NONE, ""),
+    ("BREW /health/", NONE, ""),
+    ("OPTIONS /api/auth/me/", NONE, ""),
+    ("GET /nowhere/", NONE, ""),
     ("GET //health", NONE, ""),
     ("GET /HEALTH", NONE, ""),
     ("GET /./health", NONE, ""),
@@ -55,6 +59,10 @@ const PROBES: &[Probe] = &[
     ("GET /caf\u{e9}", NONE, ""),
     ("GET http://localhost/health", NONE, ""),
     ("GET http://localhost/nowhere", NONE, ""),
+    ("GET http://localhost", NONE, ""),
+    ("GET http://evil.example/health/", NONE, ""),
+    ("GET http://u@localhost/health", NONE, ""),
+    ("GET ftp://localhost/health", NONE, ""),
     // headers
     ("GET /health", &["X-Request-Id: probe-1"], ""),
     ("GET /nowhere", &["X-Request-Id: probe-2"], ""),
@@ -364,11 +372,17 @@ async fn both_servers_answer_alike(database: Database) {
     for (head, body) in framed.chain(heads) {
         let (one, other) = tokio::join!(salvo.ask(&head, body), hyper.ask(&head, body));
         assert!(!one.trim().is_empty(), "no answer to {head}");
+        let (one, other) = (without_pages(&one), other);
         if one != other {
             differences.push(format!("=== {head}\n\n{body}\n--- salvo\n{one}\n--- hyper\n{other}"));
         }
     }
     assert!(differences.is_empty(), "{}\n{} differ", differences.join("\n"), differences.len());
+}
+
+/// An answer, without the index's links to the pages that only salvo's server has.
+fn without_pages(answer: &str) -> String {
+    answer.replace("\"docs\":\"/docs\",", "").replace(",\"redoc\":\"/redoc\"", "")
 }
 
 #[tokio::test]

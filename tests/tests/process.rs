@@ -157,6 +157,8 @@ async fn a_bad_setting_is_named_in_one_line_with_what_is_allowed() {
             ("ALLOWED_ORIGINS", "https://app.example/path", ""),
             ("RATE_LIMIT_PER_MINUTE", "-1", "0"),
             ("RATE_LIMIT_PER_MINUTE", "5/minute", "0"),
+            ("PUBLIC_URL", "todo.example.org", "https://example.com/todo"),
+            ("PUBLIC_URL", "https://todo.example.org/?x", "https://example.com/todo"),
             ("TRUSTED_PROXIES", "10.0.0.0/33", ""),
             ("TRUSTED_PROXIES", "the proxy", ""),
             ("ENVIRONMENT", "prod", "production"),

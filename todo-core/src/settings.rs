@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use crate::{
     Core, OpenError, Options,
     db::Db,
-    http::{Api, ApiOptions, Origin, proxies::canonical},
+    http::{Api, ApiOptions, Origin, PublicUrl, proxies::canonical},
     secret::{Algorithm, Secret},
 };
 
@@ -65,6 +65,8 @@ pub struct Settings {
     pub shutdown_delay: Duration,
     /// `API_V1_PREFIX`
     pub api_prefix: String,
+    /// `PUBLIC_URL`: origin and path under which clients reach the server.
+    pub public_url: Option<PublicUrl>,
     /// `PROJECT_NAME`
     pub project_name: String,
     /// `DATABASE_POOL_MIN`
@@ -265,6 +267,9 @@ impl Settings {
                 number(text, 0, 300, "seconds from 0 to 300").map(Duration::from_secs)
             }),
             api_prefix: vars.read("API_V1_PREFIX", "/api".into(), prefix),
+            public_url: vars.read("PUBLIC_URL", None, |text| {
+                PublicUrl::parse(text).map(Some).map_err(str::to_owned)
+            }),
             project_name: vars.read("PROJECT_NAME", "Todo API".into(), |text| {
                 let fits = text.chars().count() <= 100 && !text.chars().any(char::is_control);
                 fits.then(|| text.to_owned()).ok_or_else(|| "at most 100 characters".into())
@@ -399,6 +404,9 @@ impl Settings {
                 vars.refuse::<()>(name, &allowed);
             }
         }
+        if self.public_url.as_ref().is_some_and(|url| !url.is_https()) {
+            vars.refuse::<()>("PUBLIC_URL", "an https address in production");
+        }
         if self.allowed_origins.iter().any(Origin::is_any) {
             vars.refuse::<()>("ALLOWED_ORIGINS", "a list of origins in production, not *");
         }
@@ -453,6 +461,7 @@ impl Settings {
     pub fn api_options(&self) -> ApiOptions {
         ApiOptions {
             prefix: self.api_prefix.clone(),
+            public_url: self.public_url.clone(),
             name: self.project_name.clone(),
             allowed_origins: self.allowed_origins.clone(),
             trusted_proxies: self.trusted_proxies.clone(),
@@ -720,6 +729,7 @@ mod tests {
             ("LOG_LEVEL", "loud"),
             ("API_V1_PREFIX", "api"),
             ("API_V1_PREFIX", "/api/../v1"),
+            ("PUBLIC_URL", "/todo"),
             ("DATABASE_POOL_MAX", "0"),
             ("DATABASE_TIMEOUT_MS", "x"),
             ("REQUEST_TIMEOUT_SECONDS", "0"),
@@ -756,6 +766,11 @@ mod tests {
         let error = read(&[&base[..], &[("SECRET_KEY_PREVIOUS", example)]].concat()).unwrap_err();
         assert!(error.contains("SECRET_KEY_PREVIOUS must be a secret of your own"), "{error}");
         assert!(with(SECRET, "*").unwrap_err().contains("ALLOWED_ORIGINS"));
+        let public = |url| {
+            read(&[("ENVIRONMENT", "production"), ("SECRET_KEY", SECRET), ("PUBLIC_URL", url)])
+        };
+        assert!(public("http://example.com").unwrap_err().contains("PUBLIC_URL must be an https"));
+        assert!(public("https://example.com/todo").is_ok());
         assert!(read(&[("SECRET_KEY", example), ("ALLOWED_ORIGINS", "*")]).is_ok());
     }
 

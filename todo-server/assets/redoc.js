@@ -1,2 +1,2 @@
 const page = document.getElementById("page");
-Redoc.init(page.dataset.document, {}, page);
+Redoc.init(new URL(page.dataset.document, location.href).href, {}, page);

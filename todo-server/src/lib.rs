@@ -66,8 +66,8 @@ const COMPRESS_FROM: usize = 2048;
 /// To nest it under a path, tell the API of that path (`ApiOptions::mount`).
 #[must_use]
 pub fn router(api: &Api) -> Router {
-    let document = format!("{}/openapi.json", api.mount());
-    let documents = docs::router(&document, &NotAllowed(api.clone())).hoop(Held(api.clone()));
+    api.link_pages(docs::PAGES);
+    let documents = docs::router(&NotAllowed(api.clone())).hoop(Held(api.clone()));
     let contract = Router::with_path("{**rest}").goal(Contract(api.clone()));
     Router::new().push(documents).push(contract)
 }

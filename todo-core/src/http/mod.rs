@@ -35,6 +35,7 @@ pub use self::{
     body::{Body, BodyError},
     origin::Origin,
     proxies::{Peer, Surplus},
+    public::PublicUrl,
 };
 use self::{
     budget::{Budget, FREE},
@@ -65,6 +66,7 @@ mod openapi;
 mod origin;
 mod problem;
 pub(crate) mod proxies;
+mod public;
 mod request;
 mod routes;
 
@@ -84,6 +86,10 @@ pub struct ApiOptions {
     /// A path that the host program serves this under and that requests still carry, such as
     /// `/todo`. Default: none.
     pub mount: String,
+    /// Under which address clients reach the root of the host program, if not by the one it listens
+    /// on: `Location`, the index and the document name paths below it, and [`ApiOptions::mount`] comes
+    /// behind it. Default: none.
+    pub public_url: Option<PublicUrl>,
     /// What the document and the index call it. Default: `Todo API`.
     pub name: String,
     /// Origins that a browser may call from. Default: none.
@@ -108,6 +114,7 @@ impl Default for ApiOptions {
         Self {
             prefix: "/api".into(),
             mount: String::new(),
+            public_url: None,
             name: "Todo API".into(),
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
@@ -142,7 +149,8 @@ struct Inner {
     budget: Budget,
     /// Made when first asked for: making it takes more memory than all else at the start.
     openapi: OnceLock<Bytes>,
-    index: Bytes,
+    /// Pages that the server has beside the API: their names and their paths below the mount.
+    pages: OnceLock<&'static [(&'static str, &'static str)]>,
     draining: AtomicBool,
 }
 
@@ -151,24 +159,13 @@ impl Api {
     #[must_use]
     pub fn new(core: Core, mut options: ApiOptions) -> Self {
         options.trusted_proxies = proxies::canonical(options.trusted_proxies);
-        let index = json!({
-            "name": options.name,
-            "version": env!("CARGO_PKG_VERSION"),
-            "links": {
-                "health": format!("{}/health", options.mount),
-                "readiness": format!("{}/health/ready", options.mount),
-                "database_health": format!("{}/health/db", options.mount),
-                "metrics": format!("{}/metrics", options.mount),
-                "openapi": format!("{}/openapi.json", options.mount),
-            },
-        });
         Self(Arc::new(Inner {
             matcher: Matcher::new(&options.prefix),
             cors: cors(&options.allowed_origins),
             metrics: Metrics::new().unwrap_or_else(|e| unreachable!("fixed names: {e}")),
             budget: Budget::new(options.body_memory_bytes),
             openapi: OnceLock::new(),
-            index: index.to_string().into(),
+            pages: OnceLock::new(),
             core,
             config: options,
             draining: AtomicBool::new(false),
@@ -185,6 +182,13 @@ impl Api {
     #[must_use]
     pub fn mount(&self) -> &str {
         &self.0.config.mount
+    }
+
+    /// Names pages that a server has beside the API, for the index to link: each by a name and its
+    /// path below the mount, such as `("docs", "/docs")`. The first call counts.
+    pub fn link_pages(&self, pages: &'static [(&'static str, &'static str)]) {
+        // A second router over one API has the same pages.
+        let _ = self.0.pages.set(pages);
     }
 
     /// Says from now on that new work should go elsewhere: `GET /health/ready` is a 503, and every
@@ -474,7 +478,7 @@ impl Api {
     /// Leads to `path`, which is below the mount. The host is not named: a client may have chosen it.
     fn redirect(&self, path: &str, query: Option<&str>) -> Response<Body> {
         let (mark, query) = query.map_or(("", ""), |query| ("?", query));
-        let location = format!("{}{path}{mark}{query}", self.config().mount);
+        let location = format!("{}{path}{mark}{query}", self.public_path());
         let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
         if let Ok(location) = HeaderValue::try_from(location) {
@@ -526,9 +530,15 @@ impl Api {
         &self.0.config
     }
 
+    /// What a client puts before the paths of the table of routes that are not below the prefix.
+    fn public_path(&self) -> String {
+        let ApiOptions { public_url, mount, .. } = self.config();
+        format!("{}{mount}", public_url.as_ref().map_or("", PublicUrl::path))
+    }
+
     /// What a client puts before the API's paths.
     fn public_prefix(&self) -> String {
-        format!("{}{}", self.config().mount, self.config().prefix)
+        format!("{}{}", self.public_path(), self.config().prefix)
     }
 
     fn openapi(&self) -> Bytes {
@@ -546,7 +556,24 @@ impl Api {
     }
 
     fn index(&self) -> Bytes {
-        self.0.index.clone()
+        let (path, name) = (self.public_path(), &self.config().name);
+        let mut links = json!({
+            "health": format!("{path}/health"),
+            "readiness": format!("{path}/health/ready"),
+            "database_health": format!("{path}/health/db"),
+            "metrics": format!("{path}/metrics"),
+            "openapi": format!("{path}/openapi.json"),
+        });
+        for (name, page) in self.0.pages.get().copied().unwrap_or_default() {
+            links[name] = json!(format!("{path}{page}"));
+        }
+        let index = json!({
+            "message": format!("{name} is running."),
+            "name": name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "links": links,
+        });
+        index.to_string().into()
     }
 }
 

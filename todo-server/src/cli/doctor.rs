@@ -83,6 +83,7 @@ fn understood(settings: &Settings) -> Vec<(&'static str, String)> {
         ("LOG_LEVEL", settings.log_level.clone()),
         ("LOG_FORMAT", format!("{:?}", settings.log_format).to_lowercase()),
         ("API_V1_PREFIX", settings.api_prefix.clone()),
+        ("PUBLIC_URL", settings.public_url.as_ref().map_or("none".into(), ToString::to_string)),
         ("PROJECT_NAME", settings.project_name.clone()),
     ]
 }

@@ -1,0 +1,142 @@
+//! The address under which clients reach a server, where that is not the one it listens on: behind a
+//! proxy that has another name, or that takes a path off.
+
+use url::{Host, Url};
+
+/// Origin and path of a server as its clients know it, such as `https://example.com/todo`: http or
+/// https, a host, an optional port, and segments of letters, digits and `-._~`. Canonical: scheme and
+/// host in lower case, an international name in its ASCII form, no default port, no slash at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    origin: String,
+    path: String,
+}
+
+impl PublicUrl {
+    /// What [`PublicUrl::parse`] takes, in words.
+    pub const ALLOWED: &str = "an http or https address such as https://example.com/todo, without user, query or fragment";
+
+    /// Parses an address. A slash at its end does not count.
+    ///
+    /// # Errors
+    /// [`PublicUrl::ALLOWED`], if it is something else.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        Self::read(text).ok_or(Self::ALLOWED)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        // The URL standard mends what is not right: backslashes, blanks, dots, missing slashes.
+        let (scheme, rest) = text.split_once("://")?;
+        let path = rest.find('/').map_or("", |slash| &rest[slash..]);
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let is_segment = |segment: &str| {
+            !matches!(segment, "" | "." | "..")
+                && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+        };
+        let is_path = path.is_empty() || path.strip_prefix('/')?.split('/').all(is_segment);
+        let authority = rest.split('/').next()?;
+        let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !r"@\?#%".contains(c);
+        if !is_path || !authority.chars().all(is_plain) {
+            return None;
+        }
+        let url = Url::parse(&format!("{scheme}://{authority}")).ok()?;
+        let is_host = matches!(url.host()?, Host::Ipv4(_) | Host::Ipv6(_))
+            || url.host_str()?.split('.').all(|label| !label.is_empty());
+        let is_http = matches!(url.scheme(), "http" | "https");
+        (is_http && is_host && url.port() != Some(0))
+            .then(|| Self { origin: url.origin().ascii_serialization(), path: path.to_owned() })
+    }
+
+    /// Scheme, host and port, such as `https://example.com`.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The path, such as `/todo`; empty if there is none.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether it begins with `https:`.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.origin.starts_with("https:")
+    }
+}
+
+impl std::fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.origin, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_made_canonical() {
+        for (text, canonical) in [
+            ("https://example.com", "https://example.com"),
+            ("HTTPS://Example.COM:443/", "https://example.com"),
+            ("http://example.com:80/todo/", "http://example.com/todo"),
+            ("http://localhost:8000/a/b-c_d.e~f", "http://localhost:8000/a/b-c_d.e~f"),
+            ("https://[::0001]:8443/Todo", "https://[::1]:8443/Todo"),
+            ("https://exämple.com/x", "https://xn--exmple-cua.com/x"),
+            ("http://127.0.0.1/x", "http://127.0.0.1/x"),
+        ] {
+            let url = PublicUrl::parse(text).unwrap();
+            assert_eq!(url.to_string(), canonical, "{text}");
+            assert_eq!(PublicUrl::parse(canonical).unwrap(), url);
+        }
+    }
+
+    #[test]
+    fn other_addresses_are_refused() {
+        for text in [
+            "",
+            "/todo",
+            "example.com/todo",
+            "example.com",
+            "//example.com",
+            "ftp://example.com",
+            "https:/example.com",
+            "https:example.com",
+            "https://",
+            "https:///todo",
+            "https://user@example.com",
+            "https://user:pw@example.com",
+            "https://@example.com",
+            "https://example.com?x",
+            "https://example.com/todo?x=1",
+            "https://example.com#x",
+            "https://example.com/todo#x",
+            "https://example.com/a//b",
+            "https://example.com//",
+            "https://example.com/../x",
+            "https://example.com/./x",
+            "https://example.com/a b",
+            "https://exa mple.com",
+            "https://example.com\\todo",
+            "https://example.com/%74odo",
+            "https://example.com/tödo",
+            "https://example.com:0",
+            "https://example.com:99999",
+            "https://example.com:x",
+            "https://[::1",
+            "https://a..b",
+            "https://.a",
+            "https://:::",
+            "https://example.com/a\nb",
+            "javascript://example.com",
+            "https://*",
+            "https://example.com/{id}",
+            "https://example.com/\"x",
+            "https://a,https://b",
+        ] {
+            assert_eq!(PublicUrl::parse(text), Err(PublicUrl::ALLOWED), "{text:?}");
+        }
+    }
+}
