@@ -11,8 +11,14 @@ use std::{
     path::PathBuf,
 };
 
-use serde_json::{Value, json};
-use todo_tests::{App, Cell, Database, Server, on_every_cell};
+use proptest::{
+    prelude::*,
+    strategy::ValueTree,
+    string::string_regex,
+    test_runner::{Config, TestRunner},
+};
+use serde_json::{Map, Value, json};
+use todo_tests::{Actor, App, Cell, Database, Server, on_every_cell};
 
 const TODOS: &str = "/api/users/{user_id}/todos";
 const TODO: &str = "/api/users/{user_id}/todos/{todo_id}";
@@ -238,14 +244,18 @@ async fn every_route_is_described() {
     let document = a_document().await;
     let version = document["openapi"].as_str().unwrap_or_default();
     assert!(version.starts_with("3.1"), "{version}");
-    for member in ["title", "version"] {
+    for member in ["title", "version", "description"] {
         assert!(document["info"][member].is_string(), "info.{member}");
     }
+    assert_eq!(document["info"]["license"]["identifier"], "MIT OR Apache-2.0");
+    assert_eq!(document["servers"], json!([{ "url": "/" }]));
     let mut ids = BTreeSet::new();
     for route in &ROUTES {
         let name = format!("{} {}", route.method, route.path);
         let operation = operation(&document, route);
-        assert!(operation["summary"].as_str().is_some_and(|it| !it.is_empty()), "{name}: summary");
+        for text in ["summary", "description"] {
+            assert!(operation[text].as_str().is_some_and(|it| !it.is_empty()), "{name}: {text}");
+        }
         let id = operation["operationId"].as_str().unwrap_or_default();
         assert!(!id.is_empty() && ids.insert(id), "{name}: operationId {id:?}");
 
@@ -384,7 +394,127 @@ async fn examples_fit_their_schemas() {
     assert!(checked > 10, "{checked} examples");
 }
 
+/// Values that fit a schema: of a text with a pattern, those that the pattern makes, blanks and
+/// characters of all planes among them.
+fn fitting(document: &Value, schema: &Value) -> BoxedStrategy<Value> {
+    let schema = resolved(document, schema);
+    if let Some(branches) = schema["allOf"].as_array() {
+        let [only] = &branches[..] else { panic!("one branch: {schema}") };
+        return fitting(document, only);
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        return prop::sample::select(words.clone()).boxed();
+    }
+    let number = |name: &str| schema[name].as_u64();
+    let kinds = schema["type"].as_array().cloned().unwrap_or_else(|| vec![schema["type"].clone()]);
+    let of_kind = |kind: &Value| match kind.as_str().unwrap_or_default() {
+        "null" => Just(Value::Null).boxed(),
+        "boolean" => any::<bool>().prop_map(Value::from).boxed(),
+        "integer" => {
+            let (min, max) = (number("minimum").expect("a bound"), number("maximum"));
+            (min..=max.expect("a bound")).prop_map(Value::from).boxed()
+        }
+        "string" => {
+            let (min, max) = (number("minLength").unwrap_or(0), number("maxLength"));
+            let bounds = min..=max.unwrap_or(u64::MAX);
+            let text = matching(schema["pattern"].as_str().expect("a pattern"), max);
+            let fits = move |text: &String| bounds.contains(&(text.chars().count() as u64));
+            text.prop_filter("its length", fits).prop_map(Value::from).boxed()
+        }
+        "object" => {
+            let required = schema["required"].as_array().cloned().unwrap_or_default();
+            let members = schema["properties"].as_object().expect("members").iter();
+            let members = members.map(|(name, member)| {
+                let is_there = required.iter().any(|required| required == name);
+                let member = fitting(document, member);
+                let given = match is_there {
+                    true => member.prop_map(Some).boxed(),
+                    false => prop::option::of(member).boxed(),
+                };
+                (Just(name.clone()), given)
+            });
+            let object = |members: Vec<(String, Option<Value>)>| {
+                let given = members.into_iter().filter_map(|(name, value)| Some((name, value?)));
+                Value::Object(given.collect::<Map<_, _>>())
+            };
+            members.collect::<Vec<_>>().prop_map(object).boxed()
+        }
+        kind => panic!("a generator of {kind}: {schema}"),
+    };
+    prop::strategy::Union::new(kinds.iter().map(of_kind)).boxed()
+}
+
+/// Texts that fit a pattern, the longest allowed among them. What it looks ahead for is put in front.
+fn matching(pattern: &str, max: Option<u64>) -> BoxedStrategy<String> {
+    let (mut rest, mut front) = (pattern.trim_start_matches('^').trim_end_matches('$'), "");
+    while let Some(behind) = rest.strip_prefix("(?=") {
+        (front, rest) = ("Aa1", behind.split_once(')').expect("an end").1);
+    }
+    // An expression that takes any length is tried with the longest as well.
+    let has_any_length = rest.starts_with("[^");
+    let text = string_regex(rest).expect("an expression");
+    let text = text.prop_map(move |text| front.to_owned() + &text).boxed();
+    let padded = text.clone().prop_map(move |text| {
+        let lacks = max.unwrap_or(0).saturating_sub(text.chars().count() as u64);
+        let padding = if has_any_length { lacks } else { 0 };
+        let middle = text.char_indices().nth(4).map_or(0, |(at, _)| at);
+        let padding = "\u{1f600}".repeat(padding.try_into().expect("a length"));
+        if middle == 0 { text } else { format!("{}{padding}{}", &text[..middle], &text[middle..]) }
+    });
+    prop_oneof![3 => text, 1 => padded].boxed()
+}
+
+/// Sends what the document allows to each operation that takes a body or a query.
+async fn nothing_that_fits_is_refused(app: &App, ann: &Actor, tries: usize) {
+    let document = document(app).await;
+    let mut runner = TestRunner::new_with_rng(
+        Config::default(),
+        prop::test_runner::TestRng::deterministic_rng(prop::test_runner::RngAlgorithm::ChaCha),
+    );
+    let mut sample = |schema: &Value| {
+        let tree = fitting(&document, schema).new_tree(&mut runner).expect("a value");
+        tree.current()
+    };
+    let todo = ann.todo("a").await;
+    let id = todo["id"].as_str().expect("an id");
+    for route in &ROUTES {
+        let operation = operation(&document, route);
+        let path = route.path.replace("{user_id}", ann.id()).replace("{todo_id}", id);
+        let method = route.method.to_ascii_uppercase();
+        for _ in 0..if route.has_body || route.path == TODOS { tries } else { 0 } {
+            let answer = if route.has_body {
+                let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+                let body = sample(schema).to_string();
+                let json = [("content-type", "application/json")];
+                let answer = ann.send(&method, &path, &json, body.clone()).await;
+                assert!(![400, 422].contains(&answer.status), "{body}: {answer}");
+                answer
+            } else {
+                let parameters = operation["parameters"].as_array().expect("parameters");
+                let mut query = url::form_urlencoded::Serializer::new(String::new());
+                // Which texts are cursors no schema says.
+                let free = |it: &&Value| it["in"] == "query" && it["name"] != "cursor";
+                for parameter in parameters.iter().filter(free) {
+                    let value = sample(&parameter["schema"]);
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    query.append_pair(parameter["name"].as_str().expect("a name"), &text);
+                }
+                ann.send(&method, &format!("{path}?{}", query.finish()), &[], "").await
+            };
+            let expected = if route.path == "/api/auth/login" { 401 } else { 201 };
+            let is_done = [200, 201, expected].contains(&answer.status);
+            assert!(is_done, "{answer}");
+        }
+    }
+}
+
 on_every_cell! {
+    async fn what_fits_the_schemas_is_not_refused(cell) {
+        let app = App::start(cell).await;
+        let ann = app.signed_up().await;
+        nothing_that_fits_is_refused(&app, &ann, 24).await;
+    }
+
     async fn all_cells_have_one_document(cell) {
         let app = App::start(cell).await;
         assert_eq!(difference("#", &a_document().await, &document(&app).await), None);

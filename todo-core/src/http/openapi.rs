@@ -17,6 +17,20 @@ use crate::{
     todos::{Filters, Order, Priority, SortBy, Status, Todo, TodoList},
 };
 
+/// What the types of `auth` and `todos` take, as regular expressions that JSON Schema's dialect
+/// (ECMA-262) and Python's `re` read alike: what fits one is never refused for its value. They are
+/// stricter where no expression says it all: a blank before or behind a name is trimmed, and a
+/// password's letters may be of any script.
+const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
+const CURSOR: &str = "^[A-Za-z0-9_-]+$";
+const EMAIL: &str = "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\
+    (\\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$";
+const TEXT: &str = "^[^\\u0000]*$";
+const NOT_BLANK: &str = "^[^\\u0000]*[^\\s\\u0000\\u0085][^\\u0000]*$";
+const NAME: &str = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*\
+    [^\\s\\u0000-\\u001f\\u007f-\\u009f]$";
+const PASSWORD: &str = "^(?=[^\\u0000]*[A-Z])(?=[^\\u0000]*[a-z])(?=[^\\u0000]*[0-9])[^\\u0000]+$";
+
 /// The document of the API as `options` present it.
 pub(crate) fn document(options: &ApiOptions) -> Value {
     let mut paths = Map::new();
@@ -32,8 +46,14 @@ pub(crate) fn document(options: &ApiOptions) -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Accounts and todos, each user strictly apart. Errors are \
                 application/problem+json (RFC 9457) and carry the request's X-Request-Id.",
-            "license": { "name": "MIT OR Apache-2.0" },
+            "license": {
+                "name": "MIT or Apache 2.0, at your choice",
+                "identifier": "MIT OR Apache-2.0",
+            },
+            "contact": { "name": options.name },
         },
+        // The paths below carry the mount already.
+        "servers": [{ "url": options.public_url.as_ref().map_or("/".into(), ToString::to_string) }],
         "tags": [
             { "name": "Authentication", "description": "Accounts and sessions" },
             { "name": "Todos", "description": "A user's todos" },
@@ -69,6 +89,7 @@ fn operation(route: &Route, options: &ApiOptions) -> Value {
     let mut operation = json!({
         "tags": [tag],
         "summary": route.summary,
+        "description": description(route.operation),
         "operationId": operation_id(route.operation),
         "responses": responses(route, options),
     });
@@ -76,9 +97,6 @@ fn operation(route: &Route, options: &ApiOptions) -> Value {
         operation["security"] = json!([{ "bearer": [] }]);
     } else {
         operation["security"] = json!([]);
-    }
-    if let Some(description) = description(route.operation) {
-        operation["description"] = json!(description);
     }
     let parameters = parameters(route);
     if !parameters.is_empty() {
@@ -115,14 +133,20 @@ fn operation_id(operation: Operation) -> &'static str {
     }
 }
 
-fn description(operation: Operation) -> Option<&'static str> {
-    Some(match operation {
-        Operation::Signup => "Makes an account and opens its first session.",
+fn description(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Signup => {
+            "Makes an account and opens its first session. Signups are limited per client address."
+        }
         Operation::Login => {
             "Opens a session. A wrong e-mail and a wrong password are told alike; failures are \
              limited per client address."
         }
         Operation::Logout => "Ends this session: its token is refused from now on.",
+        Operation::Me => "Tells whose token it is.",
+        Operation::CreateTodo => "Makes a todo of the caller. `Location` is its path.",
+        Operation::GetTodo => "Reads one todo of the caller.",
+        Operation::DeleteTodo => "Removes a todo for good: it is a 404 from now on.",
         Operation::ListTodos => {
             "One page with `limit` or `cursor`, else the whole list, up to 10,000 todos. Pages \
              follow each other by key: a todo that is there throughout is seen exactly once."
@@ -139,8 +163,18 @@ fn description(operation: Operation) -> Option<&'static str> {
             "For load balancers: 503 once the server was told to stop, while it still finishes \
              what it is given. The database is not asked."
         }
-        _ => return None,
-    })
+        Operation::Health => {
+            "For supervisors: 200 as long as the process answers, whatever the database does."
+        }
+        Operation::DatabaseHealth => {
+            "For alerts: asks the database, and answers within two seconds whether it did."
+        }
+        Operation::Metrics => {
+            "Counters in Prometheus' text format. No label has an id, an address or a raw path."
+        }
+        Operation::OpenApi => "Describes every route in OpenAPI 3.1.",
+        Operation::Index => "Names the API and its version, and links what else there is.",
+    }
 }
 
 /// The request's schema and an example of it.
@@ -172,7 +206,7 @@ fn parameters(route: &Route) -> Vec<Value> {
         if route.path.contains(&format!("{{{name}}}")) {
             parameters.push(json!({
                 "name": name, "in": "path", "required": true, "description": description,
-                "schema": { "type": "string", "format": "uuid" },
+                "schema": { "type": "string", "format": "uuid", "pattern": UUID },
                 "example": "01938c6e-90b2-7c33-9a65-1d9b7a52c0de",
             }));
         }
@@ -187,7 +221,11 @@ fn parameters(route: &Route) -> Vec<Value> {
                 json!({ "type": "integer", "minimum": 1, "maximum": 500 }),
                 "The size of a page",
             ),
-            ("cursor", json!({ "type": "string" }), "The `next_cursor` of the page before"),
+            (
+                "cursor",
+                json!({ "type": "string", "minLength": 1, "pattern": CURSOR }),
+                "The `next_cursor` of the page before, with the same filters",
+            ),
         ] {
             parameters.push(json!({
                 "name": name, "in": "query", "required": false, "description": description,
@@ -271,7 +309,8 @@ fn success(operation: Operation) -> (&'static str, &'static str, Value) {
         Operation::Readiness => ("200", "New work is welcome", reference("Ready")),
         Operation::DatabaseHealth => ("200", "The database answers", reference("DatabaseHealth")),
         Operation::Metrics => ("200", "What is counted", json!({ "type": "string" })),
-        Operation::OpenApi | Operation::Index => ("200", "A document", json!({ "type": "object" })),
+        Operation::OpenApi => ("200", "A document", json!({ "type": "object" })),
+        Operation::Index => ("200", "The index", reference("Index")),
     }
 }
 
@@ -287,7 +326,12 @@ fn success_example(operation: Operation) -> Option<Value> {
             json!("# TYPE http_requests_in_flight gauge\nhttp_requests_in_flight 1\n")
         }
         Operation::OpenApi => json!({ "openapi": "3.1.0" }),
-        Operation::Index => json!({ "name": "Todo API", "version": env!("CARGO_PKG_VERSION") }),
+        Operation::Index => json!({
+            "message": "Todo API is running.",
+            "name": "Todo API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "links": { "openapi": "/openapi.json" },
+        }),
         Operation::Logout => json!({ "message": "Successfully logged out" }),
         Operation::DeleteTodo => json!({
             "message": "Todo deleted successfully",
@@ -442,9 +486,9 @@ fn schemas() -> Value {
     fn of<T: PartialSchema>() -> Value {
         serde_json::to_value(T::schema()).unwrap_or_default()
     }
-    let email = json!({ "type": "string", "format": "email", "maxLength": 254 });
-    let title = json!({ "type": "string", "minLength": 1, "maxLength": 200 });
-    let description = json!({ "type": ["string", "null"], "maxLength": 1000 });
+    let email = json!({ "type": "string", "maxLength": 254, "pattern": EMAIL });
+    let title = json!({ "type": "string", "minLength": 1, "maxLength": 200, "pattern": NOT_BLANK });
+    let description = json!({ "type": ["string", "null"], "maxLength": 1000, "pattern": TEXT });
     let mut auth = of::<AuthAnswer>();
     auth["properties"]["token_type"]["const"] = json!("bearer");
     auth["example"] = json!({
@@ -463,12 +507,14 @@ fn schemas() -> Value {
             "email": email,
             "password": {
                 "type": "string", "format": "password", "minLength": 8, "maxLength": 128,
+                "pattern": PASSWORD,
                 "description": "With an upper-case letter, a lower-case letter and a digit",
             },
-            "name": { "type": "string", "minLength": 2, "maxLength": 100 },
+            "name": { "type": "string", "minLength": 2, "maxLength": 100, "pattern": NAME },
         })),
         "Login": object(&["email", "password"], &json!({
-            "email": email, "password": { "type": "string", "format": "password" },
+            "email": email,
+            "password": { "type": "string", "format": "password", "pattern": TEXT },
         })),
         "NewTodo": object(&["title"], &json!({
             "title": title, "description": description,
@@ -484,6 +530,16 @@ fn schemas() -> Value {
         "Message": object(&["message"], &json!({ "message": { "type": "string" } })),
         "Deleted": object(&["message", "deleted_id"], &json!({
             "message": { "type": "string" }, "deleted_id": { "type": "string", "format": "uuid" },
+        })),
+        "Index": object(&["message", "name", "version", "links"], &json!({
+            "message": { "type": "string" },
+            "name": { "type": "string" },
+            "version": { "type": "string" },
+            "links": {
+                "type": "object",
+                "description": "Names and paths",
+                "additionalProperties": { "type": "string" },
+            },
         })),
         "Health": object(&["status", "timestamp"], &json!({
             "status": { "const": "healthy" },
