@@ -150,6 +150,10 @@ on_every_cell! {
         for name in ["", "   ", "A", " A ", "é", &"x".repeat(101), &"é".repeat(101)] {
             refused_name(&client, name).await;
         }
+        // Where a name is shown, in a terminal or a mail's head, these do something.
+        for name in ["Ada\nLovelace", "Ada\tL", "\u{1b}[31mAda", "Ada\u{7f}", "A\u{85}da", "A\rB"] {
+            refused_name(&client, name).await;
+        }
     }
 
     async fn a_nul_is_refused_wherever_it_stands(cell) {

@@ -58,7 +58,8 @@ fn is_address(email: &str) -> bool {
         && domain.split('.').all(is_label)
 }
 
-/// A user's name: trimmed, 2 to 100 characters (Unicode scalar values), no U+0000.
+/// A user's name: trimmed, 2 to 100 characters (Unicode scalar values), none of them a control
+/// character (Unicode's category Cc).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name(String);
 
@@ -69,7 +70,12 @@ impl Name {
     /// Every rule that the field `name` breaks.
     pub fn parse(name: &str) -> Result<Self, Vec<FieldError>> {
         let name = name.trim();
-        text::unless(text::broken("name", name, 2, 100), || Self(name.to_owned()))
+        let mut broken = text::broken("name", name, 2, 100);
+        if name.chars().any(|c| c.is_control() && c != '\0') {
+            let message = "Name cannot contain control characters.";
+            broken.push(FieldError::new("name", "control", message));
+        }
+        text::unless(broken, || Self(name.to_owned()))
     }
 
     /// The name as text.
@@ -300,6 +306,16 @@ mod tests {
         ] {
             assert_eq!(codes(Password::parse_new(bad)), told, "{bad}");
         }
+    }
+
+    #[test]
+    fn names_are_of_printable_characters() {
+        assert_eq!(Name::parse(" A\u{301}da \u{200d}\t").unwrap().as_str(), "A\u{301}da \u{200d}");
+        for bad in ["A\tda", "A\nda", "A\u{7f}da", "A\u{85}da", "\u{1b}[31mAda"] {
+            assert_eq!(codes(Name::parse(bad)), ["control"], "{bad:?}");
+        }
+        assert_eq!(codes(Name::parse("A\0da")), ["nul"]);
+        assert_eq!(codes(Name::parse("\u{7}")), ["too_short", "control"]);
     }
 
     #[test]
