@@ -31,9 +31,6 @@ const TURN: Duration = Duration::from_secs(3);
 /// machine that does other work too.
 const FLOOR: Duration = Duration::from_millis(10);
 
-/// Between two requests that one socket leaves.
-const PAUSE: Duration = Duration::from_millis(5);
-
 /// One trial at a time: they compare times.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
@@ -86,11 +83,11 @@ async fn load(actor: &Actor, work: Work, over: &Arc<AtomicBool>) -> Vec<Duration
     times.concat()
 }
 
-/// A socket that sends a whole request again and again, and leaves 0 to `longest` later.
+/// A socket that sends a whole request again and again, leaves 0 to `longest` later, and pauses.
 async fn leave(
     addr: SocketAddr,
     request: String,
-    longest: Duration,
+    [longest, pause]: [Duration; 2],
     over: Arc<AtomicBool>,
 ) -> usize {
     let (mut left, mut random) = (0, 0x9e37_79b9_7f4a_7c15_u64);
@@ -103,8 +100,7 @@ async fn leave(
                 left += 1;
             }
         }
-        // So that what is measured is what was left, and not the connections' own cost.
-        sleep(PAUSE).await;
+        sleep(pause).await;
     }
     left
 }
@@ -154,9 +150,9 @@ on_every_cell! {
         let todo = bob.todo("Buy milk").await;
         let path = format!("{}/{}", bob.todos(), todo["id"].as_str().expect("an id"));
         let list = request(app.addr(), &ann, "GET", &ann.todos(), "");
-        let over = Arc::new(AtomicBool::new(false));
+        let (times, over) = ([20, 5].map(Duration::from_millis), Arc::new(AtomicBool::new(false)));
         let leaving: JoinSet<usize> = (0..50)
-            .map(|_| leave(app.addr(), list.clone(), Duration::from_millis(20), over.clone()))
+            .map(|_| leave(app.addr(), list.clone(), times, over.clone()))
             .collect();
         let bobs = tokio::spawn(reads(bob.clone(), path, over.clone()));
         after(TURN, &over).await;
@@ -169,7 +165,8 @@ on_every_cell! {
         app.stop().await.expect("a clean stop");
     }
 
-    /// Of the same user: those who wait for their answers get on with at least half their work.
+    /// Of the same user: those who wait for their answers get on with much of their work, though
+    /// the others' connections cost the machine something as well.
     #[ignore = "slow: run by .ci/run"]
     async fn writes_that_were_left_cost_their_own_user_little(cell) {
         const WRITERS: usize = 16;
@@ -190,6 +187,7 @@ on_every_cell! {
                 }
             })
             .collect();
+        let times = [5, 0].map(Duration::from_millis);
         let (mut calm, mut stormy, mut left) = (0, 0, 0);
         for _ in 0..3 {
             let before = written.load(Ordering::Relaxed);
@@ -197,7 +195,7 @@ on_every_cell! {
             let between = written.load(Ordering::Relaxed);
             let calms = Arc::new(AtomicBool::new(false));
             let leaving: JoinSet<usize> = (0..6)
-                .map(|_| leave(app.addr(), create.clone(), Duration::from_millis(5), calms.clone()))
+                .map(|_| leave(app.addr(), create.clone(), times, calms.clone()))
                 .collect();
             after(TURN / 2, &calms).await;
             calm += between - before;
@@ -208,7 +206,7 @@ on_every_cell! {
         writing.join_all().await;
         println!("{cell:?}: {calm} writes in calm turns, {stormy} beside {left} that were left");
         assert!(left > 300, "{cell:?}: too few to tell: {left}");
-        assert!(2 * stormy > calm, "{cell:?}: {stormy} of {calm}");
+        assert!(5 * stormy > 2 * calm, "{cell:?}: {stormy} of {calm}");
         app.stop().await.expect("a clean stop");
     }
 }
