@@ -38,8 +38,8 @@ impl Cell {
 }
 
 /// Turns each `async fn case(cell) { … }` into a module `case` with one test per cell:
-/// `salvo_sqlite`, `salvo_postgres`, `hyper_sqlite` and `hyper_postgres`. Attributes of the case, such
-/// as `#[ignore]`, are those of its tests.
+/// `salvo_sqlite`, `salvo_postgres`, `hyper_sqlite` and `hyper_postgres`. Attributes of the case,
+/// such as `#[ignore]`, are those of its tests.
 ///
 /// ```no_run
 /// todo_tests::on_every_cell! {

@@ -1,8 +1,8 @@
-//! What one user's load does to the others, and what a user's own abandoned requests do to the rest of
-//! theirs. Who sends many requests waits for them; nobody else does.
+//! What one user's load does to the others, and what a user's own abandoned requests do to the rest
+//! of theirs. Who sends many requests waits for them; nobody else does.
 //!
-//! Times are compared within a run: with those of the user whose load it is, or with those of a calm
-//! turn a moment before.
+//! Times are compared within a run: with those of the user whose load it is, or with those of a
+//! calm turn a moment before.
 
 use std::{
     net::SocketAddr,
@@ -27,8 +27,8 @@ use todo_tests::{Actor, App, at_once, on_every_cell};
 /// Connections of the one user.
 const CONNECTIONS: usize = 64;
 const TURN: Duration = Duration::from_secs(3);
-/// A median below this is good, whatever it is compared with: a request's time in a debug build on a
-/// machine that does other work too.
+/// A median below this is good, whatever it is compared with: a request's time in a debug build on
+/// a machine that does other work too.
 const FLOOR: Duration = Duration::from_millis(10);
 
 /// One trial at a time: they compare times.
@@ -159,7 +159,7 @@ on_every_cell! {
         let left: usize = leaving.join_all().await.into_iter().sum();
         let bobs = bobs.await.expect("all answers");
         let (answers, bobs) = (bobs.len(), median(bobs));
-        println!("{cell:?}: {answers} reads of another user, {bobs:?} each, beside {left} left lists");
+        println!("{cell:?}: {answers} reads of another user, {bobs:?} each, beside {left} lists");
         assert!(left > 500, "{cell:?}: too few to tell: {left}");
         assert!(bobs < 5 * FLOOR, "{cell:?}: {bobs:?}");
         app.stop().await.expect("a clean stop");

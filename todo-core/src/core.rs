@@ -217,11 +217,11 @@ impl Core {
         Detached::new(bounded((permit, turn), operation)).await
     }
 
-    /// Awaits the turn of `caller`, then runs an operation that is one statement that writes, and at
-    /// most some that read.
+    /// Awaits the turn of `caller`, then runs an operation that is one statement that writes, and
+    /// at most some that read.
     ///
-    /// Dropped before its turn, it has cost the database nothing. Dropped later, it ends in a task of
-    /// its own, as with [`Core::anonymous`], unless the database can leave out what has not begun.
+    /// Dropped before its turn, it has cost the database nothing. Dropped later, it ends in a task
+    /// of its own, as with [`Core::anonymous`], unless the database can leave out what has not begun.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         caller: Uuid,

@@ -213,8 +213,8 @@ impl Postgres {
     }
 }
 
-/// How many of `pool_max` connections one caller may use: a quarter, but two if one is left for others.
-/// More would gain a caller little: creations wait for each other at the caller's row of counts.
+/// How many of `pool_max` connections one caller may use: a quarter, but two if one is left for
+/// others. More would gain little: a caller's creations wait for each other at its row of counts.
 fn share_of(pool_max: u32) -> usize {
     let pool_max = usize::try_from(pool_max).unwrap_or(usize::MAX);
     (pool_max / 4).max(2).min(pool_max.saturating_sub(1)).max(1)
