@@ -6,7 +6,10 @@ use std::fmt;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::seed::{self, OWNERS, PASSWORD, SPARE, STEP, TODOS, User};
+use crate::{
+    browse::Way,
+    seed::{self, OWNERS, PASSWORD, SPARE, STEP, TODOS, User},
+};
 
 /// Connections that a login's bounded queue takes; beyond it 503 is the right answer.
 const LOGIN_QUEUE: u32 = 128;
@@ -92,6 +95,16 @@ impl Cell {
             Self::HyperSqlite | Self::HyperPostgres => "todo-hyper-min",
             Self::SalvoSqlite | Self::SalvoPostgres => "todo-server",
         }
+    }
+
+    /// Whether it can be asked so.
+    pub(crate) fn speaks(self, way: Way) -> bool {
+        way != Way::Http2 || self.program() == "todo-server"
+    }
+
+    /// todo-hyper-min on the same database.
+    pub(crate) fn hyper(self) -> Self {
+        if self.on_sqlite() { Self::HyperSqlite } else { Self::HyperPostgres }
     }
 
     pub(crate) fn on_sqlite(self) -> bool {
@@ -212,6 +225,12 @@ impl Case {
             }
             _ => cycles(2).map(|(cycle, i)| self.request(&users[1 + i], i, cycle)).collect(),
         }
+    }
+
+    /// The first 100 of the user who has a million.
+    pub(crate) fn list_of_100(users: &[User]) -> Option<Request> {
+        let request = Self::List.request(users.first()?, 0, 0);
+        Some(Request { path: request.path.replace("limit=50", "limit=100"), ..request })
     }
 
     /// The request of the `i`th of the owners.

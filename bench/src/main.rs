@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::{args::Args, stage::Stage};
 
 mod args;
+mod browse;
 mod cases;
 mod load;
 mod measure;

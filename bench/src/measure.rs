@@ -7,6 +7,7 @@ use todo_bench::Failure;
 
 use crate::{
     args::Args,
+    browse::Way,
     cases::{Case, Cell, Target},
     load::Sample,
     stage::{Stage, Storm},
@@ -17,6 +18,7 @@ use crate::{
 pub(crate) struct Results {
     pub(crate) samples: BTreeMap<(Case, u32, Target), Vec<Sample>>,
     pub(crate) storms: BTreeMap<Cell, Vec<Storm>>,
+    pub(crate) browsed: BTreeMap<(Cell, Way), Vec<Sample>>,
 }
 
 pub(crate) async fn measure(stage: &mut Stage, args: &Args) -> Result<Results, Failure> {
@@ -40,6 +42,14 @@ pub(crate) async fn measure(stage: &mut Stage, args: &Args) -> Result<Results, F
                     results.samples.entry((case, connections, target)).or_default().push(sample);
                 }
             }
+            if case == Case::List {
+                for &cell in &cells {
+                    for way in Way::ALL.into_iter().filter(|way| cell.speaks(*way)) {
+                        let sample = stage.browse(cell, way, args.seconds).await?;
+                        results.browsed.entry((cell, way)).or_default().push(sample);
+                    }
+                }
+            }
             if case == Case::Login {
                 for &cell in &cells {
                     let storm = stage.storm(cell, args.seconds).await?;
@@ -56,7 +66,7 @@ impl Results {
     pub(crate) fn failed(&self) -> usize {
         let storms = self.storms.values().flatten();
         let storms = storms.flat_map(|storm| [&storm.alone, &storm.during, &storm.logins]);
-        let samples = self.samples.values().flatten();
+        let samples = self.samples.values().chain(self.browsed.values()).flatten();
         samples.chain(storms).filter(|sample| sample.errors > 0).count()
     }
 

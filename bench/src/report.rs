@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     args::Args,
+    browse::Way,
     cases::{Case, Cell, Target},
     load::{Sample, version},
     measure::{Results, median},
@@ -35,7 +36,42 @@ fn write(page: &mut String, results: &Results, args: &Args, databases: &[String]
     for &case in &args.cases {
         table(page, results, case)?;
     }
+    browsed(page, results)?;
     storms(page, results)
+}
+
+/// What todo-hyper-min takes for the same request does not depend on `Accept-Encoding`: it does not
+/// compress. The compressed answer of todo-server is set against it.
+fn browsed(page: &mut String, results: &Results) -> fmt::Result {
+    if results.browsed.is_empty() {
+        return Ok(());
+    }
+    writeln!(page, "\n## list 100, one connection, as browsers ask\n")?;
+    writeln!(page, "| | | p50 | p99 | of todo-hyper-min's p50 | beyond it |")?;
+    writeln!(page, "|---|---|---:|---:|---:|---:|")?;
+    let of = |key: (Cell, Way), of: fn(&Sample) -> Option<f64>| {
+        median(results.browsed.get(&key)?.iter().map(of).collect::<Option<_>>()?)
+    };
+    for (&(cell, way), samples) in &results.browsed {
+        let [p50, p99] =
+            [of((cell, way), |sample| sample.p50), of((cell, way), |sample| sample.p99)];
+        let errors: u64 = samples.iter().map(|sample| sample.errors).sum();
+        let errors = if errors > 0 { format!(" **{errors} errors**") } else { String::new() };
+        let like = if way == Way::Plain { Way::Plain } else { Way::Compressed };
+        let hyper = of((cell.hyper(), like), |sample| sample.p50).filter(|_| cell != cell.hyper());
+        let beside = p50.zip(hyper).map(|(p50, hyper)| {
+            format!("{} | {} |", percent(p50 / hyper), milliseconds(p50 - hyper))
+        });
+        writeln!(
+            page,
+            "| {cell} | {}{errors} | {} | {} | {}",
+            way.name(),
+            p50.map(milliseconds).unwrap_or_default(),
+            p99.map(milliseconds).unwrap_or_default(),
+            beside.as_deref().unwrap_or("| |"),
+        )?;
+    }
+    Ok(())
 }
 
 fn table(page: &mut String, results: &Results, case: Case) -> fmt::Result {

@@ -12,6 +12,7 @@ use todo_bench::Failure;
 use todo_tests::postgres::Cluster;
 
 use crate::{
+    browse::{self, Way},
     cases::{Case, Cell, Request, Statement, Target},
     load::{self, SCRIPT, Sample},
     seed::{self, SECRET, User},
@@ -228,6 +229,20 @@ impl Stage {
         self.runs += 1;
         let url = self.postgres(PGBENCH)?;
         load::pgbench(self.dir.path(), &url, connections, seconds, statement, self.runs).await
+    }
+
+    /// How long a list of 100 takes on one connection.
+    pub(crate) async fn browse(
+        &self,
+        cell: Cell,
+        way: Way,
+        seconds: u32,
+    ) -> Result<Sample, Failure> {
+        let request = Case::list_of_100(&self.users).ok_or("there are no users")?;
+        let port = self.servers[self.at(cell)?].server.port;
+        let sample = browse::browse(port, &request, way, seconds).await?;
+        eprintln!("list 100, {}, {cell}: {:.0}/s", way.name(), sample.rate);
+        Ok(sample)
     }
 
     /// How long a read takes alone, and while others log in.
