@@ -653,3 +653,118 @@ async fn administer(url: &str, statement: String) {
     let mut connection = PgConnection::connect(url).await.expect("the maintenance database");
     connection.execute(AssertSqlSafe(statement.clone())).await.expect(&statement);
 }
+
+/// Where a program whose standard error is read only up to there listens.
+async fn address_in(stderr: &mut (impl AsyncBufReadExt + Unpin)) -> SocketAddr {
+    let mut line = String::new();
+    let listens = async {
+        loop {
+            line.clear();
+            assert_ne!(stderr.read_line(&mut line).await.expect("it is readable"), 0, "it ended");
+            if let Some((_, address)) = line.split_once("listening on http://") {
+                let address = address.split_whitespace().next().expect("an address");
+                return address.parse().expect("an address");
+            }
+        }
+    };
+    timeout(STARTING, listens).await.expect("it listens")
+}
+
+/// Asks for `/health` so many times on one connection, and counts what is answered.
+async fn healths(addr: SocketAddr, wanted: usize) -> usize {
+    let (mut reader, mut writer) = TcpStream::connect(addr).await.expect("it listens").into_split();
+    let asking = tokio::spawn(async move {
+        let request = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n".repeat(50);
+        for _ in 0..wanted / 50 {
+            if writer.write_all(request.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+        writer
+    });
+    let (mut seen, mut chunk, mut last) = (0, [0; 8192], Vec::new());
+    let counting = async {
+        while let Ok(read @ 1..) = reader.read(&mut chunk).await {
+            last.extend_from_slice(&chunk[..read]);
+            seen += last.windows(12).filter(|bytes| bytes == b"HTTP/1.1 200").count();
+            // A status line may be cut in two.
+            last.drain(..last.len().saturating_sub(11));
+            if seen == wanted {
+                break;
+            }
+        }
+    };
+    let _ = timeout(STARTING, counting).await;
+    asking.abort();
+    seen
+}
+
+/// A log that nobody reads fills its pipe after some 300 requests. More than that, and more than the
+/// server keeps lines for, are answered all the same; a stop is heard, and is as prompt as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_nobody_reads_holds_up_nothing() {
+    const EACH: usize = 2500;
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let mut child = command(program, dir.path(), &[]).spawn().expect("it runs");
+        let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let addr = address_in(&mut stderr).await;
+        let answered = at_once(4, |_| healths(addr, EACH)).await;
+        assert_eq!(answered, [EACH; 4], "{program}");
+        let metrics = String::from_utf8_lossy(
+            &raw(addr, b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await,
+        )
+        .into_owned();
+        let dropped =
+            metrics.lines().find_map(|line| line.strip_prefix("log_lines_dropped_total "));
+        let dropped: f64 = dropped.expect(&metrics).parse().expect("a number");
+        println!("{program}: {dropped} of {} lines were dropped", 4 * EACH);
+        assert!(dropped > 0.0, "{program}: this was not put to the test");
+
+        let id = child.id().expect("it runs").to_string();
+        let sent = std::process::Command::new("kill").args(["-s", "TERM", &id]).status();
+        assert!(sent.expect("kill runs").success());
+        let ended = timeout(STOPPING, child.wait()).await.expect("a stop is heard");
+        assert!(ended.expect("a status").success(), "{program}");
+        drop(stderr);
+    }
+}
+
+/// Once the log is read again, it says how many lines are missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_read_again_says_what_is_missing() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let mut child = command(program, dir.path(), &[]).spawn().expect("it runs");
+        let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let addr = address_in(&mut stderr).await;
+        assert_eq!(at_once(4, |_| healths(addr, 2500)).await, [2500; 4], "{program}");
+        let mut line = String::new();
+        let told = async {
+            while !line.contains("log lines were dropped") {
+                line.clear();
+                assert_ne!(stderr.read_line(&mut line).await.expect("it is readable"), 0);
+            }
+        };
+        timeout(STARTING, told).await.expect("it is told");
+        assert!(line.contains("lines="), "{program}: {line}");
+        child.kill().await.expect("it is killed");
+    }
+}
+
+/// What only wants the first lines of a command's output leaves before the rest is written.
+#[tokio::test]
+async fn a_reader_that_leaves_changes_no_outcome() {
+    for (program, argument) in
+        [(PROGRAMS[0], "--help"), (PROGRAMS[1], "--help"), (PROGRAMS[1], "-V")]
+    {
+        let dir = empty_dir();
+        let mut command = command("bash", dir.path(), &[]);
+        // A reader that is gone before anything is written.
+        let script = "exec 3> >(:); sleep 0.3; \"$0\" \"$1\" >&3";
+        let output = command.args(["-c", script]).arg(built(program)).arg(argument).output();
+        let output = timeout(STARTING, output).await.expect("in time").expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{program} {argument}: {said}");
+    }
+}

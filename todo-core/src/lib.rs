@@ -114,6 +114,8 @@ pub mod auth;
 pub mod http;
 #[cfg(feature = "server")]
 mod late;
+#[cfg(feature = "server")]
+mod log;
 #[cfg(feature = "otlp")]
 mod otlp;
 #[cfg(feature = "server")]

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    io::{self, IsTerminal},
+    io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     process::ExitCode,
@@ -16,14 +16,12 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-#[cfg(feature = "otlp")]
-use crate::otlp::Exporting;
 use crate::{
     Core, auth,
     http::Api,
-    settings::{LogFormat, Settings, SettingsError, StartError},
+    log,
+    settings::{Settings, SettingsError, StartError},
 };
 pub use crate::{late::LateHead, sources::settings};
 
@@ -98,18 +96,23 @@ where
         [] | [Some("serve")] => serve_to_the_end(serve),
         [Some("healthcheck")] => finish(block_on(async { healthcheck(&settings()?).await })),
         [Some("--version" | "-V")] => {
-            println!("{program} {version}");
+            tell(&format!("{program} {version}"));
             ExitCode::SUCCESS
         }
         [Some("--help" | "-h" | "help")] => {
-            println!("{}", usage(program));
+            tell(&usage(program));
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("error: unknown arguments\n\n{}", usage(program));
+            let _ = writeln!(io::stderr(), "error: unknown arguments\n\n{}", usage(program));
             ExitCode::from(2)
         }
     }
+}
+
+/// Writes a line to standard output. A reader that has left, such as `head`, changes no outcome.
+fn tell(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn usage(program: &str) -> String {
@@ -136,7 +139,7 @@ where
     Fut: Future<Output = Result<(), ServeError>>,
 {
     finish(settings().and_then(|settings| {
-        let _exporting = log(&settings)?;
+        let _log = log::start(&settings)?;
         for warning in settings.warnings() {
             tracing::warn!("{warning}");
         }
@@ -178,11 +181,16 @@ pub fn finish<E: fmt::Display>(outcome: Result<(), E>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            let line = format!("error: {error}");
+            // A full pipe that nobody reads keeps no process from ending.
+            log::within(LAST_LINE, move || drop(writeln!(io::stderr(), "{line}")));
             ExitCode::FAILURE
         }
     }
 }
+
+/// How long the end of a process waits for the reader of its last line.
+const LAST_LINE: Duration = Duration::from_secs(2);
 
 /// How long a health check waits for the answer.
 pub const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -382,36 +390,4 @@ impl Drop for Sweep {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// Readable lines, or JSON, on standard error. `LOG_LEVEL` is for this project; of its dependencies
-/// only what went wrong is said. Traces end when what this returns is dropped.
-#[cfg_attr(
-    not(feature = "otlp"),
-    expect(clippy::unnecessary_wraps, reason = "it may fail with otlp")
-)]
-fn log(settings: &Settings) -> Result<impl Sized, ServeError> {
-    let level = &settings.log_level;
-    // The span for traces is not for the log.
-    let filter = EnvFilter::new(format!(
-        "warn,todo_core={level},todo_server={level},todo_hyper_min={level},todo_core::trace=off"
-    ));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    let lines = match settings.log_format {
-        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
-        LogFormat::Text => lines.boxed(),
-    };
-    let registry = tracing_subscriber::registry().with(lines.with_filter(filter));
-    #[cfg(feature = "otlp")]
-    let (registry, exporting) = {
-        let exporting = Exporting::start().map_err(io::Error::other)?;
-        let traces = exporting.as_ref().map(Exporting::layer);
-        (registry.with(traces), exporting)
-    };
-    #[cfg(not(feature = "otlp"))]
-    let exporting = None::<()>;
-    registry.init();
-    Ok(exporting)
 }

@@ -42,6 +42,8 @@ pub(crate) struct Metrics {
     hashed: IntCounter,
     body_memory: IntGauge,
     body_memory_refusals: IntCounter,
+    #[cfg(feature = "server")]
+    log_dropped: IntCounter,
     scraping: Mutex<()>,
 }
 
@@ -90,6 +92,13 @@ impl Metrics {
         registry.register(Box::new(body_memory_refusals.clone()))?;
         registry.register(Box::new(pool_waits.clone()))?;
         registry.register(Box::new(build))?;
+        #[cfg(feature = "server")]
+        let log_dropped = IntCounter::new(
+            "log_lines_dropped_total",
+            "Log lines that were dropped because standard error was not read in time",
+        )?;
+        #[cfg(feature = "server")]
+        registry.register(Box::new(log_dropped.clone()))?;
         Ok(Self {
             in_flight: gauge("http_requests_in_flight", "Requests being worked on")?,
             pool_waiting: gauge("database_calls_waiting", "Calls waiting for a connection")?,
@@ -102,6 +111,8 @@ impl Metrics {
             hashed,
             body_memory: gauge("body_memory_bytes", "Memory held by bodies in flight")?,
             body_memory_refusals,
+            #[cfg(feature = "server")]
+            log_dropped,
             scraping: Mutex::new(()),
             registry,
             requests,
@@ -146,6 +157,11 @@ impl Metrics {
             self.hashed.inc_by(load.hashed.saturating_sub(self.hashed.get()));
             let refused = budget.refused().saturating_sub(self.body_memory_refusals.get());
             self.body_memory_refusals.inc_by(refused);
+            #[cfg(feature = "server")]
+            {
+                let dropped = crate::log::dropped_lines();
+                self.log_dropped.inc_by(dropped.saturating_sub(self.log_dropped.get()));
+            }
             let waited = Duration::from_micros(load.waited_micros.try_into().unwrap_or_default());
             let more = waited.as_secs_f64() - self.pool_waits.get();
             self.pool_waits.inc_by(more.max(0.0));

@@ -283,10 +283,14 @@ async fn import(settings: &Settings, args: &ImportArgs) -> Result<(), TransferEr
 }
 
 fn name(bad: &BadRows) {
-    bad.first.iter().for_each(|row| eprintln!("{row}"));
+    let mut stderr = io::stderr().lock();
+    // As with `say`: that nobody reads it changes no outcome.
+    for row in &bad.first {
+        let _ = writeln!(stderr, "{row}");
+    }
     let more = bad.count - bad.first.len() as u64;
     if more > 0 {
-        eprintln!("and {more} more");
+        let _ = writeln!(stderr, "and {more} more");
     }
 }
 
