@@ -110,6 +110,53 @@ async fn a_large_answer_comes_whole_through_a_small_window() {
     server.stop().await;
 }
 
+/// A login that fails after a while, since it waits to be hashed.
+fn login() -> Request<Full<Bytes>> {
+    let body = r#"{"email":"nobody@example.com","password":"Wrong1horse"}"#;
+    Request::post("http://localhost/api/auth/login")
+        .version(Version::HTTP_2)
+        .header("content-type", "application/json")
+        .body(Full::from(body))
+        .expect("a request")
+}
+
+/// Begins a request and resets it.
+async fn reset(sender: &mut Sender) -> bool {
+    if sender.ready().await.is_err() {
+        return false;
+    }
+    let answer = sender.send_request(login());
+    // It is sent, and on its way; then it is dropped, which resets its stream.
+    timeout(Duration::from_millis(5), answer).await.is_err_and(|_| true)
+}
+
+/// A client that only begins requests and resets them loses its connection, and nobody else does
+/// (CVE-2023-44487); one that resets some and waits for the others goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_resets_ends_its_own_connection() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let settings = [("RATE_LIMIT_PER_MINUTE", "0")];
+    let server = Process::start(SERVER, dir.path(), &settings).await;
+    let (mut fair, fairs) = connected(server.addr, 1 << 20).await;
+    let (mut storm, ended) = connected(server.addr, 1 << 20).await;
+    let mut resets = 0;
+    let storming = async {
+        while !ended.is_finished() && reset(&mut storm).await {
+            resets += 1;
+        }
+    };
+    timeout(Duration::from_secs(20), storming).await.expect("it is ended");
+    println!("ended after {resets} resets");
+    assert!(resets < 1000, "{resets} resets");
+    for _ in 0..20 {
+        reset(&mut fair).await;
+        let answer = fair.send_request(get("/health", &[])).await.expect("an answer");
+        assert_eq!(answered(answer).await.0, 200);
+    }
+    assert!(!fairs.is_finished());
+    server.stop().await;
+}
+
 /// It goes on asking for other things meanwhile: that does not save it.
 async fn takes_no_answer(addr: SocketAddr, ann: &Actor) {
     let (mut sender, connection) = connected(addr, 1000).await;

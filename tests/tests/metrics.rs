@@ -7,14 +7,15 @@ use futures_util::{FutureExt, stream};
 use http::Request;
 use http_body_util::{Empty, StreamBody};
 use hyper::body::Frame;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 use todo_core::{
     Clock, Core, Options, Secret,
     http::{Api, ApiOptions},
 };
 use todo_tests::{
-    App, Cell, Client, Database, STARTING, Server, comes_true, fresh_email, on_every_cell,
+    App, Cell, Client, Database, PROGRAMS, Process, STARTING, Server, comes_true, fresh_email,
+    on_every_cell, refusal,
 };
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -167,6 +168,51 @@ async fn what_the_pool_is_at_is_told() {
         assert_eq!(value(&client, "database_calls_waiting").await, 0.0);
         assert!(value(&client, "database_wait_seconds_total").await >= 0.1);
         app.stop().await.expect("a clean stop");
+    }
+}
+
+/// Where a server with TLS, or one behind no proxy, is scraped: a listener of its own, over plain
+/// http even in production.
+#[tokio::test]
+async fn metrics_may_have_a_listener_of_their_own() {
+    for program in PROGRAMS {
+        let dir = tempfile::tempdir().expect("a directory");
+        let settings = [
+            ("METRICS_ADDRESS", "127.0.0.1:0"),
+            ("ENVIRONMENT", "production"),
+            ("SECRET_KEY", "a secret of more than thirty-two bytes for tests only"),
+            ("ALLOWED_ORIGINS", "https://app.example"),
+            ("TRUSTED_PROXIES", "127.0.0.1/32"),
+        ];
+        let server = Process::start(program, dir.path(), &settings).await;
+        let said = server.said();
+        let (_, rest) = said.split_once("metrics are at http://").expect(&said);
+        let own = rest.split_once("/metrics").expect("a path").0.parse().expect("an address");
+        let main = Client::of(server.addr);
+        let secure = [("x-forwarded-proto", "https")];
+        let answer = main.send("GET", "/metrics", &secure, "").await;
+        answer.problem(404, "not_found");
+        let index = main.send("GET", "/", &secure, "").await.expect(200);
+        assert_eq!(index["links"]["metrics"], Value::Null, "{program}: {index}");
+        let document = main.send("GET", "/openapi.json", &secure, "").await.expect(200);
+        assert_eq!(document["paths"]["/metrics"], Value::Null, "{program}");
+
+        let own = Client::of(own);
+        let answer = own.get("/metrics").await;
+        assert_eq!(answer.status, 200, "{program}: {answer}");
+        let counted = "http_requests_total{method=\"GET\",route=\"unmatched\",status=\"404\"} 1";
+        assert!(answer.text().contains(counted), "{program}: {answer}");
+        let head = own.send("HEAD", "/metrics", &[], "").await;
+        assert_eq!((head.status, head.body.len()), (200, 0), "{program}");
+        own.send("POST", "/metrics", &[], "").await.problem(405, "method_not_allowed");
+        for path in ["/", "/health", "/api/auth/me", "/openapi.json", "/docs"] {
+            own.get(path).await.problem(404, "not_found");
+        }
+        // What it cannot listen on keeps it from starting.
+        let taken = own.addr().to_string();
+        let said = refusal(program, dir.path(), &[("METRICS_ADDRESS", &taken)]).await;
+        assert!(said.contains(&format!("cannot listen on {taken}")), "{program}: {said}");
+        server.stop().await;
     }
 }
 

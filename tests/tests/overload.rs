@@ -33,8 +33,8 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 
-/// What is promised: a head in 10 s, which is also how long a connection may be idle; a body in
-/// 15 s; and a client that reads nothing for 30 s reads no more.
+/// What is promised: a head in 10 s, which is also what these servers are told of a connection that is
+/// idle; a body in 15 s; and a client that reads nothing for 30 s reads no more.
 const HEAD: Duration = Duration::from_secs(10);
 const BODY: Duration = Duration::from_secs(15);
 const STALL: Duration = Duration::from_secs(30);
@@ -59,8 +59,14 @@ fn empty_dir() -> TempDir {
 
 /// A program that may have so many files open: `-S` for a limit that it can raise itself.
 fn with_descriptors(program: &str, dir: &Path, url: &str, limit: &str) -> Command {
-    let settings =
-        [("DATABASE_URL", url), ("RATE_LIMIT_PER_MINUTE", "0"), ("REQUEST_TIMEOUT_SECONDS", "60")];
+    let settings = [
+        ("DATABASE_URL", url),
+        ("RATE_LIMIT_PER_MINUTE", "0"),
+        ("REQUEST_TIMEOUT_SECONDS", "60"),
+        ("KEEP_ALIVE_SECONDS", "10"),
+        // All of the sockets here come from one.
+        ("MAX_CONNECTIONS_PER_ADDRESS", "8192"),
+    ];
     let mut command = command("bash", dir, &settings);
     command.args(["-c", &format!("ulimit {limit}; exec \"$0\"")]).arg(built(program));
     command
@@ -470,6 +476,113 @@ async fn connections_beyond_those_wait_for_room() {
         // It was asked already, and is asked again.
         let (heard, _) = answered(&mut further, "/health").await;
         assert!(heard.starts_with("http/1.1 200"), "{program}: {heard}");
+        server.stop().await;
+    }
+}
+
+/// A connection from a loopback address of one's own.
+async fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((source, 0).into()).expect("an address");
+    socket.connect(to).await.expect("it listens")
+}
+
+/// One address has its share, is told so beyond it, and leaves the rest to others.
+#[tokio::test]
+async fn an_address_cannot_hold_every_connection() {
+    const ONE: [u8; 4] = [127, 0, 0, 8];
+    const OTHER: [u8; 4] = [127, 0, 0, 9];
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let settings = [("MAX_CONNECTIONS", "200"), ("MAX_CONNECTIONS_PER_ADDRESS", "5")];
+        let server = Process::start(program, dir.path(), &settings).await;
+        let mut open = Vec::new();
+        for _ in 0..5 {
+            let mut stream = connect_from(ONE, server.addr).await;
+            let (heard, kept) = answered(&mut stream, "/").await;
+            assert!(heard.starts_with("http/1.1 200") && kept, "{program}: {heard}");
+            open.push(stream);
+        }
+        let mut further = connect_from(ONE, server.addr).await;
+        let (heard, kept) = answered(&mut further, "/").await;
+        assert!(heard.starts_with("http/1.1 503") && !kept, "{program}: {heard}");
+        // Some more are held to be told so; those beyond are closed without a word.
+        let mut closed = 0;
+        for _ in 0..200 {
+            let mut stream = connect_from(ONE, server.addr).await;
+            match timeout(Duration::from_millis(300), stream.read(&mut [0; 1])).await {
+                Ok(Ok(0) | Err(_)) => {
+                    closed += 1;
+                    if closed == 20 {
+                        break;
+                    }
+                }
+                Ok(Ok(_)) => panic!("{program} speaks first"),
+                Err(_) => open.push(stream),
+            }
+        }
+        assert_eq!(closed, 20, "{program}");
+        assert!(open.len() <= 5 + SURPLUS, "{program}: {} are open", open.len());
+        let mut others = Vec::new();
+        for _ in 0..5 {
+            let mut stream = connect_from(OTHER, server.addr).await;
+            let (heard, kept) = answered(&mut stream, "/").await;
+            assert!(heard.starts_with("http/1.1 200") && kept, "{program}: {heard}");
+            others.push(stream);
+        }
+        drop((open, further));
+        let room = async || {
+            let (heard, _) = answered(&mut connect_from(ONE, server.addr).await, "/").await;
+            heard.starts_with("http/1.1 200")
+        };
+        assert!(comes_true(SLACK, room).await, "{program} has no room again");
+        server.stop().await;
+    }
+}
+
+/// A trusted proxy brings the connections of many.
+#[tokio::test]
+async fn a_trusted_proxy_has_no_share() {
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let settings = [
+            ("MAX_CONNECTIONS", "200"),
+            ("MAX_CONNECTIONS_PER_ADDRESS", "1"),
+            ("TRUSTED_PROXIES", "127.0.0.8"),
+        ];
+        let server = Process::start(program, dir.path(), &settings).await;
+        let mut open = Vec::new();
+        for _ in 0..10 {
+            let mut stream = connect_from([127, 0, 0, 8], server.addr).await;
+            let (heard, kept) = answered(&mut stream, "/").await;
+            assert!(heard.starts_with("http/1.1 200") && kept, "{program}: {heard}");
+            open.push(stream);
+        }
+        server.stop().await;
+    }
+}
+
+/// A connection that was opened before its first request is kept as long as any other, and one that
+/// is not of use as long as was said. Each deadline to the second is beside the code.
+#[tokio::test]
+async fn an_idle_connection_is_kept_as_long_as_was_said() {
+    const KEEP_ALIVE: Duration = Duration::from_secs(4);
+    for program in PROGRAMS {
+        let dir = empty_dir();
+        let server = Process::start(program, dir.path(), &[("KEEP_ALIVE_SECONDS", "4")]).await;
+        let mut early = TcpStream::connect(server.addr).await.expect("it listens");
+        sleep(Duration::from_secs(3)).await;
+        for _ in 0..2 {
+            let (heard, kept) = answered(&mut early, "/health").await;
+            assert!(heard.starts_with("http/1.1 200") && kept, "{program}: {heard:?}");
+            sleep(KEEP_ALIVE / 2).await;
+        }
+        let since = Instant::now() - KEEP_ALIVE / 2;
+        let ended = timeout(SLACK, early.read(&mut [0; 1])).await;
+        assert_eq!(ended.expect("it is closed").expect("without an error"), 0, "{program}");
+        let took = since.elapsed();
+        let expected = KEEP_ALIVE - Duration::from_millis(500)..HEAD - Duration::from_secs(1);
+        assert!(expected.contains(&took), "{program}: closed after {took:?}");
         server.stop().await;
     }
 }

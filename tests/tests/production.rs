@@ -65,7 +65,16 @@ async fn plain_http_is_refused_whatever_a_stranger_says() {
             assert_eq!(status, "403", "{program}: {answer}");
 
             for path in ["/health", "/health/db", "/health/ready"] {
-                assert_eq!(get(&client, path, &[]).await.status, 200, "{program}: {path}");
+                let answer = get(&client, path, &[]).await;
+                assert_eq!(answer.status, 200, "{program}: {path}");
+                assert_eq!(answer.header(HSTS), None, "{program}: {answer}");
+            }
+            // Not over plain http, whatever is answered (RFC 6797, section 7.2).
+            for path in guarded(program) {
+                for words in [&[][..], &[SECURE]] {
+                    let answer = get(&client, path, words).await;
+                    assert_eq!(answer.header(HSTS), None, "{program}: {answer}");
+                }
             }
             process.stop().await;
         }
@@ -86,7 +95,9 @@ async fn the_trusted_proxy_says_what_is_https() {
         }
         for words in ["http", "https, http", "", "nonsense"] {
             let words = [("x-forwarded-proto", words)];
-            get(&client, "/api/auth/me", &words).await.problem(403, "https_required");
+            let answer = get(&client, "/api/auth/me", &words).await;
+            assert_eq!(answer.header(HSTS), None, "{program}: {answer}");
+            answer.problem(403, "https_required");
         }
         get(&client, "/api/auth/me", &[]).await.problem(403, "https_required");
         // The nearest proxy's word is the last one.

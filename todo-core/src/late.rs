@@ -1,19 +1,43 @@
-//! The answer to a request whose head does not arrive in time. hyper gives up on it without a word: its
-//! connection ends with an error, and its stream is dropped. So that is where this speaks.
+//! How long a connection of HTTP/1 may be without a request, and how long a request's head may take;
+//! and the answer to a head that does not arrive in time. hyper has one deadline for both, which runs
+//! while nothing is asked, so the two are kept here, on the stream. hyper gives up on a late head
+//! without an answer: its connection ends with an error, and its stream is dropped, which is where the
+//! answer is written.
 
 use std::{
+    error::Error,
     io::{self, IoSlice},
     net::IpAddr,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep},
+};
 
-use crate::http::{Api, Held, Payer};
+use crate::{
+    http::{Api, Held, Payer},
+    server::HEADER_TIMEOUT,
+};
 
-/// A connection of HTTP/1 that is answered with 408 when it is given up in the middle of a head, as far
-/// as its client still listens. One that has sent nothing hears nothing, nor does one of HTTP/2.
+/// A connection with its deadlines, as far as it speaks HTTP/1; one of HTTP/2 has none here.
+///
+/// A new connection has [`HEADER_TIMEOUT`] to begin its first request, one that has made a request is
+/// kept as long as it is told to ([`Settings::keep_alive`](crate::settings::Settings::keep_alive)),
+/// and is then closed. A head must be whole [`HEADER_TIMEOUT`] after its first byte, whenever that
+/// comes; else it is answered with 408, as far as its client still listens.
+///
+/// The connection's server needs no such deadlines of its own, and must count its requests in
+/// [`Unanswered`]: while one is under way neither runs.
 ///
 /// A head that goes on beyond the usual size is charged to the memory of bodies in flight. If there is
 /// none, it is answered with 503 and its connection is closed.
@@ -26,6 +50,85 @@ pub struct LateHead<S: AsyncWrite + Unpin> {
     read: usize,
     held: Option<Held>,
     is_refused: bool,
+    keep_alive: Duration,
+    unanswered: Unanswered,
+    /// Whether a write waits for the client to read.
+    is_writing: bool,
+    has_asked: bool,
+    waits_for: Option<WaitsFor>,
+    /// Made when first needed: a deadline of what it waits for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a deadline runs for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitsFor {
+    Request,
+    RestOfHead,
+}
+
+/// Counts the requests of one connection whose answers are not whole yet. Clones share the count.
+#[derive(Clone, Debug, Default)]
+pub struct Unanswered(Arc<AtomicUsize>);
+
+impl Unanswered {
+    /// A request is under way until what this returns is dropped.
+    #[must_use]
+    pub fn begin(&self) -> InProgress {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        InProgress(self.clone())
+    }
+
+    fn is_zero(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// A request whose answer is not whole yet.
+#[derive(Debug)]
+pub struct InProgress(Unanswered);
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A body that is sent: its request is in progress until it is dropped.
+#[derive(Debug)]
+pub struct Answering<B> {
+    body: B,
+    _request: InProgress,
+}
+
+impl<B> Answering<B> {
+    /// The answer to `request`.
+    pub fn new(body: B, request: InProgress) -> Self {
+        Self { body, _request: request }
+    }
+}
+
+impl<B> Body for Answering<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// What a connection has for a head from the start.
@@ -85,11 +188,30 @@ impl Head {
 }
 
 impl<S: AsyncWrite + Unpin> LateHead<S> {
-    /// Watches what is read from and written to `stream`, whose other end is at `peer`.
-    pub fn new(stream: S, api: Api, peer: Option<IpAddr>) -> Self {
-        let payer = Payer::new(peer, None);
-        let (read, held, is_refused) = (0, None, false);
-        Self { stream, api, head: Head::Nothing, payer, read, held, is_refused }
+    /// Watches what is read from and written to `stream`, whose other end is at `peer`, and ends it once it was without a request
+    /// for `keep_alive` after its first.
+    pub fn new(
+        stream: S,
+        api: Api,
+        peer: Option<IpAddr>,
+        keep_alive: Duration,
+        unanswered: Unanswered,
+    ) -> Self {
+        Self {
+            stream,
+            api,
+            head: Head::Nothing,
+            payer: Payer::new(peer, None),
+            read: 0,
+            held: None,
+            is_refused: false,
+            keep_alive,
+            unanswered,
+            is_writing: false,
+            has_asked: false,
+            waits_for: None,
+            timer: None,
+        }
     }
 
     /// Charges what an unfinished head has grown by.
@@ -117,6 +239,33 @@ impl<S: AsyncWrite + Unpin> LateHead<S> {
         self.is_refused = true;
         Err(io::Error::other("no memory for a head"))
     }
+
+    /// An answer is being written: the next request may take its time.
+    fn answered(&mut self) {
+        self.head.answered();
+        self.has_asked = true;
+        self.waits_for = None;
+    }
+
+    /// Whether the client has taken too long with what is waited for; `Ready` tells with what.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<WaitsFor> {
+        let is_idle = !self.is_writing && self.unanswered.is_zero();
+        let (waits_for, patience) = match self.head {
+            Head::Nothing if is_idle && self.has_asked => (WaitsFor::Request, self.keep_alive),
+            Head::Nothing if is_idle => (WaitsFor::Request, HEADER_TIMEOUT),
+            Head::Some { .. } => (WaitsFor::RestOfHead, HEADER_TIMEOUT),
+            _ => {
+                self.waits_for = None;
+                return Poll::Pending;
+            }
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
+        if self.waits_for != Some(waits_for) {
+            self.waits_for = Some(waits_for);
+            timer.as_mut().reset(Instant::now() + patience);
+        }
+        timer.as_mut().poll(cx).map(|()| waits_for)
+    }
 }
 
 impl<S: AsyncWrite + Unpin> Drop for LateHead<S> {
@@ -139,11 +288,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for LateHead<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let Some(read) = buf.filled().get(before..) else { return Poll::Ready(Ok(())) };
-        self.head.read(read);
-        let more = read.len();
-        Poll::Ready(self.charge(more))
+        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf) else {
+            return match ready!(self.poll_late(cx)) {
+                // As if the client had closed it: hyper ends an idle connection then.
+                WaitsFor::Request => Poll::Ready(Ok(())),
+                WaitsFor::RestOfHead => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            };
+        };
+        read?;
+        // While a request is under way, this is its body, or what waits behind it.
+        if let Some(read) = buf.filled().get(before..)
+            && self.unanswered.is_zero()
+        {
+            self.head.read(read);
+            let more = read.len();
+            self.charge(more)?;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -153,8 +314,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LateHead<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.head.answered();
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        self.answered();
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.is_writing = written.is_pending();
+        written
     }
 
     fn poll_write_vectored(
@@ -162,8 +325,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LateHead<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.head.answered();
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        self.answered();
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.is_writing = written.is_pending();
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -171,7 +336,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LateHead<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // TLS takes what is written, and flushes what it kept.
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.is_writing = flushed.is_pending();
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -179,9 +347,109 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LateHead<S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sqlite"))]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
     use super::*;
+    use crate::{Core, Options, Secret, http::ApiOptions};
+
+    const KEEP_ALIVE: Duration = Duration::from_secs(40);
+
+    /// A connection of a client, as its server reads it.
+    async fn connected() -> (DuplexStream, LateHead<DuplexStream>, Unanswered) {
+        let secret = Secret::new("at least thirty-two random bytes").unwrap();
+        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let api = Api::new(core, ApiOptions::default());
+        let (client, server) = duplex(1 << 16);
+        let unanswered = Unanswered::default();
+        tokio::time::pause();
+        (client, LateHead::new(server, api, KEEP_ALIVE, unanswered.clone()), unanswered)
+    }
+
+    /// How long a read waits until it ends without a byte, and with which error.
+    async fn silence(server: &mut LateHead<DuplexStream>) -> (Duration, Option<io::ErrorKind>) {
+        let began = Instant::now();
+        let read = server.read(&mut [0; 64]).await;
+        if let Ok(read) = read {
+            assert_eq!(read, 0);
+        }
+        (began.elapsed(), read.err().map(|error| error.kind()))
+    }
+
+    fn is_about(took: Duration, expected: Duration) -> bool {
+        (expected..expected + Duration::from_millis(10)).contains(&took)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_opened_early_is_kept_as_long_as_any_other() {
+        let (mut client, mut server, _) = connected().await;
+        sleep(HEADER_TIMEOUT - Duration::from_secs(1)).await;
+        for _ in 0..2 {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            assert!(server.read(&mut [0; 64]).await.unwrap() > 0);
+            server.write_all(b"an answer").await.unwrap();
+            let (took, error) = silence(&mut server).await;
+            assert!(is_about(took, KEEP_ALIVE) && error.is_none(), "{took:?} {error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_first_request_must_begin_in_time() {
+        let (_client, mut server, _) = connected().await;
+        let (took, error) = silence(&mut server).await;
+        assert!(is_about(took, HEADER_TIMEOUT) && error.is_none(), "{took:?} {error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_head_must_be_whole_in_time_whenever_it_begins() {
+        let (mut client, mut server, _) = connected().await;
+        server.write_all(b"an answer").await.unwrap();
+        let writing = tokio::spawn(async move {
+            sleep(KEEP_ALIVE - Duration::from_secs(1)).await;
+            client.write_all(b"GET / HTTP").await.unwrap();
+            for _ in 0..20 {
+                sleep(Duration::from_secs(1)).await;
+                if client.write_all(b"x").await.is_err() {
+                    break;
+                }
+            }
+            client
+        });
+        assert_eq!(server.read(&mut [0; 64]).await.unwrap(), 10);
+        let began = Instant::now();
+        let error = loop {
+            match server.read(&mut [0; 64]).await {
+                Ok(read) => assert_eq!(read, 1),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(is_about(began.elapsed(), HEADER_TIMEOUT), "{:?}", began.elapsed());
+        drop(server);
+        let mut heard = Vec::new();
+        writing.await.unwrap().read_to_end(&mut heard).await.unwrap();
+        let heard = String::from_utf8_lossy(&heard);
+        assert!(heard.starts_with("an answerHTTP/1.1 408"), "{heard}");
+    }
+
+    #[tokio::test]
+    async fn no_deadline_runs_while_a_request_is_under_way() {
+        let (mut client, mut server, unanswered) = connected().await;
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert!(server.read(&mut [0; 64]).await.unwrap() > 0);
+        let request = unanswered.begin();
+        // The first part of an answer, whose rest takes longer than a connection may be idle.
+        server.write_all(b"a part").await.unwrap();
+        let wait = 3 * KEEP_ALIVE;
+        assert!(tokio::time::timeout(wait, server.read(&mut [0; 64])).await.is_err());
+        // Its body is no head that could be late.
+        client.write_all(b"a body").await.unwrap();
+        assert_eq!(server.read(&mut [0; 64]).await.unwrap(), 6);
+        drop(request);
+        let (took, error) = silence(&mut server).await;
+        assert!(is_about(took, KEEP_ALIVE) && error.is_none(), "{took:?} {error:?}");
+    }
 
     fn after(reads: &[&str]) -> Head {
         let mut head = Head::Nothing;

@@ -98,6 +98,8 @@
     allow(unused, clippy::unused_async, clippy::unused_self, clippy::trivially_copy_pass_by_ref)
 )]
 
+#[cfg(feature = "server")]
+mod admission;
 mod clock;
 mod core;
 mod db;

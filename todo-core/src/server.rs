@@ -23,12 +23,18 @@ use crate::{
     log,
     settings::{Settings, SettingsError, StartError},
 };
-pub use crate::{late::LateHead, sources::settings};
+pub use crate::{
+    admission::{Admission, Place},
+    late::{Answering, InProgress, LateHead, Unanswered},
+    sources::settings,
+};
 
 /// How long a server that was told to stop finishes what runs.
 pub const GRACE: Duration = Duration::from_secs(25);
 /// How long a client may take to send a request's head.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many connections to the listener of `METRICS_ADDRESS` are served at once.
+pub const METRICS_CONNECTIONS: usize = 16;
 /// How long a client may read nothing of an answer that is being written to it.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How many connections beyond the most that are wanted are still accepted, to tell each in one
@@ -245,6 +251,19 @@ pub async fn ask_health(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::
         b"HTTP/1.1 200" | b"HTTP/1.0 200" => Ok(()),
         _ => Err(io::Error::other("the answer is not 200")),
     }
+}
+
+/// Listens on `METRICS_ADDRESS`, if that is set.
+///
+/// # Errors
+/// [`ServeError::Listen`].
+pub async fn listen_for_metrics(settings: &Settings) -> Result<Option<TcpListener>, ServeError> {
+    let Some(address) = settings.metrics_address else { return Ok(None) };
+    let listening = TcpListener::bind(address).await;
+    let listener = listening.map_err(|cause| ServeError::Listen { address, cause })?;
+    let bound = listener.local_addr().unwrap_or(address);
+    tracing::info!("metrics are at http://{bound}/metrics");
+    Ok(Some(listener))
 }
 
 /// Listens where the settings say.

@@ -5,7 +5,7 @@ use std::{
     fmt,
     fs::{File, OpenOptions},
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -25,6 +25,10 @@ const SECRET_FILE: &str = "todo.secret";
 
 /// Where a good secret comes from.
 const OWN_SECRET: &str = "make one with `openssl rand -hex 32`";
+
+/// The default of `MAX_CONNECTIONS_PER_ADDRESS` is no less, however few connections there may be: so
+/// many people may share one address.
+const LEAST_SHARE: usize = 64;
 
 /// Between two attempts to reach the database at the start; each is twice the last one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -83,6 +87,15 @@ pub struct Settings {
     /// `MAX_CONNECTIONS`: connections that are open at once at most; on a few further ones requests
     /// are answered with 503, and others wait to be accepted. Default: 8192.
     pub max_connections: usize,
+    /// `MAX_CONNECTIONS_PER_ADDRESS`: how many of them one address may have, an IPv6 /64 counting as
+    /// one and `trusted_proxies` not at all. Default: a quarter, but no fewer than 64.
+    pub max_connections_per_address: usize,
+    /// `KEEP_ALIVE_SECONDS`: how long a connection of HTTP/1.1 is kept without a request after its
+    /// first. Default: 75 s.
+    pub keep_alive: Duration,
+    /// `METRICS_ADDRESS`: where `/metrics` is answered, over plain http, instead of at `host` and
+    /// `port`. Default: none.
+    pub metrics_address: Option<SocketAddr>,
     /// `REQUEST_TIMEOUT_SECONDS`
     pub request_timeout: Duration,
     /// `MAX_BODY_BYTES`
@@ -298,6 +311,14 @@ impl Settings {
             max_connections: vars.read("MAX_CONNECTIONS", 8192, |text| {
                 number(text, 1, 1_000_000, "a whole number from 1 to 1000000")
             }),
+            max_connections_per_address: 0,
+            keep_alive: vars.read("KEEP_ALIVE_SECONDS", Duration::from_secs(75), |text| {
+                number(text, 1, 3600, "seconds from 1 to 3600").map(Duration::from_secs)
+            }),
+            metrics_address: vars.read("METRICS_ADDRESS", None, |text| {
+                let address = text.parse().map(Some);
+                address.map_err(|_| "an IP address and a port, such as 127.0.0.1:9000".into())
+            }),
             request_timeout: vars.read(
                 "REQUEST_TIMEOUT_SECONDS",
                 Duration::from_secs(30),
@@ -324,6 +345,10 @@ impl Settings {
             "json" => Ok(LogFormat::Json),
             _ => Err("text or json".into()),
         });
+        let share = (settings.max_connections / 4).max(LEAST_SHARE);
+        let max_connections_per_address = vars.read("MAX_CONNECTIONS_PER_ADDRESS", share, |text| {
+            number(text, 1, 1_000_000, "a whole number from 1 to 1000000")
+        });
         let tls = match (vars.take("TLS_CERT"), vars.take("TLS_KEY")) {
             (Some(cert), Some(key)) => {
                 for (name, path) in [("TLS_CERT", &cert), ("TLS_KEY", &key)] {
@@ -337,7 +362,7 @@ impl Settings {
             (Some(_), None) => vars.refuse("TLS_KEY", "set, if TLS_CERT is"),
             (None, Some(_)) => vars.refuse("TLS_CERT", "set, if TLS_KEY is"),
         };
-        let settings = Self { log_level, log_format, tls, ..settings };
+        let settings = Self { max_connections_per_address, log_level, log_format, tls, ..settings };
         settings.check(vars);
         settings
     }
@@ -469,6 +494,7 @@ impl Settings {
             max_body_bytes: self.max_body_bytes,
             body_memory_bytes: self.body_memory_bytes,
             https_only: self.environment == Environment::Production,
+            metrics: self.metrics_address.is_none(),
             ..ApiOptions::default()
         }
     }
@@ -735,6 +761,12 @@ mod tests {
             ("REQUEST_TIMEOUT_SECONDS", "0"),
             ("MAX_BODY_BYTES", "1"),
             ("BODY_MEMORY_BYTES", "4194303"),
+            ("MAX_CONNECTIONS", "0"),
+            ("MAX_CONNECTIONS_PER_ADDRESS", "0"),
+            ("KEEP_ALIVE_SECONDS", "0"),
+            ("KEEP_ALIVE_SECONDS", "3601"),
+            ("METRICS_ADDRESS", "localhost:9000"),
+            ("METRICS_ADDRESS", "127.0.0.1"),
             ("TLS_CERT", "cert.pem"),
         ];
         let error = read(&bad).unwrap_err();
@@ -861,6 +893,15 @@ mod tests {
         for name in ["DATABASE_URL", "SECRET_KEY", "DEBUG", "LOG_LEVEL", "TLS_CERT", "TLS_KEY"] {
             assert_eq!(names.iter().filter(|known| **known == name).count(), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn an_address_has_a_quarter_of_the_connections_but_no_fewer_than_64() {
+        let share = |vars: &[_]| read(vars).unwrap().max_connections_per_address;
+        assert_eq!(share(&[]), 2048);
+        assert_eq!(share(&[("MAX_CONNECTIONS", "1000")]), 250);
+        assert_eq!(share(&[("MAX_CONNECTIONS", "100")]), 64);
+        assert_eq!(share(&[("MAX_CONNECTIONS_PER_ADDRESS", "7")]), 7);
     }
 
     #[test]

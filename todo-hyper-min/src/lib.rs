@@ -17,8 +17,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::{
     http::{Api, Peer, Surplus},
     server::{
-        self, ACCEPT_PAUSE, GRACE, HEADER_TIMEOUT, LateHead, SURPLUS, ServeError, Signals,
-        WRITE_STALL,
+        self, ACCEPT_PAUSE, Admission, Answering, GRACE, LateHead, SURPLUS, ServeError, Signals,
+        Unanswered, WRITE_STALL,
     },
     settings::Settings,
 };
@@ -28,6 +28,8 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_io_timeout::TimeoutStream;
+
+mod metrics;
 
 /// What a connection buffers of a request's head, and how many headers that may have: twice what
 /// the contract takes, so that it is the contract that answers.
@@ -55,6 +57,8 @@ pub async fn serve(
     let mut signals = shutdown.into();
     let Some(api) = server::open(&settings, &mut signals).await? else { return Ok(()) };
     let sweep = server::sweep(api.core());
+    let metrics = server::listen_for_metrics(&settings).await?;
+    let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
     server::announce(&listener, &settings);
 
     let (stop, stopping) = watch::channel(());
@@ -64,23 +68,36 @@ pub async fn serve(
         server::drain(&api, settings.shutdown_delay, &mut signals).await;
     });
     let places = Arc::new(Semaphore::new(settings.max_connections + SURPLUS));
+    let admission = Admission::new(&settings);
+    let keep_alive = settings.keep_alive;
+    let serve = |stream: TcpStream, address: SocketAddr, permit| {
+        // Without a place it is closed here.
+        let place = admission.admit(address.ip())?;
+        let surplus = place.is_surplus().then_some(Surplus);
+        let connection = connection(
+            api.clone(),
+            stream,
+            Client { address, surplus, keep_alive },
+            stopping.clone(),
+        );
+        Some(async move {
+            let _held = (permit, place);
+            connection.await;
+        })
+    };
     loop {
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            let permit = Arc::clone(&places).acquire_owned().await;
+            (permit, listener.accept().await)
         };
         tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
-            (place, accepted) = accepted => match accepted {
+            (permit, accepted) = accepted => match accepted {
                 Ok((stream, address)) => {
-                    let surplus = (places.available_permits() < SURPLUS).then_some(Surplus);
-                    let from = (address, surplus);
-                    let connection = connection(api.clone(), stream, from, stopping.clone());
-                    connections.spawn(async move {
-                        let _place = place;
-                        connection.await;
-                    });
+                    if let Some(connection) = serve(stream, address, permit) {
+                        connections.spawn(connection);
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
@@ -92,16 +109,13 @@ pub async fn serve(
     // What the kernel has let in already is served, and not reset by the close. The loop's next
     // accept may wait for the reactor to hear of it; this asks the kernel.
     let waiting = listener.into_std();
-    while let (Ok(waiting), Ok(place)) = (&waiting, Arc::clone(&places).try_acquire_owned()) {
+    while let (Ok(waiting), Ok(permit)) = (&waiting, Arc::clone(&places).try_acquire_owned()) {
         let Ok((stream, address)) = waiting.accept() else { break };
         match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
             Ok(stream) => {
-                let from = (address, None);
-                let connection = connection(api.clone(), stream, from, stopping.clone());
-                connections.spawn(async move {
-                    let _place = place;
-                    connection.await;
-                });
+                if let Some(connection) = serve(stream, address, Ok(permit)) {
+                    connections.spawn(connection);
+                }
             }
             Err(error) => tracing::warn!(%error, "a connection was not taken over"),
         }
@@ -115,37 +129,61 @@ pub async fn serve(
     if tokio::time::timeout(GRACE, finish).await.is_err() {
         tracing::warn!(connections = connections.len(), "cut off after {} s", GRACE.as_secs());
     }
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
     drop((connections, sweep));
     api.core().close().await;
     Ok(())
+}
+
+/// What is known of a connection when it is accepted.
+#[derive(Clone, Copy)]
+struct Client {
+    address: SocketAddr,
+    surplus: Option<Surplus>,
+    keep_alive: Duration,
 }
 
 /// Serves one connection until it ends, or until `stopping` says that it should.
 async fn connection(
     api: Api,
     stream: TcpStream,
-    (address, surplus): (SocketAddr, Option<Surplus>),
+    client: Client,
     mut stopping: watch::Receiver<()>,
 ) {
+    let Client { address, surplus, keep_alive } = client;
     // Answers are written whole: there is nothing to wait for before sending them.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_STALL));
     let peer = Peer { address: address.ip(), https: false };
+    let unanswered = Unanswered::default();
     let asked = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
+        let in_progress = unanswered.begin();
         request.extensions_mut().insert(peer);
         if let Some(surplus) = surplus {
             request.extensions_mut().insert(surplus);
         }
         let api = api.clone();
-        async move { Ok::<_, Infallible>(api.handle(request).await) }
+        async move {
+            let answer = api.handle(request).await;
+            Ok::<_, Infallible>(answer.map(|body| Answering::new(body, in_progress)))
+        }
     });
-    let stream = LateHead::new(Box::pin(stream), api.clone(), Some(peer.address));
+    let stream = LateHead::new(
+        Box::pin(stream),
+        api.clone(),
+        Some(peer.address),
+        keep_alive,
+        unanswered.clone(),
+    );
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        // The stream keeps the deadlines.
+        .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service);

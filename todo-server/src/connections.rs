@@ -1,8 +1,9 @@
 //! What salvo does not do with connections. For a graceful stop: to close the listener at once, and
 //! to let go of connections that have not made a request yet. It waits for every connection to end,
 //! its listener open; one that never asked for anything would hold it up for as long as it may. And
-//! for HTTP/2: to end those that ask for nothing, which PINGs keep from ever being idle. It also counts
-//! them, to know those that are too many, and has a late head answered.
+//! for HTTP/2: to end those that ask for nothing, which PINGs keep from ever being idle, and those that
+//! begin requests and reset them. It also knows which are too many, and gives those of HTTP/1 their
+//! deadlines.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,7 +25,7 @@ use salvo::{
 };
 use todo_core::{
     http::Api,
-    server::{ACCEPT_PAUSE, LateHead},
+    server::{ACCEPT_PAUSE, Admission, InProgress, LateHead, Place, Unanswered},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -37,6 +38,8 @@ use tokio::{
 pub(crate) struct Closable<A> {
     open: Shared<A>,
     api: Api,
+    awaited: Awaited,
+    keep_alive: Duration,
     holdings: Vec<Holding>,
     /// When it closes at the latest, once it was asked to; dropped when it has closed.
     closes: Option<watch::Receiver<Option<Instant>>>,
@@ -52,12 +55,20 @@ pub(crate) struct Closer<A> {
 }
 
 impl<A: Acceptor> Closable<A> {
-    /// The acceptor, and what closes it.
-    pub(crate) fn new(acceptor: A, api: Api) -> (Self, Closer<A>) {
+    /// The acceptor, and what closes it. Connections of HTTP/1 are kept without a request for
+    /// `keep_alive`.
+    pub(crate) fn new(
+        acceptor: A,
+        api: Api,
+        awaited: Awaited,
+        keep_alive: Duration,
+    ) -> (Self, Closer<A>) {
         let (ask, closes) = watch::channel(None);
         let holdings = acceptor.holdings().to_vec();
         let open = Arc::new(tokio::sync::Mutex::new(Some(acceptor)));
-        (Self { open: open.clone(), api, holdings, closes: Some(closes) }, Closer { open, ask })
+        let closes = Some(closes);
+        let closable = Self { open: open.clone(), api, awaited, keep_alive, holdings, closes };
+        (closable, Closer { open, ask })
     }
 }
 
@@ -104,7 +115,7 @@ impl<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin>> Acceptor for Closable<
                     if accepted.is_err() {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
-                    return accepted.map(|accepted| watched(accepted, &self.api));
+                    return accepted.map(|accepted| self.watched(accepted));
                 }
             }
         }
@@ -115,23 +126,34 @@ impl<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin>> Acceptor for Closable<
     }
 }
 
-/// A connection as it was accepted, whose client is told if its head does not come in time.
-fn watched<C, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    accepted: Accepted<C, S>,
-    api: &Api,
-) -> Accepted<TcpCoupler<LateHead<S>>, LateHead<S>>
-where
-    C: Coupler<Stream = S>,
-{
-    let peer = accepted.remote_addr.clone().into_std().map(|address| address.ip());
-    Accepted {
-        coupler: TcpCoupler::new(),
-        stream: LateHead::new(accepted.stream, api.clone(), peer),
-        fuse_config: accepted.fuse_config,
-        conn_ctrl: accepted.conn_ctrl,
-        local_addr: accepted.local_addr,
-        remote_addr: accepted.remote_addr,
-        http_scheme: accepted.http_scheme,
+impl<A> Closable<A> {
+    /// A connection as it was accepted, with the deadlines of HTTP/1.
+    fn watched<C, S>(
+        &self,
+        accepted: Accepted<C, S>,
+    ) -> Accepted<TcpCoupler<LateHead<S>>, LateHead<S>>
+    where
+        C: Coupler<Stream = S>,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let address = accepted.remote_addr.clone().into_std();
+        let unanswered = address.map(|address| self.awaited.unanswered(address));
+        let stream = LateHead::new(
+            accepted.stream,
+            self.api.clone(),
+            address.map(|address| address.ip()),
+            self.keep_alive,
+            unanswered.unwrap_or_default(),
+        );
+        Accepted {
+            coupler: TcpCoupler::new(),
+            stream,
+            fuse_config: accepted.fuse_config,
+            conn_ctrl: accepted.conn_ctrl,
+            local_addr: accepted.local_addr,
+            remote_addr: accepted.remote_addr,
+            http_scheme: accepted.http_scheme,
+        }
     }
 }
 
@@ -143,14 +165,16 @@ const LAST_CALL: Duration = Duration::from_millis(100);
 /// How often connections are looked at that may have been without a request for too long.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// The connections that have yet to make a request: of HTTP/1 the first, of HTTP/2 the next. By the
-/// address they come from.
+/// How many requests a client of HTTP/2 may reset before they are answered, beyond as many as it
+/// waits for, before its connection is ended: twice what may be under way at once.
+const ABANDONED: u32 = 200;
+
+/// The open connections, by the address they come from: when each was last of use, and whether it is
+/// one too many.
 #[derive(Clone)]
 pub(crate) struct Awaited {
     limits: FuseConfig,
-    /// How many connections are wanted at most, and how many there are.
-    most: usize,
-    connected: Arc<AtomicUsize>,
+    admission: Admission,
     /// Each with a number of its own: an address can be used again before its last use is over.
     open: Arc<Mutex<HashMap<SocketAddr, Open>>>,
     next: Arc<AtomicU64>,
@@ -159,44 +183,125 @@ pub(crate) struct Awaited {
 struct Open {
     number: u64,
     control: ConnCtrl,
-    has_asked: bool,
-    /// Whether there were as many as are wanted before it.
-    is_surplus: bool,
-    /// When it made its last request, or was opened.
-    since: Instant,
+    place: Option<Place>,
+    spoken: Spoken,
+    since: Since,
+    unanswered: Unanswered,
+    resets: Arc<AtomicU32>,
+}
+
+/// What a connection has asked for so far.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    Nothing,
+    /// Its stream keeps the deadlines.
+    Http1,
+    Http2,
+}
+
+/// When a connection was opened, or made a request, or took a piece of an answer last. Clones share
+/// it.
+#[derive(Clone)]
+pub(crate) struct Since(Arc<Mutex<Instant>>);
+
+impl Since {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub(crate) fn is_now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+}
+
+/// A request under way.
+pub(crate) struct Asking {
+    /// Whether its connection is one more than is wanted.
+    pub(crate) is_surplus: bool,
+    pub(crate) since: Since,
+    pub(crate) in_progress: InProgress,
+    /// Over HTTP/2.
+    resets: Option<Resets>,
+}
+
+impl Asking {
+    /// The client has waited for the answer.
+    pub(crate) fn is_answered(&mut self) {
+        if let Some(resets) = &mut self.resets {
+            resets.is_answered = true;
+        }
+    }
+}
+
+/// Counts a request of HTTP/2 that is dropped unanswered, since its client has reset it, and ends the
+/// connection of a client that does little else (CVE-2023-44487). h2 has a bound for those that it
+/// has not handed on yet; these cost as much as any request.
+struct Resets {
+    count: Arc<AtomicU32>,
+    control: ConnCtrl,
+    is_answered: bool,
+}
+
+impl Drop for Resets {
+    fn drop(&mut self) {
+        if self.is_answered {
+            let fewer = |count: u32| count.checked_sub(1);
+            let _ = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        } else if self.count.fetch_add(1, Ordering::Relaxed) >= ABANDONED {
+            tracing::debug!("a client resets its requests");
+            self.control.abort();
+        }
+    }
 }
 
 impl Awaited {
-    /// Wants `most` connections, holds every one to `limits` and watches it.
-    pub(crate) fn new(most: usize, limits: FuseConfig) -> Self {
-        let (connected, open, next) = (Arc::default(), Arc::default(), Arc::default());
-        Self { limits, most, connected, open, next }
+    /// Takes connections as `admission` does, holds every one to `limits` and watches it.
+    pub(crate) fn new(admission: Admission, limits: FuseConfig) -> Self {
+        Self { limits, admission, open: Arc::default(), next: Arc::default() }
     }
 
     /// The connection from `address` makes a request; by its protocol there may be more of them at
-    /// once. Whether it is one more than is wanted.
-    pub(crate) fn has_asked(&self, address: SocketAddr, multiplexed: bool) -> bool {
+    /// once. `None` if the connection is over.
+    pub(crate) fn asks(&self, address: SocketAddr, multiplexed: bool) -> Option<Asking> {
         let mut open = self.open();
-        if !multiplexed {
-            // hyper knows when it is idle.
-            return open.remove(&address).is_some_and(|open| open.is_surplus);
+        let open = open.get_mut(&address)?;
+        open.spoken = if multiplexed { Spoken::Http2 } else { Spoken::Http1 };
+        if multiplexed {
+            open.since.is_now();
         }
-        let Some(open) = open.get_mut(&address) else { return false };
-        open.has_asked = true;
-        open.since = Instant::now();
-        open.is_surplus
+        Some(Asking {
+            is_surplus: open.place.as_ref().is_none_or(Place::is_surplus),
+            since: open.since.clone(),
+            in_progress: open.unanswered.begin(),
+            resets: multiplexed.then(|| Resets {
+                count: Arc::clone(&open.resets),
+                control: open.control.clone(),
+                is_answered: false,
+            }),
+        })
     }
 
-    /// Ends those that have made no request for `patience`, whatever they still take for twice as long.
+    /// The count of requests of the connection from `address`.
+    fn unanswered(&self, address: SocketAddr) -> Unanswered {
+        self.open().get(&address).map(|open| open.unanswered.clone()).unwrap_or_default()
+    }
+
+    /// Ends those that have made no request and taken nothing of an answer for `patience`; that an
+    /// answer is on its way puts that off for as long again.
     pub(crate) async fn end_idle(self, patience: Duration) {
         let mut rounds = interval(ROUND.min(patience));
         loop {
             rounds.tick().await;
-            for open in self.open().values().filter(|open| open.since.elapsed() > patience) {
+            for open in self.open().values().filter(|open| open.spoken != Spoken::Http1) {
+                let idle = open.since.elapsed();
                 // First by a GOAWAY (RFC 9113, section 6.8): an answer may still be on its way.
-                if open.since.elapsed() > 2 * patience {
+                if idle > 2 * patience {
                     open.control.abort();
-                } else {
+                } else if idle > patience {
                     open.control.graceful_shutdown();
                 }
             }
@@ -206,7 +311,7 @@ impl Awaited {
     /// Closes those that have not asked for anything and do not within a moment.
     pub(crate) async fn close(&self) {
         tokio::time::sleep(LAST_CALL).await;
-        for open in self.open().values().filter(|open| !open.has_asked) {
+        for open in self.open().values().filter(|open| open.spoken == Spoken::Nothing) {
             open.control.abort();
         }
     }
@@ -218,16 +323,27 @@ impl Awaited {
 
 #[async_trait]
 impl FusePolicy for Awaited {
-    async fn decide(&self, _: &FuseInfo) -> FuseAction {
+    async fn decide(&self, info: &FuseInfo) -> FuseAction {
+        let address = info.remote_addr.clone().into_std();
+        if address.is_some_and(|address| self.admission.is_closed_to(address.ip())) {
+            return FuseAction::Reject;
+        }
         FuseAction::Accept(self.limits)
     }
 
     fn observe(&self, info: &FuseInfo, control: &ConnCtrl) -> Option<ArcConnObserver> {
         let address = info.remote_addr.clone().into_std()?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let is_surplus = self.connected.fetch_add(1, Ordering::Relaxed) >= self.most;
-        let (control, since) = (control.clone(), Instant::now());
-        let open = Open { number, control, has_asked: false, is_surplus, since };
+        let open = Open {
+            number,
+            control: control.clone(),
+            // It was asked just before; without a place it is told that there is no room.
+            place: self.admission.admit(address.ip()),
+            spoken: Spoken::Nothing,
+            since: Since::new(),
+            unanswered: Unanswered::default(),
+            resets: Arc::default(),
+        };
         self.open().insert(address, open);
         Some(Arc::new(Watch { awaited: self.clone(), address, number }))
     }
@@ -244,7 +360,6 @@ impl ConnObserver for Watch {}
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.awaited.connected.fetch_sub(1, Ordering::Relaxed);
         let mut open = self.awaited.open();
         if open.get(&self.address).is_some_and(|open| open.number == self.number) {
             open.remove(&self.address);
@@ -256,8 +371,8 @@ impl Drop for Watch {
 mod tests {
     use std::net::TcpStream;
 
-    use salvo::conn::tcp::TcpAcceptor;
-    use todo_core::{Core, Options, Secret, http::ApiOptions};
+    use salvo::{conn::tcp::TcpAcceptor, fuse::TransProto};
+    use todo_core::{Core, Options, Secret, http::ApiOptions, settings::Settings};
 
     use super::*;
 
@@ -291,17 +406,75 @@ mod tests {
         Api::new(core, ApiOptions::default())
     }
 
+    async fn closable<A: Acceptor>(acceptor: A) -> (Closable<A>, Closer<A>) {
+        Closable::new(acceptor, api().await, awaited(), Duration::from_secs(75))
+    }
+
     async fn listening() -> (TcpAcceptor, SocketAddr) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         (TcpAcceptor::try_from(listener).unwrap(), address)
     }
 
+    /// A connection of HTTP/2 that has made a request, and who controls it.
+    fn asked(awaited: &Awaited) -> (Asking, ConnCtrl, Option<ArcConnObserver>) {
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let info = FuseInfo {
+            trans_proto: TransProto::Tcp,
+            remote_addr: address.into(),
+            local_addr: address.into(),
+        };
+        let control = ConnCtrl::new();
+        let observer = awaited.observe(&info, &control);
+        (awaited.asks(address, true).unwrap(), control, observer)
+    }
+
+    fn awaited() -> Awaited {
+        let settings = Settings::from_vars::<&str, &str>([]).unwrap();
+        Awaited::new(Admission::new(&settings), FuseConfig::strict())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_its_answer_steadily_is_let() {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let awaited = awaited();
+        let (asking, control, observer) = asked(&awaited);
+        let ending = tokio::spawn(awaited.clone().end_idle(PATIENCE));
+        // As a body does that is taken piece by piece.
+        for _ in 0..20 {
+            tokio::time::sleep(PATIENCE / 2).await;
+            asking.since.is_now();
+        }
+        assert!(!control.is_graceful_shutdown() && !control.is_aborted());
+        tokio::time::sleep(PATIENCE + 2 * ROUND).await;
+        assert!(control.is_graceful_shutdown());
+        tokio::time::sleep(PATIENCE).await;
+        assert!(control.is_aborted());
+        drop(observer);
+        ending.abort();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_resets_what_it_asks_for_is_cut_off() {
+        let awaited = awaited();
+        let (_, control, _observer) = asked(&awaited);
+        let ask = || awaited.asks("127.0.0.1:1".parse().unwrap(), true).unwrap();
+        // As many resets as answers.
+        for _ in 0..10 * ABANDONED {
+            ask().is_answered();
+            drop(ask());
+        }
+        assert!(!control.is_aborted());
+        for _ in 0..=ABANDONED {
+            drop(ask());
+        }
+        assert!(control.is_aborted());
+    }
+
     #[tokio::test]
     async fn it_closes_although_connections_still_come() {
         let (acceptor, address) = listening().await;
-        let (mut closable, closer) =
-            Closable::new(Flooded(acceptor, address, Vec::new()), api().await);
+        let (mut closable, closer) = closable(Flooded(acceptor, address, Vec::new())).await;
         let (counted, mut count) = watch::channel(0);
         let serving = tokio::spawn(async move {
             loop {
@@ -321,7 +494,7 @@ mod tests {
     #[tokio::test]
     async fn it_closes_although_nobody_accepts() {
         let (acceptor, address) = listening().await;
-        let (closable, closer) = Closable::new(acceptor, api().await);
+        let (closable, closer) = closable(acceptor).await;
         TcpStream::connect(address).unwrap();
         closer.close().await;
         TcpStream::connect(address).unwrap_err();
@@ -331,7 +504,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_accepted_before_it_closes() {
         let (acceptor, address) = listening().await;
-        let (mut closable, closer) = Closable::new(acceptor, api().await);
+        let (mut closable, closer) = closable(acceptor).await;
         let waiting: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
         let closing = tokio::spawn(closer.close());
         let mut accepted = 0;

@@ -12,7 +12,6 @@ use std::{
 
 use salvo::{
     Depot, FlowCtrl, Handler, Request, Response, Router, Server, Service, async_trait,
-    compression::Compression,
     conn::{Acceptor, ConnCtrl, Listener, rustls::RustlsListener, tcp::TcpAcceptor},
     fuse::FuseConfig,
     http::{HeaderValue, ReqBody, ResBody, StatusCode, Version, header},
@@ -21,9 +20,13 @@ use salvo::{
         http::request::Parts,
     },
 };
+use socket2::SockRef;
 use todo_core::{
     http::{Api, Peer, Surplus},
-    server::{self, GRACE, HEADER_TIMEOUT, SURPLUS, ServeError, Signals, WRITE_STALL},
+    server::{
+        self, Admission, Answering, GRACE, HEADER_TIMEOUT, SURPLUS, ServeError, Signals,
+        WRITE_STALL,
+    },
     settings::Settings,
 };
 use tokio::{
@@ -32,13 +35,16 @@ use tokio::{
 };
 
 use self::{
+    compress::Whole,
     connections::{Awaited, Closable},
     paced::{PIECE, Paced},
     tls::Certificate,
 };
 
+mod compress;
 mod connections;
 mod docs;
+mod metrics;
 mod paced;
 pub mod pem;
 mod tls;
@@ -53,6 +59,10 @@ const STREAMS: u32 = 100;
 /// How much of all its requests' bodies a connection may send before they are read: what HTTP/2 begins
 /// with (RFC 9113, section 6.9.2).
 const WINDOW: u32 = 65_535;
+/// How many requests may be begun and reset before the server has seen them (h2's default, and its
+/// answer to CVE-2023-44487), and how many it may have to reset for errors of the client's.
+const RESETS: usize = 20;
+const LOCAL_RESETS: usize = 256;
 /// How long a connection may be silent, and over HTTP/2 without a request, beyond the time that a
 /// request may take.
 const IDLE: Duration = Duration::from_secs(30);
@@ -91,8 +101,13 @@ pub async fn serve(
     let tls = tls.transpose().map_err(ServeError::Tls)?;
     let Some(api) = server::open(&settings, &mut signals).await? else { return Ok(()) };
     let sweep = server::sweep(api.core());
+    let metrics = server::listen_for_metrics(&settings).await?;
+    let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
     server::announce(&listener, &settings);
 
+    // Nothing that is sent waits for the client to acknowledge what was sent before. Accepted sockets
+    // inherit it.
+    SockRef::from(&listener).set_tcp_nodelay(true)?;
     let acceptor = TcpAcceptor::try_from(listener)?;
     match tls {
         None => serve_on(acceptor, &api, &settings, signals).await?,
@@ -102,6 +117,9 @@ pub async fn serve(
                 listener.try_bind().await.map_err(|e| ServeError::Tls(io::Error::other(e)))?;
             serve_on(acceptor, &api, &settings, signals).await?;
         }
+    }
+    if let Some(metrics) = metrics {
+        metrics.abort();
     }
     drop(sweep);
     api.core().close().await;
@@ -116,24 +134,30 @@ async fn serve_on<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin> + Send + '
 ) -> io::Result<()> {
     let patience = settings.request_timeout + IDLE;
     let awaited = Awaited::new(
-        settings.max_connections,
+        Admission::new(settings),
         FuseConfig::strict()
-            .with_http1_header_timeout(HEADER_TIMEOUT)
+            // A stream keeps this deadline itself, and another for a connection that is idle.
+            .with_http1_header_timeout(None)
             .with_tls_handshake_timeout(HEADER_TIMEOUT)
             .with_write_stall_timeout(WRITE_STALL)
             // While a handler works, its connection is idle: a deadline of the request's own, and
             // time to drain its body, come before this.
-            .with_connection_idle_timeout(patience),
+            .with_connection_idle_timeout(settings.keep_alive.max(settings.request_timeout) + IDLE),
     );
     let service = Service::new(router(api))
         .hoop(Watched(awaited.clone()))
-        .hoop(Compression::new().min_length(COMPRESS_FROM));
+        .hoop(Whole::compressed_from(COMPRESS_FROM));
 
-    let (acceptor, closer) = Closable::new(acceptor, api.clone());
+    let (acceptor, closer) =
+        Closable::new(acceptor, api.clone(), awaited.clone(), settings.keep_alive);
     let mut server = Server::new(acceptor)
         .fuse_policy(awaited.clone())
         .max_connections(settings.max_connections + SURPLUS);
-    server.http1_mut().max_buf_size(HEAD_BYTES as usize).max_headers(HEADERS);
+    server
+        .http1_mut()
+        .header_read_timeout(None)
+        .max_buf_size(HEAD_BYTES as usize)
+        .max_headers(HEADERS);
     server
         .http2_mut()
         .max_header_list_size(HEAD_BYTES)
@@ -142,6 +166,8 @@ async fn serve_on<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin> + Send + '
         // all of a connection's streams no more.
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
         .max_send_buf_size(PIECE);
     let handle = server.handle();
     let (draining, delay) = (api.clone(), settings.shutdown_delay);
@@ -231,21 +257,32 @@ impl Handler for Watched {
     ) {
         let multiplexed = req.version() == Version::HTTP_2;
         let address = req.remote_addr().clone().into_std();
-        let is_surplus = address.is_some_and(|address| self.0.has_asked(address, multiplexed));
-        if !multiplexed && !is_surplus {
+        let asking = address.and_then(|address| self.0.asks(address, multiplexed));
+        let Some(mut asking) = asking else {
+            ctrl.call_next(req, depot, res).await;
             return;
-        }
+        };
         let connection = req.extensions().get::<ConnCtrl>().cloned();
-        if is_surplus {
+        if asking.is_surplus {
             req.extensions_mut().insert(Surplus);
             connection.as_ref().inspect(|connection| connection.graceful_shutdown());
         }
         ctrl.call_next(req, depot, res).await;
-        let is_small = res.body.size().is_some_and(|size| size <= PIECE as u64);
-        if let Some(connection) = connection.filter(|_| multiplexed && !is_small) {
-            let body = res.take_body();
-            res.body(ResBody::Boxed(Box::pin(Paced::new(body, connection))));
-        }
+        asking.is_answered();
+        let size = res.body.size();
+        let body = match connection {
+            Some(connection) if multiplexed => {
+                if size.is_some_and(|size| size <= PIECE as u64) {
+                    return;
+                }
+                let body = res.take_body();
+                ResBody::Boxed(Box::pin(Paced::new(body, connection, asking.since)))
+            }
+            // What is whole is written at once.
+            _ if size.is_some() => return,
+            _ => ResBody::Boxed(Box::pin(Answering::new(res.take_body(), asking.in_progress))),
+        };
+        res.body(body);
     }
 }
 
@@ -324,7 +361,7 @@ impl Handler for Held {
                 ctrl.skip_rest();
             }
         }
-        self.0.add_headers(res.headers_mut(), asked.request_id());
+        self.0.add_headers(res.headers_mut(), &asked);
         if self.0.is_draining() && req.version() < Version::HTTP_2 {
             res.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -17,6 +17,8 @@ use salvo::{
 use todo_core::server::WRITE_STALL;
 use tokio::{sync::watch, time::timeout};
 
+use crate::connections::Since;
+
 /// The most that is handed on at once, and the least that is watched: what a connection keeps of an
 /// answer that its client does not take, once all of it is handed on.
 pub(crate) const PIECE: usize = 16 << 10;
@@ -27,11 +29,14 @@ pub(crate) struct Paced {
     piece: Bytes,
     /// Told of every piece. Closed with the body.
     taken: watch::Sender<()>,
+    /// When the connection was last of use.
+    since: Since,
 }
 
 impl Paced {
     /// Aborts `connection` if nobody takes a piece of `body` for [`WRITE_STALL`].
-    pub(crate) fn new(body: ResBody, connection: ConnCtrl) -> Self {
+    /// Each piece moves `since` on.
+    pub(crate) fn new(body: ResBody, connection: ConnCtrl, since: Since) -> Self {
         let (taken, mut pieces) = watch::channel(());
         tokio::spawn(async move {
             while let Ok(piece) = timeout(WRITE_STALL, pieces.changed()).await {
@@ -42,7 +47,7 @@ impl Paced {
             tracing::debug!("a client does not take its answer");
             connection.abort();
         });
-        Self { body, piece: Bytes::new(), taken }
+        Self { body, piece: Bytes::new(), taken, since }
     }
 }
 
@@ -65,6 +70,7 @@ impl Body for Paced {
             }
         }
         self.taken.send_replace(());
+        self.since.is_now();
         let size = self.piece.len().min(PIECE);
         Poll::Ready(Some(Ok(Frame::data(self.piece.split_to(size)))))
     }
@@ -81,5 +87,28 @@ impl Body for Paced {
         }
         hint.set_lower(body.lower() + piece);
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_piece_that_is_taken_is_a_sign_of_use() {
+        let body = ResBody::Once(vec![0; 4 * PIECE].into());
+        let since = Since::new();
+        let mut paced = Paced::new(body, ConnCtrl::new(), since.clone());
+        for _ in 0..4 {
+            tokio::time::advance(Duration::from_secs(20)).await;
+            assert_eq!(since.elapsed(), Duration::from_secs(20));
+            let piece = paced.frame().await.unwrap().unwrap();
+            assert_eq!(piece.into_data().unwrap().len(), PIECE);
+            assert_eq!(since.elapsed(), Duration::ZERO);
+        }
     }
 }

@@ -13,7 +13,7 @@ use tracing::{Span, field::Empty};
 use uuid::Uuid;
 
 use crate::http::{
-    Api,
+    Api, Peer,
     metrics::{Metrics, UNMATCHED, method_label},
     problem::Failure,
 };
@@ -32,7 +32,7 @@ pub struct Asked<'a> {
     metrics: &'a Metrics,
     request_id: Arc<str>,
     method: Method,
-    client: Option<IpAddr>,
+    client: Option<Peer>,
     since: Instant,
     /// Never entered: what runs on in a task of its own would hold it open.
     span: Span,
@@ -59,7 +59,7 @@ impl<'a> Asked<'a> {
         request_id: String,
         method: Method,
         headers: &HeaderMap,
-        client: Option<IpAddr>,
+        client: Option<Peer>,
     ) -> Self {
         let span = span(&method, headers);
         let (since, seen) = (Instant::now(), Mutex::default());
@@ -106,7 +106,7 @@ impl<'a> Asked<'a> {
             request_id: Arc::clone(&self.request_id),
             method: self.method.clone(),
             route: seen.route.unwrap_or(UNMATCHED).to_owned(),
-            client: self.client,
+            client: self.client(),
             user_id: seen.user_id,
             took: seen.took.unwrap_or_else(|| self.elapsed()),
             span: self.span.clone(),
@@ -124,7 +124,12 @@ impl<'a> Asked<'a> {
     }
 
     pub(crate) fn client(&self) -> Option<IpAddr> {
-        self.client
+        self.client.map(|client| client.address)
+    }
+
+    /// Whether the client asks over https.
+    pub(crate) fn is_https(&self) -> bool {
+        self.client.is_some_and(|client| client.https)
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
@@ -161,7 +166,7 @@ impl Drop for Asked<'_> {
             request_id: &self.request_id,
             method: &self.method,
             route: seen.route.unwrap_or(UNMATCHED),
-            client: self.client,
+            client: self.client(),
             user_id: seen.user_id,
             took: seen.took.unwrap_or_else(|| self.elapsed()),
             span: &self.span,

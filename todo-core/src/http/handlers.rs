@@ -391,7 +391,7 @@ async fn database_health(api: &Api) -> Answer {
     }
 }
 
-fn metrics(api: &Api) -> Answer {
+pub(crate) fn metrics(api: &Api) -> Answer {
     let mut response = bytes(StatusCode::OK, Bytes::from(api.metrics()?));
     // The exposition format's own name, which scrapers ask for.
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -70,6 +70,8 @@ mod public;
 mod request;
 mod routes;
 
+/// The pattern of the route that may be on a listener of its own.
+const METRICS: &str = "/metrics";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// An API answer is data; whatever a browser makes of it may do nothing.
 const API_POLICY: HeaderValue =
@@ -104,9 +106,13 @@ pub struct ApiOptions {
     /// answers; a client address and a user may each have a quarter. Beyond it, 503. At least four
     /// times `max_body_bytes`. Default: 64 MiB.
     pub body_memory_bytes: usize,
-    /// Whether plain http is refused (`/health` and what is below it excepted) and `Strict-Transport-Security` sent.
+    /// Whether plain http is refused (`/health` and what is below it excepted), and
+    /// `Strict-Transport-Security` sent over https.
     /// Default: no.
     pub https_only: bool,
+    /// Whether `/metrics` is among the routes. Where it is not, [`Api::handle_metrics`] answers it
+    /// on another listener. Default: yes.
+    pub metrics: bool,
 }
 
 impl Default for ApiOptions {
@@ -122,6 +128,7 @@ impl Default for ApiOptions {
             max_body_bytes: 65_536,
             body_memory_bytes: 64 << 20,
             https_only: false,
+            metrics: true,
         }
     }
 }
@@ -238,7 +245,7 @@ impl Api {
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
             response
         };
-        self.add_headers(response.headers_mut(), asked.request_id());
+        self.add_headers(response.headers_mut(), &asked);
         if is_http1 && (is_surplus || self.is_draining()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -251,10 +258,37 @@ impl Api {
         response
     }
 
+    /// Answers a request on a listener that is for metrics alone: `GET /metrics`, whatever
+    /// [`ApiOptions::metrics`] says, over plain http as well. Anything else is a 404.
+    pub async fn handle_metrics<B>(&self, request: Request<B>) -> Response<Body> {
+        let (parts, _) = request.into_parts();
+        let asked = self.asked(&parts.method, &parts.headers, parts.extensions.get().copied());
+        let found = self.0.matcher.find(&parts.method, parts.uri.path());
+        let answer = match (request::guard(&parts), found) {
+            (Err(failure), _) => Err(failure),
+            (Ok(_), Some((pattern @ METRICS, matched))) => {
+                asked.see(|seen| seen.route = Some(pattern));
+                match matched {
+                    Matched::WrongMethod(allow) => Err(Failure::WrongMethod(allow.clone())),
+                    Matched::Options(allow) => Ok(options(allow)),
+                    Matched::Operation { .. } => handlers::metrics(self),
+                }
+            }
+            (Ok(_), _) => Err(Failure::NoRoute),
+        };
+        let mut response = answer.unwrap_or_else(|failure| failure.respond(asked.request_id()));
+        if parts.method == Method::HEAD {
+            strip_body(&mut response);
+        }
+        self.add_headers(response.headers_mut(), &asked);
+        asked.end(response.status());
+        response
+    }
+
     /// Begins a request that a server answers itself, for the access log and the metrics.
     #[must_use]
     pub fn asked(&self, method: &Method, headers: &HeaderMap, peer: Option<Peer>) -> Asked<'_> {
-        let client = peer.map(|peer| self.client(peer, headers).address);
+        let client = peer.map(|peer| self.client(peer, headers));
         Asked::new(&self.0.metrics, self.request_id(headers), method.clone(), headers, client)
     }
 
@@ -297,7 +331,8 @@ impl Api {
         let id = new_id(now).to_string();
         let failure = if is_refused { Failure::BodyMemory } else { Failure::HeadTimeout };
         let mut response = failure.respond(&id);
-        self.add_headers(response.headers_mut(), &id);
+        // Whether the connection is TLS is not known here.
+        self.add_common_headers(response.headers_mut(), &id, false);
         let date = now.format("%a, %d %b %Y %H:%M:%S GMT");
         let body = response.body().whole().cloned().unwrap_or_default();
         let length = body.len();
@@ -318,7 +353,14 @@ impl Api {
 
     /// Adds the headers that every answer carries, for answers that a server makes itself: the
     /// request's id and those that keep browsers from misusing an answer. What is set already stays.
-    pub fn add_headers(&self, headers: &mut HeaderMap, request_id: &str) {
+    ///
+    /// `Strict-Transport-Security` is among them only if the request came over https (RFC 6797,
+    /// section 7.2).
+    pub fn add_headers(&self, headers: &mut HeaderMap, asked: &Asked<'_>) {
+        self.add_common_headers(headers, asked.request_id(), asked.is_https());
+    }
+
+    fn add_common_headers(&self, headers: &mut HeaderMap, request_id: &str, is_https: bool) {
         if let Ok(id) = HeaderValue::try_from(request_id) {
             headers.insert(REQUEST_ID, id);
         }
@@ -328,7 +370,7 @@ impl Api {
         // The filter it would turn on does harm; OWASP's advice is to turn it off.
         headers.insert(header::X_XSS_PROTECTION, HeaderValue::from_static("0"));
         headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(API_POLICY);
-        if self.config().https_only {
+        if self.config().https_only && is_https {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
         }
     }
@@ -416,13 +458,12 @@ impl Api {
             )));
         }
         let path = parts.uri.path().strip_prefix(&*self.config().mount).unwrap_or_default();
-        let found = self.0.matcher.find(&parts.method, path);
+        let found = self.find(&parts.method, path);
         let is_probe = matches!(found, Some((pattern, _)) if routes::is_probe(pattern));
         self.admit(parts, is_probe)?;
         let Some((pattern, matched)) = found else {
             let shorter = without_slash(path).ok_or(Failure::NoRoute)?;
-            let (pattern, _) =
-                self.0.matcher.find(&parts.method, shorter).ok_or(Failure::NoRoute)?;
+            let (pattern, _) = self.find(&parts.method, shorter).ok_or(Failure::NoRoute)?;
             asked.see(|seen| seen.route = Some(pattern));
             return Ok(self.redirect(shorter, parts.uri.query()));
         };
@@ -523,7 +564,13 @@ impl Api {
     /// The pattern of the route at a target.
     fn pattern(&self, method: &Method, uri: &http::Uri) -> Option<&str> {
         let path = uri.path().strip_prefix(&*self.config().mount).unwrap_or_default();
-        self.0.matcher.find(method, path).map(|(pattern, _)| pattern)
+        self.find(method, path).map(|(pattern, _)| pattern)
+    }
+
+    /// What is at a path of this listener.
+    fn find<'p>(&self, method: &Method, path: &'p str) -> Option<(&str, Matched<'_, 'p>)> {
+        let found = self.0.matcher.find(method, path);
+        found.filter(|(pattern, _)| self.config().metrics || *pattern != METRICS)
     }
 
     fn config(&self) -> &ApiOptions {
@@ -564,6 +611,11 @@ impl Api {
             "metrics": format!("{path}/metrics"),
             "openapi": format!("{path}/openapi.json"),
         });
+        if !self.config().metrics
+            && let Some(links) = links.as_object_mut()
+        {
+            links.remove("metrics");
+        }
         for (name, page) in self.0.pages.get().copied().unwrap_or_default() {
             links[name] = json!(format!("{path}{page}"));
         }

@@ -35,6 +35,9 @@ const PASSWORD: &str = "^(?=[^\\u0000]*[A-Z])(?=[^\\u0000]*[a-z])(?=[^\\u0000]*[
 pub(crate) fn document(options: &ApiOptions) -> Value {
     let mut paths = Map::new();
     for route in ROUTES {
+        if route.operation == Operation::Metrics && !options.metrics {
+            continue;
+        }
         let path = format!("{}{}", options.mount, route.full_path(&options.prefix));
         let item = paths.entry(path).or_insert_with(|| json!({}));
         item[route.method.as_str().to_ascii_lowercase()] = operation(&route, options);

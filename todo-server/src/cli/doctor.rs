@@ -75,6 +75,12 @@ fn understood(settings: &Settings) -> Vec<(&'static str, String)> {
         ("TRUSTED_PROXIES", proxies.join(",")),
         ("RATE_LIMIT_PER_MINUTE", settings.rate_limit_per_minute.to_string()),
         ("MAX_CONNECTIONS", settings.max_connections.to_string()),
+        ("MAX_CONNECTIONS_PER_ADDRESS", settings.max_connections_per_address.to_string()),
+        ("KEEP_ALIVE_SECONDS", settings.keep_alive.as_secs().to_string()),
+        (
+            "METRICS_ADDRESS",
+            settings.metrics_address.map_or_else(|| is_set(false), |address| address.to_string()),
+        ),
         ("REQUEST_TIMEOUT_SECONDS", settings.request_timeout.as_secs().to_string()),
         ("SHUTDOWN_DELAY_SECONDS", settings.shutdown_delay.as_secs().to_string()),
         ("MAX_BODY_BYTES", settings.max_body_bytes.to_string()),
