@@ -55,7 +55,7 @@ pub async fn run(out: &mut impl Write) -> Result<(), Failure> {
 
     // What a patch does not name stays as it is.
     let milk = milk.ok_or("the milk is gone")?;
-    let text = Description::parse("oats, two litres").map_err(|error| error.to_string())?;
+    let text = Description::parse("oats, two litres").map_err(todo_core::Error::Invalid)?;
     let patch = TodoPatch { description: Some(Some(text)), ..TodoPatch::default() };
     let milk = todos::patch(&home, &caller, milk.id, patch).await?;
     let milk = todos::set_completed(&home, &caller, milk.id, true).await?;
