@@ -91,12 +91,11 @@ impl<'t> Reader<'t> {
         }
         let line = self.line;
         let mut name = None;
-        Some(match self.binding(&mut name) {
-            Some(value) => Ok(Statement { line, name, value }),
-            None => {
-                self.rest_of_line();
-                Err(Unreadable { line, name })
-            }
+        Some(if let Some(value) = self.binding(&mut name) {
+            Ok(Statement { line, name, value })
+        } else {
+            self.rest_of_line();
+            Err(Unreadable { line, name })
         })
     }
 
@@ -147,20 +146,16 @@ impl<'t> Reader<'t> {
     }
 
     fn value(&mut self) -> Option<String> {
-        match self.rest.chars().next() {
-            Some(quote @ ('\'' | '"')) => {
-                let end = closing(self.rest.get(1..)?, quote)?;
-                let quoted = self.rest.get(1..=end)?;
-                self.take(end + 2);
-                Some(unescaped(quoted, quote))
-            }
-            _ => {
-                let bare = self.take(self.rest.find('\n').unwrap_or(self.rest.len()));
-                let mut before = bare.match_indices('#').map(|(at, _)| bare.split_at(at).0);
-                let value = before.find(|before| before.ends_with(is_space)).unwrap_or(bare);
-                Some(value.trim_end_matches(is_space).to_owned())
-            }
+        if let Some(quote @ ('\'' | '"')) = self.rest.chars().next() {
+            let end = closing(self.rest.get(1..)?, quote)?;
+            let quoted = self.rest.get(1..=end)?;
+            self.take(end + 2);
+            return Some(unescaped(quoted, quote));
         }
+        let bare = self.take(self.rest.find('\n').unwrap_or(self.rest.len()));
+        let mut before = bare.match_indices('#').map(|(at, _)| bare.split_at(at).0);
+        let value = before.find(|before| before.ends_with(is_space)).unwrap_or(bare);
+        Some(value.trim_end_matches(is_space).to_owned())
     }
 
     fn blanks(&mut self) {

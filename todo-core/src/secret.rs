@@ -225,7 +225,7 @@ mod tests {
         /// As of `openssl rand`, `-hex` and `-base64`, of 16 bytes (in hexadecimal) to 64.
         #[test]
         fn random_secrets_are_not_weak(bytes in proptest::collection::vec(any::<u8>(), 16..=64)) {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
             prop_assert_eq!(weakness(hex.to_uppercase()), None);
             prop_assert_eq!(weakness(hex), None);
             if bytes.len() >= 24 {

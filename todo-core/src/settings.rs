@@ -349,19 +349,7 @@ impl Settings {
         let max_connections_per_address = vars.read("MAX_CONNECTIONS_PER_ADDRESS", share, |text| {
             number(text, 1, 1_000_000, "a whole number from 1 to 1000000")
         });
-        let tls = match (vars.take("TLS_CERT"), vars.take("TLS_KEY")) {
-            (Some(cert), Some(key)) => {
-                for (name, path) in [("TLS_CERT", &cert), ("TLS_KEY", &key)] {
-                    if is_pem(path) {
-                        vars.refuse::<()>(name, "the path of a PEM file, not what is in it");
-                    }
-                }
-                Some(TlsFiles { cert: cert.into(), key: key.into() })
-            }
-            (None, None) => None,
-            (Some(_), None) => vars.refuse("TLS_KEY", "set, if TLS_CERT is"),
-            (None, Some(_)) => vars.refuse("TLS_CERT", "set, if TLS_KEY is"),
-        };
+        let tls = tls(vars);
         let settings = Self { max_connections_per_address, log_level, log_format, tls, ..settings };
         settings.check(vars);
         settings
@@ -656,6 +644,23 @@ fn prefix(text: &str) -> Result<String, String> {
     };
     let good = path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_segment));
     good.then(|| path.to_owned()).ok_or_else(|| "a path such as /api".into())
+}
+
+/// The files of a certificate and its key, both or neither.
+fn tls(vars: &mut Vars) -> Option<TlsFiles> {
+    match (vars.take("TLS_CERT"), vars.take("TLS_KEY")) {
+        (Some(cert), Some(key)) => {
+            for (name, path) in [("TLS_CERT", &cert), ("TLS_KEY", &key)] {
+                if is_pem(path) {
+                    vars.refuse::<()>(name, "the path of a PEM file, not what is in it");
+                }
+            }
+            Some(TlsFiles { cert: cert.into(), key: key.into() })
+        }
+        (None, None) => None,
+        (Some(_), None) => vars.refuse("TLS_KEY", "set, if TLS_CERT is"),
+        (None, Some(_)) => vars.refuse("TLS_CERT", "set, if TLS_KEY is"),
+    }
 }
 
 /// Whether it is PEM, or the base64 of a key or certificate (an ASN.1 sequence), rather than a path.

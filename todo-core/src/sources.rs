@@ -101,7 +101,7 @@ fn read_dotenv() -> Result<Option<String>, ServeError> {
     }
     String::from_utf8(bytes).map(Some).or_else(|error| {
         let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = String::from_utf8_lossy(good).matches('\n').count() + 1;
         fail(&format!("line {line} is not UTF-8"))
     })
 }
