@@ -364,7 +364,7 @@ mod tests {
         let (client, server) = duplex(1 << 16);
         let unanswered = Unanswered::default();
         tokio::time::pause();
-        (client, LateHead::new(server, api, KEEP_ALIVE, unanswered.clone()), unanswered)
+        (client, LateHead::new(server, api, None, KEEP_ALIVE, unanswered.clone()), unanswered)
     }
 
     /// How long a read waits until it ends without a byte, and with which error.
