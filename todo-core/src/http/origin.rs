@@ -71,7 +71,7 @@ impl FromStr for Origin {
             return Ok(Self::any());
         }
         canonical(text).map(Self).ok_or_else(|| {
-            let message = "must be an origin such as https://example.com, without a path";
+            let message = "An origin must be such as https://example.com, without a path.";
             FieldError::new("origin", "invalid", message)
         })
     }

@@ -1,7 +1,7 @@
 //! The address under which clients reach a server, where that is not the one it listens on: behind a
 //! proxy that has another name, or that takes a path off.
 
-use url::{Host, Url};
+use crate::http::Origin;
 
 /// Origin and path of a server as its clients know it, such as `https://example.com/todo`: http or
 /// https, a host, an optional port, and segments of letters, digits and `-._~`. Canonical: scheme and
@@ -25,26 +25,21 @@ impl PublicUrl {
     }
 
     fn read(text: &str) -> Option<Self> {
-        // The URL standard mends what is not right: backslashes, blanks, dots, missing slashes.
         let (scheme, rest) = text.split_once("://")?;
-        let path = rest.find('/').map_or("", |slash| &rest[slash..]);
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let path = path.strip_suffix('/').unwrap_or(path);
         let is_segment = |segment: &str| {
             !matches!(segment, "" | "." | "..")
                 && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
         };
-        let is_path = path.is_empty() || path.strip_prefix('/')?.split('/').all(is_segment);
-        let authority = rest.split('/').next()?;
-        let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !r"@\?#%".contains(c);
-        if !is_path || !authority.chars().all(is_plain) {
+        if !path.is_empty() && !path.strip_prefix('/')?.split('/').all(is_segment) {
             return None;
         }
-        let url = Url::parse(&format!("{scheme}://{authority}")).ok()?;
-        let is_host = matches!(url.host()?, Host::Ipv4(_) | Host::Ipv6(_))
-            || url.host_str()?.split('.').all(|label| !label.is_empty());
-        let is_http = matches!(url.scheme(), "http" | "https");
-        (is_http && is_host && url.port() != Some(0))
-            .then(|| Self { origin: url.origin().ascii_serialization(), path: path.to_owned() })
+        let origin: Origin = format!("{scheme}://{authority}").parse().ok()?;
+        let origin = origin.as_str();
+        let is_http = origin.starts_with("http://") || origin.starts_with("https://");
+        (is_http && !origin.ends_with(":0"))
+            .then(|| Self { origin: origin.to_owned(), path: path.to_owned() })
     }
 
     /// Scheme, host and port, such as `https://example.com`.
