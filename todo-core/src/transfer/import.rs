@@ -310,7 +310,7 @@ impl Rules {
         let mut errors = Errors::default();
         let id = errors.note(row.uuid("id"));
         let email = errors.note(row.parsed("email", Email::parse));
-        let name = errors.note(row.parsed("name", Name::parse));
+        let name = errors.note(row.parsed("name", printable_name));
         let password_hash = errors.note(password_hash(row));
         let created_at = errors.note(row.time("created_at"));
         let (Some(id), Some(email), Some(name), Some(password_hash), Some(created_at)) =
@@ -383,6 +383,14 @@ impl Rules {
     }
 }
 
+/// The name of an old account, with a blank for each control character: these were taken once, and
+/// nobody is to lose an account over one.
+fn printable_name(name: &str) -> Result<Name, Vec<FieldError>> {
+    // U+0000 stays an error: it is no slip of a keyboard.
+    let is_unfit = |c: char| c.is_control() && c != '\0';
+    Name::parse(&name.replace(is_unfit, " "))
+}
+
 /// Under either of the two names that it has had.
 fn password_hash(row: &Source) -> Result<String, FieldError> {
     let name =
@@ -416,6 +424,12 @@ impl Errors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_name_keeps_its_account() {
+        assert_eq!(printable_name("\tAda\nLovelace\u{7f}").unwrap().as_str(), "Ada Lovelace");
+        assert!(printable_name("Ada\0").is_err() && printable_name("\n\n\n").is_err());
+    }
 
     #[test]
     fn times_with_and_without_a_zone_are_understood() {
