@@ -96,6 +96,7 @@ async fn ask(sender: &mut Sender, port: u16, request: &Request, way: Way) -> Res
     };
     let answer = match sender {
         Sender::One(sender) => {
+            sender.ready().await?;
             let asked = asked.uri(&request.path).header(header::HOST, "localhost");
             sender.send_request(asked.body(Empty::new())?).await?
         }

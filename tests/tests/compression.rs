@@ -160,6 +160,7 @@ async fn median(addr: SocketAddr, http2: bool, path: &str, token: &str) -> Durat
         let start = Instant::now();
         let answer = match &mut sender {
             Sender::One(sender) => {
+                sender.ready().await.expect("it is kept");
                 let request = request.uri(path).header("host", "localhost");
                 sender.send_request(request.body(Empty::new()).expect("a request")).await
             }

@@ -262,5 +262,5 @@ async fn the_documentation_names_what_is_there() {
     for name in named {
         assert!(is_there(name), "alerts.yml names {name}, which is not in {text}");
     }
-    assert_eq!(ALERTS.matches("- alert:").count(), 3);
+    assert_eq!(ALERTS.matches("- alert:").count(), 4);
 }

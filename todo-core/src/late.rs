@@ -65,6 +65,9 @@ pub struct LateHead<S: AsyncWrite + Unpin> {
 enum WaitsFor {
     Request,
     RestOfHead,
+    /// Not for the client: it is only looked again after a while. The end of an answer may come
+    /// without a read or a write.
+    Server,
 }
 
 /// Counts the requests of one connection whose answers are not whole yet. Clones share the count.
@@ -251,20 +254,24 @@ impl<S: AsyncWrite + Unpin> LateHead<S> {
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<WaitsFor> {
         let is_idle = !self.is_writing && self.unanswered.is_zero();
         let (waits_for, patience) = match self.head {
+            Head::Never => return Poll::Pending,
             Head::Nothing if is_idle && self.has_asked => (WaitsFor::Request, self.keep_alive),
             Head::Nothing if is_idle => (WaitsFor::Request, HEADER_TIMEOUT),
             Head::Some { .. } => (WaitsFor::RestOfHead, HEADER_TIMEOUT),
-            _ => {
-                self.waits_for = None;
-                return Poll::Pending;
-            }
+            Head::Nothing | Head::Whole => (WaitsFor::Server, self.keep_alive),
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
         if self.waits_for != Some(waits_for) {
             self.waits_for = Some(waits_for);
             timer.as_mut().reset(Instant::now() + patience);
         }
-        timer.as_mut().poll(cx).map(|()| waits_for)
+        ready!(timer.as_mut().poll(cx));
+        if waits_for != WaitsFor::Server {
+            return Poll::Ready(waits_for);
+        }
+        timer.as_mut().reset(Instant::now() + patience);
+        let _ = timer.as_mut().poll(cx);
+        Poll::Pending
     }
 }
 
@@ -293,6 +300,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for LateHead<S> {
                 // As if the client had closed it: hyper ends an idle connection then.
                 WaitsFor::Request => Poll::Ready(Ok(())),
                 WaitsFor::RestOfHead => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                WaitsFor::Server => Poll::Pending,
             };
         };
         read?;
@@ -339,6 +347,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LateHead<S> {
         // TLS takes what is written, and flushes what it kept.
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.is_writing = flushed.is_pending();
+        // Where hyper has found nothing to read while it worked on the answer, it does not read again
+        // after it: the deadline begins here. It is enforced by the read that it wakes.
+        let _ = self.poll_late(cx);
         flushed
     }
 
@@ -431,6 +442,34 @@ mod tests {
         writing.await.unwrap().read_to_end(&mut heard).await.unwrap();
         let heard = String::from_utf8_lossy(&heard);
         assert!(heard.starts_with("an answerHTTP/1.1 408"), "{heard}");
+    }
+
+    /// hyper reads again after an answer only if it has not read in vain before.
+    #[tokio::test]
+    async fn an_answer_begins_the_time_to_be_idle_without_a_read() {
+        struct Woken(AtomicUsize);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (mut client, mut server, _) = connected().await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert!(server.read(&mut [0; 64]).await.unwrap() > 0);
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut bytes = [0; 64];
+        let mut buf = ReadBuf::new(&mut bytes);
+        assert!(Pin::new(&mut server).poll_read(&mut cx, &mut buf).is_pending());
+        assert!(Pin::new(&mut server).poll_write(&mut cx, b"an answer").is_ready());
+        assert!(Pin::new(&mut server).poll_flush(&mut cx).is_ready());
+        sleep(KEEP_ALIVE - Duration::from_secs(1)).await;
+        let before = woken.0.load(Ordering::Relaxed);
+        sleep(Duration::from_secs(2)).await;
+        assert!(woken.0.load(Ordering::Relaxed) > before, "nothing wakes the connection");
+        assert!(Pin::new(&mut server).poll_read(&mut cx, &mut buf).is_ready());
+        assert!(buf.filled().is_empty());
     }
 
     #[tokio::test]
