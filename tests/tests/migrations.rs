@@ -136,6 +136,9 @@ async fn a_table_that_is_made_anew_keeps_its_rows_and_their_counts() {
     let before = todos(&url).await;
     assert_eq!(before.len(), 9 * 99 + 9);
     let (ok, said) = migrate(&url, &["--revert", "--yes"]).await;
+    assert!(ok && said.contains("second line"), "{said}");
+    assert!(todos(&url).await == before, "down loses rows");
+    let (ok, said) = migrate(&url, &["--revert", "--yes"]).await;
     assert!(ok && said.contains("todos together"), "{said}");
     assert!(todos(&url).await == before, "down loses rows");
     assert!(migrate(&url, &[]).await.0);
@@ -165,13 +168,25 @@ fn both_databases_have_the_same_migrations() {
 
 /// What the library never writes, and the schema refuses all the same.
 #[rustfmt::skip] // a table
-const REFUSED: [&str; 14] = [
+const REFUSED: [&str; 26] = [
     "UPDATE users SET email = 'A@b.c'",
     "UPDATE users SET email = 'a'",
+    "UPDATE users SET email = 'ada.example.com'",
+    "UPDATE users SET email = '@b.co'",
+    "UPDATE users SET email = 'ada@'",
+    "INSERT INTO users SELECT todos.id, 'ada.example.com', name, password_hash, users.created_at FROM users, todos",
     "UPDATE users SET name = 'x'",
+    "UPDATE users SET name = '   '",
+    "INSERT INTO users SELECT todos.id, 'b@c.de', '  ', password_hash, users.created_at FROM users, todos",
     "UPDATE users SET password_hash = ''",
     "UPDATE sessions SET expires_at = created_at",
     "UPDATE todos SET title = ''",
+    "UPDATE todos SET title = ' '",
+    "UPDATE todos SET title = '\t\r\n\u{b}\u{c}'",
+    "UPDATE todos SET title = '\u{85}\u{a0}\u{1680}\u{2000}\u{2009}\u{200a}'",
+    "UPDATE todos SET title = '\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}'",
+    "INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, updated_at) SELECT user_id, user_id, ' ', ' ', 1, FALSE, created_at, created_at FROM todos",
+    "UPDATE todos SET title = '  ', completed = TRUE, completed_at = created_at",
     "UPDATE todos SET title_key = ''",
     "UPDATE todos SET priority = 4",
     "UPDATE todos SET completed = TRUE",
@@ -202,10 +217,133 @@ on_every_cell! {
             let error = error.as_database_error().expect("a refusal");
             assert!(
                 error.is_check_violation()
+                    // A trigger of SQLite's, which takes the place of a CHECK.
+                    || error.message().starts_with("CHECK constraint failed: ")
                     || error.is_foreign_key_violation()
                     || error.kind() == sqlx::error::ErrorKind::NotNullViolation,
                 "{sql}: {error}"
             );
         }
     }
+}
+
+/// What the version before wrote, by its own statements, and what a shell added: a user and a todo that
+/// break the rules, and on SQLite todos and a session whose user is gone.
+const BEFORE: &str = "
+    INSERT INTO users (id, email, name, password_hash, created_at) VALUES
+        (@1, 'ann@example.com', 'Ann Other', '$2b$10$abcdefghijklmnopqrstuuNv1iackAIV2mEXgrppy1ihBy6JTPzWy', @now),
+        (@2, 'no address', '  ', 'x', @now);
+    INSERT INTO sessions (id, user_id, created_at, expires_at) VALUES (@3, @1, @now, @later);
+    INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, updated_at, completed_at) VALUES
+        (@4, @1, 'Buy milk', 'buy milk', 1, FALSE, @now, @now, NULL),
+        (@5, @1, '  ', '  ', 2, FALSE, @now, @now, NULL),
+        (@6, @2, 'x', 'x', 3, TRUE, @now, @now, @now);
+    INSERT INTO rate_limits (action, client, slot, taken_at, settled) VALUES ('login', '192.0.2.1', 0, @now, TRUE);";
+
+/// What a replica of the version before goes on writing beside the new one.
+const BESIDE: &str = "
+    INSERT INTO signups (id, email, name, password_hash, created_at, session_id, expires_at)
+        VALUES (@7, 'bob@example.com', 'Bob', 'x', @now, @8, @later);
+    INSERT INTO sessions (id, user_id, created_at, expires_at) VALUES (@9, @7, @now, @later);
+    INSERT INTO rate_limits (action, client, slot, taken_at, settled) VALUES ('login', '192.0.2.1', 1, @now, TRUE)
+        ON CONFLICT (action, client, slot) DO UPDATE SET taken_at = excluded.taken_at;
+    UPDATE todos SET completed = TRUE, completed_at = @now, updated_at = @later WHERE id = @5;
+    UPDATE todos SET title = '  ', title_key = '  ', updated_at = @later WHERE id = @5;
+    UPDATE todos SET user_id = @7, completed = FALSE, completed_at = NULL WHERE id = @6;
+    UPDATE todos SET user_id = @7 WHERE id = @4;";
+
+/// The statements with ids and times as the database writes them.
+fn in_dialect(sql: &str, is_sqlite: bool) -> String {
+    let mut sql = sql.to_owned();
+    for n in 1..=9 {
+        let hex = format!("{n}").repeat(32);
+        let id = if is_sqlite { format!("x'{hex}'") } else { format!("'{hex}'") };
+        sql = sql.replace(&format!("@{n}"), &id);
+    }
+    let [now, later] = if is_sqlite {
+        ["1800000000000000", "1900000000000000"]
+    } else {
+        ["to_timestamp(1800000000)", "to_timestamp(1900000000)"]
+    };
+    sql.replace("@now", now).replace("@later", later)
+}
+
+async fn run(url: &str, sql: &str) {
+    let is_sqlite = url.starts_with("sqlite:");
+    let sql = sqlx::AssertSqlSafe(in_dialect(sql, is_sqlite));
+    if is_sqlite {
+        let mut db = SqliteConnection::connect(url).await.expect("the file");
+        sqlx::raw_sql(sql).execute(&mut db).await.expect("done");
+    } else {
+        let mut db = PgConnection::connect(url).await.expect("the server");
+        sqlx::raw_sql(sql).execute(&mut db).await.expect("done");
+    }
+}
+
+/// Rows of text, of either database.
+async fn rows(url: &str, sql: &'static str) -> Vec<String> {
+    if url.starts_with("sqlite:") {
+        let mut db = SqliteConnection::connect(url).await.expect("the file");
+        return sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows");
+    }
+    let mut db = PgConnection::connect(url).await.expect("the server");
+    sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows")
+}
+
+const COUNTS: &str = "SELECT email || ' ' || pending || ' ' || completed FROM users \
+                      JOIN todo_counts ON user_id = id ORDER BY email";
+const TITLES: &str =
+    "SELECT title || CASE WHEN completed THEN ' x' ELSE '' END FROM todos ORDER BY 1";
+
+async fn from_the_version_before(url: &str) {
+    assert!(migrate(url, &[]).await.0);
+    let (ok, said) = migrate(url, &["--revert"]).await;
+    assert!(ok && said.contains("second line"), "{said}");
+    run(url, BEFORE).await;
+    if url.starts_with("sqlite:") {
+        run(
+            url,
+            "PRAGMA foreign_keys = OFF;
+             INSERT INTO users VALUES (@7, 'gone@example.com', 'Gone', 'x', @now);
+             INSERT INTO sessions VALUES (@8, @7, @now, @later);
+             INSERT INTO todos SELECT @9, @7, title, title_key, NULL, 1, 0, @now, @now, NULL FROM todos WHERE id = @4;
+             DELETE FROM users WHERE id = @7;",
+        )
+        .await;
+    }
+    let (ok, said) = migrate(url, &[]).await;
+    assert!(ok && said.contains("applied 4"), "{said}");
+    assert_eq!(rows(url, TITLES).await, ["  ", "Buy milk", "x x"], "no row of anybody's is lost");
+    assert_eq!(rows(url, COUNTS).await, ["ann@example.com 2 0", "no address 0 1"]);
+    assert_eq!(rows(url, "SELECT CAST(count(*) AS text) FROM sessions").await, ["1"]);
+
+    run(url, BESIDE).await;
+    assert_eq!(rows(url, TITLES).await, ["   x", "Buy milk", "x"]);
+    let counts = ["ann@example.com 0 1", "bob@example.com 2 0", "no address 0 0"];
+    assert_eq!(rows(url, COUNTS).await, counts);
+    let (ok, said) = migrate(url, &["--revert", "--yes"]).await;
+    assert!(ok && said.contains("second line"), "{said}");
+    assert_eq!(rows(url, TITLES).await, ["   x", "Buy milk", "x"], "down keeps them too");
+    assert!(migrate(url, &[]).await.0);
+    assert_eq!(rows(url, COUNTS).await, counts);
+}
+
+#[tokio::test]
+async fn the_version_before_is_brought_up_to_date_with_its_rows() {
+    let dir = tempfile::tempdir().expect("a directory");
+    from_the_version_before(&url_in(dir.path())).await;
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    from_the_version_before(&cluster.url()).await;
+
+    // TRUNCATE fires no trigger of rows.
+    let url = cluster.url();
+    run(&url, "TRUNCATE todo_counts").await;
+    let counts = ["ann@example.com 0 1", "bob@example.com 2 0", "no address 0 0"];
+    assert_eq!(rows(&url, COUNTS).await, counts, "counted anew");
+    run(&url, "TRUNCATE todos").await;
+    let counts = ["ann@example.com 0 0", "bob@example.com 0 0", "no address 0 0"];
+    assert_eq!(rows(&url, COUNTS).await, counts);
+    run(&url, "TRUNCATE users CASCADE").await;
+    assert_eq!(rows(&url, "SELECT CAST(count(*) AS text) FROM todo_counts").await, ["0"]);
+    cluster.stop().await.expect("it stops");
 }

@@ -1,6 +1,7 @@
 //! Accounts and sessions: signup, login, me and logout, what each answers and what it keeps.
 
 mod bodies;
+mod gone;
 mod legacy;
 mod rules;
 
@@ -220,7 +221,7 @@ on_every_cell! {
         assert_eq!(told(wrong), told(unknown));
     }
 
-    /// Counted, not timed: that both hashes cost the same is for the unit tests of `passwords`.
+    /// Counted, not timed: that they cost the same is for the unit tests of `passwords`.
     async fn an_unknown_address_costs_a_hash_too(cell) {
         let app = App::start(cell).await;
         let actor = app.signed_up().await;
