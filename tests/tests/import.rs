@@ -302,6 +302,52 @@ async fn a_file_of_the_python_backend_is_taken_over_too() {
     assert!(!ok && err.contains("are the same"), "{err}");
 }
 
+/// Hashes that a login would have to compute at any cost, and addresses beyond ASCII.
+#[tokio::test]
+async fn costly_hashes_are_named_and_international_addresses_are_taken_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (from, to) = (file(dir.path(), "old.db"), file(dir.path(), "new.db"));
+    let mut db = SqliteConnection::connect(&format!("{from}?mode=rwc")).await.expect("a file");
+    let tail = "dG9kby1ub2JvZHktc2FsdA$ZG9lcy1ub3QtbWF0Y2gtYW55LXBhc3N3b3JkLWF0LWE";
+    let users = [
+        ("1", "Jörg@EXÄMPLE.com", ADA[1].to_owned()),
+        ("2", "jo\u{308}rg@xn--exmple-cua.com", ADA[1].to_owned()),
+        ("3", "用户@例え.テスト", format!("$argon2id$v=19$m=65536,t=3,p=4${tail}")),
+        ("4", "d@example.com", ADA[1].replace("$12$", "$31$")),
+        ("5", "e@example.com", ADA[1].replace("$12$", "$16$")),
+        ("6", "f@example.com", format!("$argon2id$v=19$m=2097152,t=1,p=1${tail}")),
+        ("7", "g@example.com", format!("$argon2id$v=19$m=65536,t=11,p=1${tail}")),
+        ("8", "h@example.com", "$argon2id$v=19$m=19456,t=2,p=1".to_owned()),
+    ];
+    let mut sql = SQLITE.to_owned();
+    for (id, email, hash) in &users {
+        let id = id.repeat(32);
+        sql += &format!(
+            "INSERT INTO users VALUES ('{id}', '{email}', 'Some Body', '{hash}', \
+             '2024-06-01 00:00:0{}');",
+            &id[..1]
+        );
+    }
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut db).await.expect("rows");
+    let (ok, _, err) = import(&from, &to, &[]).await;
+    assert!(!ok);
+    let named: Vec<_> = err.lines().filter(|line| line.starts_with("users ")).collect();
+    assert_eq!(named.len(), 6, "{err}");
+    assert!(named[0].contains(&"2".repeat(32)) && named[0].contains("email: "), "{err}");
+    for (line, id) in named[1..].iter().zip(["4", "5", "6", "7", "8"]) {
+        assert!(line.contains(&id.repeat(32)) && line.contains("password_hash: "), "{line}");
+        assert!(!line.contains("$2b$") && !line.contains("$argon2"), "{line}");
+    }
+    let (ok, out, err) = import(&from, &to, &["--skip-invalid"]).await;
+    assert!(ok && out.contains("2 users"), "{out}{err}");
+    let mut db = SqliteConnection::connect(&to).await.expect("the file");
+    let emails: Vec<String> = sqlx::query_scalar("SELECT email FROM users ORDER BY created_at")
+        .fetch_all(&mut db)
+        .await
+        .expect("rows");
+    assert_eq!(emails, ["jörg@exämple.com", "用户@例え.テスト"]);
+}
+
 #[tokio::test]
 async fn bad_rows_are_named_and_stop_the_import_before_anything_is_written() {
     let dir = tempfile::tempdir().expect("a directory");

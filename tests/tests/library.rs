@@ -52,6 +52,13 @@ impl Library {
         auth::signup(&self.core, None, form).await.expect("a new account").token
     }
 
+    /// A login that fails, from this address.
+    async fn fail_from(&self, address: &str) -> Error {
+        let given = Credentials::parse("ann@example.com", "Wrong1horse").expect("a good form");
+        let client = Some(address.parse().expect("an address"));
+        auth::login(&self.core, client, given).await.expect_err("a wrong password")
+    }
+
     async fn log_in(&self, password: &str) -> Result<String, Error> {
         let given = Credentials::parse("ann@example.com", password).expect("a good form");
         auth::login(&self.core, CLIENT, given).await.map(|session| session.token)
@@ -123,6 +130,74 @@ on_both_databases! {
         auth::sweep(&library.core).await.expect("a sweep");
         let again = library.log_in(PASSWORD).await.expect_err("still limited");
         assert!(matches!(again, Error::RateLimited { .. }), "{again:?}");
+    }
+
+    // What was stored before the clock was set back lies in the future, and holds nobody up.
+    async fn a_clock_that_is_set_back_locks_nobody_out(database) {
+        let library = Library::open(database, |options| options.rate_limit_per_minute = 2).await;
+        let token = library.sign_up("ann@example.com").await;
+        let wrong = async || library.log_in("Wrong1horse").await.expect_err("a wrong password");
+        for _ in 0..2 {
+            assert!(matches!(wrong().await, Error::InvalidCredentials));
+        }
+        library.pass(-4);
+        assert!(matches!(wrong().await, Error::RateLimited { .. }), "replicas differ a little");
+        library.pass(-3600);
+        library.log_in(PASSWORD).await.expect("a right password");
+        for _ in 0..2 {
+            assert!(matches!(wrong().await, Error::InvalidCredentials));
+        }
+        assert!(matches!(wrong().await, Error::RateLimited { .. }), "as exact as ever");
+        auth::authenticate(&library.core, &token).await.expect("a session of later");
+        auth::sweep(&library.core).await.expect("a sweep");
+        assert!(matches!(wrong().await, Error::RateLimited { .. }), "it keeps what counts");
+        library.pass(61);
+        assert!(matches!(wrong().await, Error::InvalidCredentials));
+    }
+
+    // One subscriber has 256 networks of /64, one site 65,536.
+    async fn networks_of_ipv6_are_limited_at_three_widths(database) {
+        let library = Library::open(database, |options| options.rate_limit_per_minute = 1).await;
+        let limited = async |address: &str| match library.fail_from(address).await {
+            Error::InvalidCredentials => false,
+            Error::RateLimited { retry_after } => {
+                assert!((1..=60).contains(&retry_after.as_secs()), "{address}: {retry_after:?}");
+                true
+            }
+            other => panic!("{address}: {other:?}"),
+        };
+        assert!(!limited("2001:db8:0:100::1").await);
+        assert!(limited("2001:db8:0:100:ffff::1").await, "the same /64");
+        assert!(!limited("2001:db8:0:101::1").await && !limited("2001:db8:0:102::1").await);
+        assert!(limited("2001:db8:0:103::1").await, "three of a /56");
+        for n in 2..7 {
+            assert!(!limited(&format!("2001:db8:0:{n}00::1")).await, "{n}");
+        }
+        assert!(limited("2001:db8:0:700::1").await, "eight of a /48");
+        assert!(!limited("2001:db8:1:100::1").await, "another site");
+        // Neighbours in IPv4 are strangers.
+        for n in 1..12 {
+            assert!(!limited(&format!("192.0.2.{n}")).await, "{n}");
+        }
+        library.pass(60);
+        assert!(!limited("2001:db8:0:700::1").await);
+    }
+
+    async fn the_limit_of_a_site_is_exact_for_many_at_once(database) {
+        let library = Library::open(database, |options| options.rate_limit_per_minute = 1).await;
+        let outcomes = todo_tests::at_once(40, |n| {
+            let core = library.core.clone();
+            async move {
+                let given = Credentials::parse("ann@example.com", "Wrong1horse").expect("a form");
+                let client = format!("2001:db8:0:{n:x}00::1").parse().expect("an address");
+                auth::login(&core, Some(client), given).await.expect_err("a wrong password")
+            }
+        })
+        .await;
+        let failed = |error: &&Error| matches!(error, Error::InvalidCredentials);
+        assert_eq!(outcomes.iter().filter(failed).count(), 8);
+        let limited = |error: &&Error| matches!(error, Error::RateLimited { .. });
+        assert_eq!(outcomes.iter().filter(limited).count(), 32);
     }
 
     async fn a_session_ends_with_its_last_second(database) {

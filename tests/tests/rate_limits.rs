@@ -255,6 +255,32 @@ on_every_cell! {
         assert_eq!(tally(seen), BTreeMap::from([(401, 5), (429, 3)]));
     }
 
+    /// 200 clients of one site, each with a network of its own, and a few who know their passwords.
+    async fn a_site_that_guesses_holds_up_nobody_else(cell) {
+        let app = App::start(cell).await;
+        let actor = app.signed_up().await;
+        let trust = [LIMIT[0], ("TRUSTED_PROXIES", "127.0.0.1/32")];
+        let app = app.replica_with(&trust).await;
+        let answers = at_once(210, |i| {
+            let (client, actor) = (app.anonymous(), actor.clone());
+            async move {
+                // Those come last.
+                if i < 200 {
+                    let from = format!("2001:db8:7:{i:x}00::1");
+                    let answer = wrong(&client, &[("x-forwarded-for", &from)]).await;
+                    return (false, answer);
+                }
+                let from = [("x-forwarded-for", &*format!("198.51.{i}.1"))];
+                (true, log_in(&client, actor.email(), actor.password(), &from).await)
+            }
+        })
+        .await;
+        let (right, wrong): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(right, _)| *right);
+        let of = |answers: Vec<(bool, Answer)>| tally(answers.into_iter().map(|a| a.1).collect());
+        assert_eq!(of(right), BTreeMap::from([(200, 10)]));
+        assert_eq!(of(wrong), BTreeMap::from([(401, 40), (429, 160)]));
+    }
+
     async fn zero_turns_the_limits_off(cell) {
         let app = App::start_with(cell, &[("RATE_LIMIT_PER_MINUTE", "0")]).await;
         let client = app.anonymous();

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     OpenError,
-    auth::{limits::Limits, passwords::Passwords, tokens::Tokens},
+    auth::{self, limits::Limits, passwords::Passwords, tokens::Tokens},
     clock::Clock,
     db::{Db, DbOptions},
     error::{Cause, Error, Result},
@@ -165,7 +165,7 @@ impl Core {
         let turns = |at_once| Turns::new(at_once, options.database_timeout);
         let reads = turns(share.reads);
         let writes = share.writes.map_or_else(|| Arc::clone(&reads), turns);
-        Ok(Self(Arc::new(Inner {
+        let core = Self(Arc::new(Inner {
             db,
             passwords: Passwords::new(),
             tokens: Tokens::new(
@@ -181,7 +181,11 @@ impl Core {
             reads,
             writes,
             drops_writes: share.drops_writes,
-        })))
+        }));
+        if let Err(error) = auth::learn_costs(&core).await {
+            tracing::warn!(%error, "what stored passwords cost is not known yet");
+        }
+        Ok(core)
     }
 
     /// Asks the database for an answer, and whether its role may do what requests need.

@@ -47,7 +47,7 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const OTHER_DESCRIPTORS: u64 = 1100;
 
 /// How often what has expired is deleted.
-const SWEEP_EVERY: Duration = Duration::from_mins(10);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// Why a server did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -386,7 +386,7 @@ pub async fn drain(api: &Api, delay: Duration, signals: &mut Signals) {
     let _ = tokio::time::timeout(delay, signals.stop()).await;
 }
 
-/// Deletes what has expired, now and every ten minutes, until dropped.
+/// Deletes what has expired, now and every minute, until dropped.
 #[must_use]
 pub fn sweep(core: &Core) -> Sweep {
     let core = core.clone();

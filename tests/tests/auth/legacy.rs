@@ -1,18 +1,18 @@
 //! Password hashes as they are stored: Argon2id for all, and bcrypt ones of the Python backend
-//! until their users log in. The only suite that looks into the database.
+//! until their users log in. It looks into the database.
 
 use serde_json::json;
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use uuid::Uuid;
 
-use todo_tests::{App, Database, fresh_email, on_every_cell};
+use todo_tests::{App, Database, at_once, fresh_email, on_every_cell};
 
-use crate::log_in;
+use crate::{hashed, log_in};
 
 const ARGON2ID: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
 
 /// Of "Brown2fox", by crypt(3).
-const BCRYPT: [&str; 3] = [
+pub(crate) const BCRYPT: [&str; 3] = [
     "$2a$10$abcdefghijklmnopqrstuuNv1iackAIV2mEXgrppy1ihBy6JTPzWy",
     "$2b$10$abcdefghijklmnopqrstuuNv1iackAIV2mEXgrppy1ihBy6JTPzWy",
     "$2y$10$abcdefghijklmnopqrstuuNv1iackAIV2mEXgrppy1ihBy6JTPzWy",
@@ -20,8 +20,11 @@ const BCRYPT: [&str; 3] = [
 /// Of "Aa1" and 97 times "x", by crypt(3), which reads the first 72 bytes.
 const BCRYPT_LONG: &str = "$2b$10$abcdefghijklmnopqrstuuuiF.mIscjSLzKGf3iXXUUpmC9UO0wva";
 
+/// Of "Brown2fox", by argon2 of the reference implementation with a fifth of today's work.
+const WEAK: &str = "$argon2id$v=19$m=4096,t=2,p=1$cuUdAafQnD027k5DVwSvyw$ZihpINu3nQtINZ0UpSBNHuXAPq4bhAeIlbzFQ1PIK4c";
+
 /// A user as the Python backend left it.
-async fn insert(app: &App, email: &str, hash: &str) {
+pub(crate) async fn insert(app: &App, email: &str, hash: &str) {
     const SQL: &str = "INSERT INTO users (id, email, name, password_hash, created_at) \
                        VALUES ($1, $2, 'Left Over', $3, $4)";
     let (id, now) = (Uuid::now_v7(), chrono::Utc::now());
@@ -85,36 +88,97 @@ on_every_cell! {
         }
     }
 
+    /// bcrypt has read 72 bytes of it, and nobody knows the rest: so it logs in whatever that is, as it
+    /// always did, and what was typed is not stored in its place.
     async fn a_bcrypt_hash_of_a_long_password_still_logs_in(cell) {
         let app = App::start(cell).await;
         let client = app.anonymous();
         let (email, password) = (fresh_email(), format!("Aa1{}", "x".repeat(97)));
         insert(&app, &email, BCRYPT_LONG).await;
-        log_in(&client, &email, &password).await.expect(200);
-        // Argon2id now: the whole of it counts.
-        let cut = &password[..72];
-        log_in(&client, &email, cut).await.problem(401, "invalid_credentials");
-        log_in(&client, &email, &password).await.expect(200);
+        let wrong_end = format!("{}y", &password[..99]);
+        let longer = format!("{password}{}", "x".repeat(500));
+        for _ in 0..2 {
+            for typed in [&wrong_end, &password[..72], &longer, &password] {
+                log_in(&client, &email, typed).await.expect(200);
+                assert_eq!(stored_hash(&app, &email).await, BCRYPT_LONG, "{}", typed.len());
+            }
+            let short = log_in(&client, &email, &password[..71]).await;
+            short.problem(401, "invalid_credentials");
+        }
     }
 
-    /// Whether that is told as a wrong password or as a fault of ours is not for the client to rely
-    /// on: it gets nothing, and learns nothing of what is stored.
-    async fn a_hash_of_no_known_kind_logs_nobody_in(cell) {
+    async fn a_hash_of_no_known_kind_or_of_any_cost_logs_nobody_in(cell) {
         let app = App::start(cell).await;
         let client = app.anonymous();
-        for hash in ["plain", "Brown2fox", "$1$salt$x", "$argon2id$", "$2b$10$short", "$2b$", "!"] {
+        let tail = "dG9kby1ub2JvZHktc2FsdA$ZG9lcy1ub3QtbWF0Y2gtYW55LXBhc3N3b3JkLWF0LWE";
+        let dear = format!("$argon2id$v=19$m=2097152,t=4,p=1${tail}");
+        let bcrypt = BCRYPT[1].replace("$10$", "$31$");
+        let bad = ["plain", "Brown2fox", "$1$salt$x", "$argon2id$", "$2b$10$short", "$2b$", "!"];
+        let without = ["$argon2id$v=19$m=19456,t=2,p=1", "$2b$99$", &dear, &bcrypt];
+        for hash in bad.into_iter().chain(without) {
             let email = fresh_email();
             insert(&app, &email, hash).await;
             for password in ["Brown2fox", hash, ""] {
+                let before = hashed(&client).await;
                 let answer = log_in(&client, &email, password).await;
                 for secret in ["argon2", "bcrypt", "hash"] {
                     assert!(!answer.text().contains(secret), "{answer}");
                 }
-                match answer.status {
-                    401 => answer.problem(401, "invalid_credentials"),
-                    _ => answer.problem(500, "internal"),
-                };
+                answer.problem(401, "invalid_credentials");
+                assert_eq!(hashed(&client).await - before, 1, "{hash}: as for nobody");
             }
+        }
+    }
+
+    /// Counted, not timed: that it is as much work is for the unit tests of `passwords`.
+    async fn every_refusal_costs_as_much_while_there_is_a_bcrypt_hash(cell) {
+        let app = App::start(cell).await;
+        let modern = app.signed_up().await.email().to_owned();
+        let old = fresh_email();
+        insert(&app, &old, BCRYPT[1]).await;
+        // One that is started now knows of it from the start.
+        let app = app.replica().await;
+        let client = app.anonymous();
+        let mut costs = Vec::new();
+        for email in [&fresh_email(), &modern, &old] {
+            let before = hashed(&client).await;
+            log_in(&client, email, "Wrong1password").await.problem(401, "invalid_credentials");
+            costs.push(hashed(&client).await - before);
+        }
+        assert_eq!(costs, [2, 2, 2], "for nobody, for Argon2id and for bcrypt");
+        log_in(&client, &old, "Brown2fox").await.expect(200);
+        assert!(stored_hash(&app, &old).await.starts_with(ARGON2ID));
+        let app = app.replica().await;
+        let client = app.anonymous();
+        let before = hashed(&client).await;
+        log_in(&client, &old, "Wrong1password").await.problem(401, "invalid_credentials");
+        assert_eq!(hashed(&client).await - before, 1, "there is none left");
+    }
+
+    async fn a_weaker_argon2id_hash_is_replaced_at_login(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let email = fresh_email();
+        insert(&app, &email, WEAK).await;
+        log_in(&client, &email, "Wrong1password").await.problem(401, "invalid_credentials");
+        assert_eq!(stored_hash(&app, &email).await, WEAK);
+        log_in(&client, &email, "Brown2fox").await.expect(200);
+        assert!(stored_hash(&app, &email).await.starts_with(ARGON2ID));
+        log_in(&client, &email, "Brown2fox").await.expect(200);
+    }
+
+    /// All of them find the old hash, and only one replaces it.
+    async fn many_first_logins_at_once_all_get_in(cell) {
+        let app = App::start(cell).await;
+        let email = fresh_email();
+        insert(&app, &email, BCRYPT[1]).await;
+        let answers = at_once(6, |_| {
+            let (client, email) = (app.anonymous(), email.clone());
+            async move { log_in(&client, &email, "Brown2fox").await }
+        })
+        .await;
+        for answer in answers {
+            answer.expect(200);
         }
     }
 }

@@ -73,7 +73,7 @@ impl Metrics {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(failed_logins.clone()))?;
-        let hashed = IntCounter::new("password_hashes_total", "Passwords hashed")?;
+        let hashed = IntCounter::new("password_hashes_total", "Password hashes computed")?;
         let pool_waits = Counter::new(
             "database_wait_seconds_total",
             "Time that calls have waited for a connection, all of them together",

@@ -22,7 +22,7 @@ use super::{
     migrate, open, open_existing, refuse_same,
 };
 use crate::{
-    auth::{Email, Name, passwords},
+    auth::{Email, Name, stored},
     error::{FieldError, Listed},
     text::Named,
     todos::{Description, Priority, Title, Todo},
@@ -396,7 +396,7 @@ fn password_hash(row: &Source) -> Result<String, FieldError> {
     let name =
         if row.optional("hashed_password").is_some() { "hashed_password" } else { "password_hash" };
     let stored = row.field(name)?;
-    if passwords::is_known(stored) {
+    if stored::is_known(stored) {
         return Ok(stored.to_owned());
     }
     let message = format!("{} must be a hash by bcrypt or Argon2id.", Named(name));
