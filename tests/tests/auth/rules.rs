@@ -57,7 +57,7 @@ on_every_cell! {
             "", "  ", "plain", "@example.com", "a@", "a@b", "a@b@c.de", "a b@example.com",
             "a@exa mple.com", "a@-b.com", "a@b-.com", "a@b..com", "a@.com", "a@b.com.",
             "a@[127.0.0.1]", "\"quoted\"@example.com", "a@b.com(comment)", "a,b@example.com",
-            "Ada <a@example.com>", "ü@example.com", "a@exämple.com", "a@b_c.com", "a\n@b.com",
+            "Ada <a@example.com>", "ü @example.com", "a@exä_mple.com", "a@b_c.com", "a\n@b.com",
             "a@b.com\u{200b}", "mailto:a@b.com", "a;b@example.com", "a\\b@example.com",
         ];
         for email in bad {
@@ -65,6 +65,41 @@ on_every_cell! {
         }
         refused_email(&client, &format!("a@{}.com", "x".repeat(64))).await;
         refused_email(&client, &long_email(255)).await;
+    }
+
+    /// RFC 6531 and IDNA: however it is spelled, it is one account.
+    async fn an_internationalised_address_is_one_in_all_its_spellings(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let auth = sign_up(&client, " Jörg@EXÄMPLE.com ", PASSWORD).await.expect(201);
+        assert_eq!(auth["user"]["email"], "jörg@exämple.com");
+        for same in [
+            "jörg@exämple.com", "JÖRG@exämple.com", "jo\u{308}rg@exa\u{308}mple.com",
+            "jörg@xn--exmple-cua.com", "jörg@XN--EXMPLE-CUA.com",
+        ] {
+            let auth = log_in(&client, same, PASSWORD).await.expect(200);
+            assert_eq!(auth["user"]["email"], "jörg@exämple.com", "{same}");
+            sign_up(&client, same, PASSWORD).await.problem(409, "email_taken");
+        }
+        for other in ["jorg@exämple.com", "jörg@example.com", "用户@例え.テスト"] {
+            log_in(&client, other, PASSWORD).await.problem(401, "invalid_credentials");
+            let auth = sign_up(&client, other, PASSWORD).await.expect(201);
+            assert_eq!(auth["user"]["email"], other);
+        }
+    }
+
+    /// Accounts with such a domain were stored in ASCII before.
+    async fn an_account_stored_with_its_domain_in_ascii_is_still_found(cell) {
+        let app = App::start(cell).await;
+        let client = app.anonymous();
+        let ascii = "ada@xn--exmple-cua.com";
+        let hash = crate::legacy::BCRYPT[1];
+        crate::legacy::insert(&app, ascii, hash).await;
+        for same in [ascii, "Ada@exämple.com"] {
+            let auth = log_in(&client, same, "Brown2fox").await.expect(200);
+            assert_eq!(auth["user"]["email"], ascii);
+            sign_up(&client, same, PASSWORD).await.problem(409, "email_taken");
+        }
     }
 
     async fn an_address_is_trimmed_and_kept_in_lower_case(cell) {
@@ -98,7 +133,7 @@ on_every_cell! {
             format!("Aa1{}", "\u{1f511}".repeat(4)),
             format!("Aa1{}", "x".repeat(126)),
             format!("Aa1{}", "\u{e9}".repeat(126)),
-            format!("Aa1{}", "x".repeat(10_000)),
+            format!("Aa1{}", "x".repeat(4_000)),
             "lower1case".to_owned(),
             "UPPER1CASE".to_owned(),
             "NoDigitHere".to_owned(),
@@ -116,7 +151,7 @@ on_every_cell! {
         let email = fresh_email();
         sign_up(&client, &email, " Passw0rd ").await.expect(201);
         log_in(&client, &email, " Passw0rd ").await.expect(200);
-        for other in ["Passw0rd", " passw0rd ", " Passw0rd  ", "", "x", &"x".repeat(60_000)] {
+        for other in ["Passw0rd", " passw0rd ", " Passw0rd  ", "", "x", &"x".repeat(4_000)] {
             log_in(&client, &email, other).await.problem(401, "invalid_credentials");
         }
     }

@@ -23,8 +23,26 @@ use crate::{
 /// password's letters may be of any script.
 const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
 const CURSOR: &str = "^[A-Za-z0-9_-]+$";
-const EMAIL: &str = "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\
-    (\\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$";
+/// Letters beyond ASCII: those of which each may stand anywhere in an address (Latin, Greek, Cyrillic,
+/// kana, Han, Hangul). Which others may, and where, no expression says.
+macro_rules! letters {
+    () => {
+        "\\u00c0-\\u00d6\\u00d8-\\u00f6\\u00f8-\\u012f\\u0134-\\u013e\\u0141-\\u0148\\u014a-\\u017e\
+         \\u0391-\\u03a1\\u03a3-\\u03c9\\u0410-\\u044f\\u1ea0-\\u1ef9\
+         \\u3041-\\u3093\\u30a1-\\u30f6\\u4e00-\\u9fa5\\uac00-\\ud7a3"
+    };
+}
+/// A domain in ASCII, or a short one that has such letters: its ASCII form is longer than itself.
+const EMAIL: &str = concat!(
+    "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~",
+    letters!(),
+    "-]+@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\
+     (\\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+|([A-Za-z0-9",
+    letters!(),
+    "]{1,10}\\.){1,3}[A-Za-z0-9",
+    letters!(),
+    "]{1,10})$"
+);
 const TEXT: &str = "^[^\\u0000]*$";
 const NOT_BLANK: &str = "^[^\\u0000]*[^\\s\\u0000\\u0085][^\\u0000]*$";
 const NAME: &str = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*\
