@@ -15,10 +15,12 @@ use crate::{
 pub use self::copy::{Copied, Progress, copy};
 pub use self::import::{BadRow, BadRows, Imported, import};
 pub use self::migrations::{Change, Migration, Revert, migrate, migrations, revert};
+pub use self::users::{Account, delete_user, find_user, reset_password, users};
 
 mod copy;
 mod import;
 mod migrations;
+mod users;
 
 /// Why a command on a whole database failed. No text repeats an address: it may hold a password.
 #[derive(Debug, thiserror::Error)]

@@ -28,6 +28,7 @@ macro_rules! say {
 
 mod doctor;
 mod tls;
+mod user;
 
 const AFTER: &str = "\
 Settings are environment variables or lines of .env in the working directory; the environment wins.
@@ -83,6 +84,15 @@ enum Command {
         Exit codes: 0 imported, 1 failed and nothing was written, 2 usage"
     )]
     Import(ImportArgs),
+    /// List accounts, delete one, or give one a new password; beside a running server too
+    #[command(
+        subcommand,
+        after_help = "Uses MIGRATIONS_DATABASE_URL if it is set.\n\n\
+        Examples:\n  todo-server user list\n  todo-server user delete ada@example.com\n  \
+        todo-server user reset-password ada@example.com\n\n\
+        Exit codes: 0 ok, 1 failed or refused, 2 usage"
+    )]
+    User(user::UserCommand),
     /// Show the settings as understood, without secrets, and check what they lead to
     #[command(
         after_help = "One line for each check, beginning with ok, warn or FAIL: the database \
@@ -152,6 +162,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Import(args) => {
             with_settings(|settings| server::finish(server::block_on(import(&settings, &args))))
         }
+        Command::User(command) => with_settings(|settings| {
+            server::finish(server::block_on(user::user(&settings, &command)))
+        }),
         // Its caller asks every few seconds: what `serve` warns of is not repeated.
         Command::Healthcheck => server::finish(
             server::settings().and_then(|settings| server::block_on(healthcheck(&settings))),
