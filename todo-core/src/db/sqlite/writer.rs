@@ -129,7 +129,12 @@ impl Work {
         let mut closing = Vec::new();
         loop {
             // In the line's order if there is one.
-            match self.next(&mut closing) {
+            let next = self.next(&mut closing);
+            if !closing.is_empty() {
+                // What is queued is still taken, and nobody is waited for.
+                self.queue.close();
+            }
+            match next {
                 Some(first) => self.write(first, &mut closing),
                 None => match self.queue.blocking_recv() {
                     Some(Order::Write(_, first)) => self.write(first, &mut closing),
