@@ -166,6 +166,22 @@ fn both_databases_have_the_same_migrations() {
     assert_eq!(migrations("sqlite"), migrations("postgres"));
 }
 
+/// A migration is known by the checksum of its bytes: a checkout must not change its line ends.
+#[test]
+fn no_migration_has_a_carriage_return() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for database in ["sqlite", "postgres"] {
+        let dir = root.join("migrations").join(database);
+        for file in dir.read_dir().expect("a folder") {
+            let path = file.expect("a file").path();
+            let bytes = std::fs::read(&path).expect("a file");
+            assert!(!bytes.contains(&b'\r'), "{}", path.display());
+        }
+    }
+    let attributes = std::fs::read_to_string(root.join(".gitattributes")).expect("a file");
+    assert!(attributes.lines().any(|line| line == "*.sql text eol=lf"), "{attributes}");
+}
+
 /// What the library never writes, and the schema refuses all the same.
 #[rustfmt::skip] // a table
 const REFUSED: [&str; 26] = [
