@@ -39,6 +39,7 @@ pub use self::{
 };
 use self::{
     budget::{Budget, FREE},
+    database_check::DatabaseCheck,
     handlers::Ask,
     metrics::Metrics,
     problem::Failure,
@@ -59,6 +60,7 @@ use crate::{
 mod access;
 mod body;
 mod budget;
+mod database_check;
 mod handlers;
 mod list;
 mod metrics;
@@ -159,6 +161,7 @@ struct Inner {
     /// Pages that the server has beside the API: their names and their paths below the mount.
     pages: OnceLock<&'static [(&'static str, &'static str)]>,
     draining: AtomicBool,
+    database_check: Arc<DatabaseCheck>,
 }
 
 impl Api {
@@ -176,6 +179,7 @@ impl Api {
             core,
             config: options,
             draining: AtomicBool::new(false),
+            database_check: Arc::default(),
         }))
     }
 
