@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use sqlx::{Connection, Executor, SqliteConnection};
-use todo_tests::{App, Cell, Database, Server, at_once, fresh_email};
+use todo_tests::{
+    Actor, App, Cell, Client, Database, PROGRAMS, Process, Server, at_once, fresh_email,
+};
 use tokio::time::{Instant, sleep};
 
 /// What is promised, and how much later a client sees it that shares two cores with the server.
@@ -118,4 +120,35 @@ async fn a_file_that_another_process_holds_is_read_salvo() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_another_process_holds_is_read_hyper() {
     held_file(Server::Hyper).await;
+}
+
+/// Many writes at once, while another process holds the file: the log names the lock.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_file_is_called_locked_in_the_log() {
+    for program in PROGRAMS {
+        let dir = tempfile::tempdir().expect("a directory");
+        let url = format!("sqlite://{}", dir.path().join("todo.db").display());
+        let settings = [
+            ("DATABASE_URL", &*url),
+            ("DATABASE_TIMEOUT_MS", "400"),
+            ("RATE_LIMIT_PER_MINUTE", "0"),
+        ];
+        let server = Process::start(program, dir.path(), &settings).await;
+        let user = Actor::sign_up(&Client::of(server.addr)).await;
+        let mut holder = SqliteConnection::connect(&url).await.expect("a connection");
+        holder.execute("BEGIN EXCLUSIVE").await.expect("it is locked");
+        for _ in 0..3 {
+            let answers = at_once(16, |_| {
+                let user = user.clone();
+                async move { user.post(&user.todos(), json!({"title": "new"})).await }
+            });
+            for answer in answers.await {
+                answer.problem(503, "unavailable");
+            }
+        }
+        holder.execute("ROLLBACK").await.expect("it is free");
+        let said = server.stop().await;
+        assert!(said.contains("holds the database file's lock"), "{program}: {said}");
+        assert!(!said.contains("was closed"), "{program}: {said}");
+    }
 }

@@ -314,6 +314,10 @@ pub(crate) enum Fault {
     #[cfg(feature = "sqlite")]
     #[error("the commit failed: {0}")]
     Commit(Arc<rusqlite::Error>),
+    /// Another process holds the file's lock; nothing was begun.
+    #[cfg(feature = "sqlite")]
+    #[error("another process holds the database file's lock")]
+    Locked,
     #[error("the database did not answer in time")]
     Deadline,
     #[error("the database was closed")]
@@ -371,6 +375,8 @@ impl Fault {
     fn is_passing(&self) -> bool {
         match self {
             Self::Deadline | Self::Closed => true,
+            #[cfg(feature = "sqlite")]
+            Self::Locked => true,
             #[cfg(feature = "postgres")]
             Self::Away | Self::Grants(_) => true,
             #[cfg(feature = "postgres")]

@@ -27,8 +27,9 @@ struct Ran {
     answer: Box<dyn FnOnce(Result<(), Arc<rusqlite::Error>>) + Send>,
 }
 
-/// One write: exactly one statement, so that it is atomic by itself inside a shared transaction.
-type Job = Box<dyn FnOnce(&Connection) -> Option<Ran> + Send>;
+/// One write: exactly one statement, so that it is atomic by itself inside a shared transaction. With
+/// a fault in place of the connection, it is not run and its caller is told.
+type Job = Box<dyn FnOnce(Result<&Connection, Fault>) -> Option<Ran> + Send>;
 
 /// What the writer is told.
 enum Order {
@@ -74,6 +75,13 @@ impl Writer {
             if answer.is_closed() {
                 return None;
             }
+            let connection = match connection {
+                Ok(connection) => connection,
+                Err(fault) => {
+                    let _ = answer.send(Err(fault));
+                    return None;
+                }
+            };
             let outcome = run(connection, &statement, usize::MAX);
             let outcome = outcome.and_then(|rows| rows.ok_or(Fault::NoRow));
             let failed = |is: fn(&rusqlite::Error) -> bool| matches!(&outcome, Err(Fault::Sqlite(e)) if is(e));
@@ -169,8 +177,8 @@ impl Work {
             (None, Some(file)) => match file.open(Access::Write) {
                 Ok(connection) => connection,
                 Err(error) => {
-                    // Dropping the job tells its caller; nothing of it has run.
                     tracing::error!(%error, "cannot reopen the database file for writing");
+                    first(Err(error.into()));
                     return;
                 }
             },
@@ -229,15 +237,17 @@ impl Work {
         let mut waiting = Vec::new();
         let mut outcome = execute(connection, "BEGIN IMMEDIATE");
         if matches!(&outcome, Err(error) if is_blocked(error)) {
-            // What was taken is told by its drop.
+            for job in first {
+                job(Err(Fault::Locked));
+            }
             return Left::Blocked;
         }
         let mut first = first.into_iter();
-        // After a failure the rest waits for the next group; what was taken is told by its drop. Those
-        // whose caller has left cost nothing and do not count.
+        // After a failure the rest waits for the next group. Those whose caller has left cost nothing
+        // and do not count.
         while outcome.is_ok() && waiting.len() < GROUP {
             let Some(job) = first.next().or_else(|| self.next(closing)) else { break };
-            if let Some(ran) = job(connection) {
+            if let Some(ran) = job(Ok(connection)) {
                 if ran.fatal {
                     outcome = Err(rusqlite::Error::StatementChangedRows(0));
                 }
@@ -248,6 +258,12 @@ impl Work {
             outcome = execute(connection, "COMMIT");
         }
         let outcome = outcome.map_err(Arc::new);
+        if let Err(error) = &outcome {
+            // What was taken and has not run.
+            for job in first {
+                job(Err(Fault::Commit(Arc::clone(error))));
+            }
+        }
         let is_sound = outcome.is_ok() || execute(connection, "ROLLBACK").is_ok();
         for answer in waiting {
             answer(outcome.clone());
@@ -258,7 +274,7 @@ impl Work {
 
 /// Runs one write in a transaction of its own.
 fn write_one(connection: &Connection, job: Job) -> Left {
-    let Some(ran) = job(connection) else { return Left::Sound };
+    let Some(ran) = job(Ok(connection)) else { return Left::Sound };
     (ran.answer)(Ok(()));
     match ran {
         Ran { blocked: true, .. } => Left::Blocked,
