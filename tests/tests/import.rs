@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 use sqlx::{Connection, PgConnection, SqliteConnection};
-use todo_tests::{Client, Process, STARTING, command, postgres::Cluster};
+use todo_tests::{Client, PROGRAMS, Process, STARTING, command, postgres::Cluster, refusal};
 use tokio::time::timeout;
 
 /// Passwords and what bcrypt made of them, at the cost that the Python backend had.
@@ -414,5 +414,97 @@ async fn a_failure_half_way_leaves_the_target_without_rows() {
             .await
             .expect("a number");
     assert_eq!(left, 0);
+    cluster.stop().await.expect("it stops");
+}
+
+/// Everything that opens the database at `url` refuses it and says `named`.
+async fn all_refuse(url: &str, named: &str) {
+    let settings = [("DATABASE_URL", url)];
+    for program in PROGRAMS {
+        let dir = tempfile::tempdir().expect("a directory");
+        let said = refusal(program, dir.path(), &settings).await;
+        assert!(said.contains(named), "{program}: {said}");
+        assert_eq!(dir.path().read_dir().expect("it").count(), 0, "{program} leaves a file");
+    }
+    for arguments in [
+        &["migrate"][..],
+        &["migrate", "--status"],
+        &["migrate", "--revert", "--yes"],
+        &["doctor"],
+        &["copy", "--from", url, "--to", "sqlite://copy.db"],
+        &["import", "--from", "sqlite://nowhere.db"],
+    ] {
+        let (ok, out, err) = ran(&settings, arguments).await;
+        assert!(!ok, "{arguments:?}: {out}{err}");
+        if arguments[0] != "import" {
+            assert!(format!("{out}{err}").contains(named), "{arguments:?}: {out}{err}");
+        }
+    }
+}
+
+const PYTHON: &str = "todo-server import --from";
+
+#[tokio::test]
+async fn a_start_on_a_file_of_another_program_says_so_and_writes_nothing() {
+    for (sql, named) in [
+        (SQLITE, PYTHON),
+        ("CREATE TABLE users (id INTEGER)", "another program (users)"),
+        ("CREATE TABLE notes (id INTEGER); CREATE VIEW old AS SELECT * FROM notes", "(notes, old)"),
+        (
+            "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL,
+                installed_on TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL,
+                execution_time BIGINT NOT NULL);
+             INSERT INTO _sqlx_migrations VALUES (1, 'other', NULL, TRUE, x'00', 1)",
+            "another program",
+        ),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let url = file(dir.path(), "old.db");
+        let mut db = SqliteConnection::connect(&format!("{url}?mode=rwc")).await.expect("a file");
+        sqlx::raw_sql(sql).execute(&mut db).await.expect("tables");
+        db.close().await.expect("closed");
+        let before = std::fs::read(dir.path().join("old.db")).expect("a file");
+        all_refuse(&url, named).await;
+        assert!(std::fs::read(dir.path().join("old.db")).expect("a file") == before, "{named}");
+        assert_eq!(dir.path().read_dir().expect("it").count(), 1, "{named}: a file is left");
+    }
+}
+
+/// The names of all tables.
+async fn tables(url: &str) -> Vec<String> {
+    let mut db = PgConnection::connect(url).await.expect("the database");
+    let sql = "SELECT relname::text FROM pg_class WHERE relkind = 'r' \
+               AND relnamespace = 'public'::regnamespace ORDER BY 1";
+    sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows")
+}
+
+#[tokio::test]
+async fn a_start_on_a_postgres_database_of_another_program_says_so_and_writes_nothing() {
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let admin = cluster.url();
+    // An earlier release left its own table behind when it failed there.
+    let left =
+        "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL,
+        installed_on timestamptz NOT NULL DEFAULT now(), success boolean NOT NULL,
+        checksum bytea NOT NULL, execution_time bigint NOT NULL);";
+    for (name, sql, named) in [
+        ("plain", WITHOUT_ZONE.to_owned(), PYTHON),
+        ("zoned", WITH_ZONE.to_owned(), PYTHON),
+        ("failed", format!("{WITHOUT_ZONE}{left}"), PYTHON),
+        ("foreign", "CREATE TABLE sessions (id int)".to_owned(), "another program (sessions)"),
+    ] {
+        let url = database(&admin, name, &sql).await;
+        let before = tables(&url).await;
+        all_refuse(&url, named).await;
+        assert_eq!(tables(&url).await, before, "{name}");
+    }
+    // A schema of its own is empty; what that release left behind is nothing foreign by itself.
+    let left = database(&admin, "left_alone", left).await;
+    let shared =
+        database(&admin, "shared", "CREATE TABLE notes (id int); CREATE SCHEMA todo").await;
+    for url in [left, format!("{shared}?options=-c%20search_path%3Dtodo")] {
+        let (ok, out, err) = ran(&[("DATABASE_URL", &url)], &["migrate"]).await;
+        assert!(ok && out.contains("applied 1"), "{out}{err}");
+    }
     cluster.stop().await.expect("it stops");
 }

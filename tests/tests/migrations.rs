@@ -1,10 +1,15 @@
 //! Migrations by the command line: up, down and up again is up, and down leaves nothing behind.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, path::Path};
 
 use sqlx::{Connection, PgConnection, Row, SqliteConnection};
-use todo_tests::{App, Database, STARTING, command, on_every_cell, postgres::Cluster};
-use tokio::time::timeout;
+use todo_tests::{
+    App, Database, PROGRAMS, Process, STARTING, command, on_every_cell, postgres::Cluster, refusal,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::timeout,
+};
 
 async fn migrate(url: &str, arguments: &[&str]) -> (bool, String) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -150,6 +155,112 @@ async fn a_table_that_is_made_anew_keeps_its_rows_and_their_counts() {
     assert_eq!(sqlx::query_scalar::<_, i64>(counted).fetch_one(&mut db).await.expect("it"), 0);
 }
 
+async fn execute(url: &str, sql: &str) {
+    let safe = sqlx::AssertSqlSafe(sql.to_owned());
+    if url.starts_with("sqlite:") {
+        let mut db = SqliteConnection::connect(url).await.expect("the file");
+        sqlx::raw_sql(safe).execute(&mut db).await.expect(sql);
+        db.close().await.expect("closed");
+    } else {
+        let mut db = PgConnection::connect(url).await.expect("the server");
+        sqlx::raw_sql(safe).execute(&mut db).await.expect(sql);
+        db.close().await.expect("closed");
+    }
+}
+
+/// Everything that opens the database refuses, and says `named`.
+async fn all_refuse(url: &str, named: &[&str]) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings = [("DATABASE_URL", url)];
+    let mut all = Vec::new();
+    for program in PROGRAMS {
+        all.push(refusal(program, dir.path(), &settings).await);
+    }
+    for arguments in
+        [&["migrate"][..], &["migrate", "--status"], &["migrate", "--revert"], &["doctor"]]
+    {
+        let mut command = command("todo-server", dir.path(), &settings);
+        let output = timeout(STARTING, command.args(arguments).output()).await;
+        let output = output.expect("an end in time").expect("the program runs");
+        assert!(!output.status.success(), "{arguments:?}");
+        let said = [output.stdout, output.stderr].concat();
+        all.push(String::from_utf8(said).expect("UTF-8"));
+    }
+    for said in all {
+        assert!(named.iter().all(|named| said.contains(named)), "{named:?} in {said}");
+        assert!(!said.contains("up to date"), "{said}");
+    }
+}
+
+/// What a newer release leaves in the database, and what its `migrate --revert` takes away.
+async fn an_older_release_on_a_newer_schema(url: &str) {
+    assert!(migrate(url, &[]).await.0);
+    let checksum = if url.starts_with("sqlite:") { "x'00'" } else { "'\\x00'" };
+    let newer = format!(
+        "CREATE TABLE tomorrow (id int); INSERT INTO _sqlx_migrations \
+         (version, description, installed_on, success, checksum, execution_time) \
+         VALUES (9999, 'tomorrow', CURRENT_TIMESTAMP, TRUE, {checksum}, 1)"
+    );
+    execute(url, &newer).await;
+    all_refuse(url, &["newer release", "migration 9999", "migrate --revert"]).await;
+    execute(url, "DROP TABLE tomorrow; DELETE FROM _sqlx_migrations WHERE version = 9999").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    for program in PROGRAMS {
+        Process::start(program, dir.path(), &[("DATABASE_URL", url)]).await.stop().await;
+    }
+
+    // Built from other bytes, or half-applied: a start fails, and so does the doctor.
+    let changed = format!("UPDATE _sqlx_migrations SET checksum = {checksum} WHERE version = 2");
+    execute(url, &changed).await;
+    all_refuse(url, &["migration 2", "another text"]).await;
+    execute(url, "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 2").await;
+    all_refuse(url, &["migration 2", "not finished"]).await;
+}
+
+#[tokio::test]
+async fn an_older_release_on_a_newer_schema_says_how_to_go_back_on_sqlite() {
+    let dir = tempfile::tempdir().expect("a directory");
+    an_older_release_on_a_newer_schema(&url_in(dir.path())).await;
+}
+
+#[tokio::test]
+async fn an_older_release_on_a_newer_schema_says_how_to_go_back_on_postgres() {
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    an_older_release_on_a_newer_schema(&cluster.url()).await;
+    cluster.stop().await.expect("it stops");
+}
+
+/// Who can open the lock file can hold a start up.
+#[tokio::test]
+async fn a_start_that_waits_for_the_lock_says_so_and_the_lock_is_private() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("todo.db.lock");
+    // As an earlier release made it.
+    let lock = std::fs::File::create(&path).expect("a lock file");
+    lock.set_permissions(std::fs::Permissions::from_mode(0o644)).expect("its mode");
+    lock.lock().expect("held");
+    let url = url_in(dir.path());
+    for program in PROGRAMS {
+        let mut command = command(program, dir.path(), &[("DATABASE_URL", &url)]);
+        let mut child = command.spawn().expect("it runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let says = async {
+            while let Some(line) = lines.next_line().await.expect("a line") {
+                if line.contains("waiting for another process") && line.contains("todo.db.lock") {
+                    return;
+                }
+            }
+            panic!("{program} ends without a word");
+        };
+        timeout(STARTING, says).await.expect("it says that it waits");
+        child.kill().await.expect("it ends");
+    }
+    drop(lock);
+    assert!(migrate(&url, &[]).await.0);
+    let mode = std::fs::metadata(&path).expect("the lock file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
 /// The files of one database's migrations.
 fn migrations(database: &str) -> BTreeSet<String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(database);
@@ -164,6 +275,34 @@ fn migrations(database: &str) -> BTreeSet<String> {
 fn both_databases_have_the_same_migrations() {
     assert!(!migrations("sqlite").is_empty());
     assert_eq!(migrations("sqlite"), migrations("postgres"));
+}
+
+/// Every column of every table, by name.
+async fn columns(url: &str) -> Vec<String> {
+    if url.starts_with("sqlite:") {
+        let mut db = SqliteConnection::connect(url).await.expect("the file");
+        let sql = "SELECT t.name || '.' || c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c \
+                   WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY 1";
+        return sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows");
+    }
+    let mut db = PgConnection::connect(url).await.expect("the server");
+    let sql = "SELECT (table_name || '.' || column_name) COLLATE \"C\" FROM information_schema.columns \
+               JOIN information_schema.tables USING (table_schema, table_name) \
+               WHERE table_schema = 'public' AND table_type = 'BASE TABLE' ORDER BY 1";
+    sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows")
+}
+
+/// What a unit test of `copy` finds in SQLite's schema is true of both.
+#[tokio::test]
+async fn both_databases_have_the_same_tables_and_columns() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::of_its_own(&[], &[]).await.expect("PostgreSQL");
+    let (file, server) = (url_in(dir.path()), cluster.url());
+    assert!(migrate(&file, &[]).await.0 && migrate(&server, &[]).await.0);
+    let all = columns(&file).await;
+    assert!(all.contains(&"todos.title_key".to_owned()), "{all:?}");
+    assert_eq!(all, columns(&server).await);
+    cluster.stop().await.expect("it stops");
 }
 
 /// A migration is known by the checksum of its bytes: a checkout must not change its line ends.

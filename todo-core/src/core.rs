@@ -160,7 +160,11 @@ impl Core {
             timeout: options.database_timeout,
             migrations_url: options.migrations_url.clone(),
         };
-        let db = Db::open(url, &db).await?;
+        Ok(Self::over(Db::open(url, &db).await?, options).await)
+    }
+
+    /// As [`Core::open`], of a database that is open.
+    pub(crate) async fn over(db: Db, options: Options) -> Self {
         let share = db.share();
         let turns = |at_once| Turns::new(at_once, options.database_timeout);
         let reads = turns(share.reads);
@@ -185,7 +189,7 @@ impl Core {
         if let Err(error) = auth::learn_costs(&core).await {
             tracing::warn!(%error, "what stored passwords cost is not known yet");
         }
-        Ok(core)
+        core
     }
 
     /// Asks the database for an answer, and whether its role may do what requests need.

@@ -148,6 +148,15 @@ pub(crate) fn within(patience: Duration, work: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Has a command that serves nothing say on standard error what its work warns of, such as that it
+/// waits for another process.
+pub fn log_warnings() {
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time();
+    let lines = lines.with_target(false).with_filter(EnvFilter::new("todo_core=warn"));
+    // Fails only where somebody has set up another log, which is good as well.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+}
+
 #[cfg(test)]
 mod tests {
     use std::{

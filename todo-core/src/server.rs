@@ -26,6 +26,7 @@ use crate::{
 pub use crate::{
     admission::{Admission, Place},
     late::{Answering, InProgress, LateHead, Unanswered},
+    log::log_warnings,
     sources::settings,
 };
 

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use crate::{
     Core, OpenError, Options,
-    db::Db,
+    db::{Db, DbOptions, address::Address},
     http::{Api, ApiOptions, Origin, PublicUrl, proxies::canonical},
     secret::{Algorithm, Secret},
 };
@@ -142,19 +142,30 @@ impl DatabaseUrl {
         &self.0
     }
 
+    /// The address as it is understood, without a secret.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        self.address().map_or_else(String::new, |address| address.shown())
+    }
+
     /// Which kind of database it is: `sqlite` or `postgres`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
-        if self.0.starts_with("sqlite:") { "sqlite" } else { "postgres" }
+        self.address().map_or("none", |address| address.kind())
     }
 
     /// The file of an embedded database, if it has one.
     fn file(&self) -> Option<PathBuf> {
-        Db::file_of(&self.0)
+        self.address()?.file().map(Path::to_owned)
+    }
+
+    /// It was read once already; only the default may be of a driver that is not compiled in.
+    fn address(&self) -> Option<Address> {
+        Address::parse(&self.0).ok()
     }
 
     fn is_in_memory(&self) -> bool {
-        self.0.starts_with("sqlite:") && self.file().is_none()
+        self.kind() == "sqlite" && self.file().is_none()
     }
 }
 
@@ -432,6 +443,8 @@ impl Settings {
     /// # Errors
     /// [`StartError`].
     pub async fn open(&self) -> Result<Api, StartError> {
+        // First: beside another program's database, no secret is to be left.
+        let db = self.reached().await?;
         let secret = match &self.secret_key {
             Some(secret) => secret.clone(),
             None => self.kept_secret()?,
@@ -441,22 +454,23 @@ impl Settings {
         options.algorithm = self.algorithm;
         options.session_lifetime = chrono::TimeDelta::days(self.access_token_expire_days.into());
         options.rate_limit_per_minute = self.rate_limit_per_minute;
-        options.pool_min = self.database_pool_min;
-        options.pool_max = self.database_pool_max;
-        options.database_timeout = self.database_timeout;
-        options.migrations_url =
-            self.migrations_database_url.as_ref().map(|url| url.as_str().to_owned());
-        let core = self.reached(options).await?;
-        Ok(Api::new(core, self.api_options()))
+        Ok(Api::new(Core::over(db, options).await, self.api_options()))
     }
 
     /// Opens the database, and goes on trying for a while if it cannot be reached.
-    async fn reached(&self, options: Options) -> Result<Core, OpenError> {
+    async fn reached(&self) -> Result<Db, OpenError> {
+        let options = DbOptions {
+            pool_min: self.database_pool_min,
+            pool_max: self.database_pool_max,
+            timeout: self.database_timeout,
+            migrations_url: (self.migrations_database_url.as_ref())
+                .map(|url| url.as_str().to_owned()),
+        };
         let deadline = tokio::time::Instant::now() + self.database_startup;
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match Core::open(self.database_url.as_str(), options.clone()).await {
-                Ok(core) => return Ok(core),
+            let error = match Db::open(self.database_url.as_str(), &options).await {
+                Ok(db) => return Ok(db),
                 Err(error) => error,
             };
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
@@ -554,18 +568,10 @@ impl Vars {
 }
 
 fn url(text: &str) -> Result<DatabaseUrl, String> {
-    let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
-    let is_known = match scheme {
-        "sqlite" => !text["sqlite:".len()..].trim_start_matches('/').is_empty(),
-        "postgres" | "postgresql" | "postgresql+asyncpg" | "postgresql+psycopg2" => {
-            text[scheme.len()..].starts_with("://")
-        }
-        _ => false,
-    };
-    is_known.then(|| DatabaseUrl(text.to_owned())).ok_or_else(|| {
-        "sqlite://FILE, sqlite::memory:, postgres://…, postgresql://… or postgresql+asyncpg://…"
-            .into()
-    })
+    match Address::parse(text) {
+        Ok(_) => Ok(DatabaseUrl(text.to_owned())),
+        Err(why) => Err(format!("the address of a database: {why}")),
+    }
 }
 
 fn secret(text: &str) -> Result<Secret, String> {

@@ -12,12 +12,14 @@ use std::{
     time::Duration,
 };
 
+use self::address::Address;
 use crate::error::Cause;
 
 #[cfg(test)]
 pub(crate) use self::statement::MADE;
 pub(crate) use self::statement::{Changed, FromRow, Row, Rows, Statement, Value};
 
+pub(crate) mod address;
 #[cfg(feature = "postgres")]
 mod breaker;
 pub(crate) mod columns;
@@ -31,6 +33,8 @@ mod pool;
 pub(crate) mod pooler;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) mod schema;
 #[cfg(feature = "postgres")]
 mod session;
 #[cfg(feature = "sqlite")]
@@ -86,14 +90,15 @@ pub(crate) struct DbOptions {
 impl Db {
     /// Opens the database that `url` names and brings its schema up to date.
     pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
-        match url.split_once(':').map(|(scheme, _)| scheme) {
+        match Address::read(url)? {
             #[cfg(feature = "sqlite")]
-            Some("sqlite") => Ok(Self::Sqlite(sqlite::Sqlite::open(url, options).await?)),
-            #[cfg(feature = "postgres")]
-            Some("postgres" | "postgresql" | "postgresql+asyncpg" | "postgresql+psycopg2") => {
-                Ok(Self::Postgres(postgres::Postgres::open(url, options).await?))
+            Address::Sqlite(address) => {
+                Ok(Self::Sqlite(sqlite::Sqlite::open(&address, options).await?))
             }
-            _ => Err(OpenError::Url("the scheme must be sqlite, postgres or postgresql".into())),
+            #[cfg(feature = "postgres")]
+            Address::Postgres(address) => {
+                Ok(Self::Postgres(postgres::Postgres::open(&address, options).await?))
+            }
         }
     }
 
@@ -181,17 +186,6 @@ impl Db {
         }
     }
 
-    /// The file of an embedded database, if `url` names one.
-    #[cfg(feature = "server")]
-    pub(crate) fn file_of(url: &str) -> Option<std::path::PathBuf> {
-        #[cfg(feature = "sqlite")]
-        if url.starts_with("sqlite:") {
-            return sqlite::file_of(url);
-        }
-        let _ = url;
-        None
-    }
-
     /// Finishes what is queued and closes every connection.
     pub(crate) async fn close(&self) {
         match self {
@@ -264,6 +258,17 @@ pub enum OpenError {
     /// The database or its role cannot do what requests need: its encoding, a default, a grant.
     #[error("the database cannot be used: {0}")]
     Unfit(String),
+    /// The database belongs to another program, or to the Python backend; which, and what to do about
+    /// it. Nothing was written.
+    #[error("the database is not of this program: {0}")]
+    Foreign(String),
+    /// The schema is that of a newer release: it has this migration, which is not known here.
+    #[error(
+        "the schema is of a newer release: migration {0} is not known here. Start that release, or \
+         go back with that release's own `todo-server migrate --revert`, once for each of its newer \
+         migrations"
+    )]
+    Newer(i64),
     /// What stands between here and PostgreSQL mixes up the statements of its clients: rows would go
     /// to whom they do not belong.
     #[error(

@@ -17,11 +17,13 @@ use tokio::time::Instant;
 use crate::{
     db::{
         DbOptions, Fault, OpenError, Row, Rows, Share, Statement,
+        address::{Address, PostgresAddress},
         breaker::{Breaker, SLOW},
         fitness::{self, Grants},
         is_connectivity,
         pool::{Lease, Pool},
         pooler::{self, Sharing},
+        schema::Found,
         session::{Session, is_full},
     },
     error::Cause,
@@ -58,8 +60,11 @@ enum Kind {
 }
 
 impl Postgres {
-    pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
-        let connect = connect_options(url)?;
+    pub(crate) async fn open(
+        address: &PostgresAddress,
+        options: &DbOptions,
+    ) -> Result<Self, OpenError> {
+        let connect = driver_options(address)?;
         // First of all: a schema is not to be changed over a pooler that mixes things up.
         let sharing = pooler::check(&connect, options.pool_max).await?;
         let mut session = connected(&connect).await?;
@@ -255,33 +260,24 @@ async fn run_on<R: Rows>(connection: &mut PgConnection, statement: &Statement) -
     Ok(outcome)
 }
 
+/// How the driver connects to the PostgreSQL database at `url`.
 pub(crate) fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
-    let options: PgConnectOptions = as_the_driver_spells(url)
+    match Address::read(url)? {
+        Address::Postgres(address) => driver_options(&address),
+        #[cfg(feature = "sqlite")]
+        Address::Sqlite(_) => Err(OpenError::Url("it must be one of PostgreSQL".into())),
+    }
+}
+
+pub(crate) fn driver_options(address: &PostgresAddress) -> Result<PgConnectOptions, OpenError> {
+    let options: PgConnectOptions = address
+        .for_the_driver()
         .parse()
         // The driver's own text may repeat parts of the address, a password among them.
         .map_err(|_: sqlx::Error| OpenError::Url("not a PostgreSQL address".into()))?;
+    let name = address.application_name().unwrap_or("todo");
     // PgBouncer refuses this start-up parameter, and nothing here is a float.
-    Ok(options.extra_float_digits(None).application_name("todo").disable_statement_logging())
-}
-
-/// The address with SQLAlchemy's spellings turned into libpq's: the driver behind a plus, and
-/// asyncpg's `ssl` for `sslmode`. `channel_binding`, which Neon's addresses carry, is dropped: the
-/// driver does not know it and would log it as a mistake at each start.
-fn as_the_driver_spells(url: &str) -> String {
-    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
-    let scheme = scheme.split('+').next().unwrap_or(scheme);
-    let Some((base, query)) = rest.split_once('?') else { return format!("{scheme}:{rest}") };
-    let query: Vec<_> = query
-        .split('&')
-        .filter_map(|pair| match pair.split_once('=') {
-            Some(("ssl", "true")) => Some("sslmode=require".to_owned()),
-            Some(("ssl", "false")) => Some("sslmode=disable".to_owned()),
-            Some(("ssl", mode)) => Some(format!("sslmode={mode}")),
-            Some(("channel_binding", _)) => None,
-            _ => Some(pair.to_owned()),
-        })
-        .collect();
-    format!("{scheme}:{base}?{}", query.join("&"))
+    Ok(options.extra_float_digits(None).application_name(name).disable_statement_logging())
 }
 
 /// A connection at the start. Those that were closed a moment ago may still count at the server: one
@@ -312,6 +308,11 @@ async fn migrate(connect: &PgConnectOptions, sharing: Sharing) -> Result<(), Ope
             let set = sqlx::raw_sql(set).execute(&mut conn).await;
             set.map_err(|e| OpenError::Connect(Cause::new(e)))?;
         }
+        // Before anything is written: sqlx would begin with a table of its own.
+        let found = Found::in_postgres(&mut conn).await.map_err(|e| {
+            pooler::mixed_up(e).unwrap_or_else(|e| OpenError::Connect(Cause::new(e)))
+        })?;
+        found.applied(&MIGRATIONS)?;
         // Under sqlx's advisory lock: replicas that start together take turns.
         MIGRATIONS.run(&mut conn).await.map_err(|e| match e {
             MigrateError::Execute(e) => {
@@ -328,32 +329,11 @@ async fn migrate(connect: &PgConnectOptions, sharing: Sharing) -> Result<(), Ope
 
 #[cfg(test)]
 mod tests {
-    use sqlx::postgres::PgSslMode;
-
     use super::*;
 
     #[test]
     fn one_caller_gets_no_more_than_a_share_of_the_pool() {
         let shares = [0, 1, 2, 3, 4, 8, 20, 100].map(share_of);
         assert_eq!(shares, [1, 1, 1, 2, 2, 2, 5, 25]);
-    }
-
-    #[test]
-    fn addresses_of_neon_and_of_sqlalchemy_are_understood() {
-        let cases = [
-            ("postgresql://u:p@h/db?sslmode=require&channel_binding=require", PgSslMode::Require),
-            ("postgresql+asyncpg://u:p@h/db?ssl=require", PgSslMode::Require),
-            ("postgresql+asyncpg://u:p@h/db?ssl=verify-full", PgSslMode::VerifyFull),
-            ("postgresql+asyncpg://u:p@h/db?ssl=disable", PgSslMode::Disable),
-            ("postgresql+asyncpg://u:p@h/db?ssl=true", PgSslMode::Require),
-            ("postgres://u:p@h/db?unheard_of=1&sslmode=verify-ca", PgSslMode::VerifyCa),
-        ];
-        for (url, mode) in cases {
-            let options = connect_options(url).expect(url);
-            let found = options.get_ssl_mode();
-            assert_eq!(format!("{found:?}"), format!("{mode:?}"), "{url}");
-            assert_eq!((options.get_host(), options.get_database()), ("h", Some("db")), "{url}");
-        }
-        assert!(connect_options("postgres://u:p@h/db?ssl=perhaps").is_err());
     }
 }

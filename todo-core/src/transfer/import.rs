@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     Conn, Progress, TransferError,
     copy::{User, begin_empty, insert_todos, insert_users},
-    migrate, open, open_existing, refuse_same,
+    migrate, migrations, open_existing, refuse_same,
 };
 use crate::{
     auth::{Email, Name, stored},
@@ -86,7 +86,8 @@ pub async fn import(
 ) -> Result<Imported, TransferError> {
     refuse_same(from, to)?;
     let mut source = open_existing(from).await?;
-    refuse_foreign(to).await?;
+    // Very likely the source itself, if it is another program's.
+    migrations(to).await?;
     source.begin_snapshot().await?;
     if let Conn::Postgres(_) = source {
         source.run("SET LOCAL TIME ZONE 'UTC'").await?;
@@ -122,17 +123,6 @@ pub async fn import(
     target.close().await?;
     source.close().await?;
     Ok(Imported { users, todos, left_out: bad })
-}
-
-/// Refuses a target whose tables are not this program's: very likely the source itself.
-async fn refuse_foreign(to: &str) -> Result<(), TransferError> {
-    let Some(mut target) = open(to).await? else { return Ok(()) };
-    if target.has_table("users").await? && !target.has_table("_sqlx_migrations").await? {
-        let why = "the target has a table users that is not of this program: import into a \
-                   database of its own";
-        return Err(TransferError::Refused(why.into()));
-    }
-    target.close().await
 }
 
 impl BadRows {

@@ -3,11 +3,11 @@
 
 use std::{collections::BTreeSet, fs::File};
 
-use sqlx::migrate::{MigrationType, Migrator};
+use sqlx::migrate::Migrator;
 
 use super::{Conn, TransferError, open, open_existing};
 use crate::{
-    db::{Db, DbOptions, postgres, sqlite},
+    db::{Db, DbOptions, address::Address, postgres, schema::ups, sqlite},
     transfer::on,
 };
 
@@ -41,12 +41,12 @@ pub struct Revert {
 /// The migrations that this program knows, and whether the database has them. It changes nothing.
 ///
 /// # Errors
-/// [`TransferError`], if the database does not answer.
+/// [`TransferError`], if the database does not answer or this program cannot migrate it: it is
+/// another's, or of a newer release.
 pub async fn migrations(url: &str) -> Result<Vec<Migration>, TransferError> {
     let Some(mut conn) = open(url).await? else {
-        let known =
-            if url.starts_with("sqlite:") { &sqlite::MIGRATIONS } else { &postgres::MIGRATIONS };
-        return Ok(listed(known, &BTreeSet::new()));
+        // Only a file can be missing.
+        return Ok(listed(&sqlite::MIGRATIONS, &BTreeSet::new()));
     };
     let listed = on_conn(&mut conn).await?;
     conn.close().await?;
@@ -77,13 +77,16 @@ pub async fn migrate(url: &str) -> Result<Change, TransferError> {
 /// # Errors
 /// [`TransferError`]; [`TransferError::Refused`] says how many rows are in the way.
 pub async fn revert(url: &str, losing_rows: bool) -> Result<Revert, TransferError> {
-    let _lock: Option<File> = match sqlite::file_of(url) {
-        Some(file) if url.starts_with("sqlite:") && file.exists() => {
-            Some(sqlite::lock_beside(&file).await?)
-        }
-        _ => None,
-    };
     let mut conn = open_existing(url).await?;
+    // Before there is a lock file: nothing is left beside another program's database.
+    on_conn(&mut conn).await?;
+    let _lock: Option<File> = match Address::read(url)? {
+        Address::Sqlite(address) => match address.file() {
+            Some(file) => Some(sqlite::lock_beside(file).await?),
+            None => None,
+        },
+        Address::Postgres(_) => None,
+    };
     let known = on_conn(&mut conn).await?;
     let applied: Vec<Migration> = known.into_iter().filter(|m| m.applied).collect();
     let Some((last, earlier)) = applied.split_last() else {
@@ -114,21 +117,16 @@ fn migrator(conn: &Conn) -> &'static Migrator {
 }
 
 pub(super) async fn on_conn(conn: &mut Conn) -> Result<Vec<Migration>, TransferError> {
-    let applied: Vec<i64> = if conn.has_table("_sqlx_migrations").await? {
-        let sql = "SELECT version FROM _sqlx_migrations WHERE success";
-        on!(&mut *conn, c => sqlx::query_scalar(sql).fetch_all(c).await)?
-    } else {
-        Vec::new()
-    };
-    Ok(listed(migrator(conn), &applied.into_iter().collect()))
+    let (found, migrator) = (conn.found().await?, migrator(conn));
+    Ok(listed(migrator, &found.applied(migrator)?))
 }
 
 fn listed(migrator: &Migrator, applied: &BTreeSet<i64>) -> Vec<Migration> {
-    let up = migrator.iter().filter(|m| m.migration_type != MigrationType::ReversibleDown);
-    up.map(|m| Migration {
-        version: m.version,
-        description: m.description.to_string(),
-        applied: applied.contains(&m.version),
-    })
-    .collect()
+    ups(migrator)
+        .map(|m| Migration {
+            version: m.version,
+            description: m.description.to_string(),
+            applied: applied.contains(&m.version),
+        })
+        .collect()
 }

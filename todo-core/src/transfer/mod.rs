@@ -2,13 +2,18 @@
 //! and rows moved between databases. It opens one connection of its own and leaves nothing behind
 //! that a command did not ask for: looking makes no file and no table.
 
-use std::io;
+use std::{io, path::Path};
 
-use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection, sqlite};
+use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection};
 
 use crate::{
     OpenError,
-    db::{postgres, sqlite as file},
+    db::{
+        address::{Address, Mode, SqliteAddress},
+        postgres,
+        schema::Found,
+        sqlite as file,
+    },
     error::Cause,
 };
 
@@ -58,7 +63,22 @@ impl From<sqlx::migrate::MigrateError> for TransferError {
 /// Whether `url` names a database that ends with its process.
 #[must_use]
 pub fn is_in_memory(url: &str) -> bool {
-    url.starts_with("sqlite:") && file::is_in_memory(url)
+    matches!(Address::parse(url), Ok(Address::Sqlite(address)) if address.file().is_none())
+}
+
+/// Finds out whether a start would open the database at `url`, as far as that can be seen without
+/// changing anything: an SQLite file can be written, or made.
+///
+/// # Errors
+/// [`TransferError`]: what a start would end with.
+pub async fn check(url: &str) -> Result<(), TransferError> {
+    if let Address::Sqlite(address) = Address::read(url)?
+        && let Some(path) = address.file()
+        && file::usable(&address, path)?
+    {
+        file::try_to_write(path).await?;
+    }
+    Ok(())
 }
 
 /// One connection to a whole database.
@@ -81,29 +101,28 @@ pub(crate) use on;
 /// Opens the database that `url` names as it is; none if it is a file that is not there.
 pub(crate) async fn open(url: &str) -> Result<Option<Conn>, TransferError> {
     let connect = |e: sqlx::Error| OpenError::Connect(Cause::new(e));
-    if url.starts_with("sqlite:") {
-        let Some(path) = file::file_of(url) else {
-            let why = "a database in memory is gone with the command: name a file";
-            return Err(TransferError::Refused(why.into()));
-        };
+    if let Address::Sqlite(address) = Address::read(url)? {
+        let path = file_of(&address)?;
         if !path.exists() {
             return Ok(None);
         }
-        let options: sqlite::SqliteConnectOptions =
-            url.parse().map_err(|_: sqlx::Error| OpenError::Url("not a SQLite address".into()))?;
-        let options = options
-            .create_if_missing(false)
-            .foreign_keys(true)
-            .busy_timeout(file::MIGRATION_TIMEOUT)
-            .disable_statement_logging();
+        let options = file::connect_options(path)
+            .read_only(address.mode == Mode::Read)
+            .busy_timeout(file::MIGRATION_TIMEOUT);
         return Ok(Some(Conn::Sqlite(options.connect().await.map_err(connect)?)));
     }
-    let options = postgres::connect_options(url)?.disable_statement_logging();
+    let options = postgres::connect_options(url)?;
     let conn = tokio::time::timeout(postgres::MIGRATION_TIMEOUT, options.connect())
         .await
         .map_err(|_| OpenError::Connect(Cause::new("timed out after 60 s")))?
         .map_err(connect)?;
     Ok(Some(Conn::Postgres(conn)))
+}
+
+fn file_of(address: &SqliteAddress) -> Result<&Path, TransferError> {
+    address.file().ok_or_else(|| {
+        TransferError::Refused("a database in memory is gone with the command: name a file".into())
+    })
 }
 
 /// As [`open`], of a database that must be there.
@@ -114,14 +133,13 @@ pub(crate) async fn open_existing(url: &str) -> Result<Conn, TransferError> {
 /// Refuses a source that is the target, as far as the addresses tell. What they do not tell, the
 /// rows in the target do.
 fn refuse_same(from: &str, to: &str) -> Result<(), TransferError> {
-    let is_file = |url: &str| url.starts_with("sqlite:");
-    let is_same = match (is_file(from), is_file(to)) {
-        (true, true) => {
-            let place = |url| file::file_of(url).and_then(|file| file.canonicalize().ok());
-            place(from).is_some_and(|from| Some(from) == place(to))
+    let is_same = match (Address::read(from)?, Address::read(to)?) {
+        (Address::Sqlite(from), Address::Sqlite(to)) => {
+            let place = |address: &SqliteAddress| address.file()?.canonicalize().ok();
+            place(&from).is_some_and(|from| Some(from) == place(&to))
         }
-        (false, false) => {
-            let (from, to) = (postgres::connect_options(from)?, postgres::connect_options(to)?);
+        (Address::Postgres(from), Address::Postgres(to)) => {
+            let (from, to) = (postgres::driver_options(&from)?, postgres::driver_options(&to)?);
             (from.get_host(), from.get_socket(), from.get_port(), from.get_database())
                 == (to.get_host(), to.get_socket(), to.get_port(), to.get_database())
         }
@@ -155,6 +173,14 @@ impl Conn {
     pub(crate) async fn run(&mut self, sql: &'static str) -> Result<(), TransferError> {
         on!(self, c => sqlx::raw_sql(sql).execute(c).await.map(drop))?;
         Ok(())
+    }
+
+    /// What is in the database, by name.
+    pub(crate) async fn found(&mut self) -> Result<Found, TransferError> {
+        Ok(match self {
+            Self::Sqlite(conn) => Found::in_sqlite(conn).await?,
+            Self::Postgres(conn) => Found::in_postgres(conn).await?,
+        })
     }
 
     /// Whether a table of this name can be seen.

@@ -6,12 +6,11 @@ use std::{fmt::Display, time::Duration};
 use todo_core::{
     Clock, check_database, check_pooler,
     http::Origin,
-    settings::{Environment, Settings, TlsFiles},
+    settings::{DatabaseUrl, Environment, Settings, TlsFiles},
     transfer,
 };
 use todo_server::pem;
 use tokio::time::timeout;
-use url::Url;
 
 use super::{direct_url, tls};
 
@@ -20,8 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Days before its end from which a certificate is warned of; they are renewed a month before.
 const RENEWAL_DAYS: i64 = 14;
 const DAY_SECONDS: i64 = 24 * 60 * 60;
-/// What may stand behind the `?` of an address without being a secret.
-const PLAIN_OPTIONS: [&str; 5] = ["sslmode", "ssl", "sslrootcert", "channel_binding", "host"];
 
 /// Prints settings and checks. Whether none has failed.
 pub(crate) async fn doctor(settings: &Settings) -> bool {
@@ -54,11 +51,8 @@ fn understood(settings: &Settings) -> Vec<(&'static str, String)> {
     let origins: Vec<_> = settings.allowed_origins.iter().map(Origin::as_str).collect();
     let proxies: Vec<_> = settings.trusted_proxies.iter().map(ToString::to_string).collect();
     vec![
-        ("DATABASE_URL", shown(settings.database_url.as_str())),
-        (
-            "MIGRATIONS_DATABASE_URL",
-            migrations.map_or_else(|| is_set(false), |url| shown(url.as_str())),
-        ),
+        ("DATABASE_URL", settings.database_url.shown()),
+        ("MIGRATIONS_DATABASE_URL", migrations.map_or_else(|| is_set(false), DatabaseUrl::shown)),
         ("DATABASE_POOL_MIN", settings.database_pool_min.to_string()),
         ("DATABASE_POOL_MAX", settings.database_pool_max.to_string()),
         ("DATABASE_TIMEOUT_MS", settings.database_timeout.as_millis().to_string()),
@@ -92,30 +86,6 @@ fn understood(settings: &Settings) -> Vec<(&'static str, String)> {
         ("PUBLIC_URL", settings.public_url.as_ref().map_or("none".into(), ToString::to_string)),
         ("PROJECT_NAME", settings.project_name.clone()),
     ]
-}
-
-/// An address without what may be a secret in it. One that cannot be told apart for sure, such as a
-/// password with a bare slash makes it, is not shown at all.
-fn shown(url: &str) -> String {
-    const HIDDEN: &str = "(hidden)";
-    if url.starts_with("sqlite:") {
-        return url.split('?').next().unwrap_or_default().to_owned();
-    }
-    let Ok(mut parsed) = Url::parse(url) else { return HIDDEN.into() };
-    let behind = [Some(parsed.path()), parsed.query(), parsed.fragment()];
-    if behind.into_iter().flatten().any(|part| part.contains('@')) || !parsed.has_host() {
-        return HIDDEN.into();
-    }
-    let query: Vec<_> = (parsed.query().unwrap_or_default().split('&'))
-        .filter(|pair| pair.split_once('=').is_some_and(|(name, _)| PLAIN_OPTIONS.contains(&name)))
-        .map(ToOwned::to_owned)
-        .collect();
-    parsed.set_query(Some(&query.join("&")).filter(|query| !query.is_empty()).map(|q| &**q));
-    parsed.set_fragment(None);
-    if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
-        return HIDDEN.into();
-    }
-    parsed.into()
 }
 
 #[derive(Default)]
@@ -181,7 +151,12 @@ impl Checks {
         }
         let direct = direct_url(settings);
         let name = if direct == url { "database" } else { "MIGRATIONS_DATABASE_URL" };
-        match within(transfer::migrations(direct)).await {
+        let looked = async {
+            let migrations = transfer::migrations(direct).await?;
+            // As a start opens it, and without a change.
+            transfer::check(url).await.map(|()| migrations)
+        };
+        match within(looked).await {
             Err(error) => self.fail(name, error),
             Ok(migrations) => {
                 let pending = migrations.iter().filter(|migration| !migration.applied).count();
@@ -252,29 +227,5 @@ async fn within<T, E: Display>(check: impl Future<Output = Result<T, E>>) -> Res
     match timeout(PATIENCE, check).await {
         Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_shown_without_a_secret() {
-        for (url, as_shown) in [
-            ("sqlite://todo.db?mode=rwc", "sqlite://todo.db"),
-            ("sqlite::memory:", "sqlite::memory:"),
-            ("postgres://u:hush@h:5/d", "postgres://u:***@h:5/d"),
-            ("postgresql+asyncpg://u:h%40sh@h/d", "postgresql+asyncpg://u:***@h/d"),
-            ("postgres://u:hu@sh@h/d", "postgres://u:***@h/d"),
-            ("postgres://u@h/d?sslmode=require&password=hush", "postgres://u@h/d?sslmode=require"),
-            ("postgres:///d?host=/run&password=hush", "(hidden)"),
-            ("postgres://u:1/hush@h/d", "(hidden)"),
-            ("postgres://u:1?hush@h/d", "(hidden)"),
-            ("postgres://u:1#hush@h/d", "(hidden)"),
-            ("postgres://u:hush#1@h/d", "(hidden)"),
-        ] {
-            assert_eq!(shown(url), as_shown, "{url}");
-        }
     }
 }

@@ -214,7 +214,7 @@ mod tests {
                 .unwrap()
                 .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x)")
                 .unwrap();
-            let file = File { name: path.clone(), path, patience: Duration::from_secs(1) };
+            let file = File { path, patience: Duration::from_secs(1) };
             let connection = file.open(Access::Write).unwrap();
             connection.execute_batch("PRAGMA synchronous = OFF").unwrap();
             let log = dir.path().join("todo.db-wal");

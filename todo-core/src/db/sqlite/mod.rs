@@ -22,7 +22,11 @@ use sqlx::{
 
 use self::{readers::Readers, writer::Writer};
 use crate::{
-    db::{DbOptions, Fault, OpenError, Row, Rows, Share, Statement},
+    db::{
+        DbOptions, Fault, OpenError, Row, Rows, Share, Statement,
+        address::{Mode, SqliteAddress},
+        schema::Found,
+    },
     error::Cause,
 };
 
@@ -49,26 +53,19 @@ pub(crate) struct Sqlite {
 }
 
 impl Sqlite {
-    pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
-        let address: SqliteConnectOptions = url
-            .parse()
-            .map_err(|e: sqlx::Error| OpenError::Url(format!("not a SQLite address: {e}")))?;
+    pub(crate) async fn open(
+        address: &SqliteAddress,
+        options: &DbOptions,
+    ) -> Result<Self, OpenError> {
         let (timeout, patience) = (options.timeout, patience(options.timeout));
-        if is_in_memory(url) {
+        let Some(path) = address.file() else {
             let connection = in_memory().map_err(connect_error)?;
             let writer = Writer::spawn(connection, None, patience).map_err(connect_error)?;
             return Ok(Self { readers: None, writer: Arc::new(writer), timeout });
-        }
-        if file_of(url).is_none() {
-            return Err(OpenError::Url("sqlite:// wants a file, or :memory:".into()));
-        }
-        let path = address.get_filename().to_owned();
-        let lock = lock_beside(&path).await?;
-        make_private(&path);
-        migrate(address).await?;
-        drop(lock);
+        };
+        migrate(address, path).await?;
 
-        let file = File { name: uri_or_path(url, path.clone()), path, patience };
+        let file = File { path: path.to_owned(), patience };
         let pool_max = options.pool_max;
         let (writer, readers) = blocking(move || {
             let connection = file.open(Access::Write)?;
@@ -125,8 +122,6 @@ impl Sqlite {
 /// Where the database is, and how long a statement waits there for another process's lock.
 #[derive(Clone)]
 struct File {
-    /// What SQLite is told: the path, or a URI that says more.
-    name: PathBuf,
     path: PathBuf,
     patience: Duration,
 }
@@ -141,10 +136,8 @@ impl File {
     fn open(&self, access: Access) -> rusqlite::Result<Connection> {
         // A reader opens the file for writing too: it may be the first to come after a crash, and
         // recover the log. No mutex: a connection is used by one thread at a time.
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_URI;
-        let connection = Connection::open_with_flags(&self.name, flags)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(self.patience)?;
         connection.execute_batch(match access {
             Access::Read => "PRAGMA query_only = ON; PRAGMA cache_size = -4096",
@@ -202,15 +195,22 @@ fn run<R: Rows>(
 }
 
 /// Brings the file's schema up to date, and makes the file if there is none.
-async fn migrate(address: SqliteConnectOptions) -> Result<(), OpenError> {
+async fn migrate(address: &SqliteAddress, path: &Path) -> Result<(), OpenError> {
     let connect = |e: sqlx::Error| OpenError::Connect(Cause::new(e));
-    let address = address
-        .create_if_missing(true)
-        .foreign_keys(true)
-        // Kept by the file, for all its connections.
-        .journal_mode(SqliteJournalMode::Wal)
-        .disable_statement_logging();
-    let mut connection = address.connect().await.map_err(connect)?;
+    let is_there = usable(address, path)?;
+    let had_lock = lock_of(path).exists();
+    let lock = lock_beside(path).await?;
+    if is_there && let Err(error) = look(path).await {
+        // Nothing is left beside what is not ours.
+        if !had_lock && matches!(error, OpenError::Foreign(_)) {
+            let _ = std::fs::remove_file(lock_of(path));
+        }
+        return Err(error);
+    }
+    make_private(path);
+    // Kept by the file, for all its connections.
+    let options = connect_options(path).journal_mode(SqliteJournalMode::Wal);
+    let mut connection = options.connect().await.map_err(connect)?;
     let run = async {
         let mut run = std::pin::pin!(MIGRATIONS.run(&mut connection));
         if let Ok(outcome) = tokio::time::timeout(MIGRATION_PAUSE, &mut run).await {
@@ -222,7 +222,18 @@ async fn migrate(address: SqliteConnectOptions) -> Result<(), OpenError> {
     run.await
         .map_err(|_| OpenError::Migrate(Cause::new("timed out after 10 min")))?
         .map_err(|e| OpenError::Migrate(Cause::new(e)))?;
-    connection.close().await.map_err(connect)
+    connection.close().await.map_err(connect)?;
+    drop(lock);
+    Ok(())
+}
+
+/// Finds out whether a file can be migrated, by a connection that changes nothing.
+async fn look(path: &Path) -> Result<(), OpenError> {
+    let connect = |e: sqlx::Error| OpenError::Connect(Cause::new(e));
+    let mut connection = connect_options(path).connect().await.map_err(connect)?;
+    let found = Found::in_sqlite(&mut connection).await.map_err(connect)?;
+    connection.close().await.map_err(connect)?;
+    found.applied(&MIGRATIONS).map(drop)
 }
 
 /// A database in memory with today's schema. Nobody will migrate it: it ends with its connection.
@@ -283,28 +294,38 @@ fn extended_code(error: &rusqlite::Error) -> Option<i32> {
     error.sqlite_error().map(|error| error.extended_code)
 }
 
-/// What SQLite is to open: the file, or, where the address says more about it (`?mode=ro`), all of
-/// that as SQLite's own URI.
-fn uri_or_path(url: &str, path: PathBuf) -> PathBuf {
-    match url.split_once('?') {
-        None => path,
-        Some((address, query)) => {
-            let file = address.trim_start_matches("sqlite:").trim_start_matches("//");
-            format!("file:{file}?{query}").into()
+/// How sqlx opens a file that is there: it migrates, copies and imports.
+pub(crate) fn connect_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(path).foreign_keys(true).disable_statement_logging()
+}
+
+/// Whether the file of an address that is to be written is there already.
+///
+/// # Errors
+/// The address forbids to write the file, or to make it; or no file can be there.
+pub(crate) fn usable(address: &SqliteAddress, path: &Path) -> Result<bool, OpenError> {
+    let refused = |why: &str| Err(connect_error(why));
+    let is_there = path.exists();
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    match address.mode {
+        Mode::Read => refused("mode=ro in its address forbids to write it"),
+        _ if path.is_dir() => refused("it is a directory"),
+        Mode::Existing if !is_there => refused("there is no such file, and mode=rw makes none"),
+        _ if directory.is_some_and(|directory| !directory.is_dir()) => {
+            refused("its directory is not there")
         }
+        _ => Ok(is_there),
     }
 }
 
-/// The file that `url` names, decoded as the driver does; none in memory, or if it names none.
-pub(crate) fn file_of(url: &str) -> Option<PathBuf> {
-    let options: SqliteConnectOptions = url.parse().ok()?;
-    let file = options.get_filename();
-    (!is_in_memory(url) && !file.as_os_str().is_empty()).then(|| file.to_owned())
-}
-
-pub(crate) fn is_in_memory(url: &str) -> bool {
-    let rest = url.trim_start_matches("sqlite:").trim_start_matches("//");
-    rest == ":memory:" || rest.starts_with(":memory:?") || rest.contains("mode=memory")
+/// Whether a file that is there can be written now, as the server writes it. Nothing is changed.
+pub(crate) async fn try_to_write(path: &Path) -> Result<(), OpenError> {
+    let file = File { path: path.to_owned(), patience: MIGRATION_PAUSE };
+    let tried = blocking(move || {
+        let connection = file.open(Access::Write)?;
+        Ok(connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?)
+    });
+    tried.await.map_err(connect_error)
 }
 
 /// Makes a new database file that only its owner can read: it will hold password hashes, and the
@@ -318,23 +339,39 @@ pub(crate) fn make_private(database: &Path) {
     drop(options.open(database));
 }
 
-/// Takes the lock file beside the database. sqlx's own migration lock does nothing on SQLite, so
-/// without this one, processes that start together on a new file run each other's migrations.
-pub(crate) async fn lock_beside(database: &Path) -> Result<std::fs::File, OpenError> {
+/// The lock file beside the database.
+fn lock_of(database: &Path) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(".lock");
-    let path = PathBuf::from(name);
+    name.into()
+}
+
+/// Takes the lock file beside the database, which only its owner can open: whoever can, can hold a
+/// start up. sqlx's own migration lock does nothing on SQLite, so
+/// without this one, processes that start together on a new file run each other's migrations.
+pub(crate) async fn lock_beside(database: &Path) -> Result<std::fs::File, OpenError> {
+    let path = lock_of(database);
     let deadline = tokio::time::Instant::now() + MIGRATION_TIMEOUT;
     let fail = |e: std::io::Error, path: &Path| {
         OpenError::Connect(Cause::new(format!("lock file {}: {e}", path.display())))
     };
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| fail(e, &path))?;
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(&path).map_err(|e| fail(e, &path))?;
+    // One that an earlier release made. That of another user stays as it is.
+    #[cfg(unix)]
+    let _ = file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600));
+    let mut notice = Some(tokio::time::Instant::now() + MIGRATION_PAUSE);
     loop {
+        if notice.is_some_and(|at| tokio::time::Instant::now() > at) {
+            notice = None;
+            tracing::warn!(
+                lock = %path.display(),
+                "waiting for another process that holds the lock of the database's migrations"
+            );
+        }
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(std::fs::TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {

@@ -1,0 +1,155 @@
+//! Addresses of databases: the one reader of `DATABASE_URL` and of every other place that takes an
+//! address. It opens nothing and makes no file.
+//!
+//! Three documents say what an address is: libpq's connection URIs (PostgreSQL, 34.1.1.2),
+//! SQLAlchemy's database URLs, and those of sqlx. Where they differ, the scheme decides: a driver
+//! behind a plus (`sqlite+aiosqlite`) makes it SQLAlchemy's. A part that is not understood is an
+//! error that names it. No error repeats a value: any part may be a piece of a password.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+
+#[cfg(feature = "postgres")]
+pub(crate) use self::postgres::PostgresAddress;
+#[cfg(feature = "sqlite")]
+pub(crate) use self::sqlite::{Mode, SqliteAddress};
+use super::OpenError;
+
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+const SCHEMES: &str = "it begins with sqlite:, postgres:// or postgresql:// (of SQLAlchemy's drivers, \
+                       +aiosqlite, +pysqlite, +asyncpg, +psycopg and +psycopg2 are known)";
+
+/// Where a database is.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    #[cfg(feature = "sqlite")]
+    Sqlite(SqliteAddress),
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresAddress),
+}
+
+impl Address {
+    /// Reads an address.
+    ///
+    /// # Errors
+    /// What is wrong, as the end of a sentence, without a value of the address.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once(':').ok_or(SCHEMES)?;
+        match scheme {
+            #[cfg(feature = "sqlite")]
+            "sqlite" | "sqlite+aiosqlite" | "sqlite+pysqlite" => {
+                SqliteAddress::parse(scheme != "sqlite", rest).map(Self::Sqlite)
+            }
+            #[cfg(feature = "postgres")]
+            _ => match PostgresAddress::scheme(scheme) {
+                Some(scheme) => PostgresAddress::parse(scheme, rest).map(Self::Postgres),
+                None => Err(SCHEMES.into()),
+            },
+            #[cfg(not(feature = "postgres"))]
+            _ => {
+                let _ = rest;
+                Err(SCHEMES.into())
+            }
+        }
+    }
+
+    /// As [`Address::parse`], for what opens a database.
+    pub(crate) fn read(text: &str) -> Result<Self, OpenError> {
+        Self::parse(text).map_err(OpenError::Url)
+    }
+
+    /// The address without a secret, for people.
+    #[cfg(feature = "server")]
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(address) => address.shown(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(address) => address.shown(),
+            #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+            _ => String::new(),
+        }
+    }
+
+    /// `sqlite` or `postgres`.
+    #[cfg(feature = "server")]
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => "sqlite",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "postgres",
+            #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+            _ => "none",
+        }
+    }
+
+    /// The file of an embedded database, if it has one.
+    #[cfg(feature = "server")]
+    pub(crate) fn file(&self) -> Option<&std::path::Path> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(address) => address.file(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => None,
+            #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+            _ => None,
+        }
+    }
+}
+
+/// It may hold a password, which is not shown.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Address(…)")
+    }
+}
+
+/// The text that percent-encoded bytes stand for (RFC 3986, 2.1). A `%` without two hexadecimal
+/// digits behind it stands for itself, as SQLAlchemy and sqlx have it. `what` is named in the error.
+fn decoded(text: &str, what: &str) -> Result<String, String> {
+    let text = percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| format!("{what} must be UTF-8 once it is percent-decoded"))?;
+    if text.contains('\0') {
+        return Err(format!("{what} must not contain U+0000"));
+    }
+    Ok(text.into_owned())
+}
+
+/// The parameters of a query, decoded; a plus is a space, as SQLAlchemy and sqlx have it. `None` for
+/// the value of one without `=`.
+fn parameters(query: &str) -> impl Iterator<Item = Result<(String, Option<String>), String>> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let part = |text: &str| decoded(&text.replace('+', " "), "a parameter");
+        match pair.split_once('=') {
+            Some((name, value)) => Ok((part(name)?, Some(part(value)?))),
+            None => Ok((part(pair)?, None)),
+        }
+    })
+}
+
+/// The value of a parameter that is one of `allowed`, in any case of its letters.
+fn one_of(name: &str, value: &str, allowed: &[&str]) -> Result<(), String> {
+    if allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(value)) {
+        return Ok(());
+    }
+    Err(format!("{name} must be {}", allowed.join(", ")))
+}
+
+/// The error of a parameter that is not known. It is named only if it looks like a name.
+fn unknown(name: &str, known: &str) -> String {
+    let is_name = name.len() <= 40
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b));
+    if is_name {
+        format!("the parameter {name} is not known here ({known})")
+    } else {
+        format!("a parameter is not known here ({known})")
+    }
+}
