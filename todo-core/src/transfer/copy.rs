@@ -15,6 +15,17 @@ use crate::{
     transfer::on,
 };
 
+macro_rules! user_columns {
+    () => {
+        "id, email, name, password_hash, created_at"
+    };
+}
+macro_rules! session_columns {
+    () => {
+        "id, user_id, created_at, expires_at"
+    };
+}
+
 /// Rows that are held at once; times nine binds, well below what either database takes.
 const BATCH: i64 = 500;
 
@@ -319,9 +330,44 @@ async fn walk(
 ) -> Result<[u8; 32], TransferError> {
     let mut sum = Sha256::new();
     table!(source, target, sum, on_batch,
-        User, "users", "id, email, name, password_hash, created_at", insert_users);
+        User, "users", user_columns!(), insert_users);
     table!(source, target, sum, on_batch,
-        Session, "sessions", "id, user_id, created_at, expires_at", insert_sessions);
+        Session, "sessions", session_columns!(), insert_sessions);
     table!(source, target, sum, on_batch, Todo, "todos", todo_columns!(), insert_todos);
     Ok(sum.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use sqlx::{Connection, SqliteConnection};
+
+    use crate::{db::sqlite::MIGRATIONS, todos::todo_columns};
+
+    /// The tables that a copy reads, writes and compares, and which columns of them.
+    const COPIED: [(&str, &str); 3] =
+        [("users", user_columns!()), ("sessions", session_columns!()), ("todos", todo_columns!())];
+    /// Made anew by the target: by triggers, by the migrator; or gone within a minute.
+    const MADE_ANEW: [&str; 3] = ["todo_counts", "_sqlx_migrations", "rate_limits"];
+    /// Made anew from another column.
+    const DERIVED: [(&str, &str); 1] = [("todos", "title_key")];
+
+    #[tokio::test]
+    async fn every_table_and_column_of_the_schema_is_copied_or_made_anew() {
+        let mut db = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        MIGRATIONS.run(&mut db).await.unwrap();
+        let sql = "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c \
+                   WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+        let found: Vec<(String, String)> = sqlx::query_as(sql).fetch_all(&mut db).await.unwrap();
+        let found: BTreeSet<(&str, &str)> = found
+            .iter()
+            .map(|(table, column)| (&**table, &**column))
+            .filter(|(table, _)| !MADE_ANEW.contains(table))
+            .collect();
+        let known = COPIED.iter().flat_map(|(table, columns)| {
+            columns.split(',').map(move |column| (*table, column.trim()))
+        });
+        assert_eq!(found, known.chain(DERIVED).collect());
+    }
 }
