@@ -224,7 +224,7 @@ document() {
   sed -n "/^<!-- $1:begin -->\$/,/^<!-- $1:end -->\$/p" docs/deployment.md |
     sed -e '/^<!-- /d' -e '/^```/d' >"$dir/$1"
   [ -s "$dir/$1" ] || fail "docs/deployment.md has no $1 between its marks"
-  (cd "$dir/run" && quiet env DATABASE_URL="$url" sh -u "$dir/$1")
+  (cd "$dir/run" && quiet env DATABASE_URL="$url" PATH="$(dirname "$server"):$PATH" sh -u "$dir/$1")
 }
 
 # backup NAME: on the database at `url`, which is empty; its server is confined as the unit says.
@@ -291,7 +291,6 @@ for check in settings haproxy_configuration systemd_unit compose_files metrics; 
   "$check"
   echo "shipping: ${check//_/ }: ok"
 done
-tool sqlite3 >/dev/null
 url=sqlite://todo.db
 backup sqlite
 start_postgres

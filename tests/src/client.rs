@@ -167,7 +167,7 @@ struct Account {
 
 impl Actor {
     /// Signs a fresh user up.
-    pub(crate) async fn sign_up(client: &Client) -> Actor {
+    pub async fn sign_up(client: &Client) -> Actor {
         let email = fresh_email();
         let password = "Correct1horse".to_owned();
         let body = json!({ "email": email, "password": password, "name": "Ada Lovelace" });

@@ -84,6 +84,7 @@ async fn every_command_has_help() {
         ("copy", "COPY_FROM"),
         ("import", "--skip-invalid"),
         ("user", "reset-password"),
+        ("backup", "--force"),
         ("doctor", "FAIL"),
         ("healthcheck", "/health"),
         ("openapi", "database"),
@@ -378,6 +379,7 @@ async fn every_address_of_a_file_is_the_same_file_to_all_that_open_it() {
             for (arguments, said) in [
                 (&["doctor"][..], "ok   migrations: up to date"),
                 (&["migrate", "--status"], "applied 1"),
+                (&["backup", "kept"], "backed up 0 users"),
             ] {
                 let (code, out, err) = ran("todo-server", dir.path(), &url, arguments).await;
                 assert!(code == 0 && out.contains(said), "{address} {arguments:?}: {out}{err}");

@@ -491,7 +491,7 @@ async fn a_start_on_a_postgres_database_of_another_program_says_so_and_writes_no
         ("plain", WITHOUT_ZONE.to_owned(), PYTHON),
         ("zoned", WITH_ZONE.to_owned(), PYTHON),
         ("failed", format!("{WITHOUT_ZONE}{left}"), PYTHON),
-        ("foreign", "CREATE TABLE sessions (id int)".to_owned(), "another program (sessions)"),
+        ("other", "CREATE TABLE sessions (id int)".to_owned(), "another program (sessions)"),
     ] {
         let url = database(&admin, name, &sql).await;
         let before = tables(&url).await;

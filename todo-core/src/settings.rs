@@ -454,6 +454,7 @@ impl Settings {
         options.algorithm = self.algorithm;
         options.session_lifetime = chrono::TimeDelta::days(self.access_token_expire_days.into());
         options.rate_limit_per_minute = self.rate_limit_per_minute;
+        options.database_timeout = self.database_timeout;
         Ok(Api::new(Core::over(db, options).await, self.api_options()))
     }
 

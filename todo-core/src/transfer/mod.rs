@@ -17,11 +17,13 @@ use crate::{
     error::Cause,
 };
 
+pub use self::backup::{BackedUp, backup};
 pub use self::copy::{Copied, Progress, copy};
 pub use self::import::{BadRow, BadRows, Imported, import};
 pub use self::migrations::{Change, Migration, Revert, migrate, migrations, revert};
 pub use self::users::{Account, delete_user, find_user, reset_password, users};
 
+mod backup;
 mod copy;
 mod import;
 mod migrations;

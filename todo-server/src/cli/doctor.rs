@@ -152,9 +152,9 @@ impl Checks {
         let direct = direct_url(settings);
         let name = if direct == url { "database" } else { "MIGRATIONS_DATABASE_URL" };
         let looked = async {
-            let migrations = transfer::migrations(direct).await?;
             // As a start opens it, and without a change.
-            transfer::check(url).await.map(|()| migrations)
+            transfer::check(url).await?;
+            transfer::migrations(direct).await
         };
         match within(looked).await {
             Err(error) => self.fail(name, error),

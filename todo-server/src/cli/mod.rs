@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -43,6 +44,7 @@ Examples:
   todo-server                                  serve on http://127.0.0.1:8000
   todo-server migrate --status                 show which migrations are applied
   todo-server import --from postgres://…       take over the Python backend's database
+  todo-server backup backup.db                 copy the SQLite file while it is used
   todo-server openapi > openapi.json           write the API's description
 
 Exit codes: 0 ok, 1 failed, 2 usage";
@@ -93,6 +95,16 @@ enum Command {
         Exit codes: 0 ok, 1 failed or refused, 2 usage"
     )]
     User(user::UserCommand),
+    /// Write a checked copy of the SQLite file in use to FILE
+    #[command(
+        after_help = "While servers read and write: the copy is of one moment. It passes SQLite's \
+        integrity check and has as many rows as the database before it gets its name, and only its \
+        owner can read it. PostgreSQL has pg_dump for that.\n\n\
+        Restore it with the servers stopped; docs/deployment.md says how.\n\n\
+        Example:\n  todo-server backup /var/backups/todo.db\n\n\
+        Exit codes: 0 backed up, 1 failed and nothing was written, 2 usage"
+    )]
+    Backup(BackupArgs),
     /// Show the settings as understood, without secrets, and check what they lead to
     #[command(
         after_help = "One line for each check, beginning with ok, warn or FAIL: the database \
@@ -144,13 +156,28 @@ struct ImportArgs {
     skip_invalid: bool,
 }
 
+#[derive(Debug, Args)]
+struct BackupArgs {
+    /// The file to write
+    file: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    force: bool,
+}
+
 /// Reads the arguments and does what they say.
 pub(crate) fn main() -> ExitCode {
     let cli = match parsed() {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    match cli.command.unwrap_or(Command::Serve) {
+    let command = cli.command.unwrap_or(Command::Serve);
+    if let Command::Migrate(_) | Command::Copy(_) | Command::Import(_) | Command::Backup(_) =
+        command
+    {
+        server::log_warnings();
+    }
+    match command {
         Command::Serve => server::serve_to_the_end(|settings, listener| async {
             let signals = server::signals()?;
             todo_server::serve(settings, listener, signals).await
@@ -165,6 +192,9 @@ pub(crate) fn main() -> ExitCode {
         Command::User(command) => with_settings(|settings| {
             server::finish(server::block_on(user::user(&settings, &command)))
         }),
+        Command::Backup(args) => {
+            with_settings(|settings| server::finish(server::block_on(backup(&settings, &args))))
+        }
         // Its caller asks every few seconds: what `serve` warns of is not repeated.
         Command::Healthcheck => server::finish(
             server::settings().and_then(|settings| server::block_on(healthcheck(&settings))),
@@ -292,6 +322,25 @@ async fn import(settings: &Settings, args: &ImportArgs) -> Result<(), TransferEr
     if imported.left_out.count > 0 {
         say!("left out {} rows", imported.left_out.count);
     }
+    Ok(())
+}
+
+async fn backup(settings: &Settings, args: &BackupArgs) -> Result<(), TransferError> {
+    let bar = ProgressBar::new(0);
+    let shown = bar.clone();
+    let on_pages = move |progress| show(&shown, progress);
+    let mut signals = server::signals()?;
+    let copied = tokio::select! {
+        copied = transfer::backup(direct_url(settings), &args.file, args.force, on_pages) => copied,
+        () = signals.stop() => {
+            Err(TransferError::Refused("ended by a signal: nothing is kept".into()))
+        }
+    };
+    bar.finish_and_clear();
+    let copied = copied?;
+    let [users, sessions, todos] = copied.rows;
+    say!("backed up {users} users, {sessions} sessions and {todos} todos");
+    say!("verified: integrity check ok, {} bytes", copied.bytes);
     Ok(())
 }
 
