@@ -10,7 +10,7 @@ use crate::{
     error::{Cause, Error, FieldError},
     http::{
         ApiOptions,
-        handlers::AuthAnswer,
+        handlers::{AuthAnswer, OPEN_BODY_BYTES},
         problem::{Detail, Failure, Problem},
         routes::{self, Operation, ROUTES, Route},
     },
@@ -392,6 +392,9 @@ fn example(route: &Route, status: &str, options: &ApiOptions) -> Failure {
         ("404", _) => Failure::Core(Error::NotFound),
         ("408", _) => Failure::BodyTimeout,
         ("409", _) => Failure::Core(Error::EmailTaken),
+        ("413", Operation::Signup | Operation::Login) => {
+            Failure::TooLarge(options.max_body_bytes.min(OPEN_BODY_BYTES))
+        }
         ("413", _) => Failure::TooLarge(options.max_body_bytes),
         ("414", _) => Failure::UriTooLong,
         ("415", _) => Failure::UnsupportedMediaType,
