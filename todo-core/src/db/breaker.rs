@@ -118,6 +118,11 @@ impl Breaker {
         self.state().trouble = Some(Instant::now());
     }
 
+    /// Takes back what was noted by [`Breaker::silent`]: the answer came late.
+    pub(crate) fn late(&self, since: Instant) {
+        self.state().silence.take_if(|noted| *noted == since);
+    }
+
     /// Whether a connection is suspected to have fallen silent.
     pub(crate) fn is_silent(&self) -> bool {
         self.state().silence.is_some()
@@ -250,6 +255,24 @@ mod tests {
         assert_eq!(asked.elapsed().as_millis(), 110);
         assert!(!breaker.is_outdated(asked), "what has answered since is good");
         assert!(!breaker.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_late_outdates_nothing() {
+        let breaker = Breaker::new();
+        let old = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let asked = Instant::now();
+        breaker.silent(asked);
+        breaker.suspect(|| async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Verdict::Up
+        });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        breaker.late(asked);
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        assert!(!breaker.is_outdated(old));
+        assert!(!breaker.is_silent());
     }
 
     #[tokio::test(start_paused = true)]

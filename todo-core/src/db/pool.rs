@@ -303,6 +303,7 @@ impl Manager {
             () = doubt => return false,
         };
         if lives {
+            self.breaker.late(asked);
             held.answered = Instant::now();
         } else {
             // Others may have ended with it.
