@@ -142,12 +142,18 @@ impl Site {
     }
 
     /// Has a statement of the application's wait on each connection of its pool, for a row that the
-    /// returned connection holds.
+    /// returned connection holds. Each is of another user: one alone gets no more than a share.
     async fn lend_all(&self) -> Result<PgConnection, String> {
+        let mut users = Vec::new();
+        for _ in 0..POOL {
+            let user = self.app.signed_up().await;
+            let todo = user.todo("held").await;
+            let todo = format!("{}/{}", user.todos(), todo["id"].as_str().expect("an id"));
+            users.push((user, todo));
+        }
         let mut lock = admin(&self.cluster).await;
         lock.execute("BEGIN; SELECT id FROM todos FOR UPDATE").await.expect("the row is locked");
-        for _ in 0..POOL {
-            let (user, todo) = (self.user.clone(), self.todo.clone());
+        for (user, todo) in users {
             tokio::spawn(async move { user.patch(&todo, json!({"title": "late"})).await });
         }
         let waiting = "SELECT count(*) FROM pg_stat_activity \
