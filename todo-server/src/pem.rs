@@ -76,7 +76,8 @@ mod tests {
             whole.replace("-----END", "END"),
             whole.replace("KEY-----\n", &format!("KEY-----{body}\n")),
             whole.replace(body, &format!("{body}!")),
-            whole.replace(body, &body[1..]),
+            // Thirty-seven characters: no base64, whatever a decoder makes of missing padding.
+            whole.replace(body, &body[3..]),
             whole.replace("PRIVATE", "ENCRYPTED PRIVATE"),
             whole.replace("-----", ""),
             body.to_owned(),
