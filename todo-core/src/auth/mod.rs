@@ -426,9 +426,10 @@ mod tests {
     use super::*;
     use crate::{Options, Secret};
 
-    async fn attempts(core: &Core) -> i64 {
+    async fn attempts(core: &Core) -> Result<i64> {
         let count = Statement::new("SELECT count(*) FROM rate_limits");
-        core.db().one::<(i64,)>(count).await.unwrap().0
+        let (count,) = core.db().one(count).await?;
+        Ok(count)
     }
 
     #[tokio::test]
@@ -448,10 +449,10 @@ mod tests {
             let refused = login(&core, client, Credentials::parse(email, password).unwrap()).await;
             assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
         }
-        assert_eq!(attempts(&core).await, 0);
+        assert_eq!(attempts(&core).await.unwrap(), 0);
         drop(held);
         signup(&core, client, form()).await.unwrap();
-        assert_eq!(attempts(&core).await, 1);
+        assert_eq!(attempts(&core).await.unwrap(), 1);
     }
 
     /// A login finds a password and opens a session by two statements, and the password may be

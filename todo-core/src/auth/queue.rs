@@ -506,7 +506,7 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut failures = Failures::default();
         let now = Instant::now();
-        for n in 0..2 * REMEMBERED as u32 {
+        for n in 0..2 * u32::try_from(REMEMBERED).unwrap() {
             failures.note(network(n), n.into(), now);
         }
         assert_eq!((failures.networks.len(), failures.accounts.len()), (REMEMBERED, REMEMBERED));
