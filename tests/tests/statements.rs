@@ -45,14 +45,6 @@ async fn a_request_is_as_many_statements_as_it_needs() {
         let bobs = format!("{todos}/{}", bobs["id"].as_str().expect("an id"));
         let nowhere = format!("{todos}/{}", uuid::Uuid::now_v7());
         let no_id = format!("{todos}/1");
-        let client = app.anonymous();
-        let account = json!({"email": fresh_email(), "password": "Correct1horse", "name": "Bob"});
-        let login = json!({"email": account["email"], "password": "Correct1horse"});
-        let complete = format!("{path}/complete");
-        let bob = app.signed_up().await;
-        let others = format!("{todos}/{}", bob.todo("Sell milk").await["id"].as_str().expect("id"));
-        let nowhere = format!("{todos}/00000000-0000-7000-8000-000000000000");
-        let no_id = format!("{todos}/1");
         let edit = json!({"title": "u", "priority": "low"});
         // A client's limit costs an attempt to sign up or log in one statement.
         for (method, path, body, is_open, status, most) in [
