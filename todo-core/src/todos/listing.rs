@@ -151,6 +151,8 @@ impl Listing {
         if is_full {
             let kept = u16::try_from(todos.len()).unwrap_or(PIECE_ROWS);
             self.rows = kept.saturating_mul(2).clamp(FEWEST_ROWS, PIECE_ROWS);
+        } else {
+            self.rows = self.rows.saturating_mul(2).min(PIECE_ROWS);
         }
         if let Some(last) = todos.last() {
             self.after = Some(Place::of(last, filters.sort_by));
