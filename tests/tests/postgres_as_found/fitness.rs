@@ -28,7 +28,7 @@ const GRANTS: [&str; 12] = [
     "INSERT (user_id) ON todo_counts",
     "UPDATE (pending, completed) ON todo_counts",
     "SELECT, INSERT, DELETE ON rate_limits",
-    "UPDATE (taken_at, settled) ON rate_limits",
+    "UPDATE (taken_at, settled, prefix56, prefix48) ON rate_limits",
     "INSERT ON signups",
 ];
 

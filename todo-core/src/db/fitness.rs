@@ -26,7 +26,8 @@ const GRANTS: &str = "\
         ('todo_counts', 'SELECT', NULL), ('todo_counts', 'INSERT', '{user_id}'), \
         ('todo_counts', 'UPDATE', '{pending,completed}'), \
         ('rate_limits', 'SELECT', NULL), ('rate_limits', 'INSERT', NULL), \
-        ('rate_limits', 'UPDATE', '{taken_at,settled}'), ('rate_limits', 'DELETE', NULL), \
+        ('rate_limits', 'UPDATE', '{taken_at,settled,prefix56,prefix48}'), \
+        ('rate_limits', 'DELETE', NULL), \
         ('signups', 'INSERT', NULL)), \
     found AS (SELECT *, CAST(to_regclass(relation) AS oid) AS oid FROM needs), \
     missing AS (SELECT relation, CASE WHEN bool_or(oid IS NULL) \
