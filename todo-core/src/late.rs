@@ -229,12 +229,11 @@ impl<S: AsyncWrite + Unpin> LateHead<S> {
             return Ok(());
         }
         let size = self.read.next_multiple_of(STEP);
-        let has_room = match &mut self.held {
-            Some(held) => held.grow(size),
-            None => {
-                self.held = self.api.budget().take(self.payer, size);
-                self.held.is_some()
-            }
+        let has_room = if let Some(held) = &mut self.held {
+            held.grow(size)
+        } else {
+            self.held = self.api.budget().take(self.payer, size);
+            self.held.is_some()
         };
         if has_room {
             return Ok(());
@@ -368,6 +367,7 @@ mod tests {
     const KEEP_ALIVE: Duration = Duration::from_secs(40);
 
     /// A connection of a client, as its server reads it.
+    #[expect(clippy::unwrap_used, reason = "a helper of tests")]
     async fn connected() -> (DuplexStream, LateHead<DuplexStream>, Unanswered) {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
         let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
@@ -395,7 +395,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_was_opened_early_is_kept_as_long_as_any_other() {
         let (mut client, mut server, _) = connected().await;
-        sleep(HEADER_TIMEOUT - Duration::from_secs(1)).await;
+        sleep(HEADER_TIMEOUT.saturating_sub(Duration::from_secs(1))).await;
         for _ in 0..2 {
             client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
             assert!(server.read(&mut [0; 64]).await.unwrap() > 0);
@@ -417,7 +417,7 @@ mod tests {
         let (mut client, mut server, _) = connected().await;
         server.write_all(b"an answer").await.unwrap();
         let writing = tokio::spawn(async move {
-            sleep(KEEP_ALIVE - Duration::from_secs(1)).await;
+            sleep(KEEP_ALIVE.saturating_sub(Duration::from_secs(1))).await;
             client.write_all(b"GET / HTTP").await.unwrap();
             for _ in 0..20 {
                 sleep(Duration::from_secs(1)).await;
@@ -464,7 +464,7 @@ mod tests {
         assert!(Pin::new(&mut server).poll_read(&mut cx, &mut buf).is_pending());
         assert!(Pin::new(&mut server).poll_write(&mut cx, b"an answer").is_ready());
         assert!(Pin::new(&mut server).poll_flush(&mut cx).is_ready());
-        sleep(KEEP_ALIVE - Duration::from_secs(1)).await;
+        sleep(KEEP_ALIVE.saturating_sub(Duration::from_secs(1))).await;
         let before = woken.0.load(Ordering::Relaxed);
         sleep(Duration::from_secs(2)).await;
         assert!(woken.0.load(Ordering::Relaxed) > before, "nothing wakes the connection");

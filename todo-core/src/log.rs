@@ -81,7 +81,7 @@ pub(crate) fn start(settings: &Settings) -> Result<Log, ServeError> {
         (registry.with(traces), exporting)
     };
     registry.init();
-    panic::set_hook(Box::new(|panic| log_panic(panic)));
+    panic::set_hook(Box::new(log_panic));
     let (watching, end) = mpsc::channel();
     let counter = DROPPED.get_or_init(|| counter);
     thread::Builder::new().name("log-watch".into()).spawn(move || watch(counter, &end))?;

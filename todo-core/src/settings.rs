@@ -257,6 +257,7 @@ impl Settings {
     }
 
     /// Reads every setting; what is wrong is noted in `vars`.
+    #[expect(clippy::too_many_lines, reason = "a line or three for each setting")]
     fn read(vars: &mut Vars) -> Self {
         let settings = Self {
             database_url: vars.read("DATABASE_URL", DatabaseUrl("sqlite://todo.db".into()), url),
@@ -361,7 +362,7 @@ impl Settings {
             number(text, 1, 1_000_000, "a whole number from 1 to 1000000")
         });
         let tls = tls(vars);
-        let settings = Self { max_connections_per_address, log_level, log_format, tls, ..settings };
+        let settings = Self { log_level, log_format, max_connections_per_address, tls, ..settings };
         settings.check(vars);
         settings
     }

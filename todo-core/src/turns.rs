@@ -214,7 +214,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn no_turn_is_lost_or_made_whatever_is_given_up() {
         const AT_ONCE: usize = 3;
-        let turns = Turns::new(AT_ONCE, Duration::from_secs(60));
+        let turns = Turns::new(AT_ONCE, Duration::from_mins(1));
         let under_way = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         for _ in 0..50 {
@@ -235,7 +235,7 @@ mod tests {
                     drop(leaving);
                     drop(turn);
                 });
-                takers.push((taker, (random >> 33) % 3 == 0));
+                takers.push((taker, (random >> 33).is_multiple_of(3)));
             }
             for (taker, is_aborted) in &takers {
                 if *is_aborted {

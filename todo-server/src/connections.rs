@@ -436,7 +436,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_its_answer_steadily_is_let() {
-        const PATIENCE: Duration = Duration::from_secs(60);
+        const PATIENCE: Duration = Duration::from_mins(1);
         let awaited = awaited();
         let (asking, control, observer) = asked(&awaited);
         let ending = tokio::spawn(awaited.clone().end_idle(PATIENCE));

@@ -38,7 +38,7 @@ pub(crate) async fn serve(listener: TcpListener, api: Api) {
             let service = service_fn(|mut request: Request<Incoming>| {
                 request.extensions_mut().insert(peer);
                 let api = api.clone();
-                async move { Ok::<_, Infallible>(api.handle_metrics(request).await) }
+                async move { Ok::<_, Infallible>(api.handle_metrics(request)) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -264,13 +264,13 @@ impl Api {
 
     /// Answers a request on a listener that is for metrics alone: `GET /metrics`, whatever
     /// [`ApiOptions::metrics`] says, over plain http as well. Anything else is a 404.
-    pub async fn handle_metrics<B>(&self, request: Request<B>) -> Response<Body> {
+    pub fn handle_metrics<B>(&self, request: Request<B>) -> Response<Body> {
         let (parts, _) = request.into_parts();
         let asked = self.asked(&parts.method, &parts.headers, parts.extensions.get().copied());
         let found = self.0.matcher.find(&parts.method, parts.uri.path());
         let answer = match (request::guard(&parts), found) {
             (Err(failure), _) => Err(failure),
-            (Ok(_), Some((pattern @ METRICS, matched))) => {
+            (Ok(()), Some((pattern @ METRICS, matched))) => {
                 asked.see(|seen| seen.route = Some(pattern));
                 match matched {
                     Matched::WrongMethod(allow) => Err(Failure::WrongMethod(allow.clone())),
@@ -278,7 +278,7 @@ impl Api {
                     Matched::Operation { .. } => handlers::metrics(self),
                 }
             }
-            (Ok(_), _) => Err(Failure::NoRoute),
+            (Ok(()), _) => Err(Failure::NoRoute),
         };
         let mut response = answer.unwrap_or_else(|failure| failure.respond(asked.request_id()));
         if parts.method == Method::HEAD {

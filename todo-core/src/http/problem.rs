@@ -218,7 +218,6 @@ impl Failure {
     /// What the client is told. Of causes, nothing.
     fn detail(&self) -> String {
         match self {
-            Self::Core(Error::Invalid(errors)) => sentences(errors),
             Self::Core(Error::Unauthenticated) => {
                 "Your session has ended. Please log in again.".into()
             }
@@ -258,7 +257,7 @@ impl Failure {
                 "The request body must be JSON in UTF-8 (application/json).".into()
             }
             Self::Malformed(detail, errors) if errors.is_empty() => (*detail).into(),
-            Self::Malformed(_, errors) => sentences(errors),
+            Self::Malformed(_, errors) | Self::Core(Error::Invalid(errors)) => sentences(errors),
             Self::Timeout => "The request took too long.".into(),
         }
     }

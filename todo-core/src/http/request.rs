@@ -234,12 +234,11 @@ where
             if size > whole.capacity() {
                 let capacity = size.max(2 * whole.capacity()).max(FEWEST_BYTES).min(max);
                 if capacity > FREE {
-                    let has_room = match &mut held {
-                        Some(held) => held.grow(capacity),
-                        None => {
-                            held = budget.take(payer, capacity);
-                            held.is_some()
-                        }
+                    let has_room = if let Some(held) = &mut held {
+                        held.grow(capacity)
+                    } else {
+                        held = budget.take(payer, capacity);
+                        held.is_some()
                     };
                     if !has_room {
                         return Err(Failure::BodyMemory);

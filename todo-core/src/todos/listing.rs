@@ -235,6 +235,7 @@ mod tests {
 
     const MANY: usize = 1200;
 
+    #[expect(clippy::unwrap_used, reason = "a helper of tests")]
     async fn core() -> (Core, Caller) {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
         let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
@@ -244,6 +245,7 @@ mod tests {
         (core, caller)
     }
 
+    #[expect(clippy::unwrap_used, reason = "a helper of tests")]
     async fn make(core: &Core, caller: &Caller, title: &str, description: Option<&str>) -> Todo {
         let new = NewTodo {
             title: Title::parse(title).unwrap(),

@@ -247,12 +247,14 @@ impl PostgresAddress {
         }
         let is_socket = self.host.as_deref().is_some_and(|host| host.starts_with('/'));
         match self.host.as_deref() {
-            Some(host) if host.contains(':') && !is_socket => shown += &format!("[{host}]"),
+            Some(host) if host.contains(':') && !is_socket => {
+                shown.extend(["[", host, "]"]);
+            }
             Some(host) if !is_socket => shown += &encoded(host),
             _ => {}
         }
         if let Some(port) = self.port {
-            shown += &format!(":{port}");
+            shown.extend([":", &port.to_string()]);
         }
         shown += "/";
         shown += &encoded(self.database.as_deref().unwrap_or_default());
