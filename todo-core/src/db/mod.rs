@@ -15,7 +15,7 @@ use std::{
 use self::address::Address;
 use crate::error::Cause;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "http"))]
 pub(crate) use self::statement::MADE;
 pub(crate) use self::statement::{Changed, FromRow, Row, Rows, Statement, Value};
 

@@ -160,6 +160,7 @@ pub(crate) trait Rows: Default + Send + 'static {
     fn changed(&mut self, _rows: u64) {}
 
     /// Whether no further row of a statement that reads is wanted: what follows may be left unread.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "PostgreSQL's rows come whole"))]
     fn is_full(&self) -> bool {
         false
     }

@@ -117,7 +117,7 @@ impl Listing {
     }
 
     /// About how many bytes the last piece has as JSON, rather more than fewer.
-    #[cfg(feature = "http")]
+    #[cfg(any(feature = "http", test))]
     pub(crate) fn piece_bytes(&self) -> usize {
         self.bytes
     }

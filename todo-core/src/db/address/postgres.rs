@@ -7,7 +7,9 @@
 
 use std::net::Ipv6Addr;
 
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+#[cfg(feature = "server")]
+use percent_encoding::{AsciiSet, CONTROLS};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{decoded, one_of, parameters, unknown};
 

@@ -132,6 +132,7 @@ mod tests {
     fn read(url: &str) -> SqliteAddress {
         match Address::parse(url) {
             Ok(Address::Sqlite(address)) => address,
+            #[cfg(feature = "postgres")]
             Ok(_) => panic!("{url} is of another database"),
             Err(error) => panic!("{url}: {error}"),
         }

@@ -319,6 +319,7 @@ pub(crate) fn usable(address: &SqliteAddress, path: &Path) -> Result<bool, OpenE
 }
 
 /// Whether a file that is there can be written now, as the server writes it. Nothing is changed.
+#[cfg(all(feature = "server", feature = "postgres"))]
 pub(crate) async fn try_to_write(path: &Path) -> Result<(), OpenError> {
     let file = File { path: path.to_owned(), patience: MIGRATION_PAUSE };
     let tried = blocking(move || {
