@@ -153,9 +153,12 @@ async fn a_changed_column_type_costs_no_answer() {
         };
         work().await;
         let mut admin = admin(&cluster).await;
-        admin.execute("ALTER TABLE todos ALTER title TYPE varchar(200)").await.expect("a type");
+        admin
+            .execute("ALTER TABLE todos ALTER description TYPE varchar(1000)")
+            .await
+            .expect("a type");
         work().await;
-        admin.execute("ALTER TABLE todos ALTER title TYPE text").await.expect("a type");
+        admin.execute("ALTER TABLE todos ALTER description TYPE text").await.expect("a type");
         work().await;
         app.stop().await.expect("a clean stop");
     }
