@@ -10,7 +10,7 @@ use opentelemetry::{
     propagation::{Extractor, TextMapPropagator},
     trace::TracerProvider,
 };
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
+use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -27,12 +27,19 @@ pub(crate) struct Exporting(SdkTracerProvider);
 impl Exporting {
     /// The exporter, if the environment names an endpoint. Not to be called inside a runtime: the
     /// exporter has a thread of its own.
-    pub(crate) fn start() -> Result<Option<Self>, ExporterBuildError> {
+    ///
+    /// # Errors
+    /// What is wrong with the endpoint. The exporter's own error repeats it, and a password in it.
+    pub(crate) fn start() -> Result<Option<Self>, &'static str> {
         let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
         if !is_set("OTEL_EXPORTER_OTLP_ENDPOINT") {
             return Ok(None);
         }
-        let exporter = SpanExporter::builder().with_http().build()?;
+        let exporter = SpanExporter::builder().with_http().build();
+        let exporter = exporter.map_err(|_| {
+            "the exporter of traces cannot start: OTEL_EXPORTER_OTLP_ENDPOINT and its like must be \
+             http:// addresses"
+        })?;
         let mut resource = Resource::builder();
         if !is_set("OTEL_SERVICE_NAME") {
             resource = resource.with_service_name("todo-server");

@@ -134,3 +134,19 @@ fn a_collector_that_is_away_holds_nothing_up() {
     });
     ended.recv_timeout(PATIENCE).expect("it stops");
 }
+
+/// It may have a password before its `@`.
+#[test]
+fn an_endpoint_that_cannot_be_read_is_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = "http://ann:hunter2@ local host";
+    let output = Command::new(env!("CARGO_BIN_EXE_todo-server"))
+        .current_dir(dir.path())
+        .env_clear()
+        .envs([("PORT", "0"), ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("OTEL_EXPORTER_OTLP_ENDPOINT") && !said.contains("hunter2"), "{said}");
+}
