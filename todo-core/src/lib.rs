@@ -35,14 +35,15 @@
 //! [`auth::Email`], [`auth::Name`], [`auth::Password`], [`todos::Title`], [`todos::Description`],
 //! [`todos::Priority`] and [`todos::Limit`] are made by parsing only, so whoever holds one holds a
 //! good one. [`auth::Signup::parse`] and [`auth::Credentials::parse`] take a whole form and report
-//! all its bad fields at once, in [`Error::Invalid`].
+//! every rule that its fields break at once, in [`Error::Invalid`].
 //!
 //! ```
 //! use todo_core::{Error, auth::Signup};
 //!
 //! let Err(Error::Invalid(fields)) = Signup::parse("ada", "secret", "A") else { panic!() };
 //! let names: Vec<_> = fields.iter().map(|field| field.field.as_ref()).collect();
-//! assert_eq!(names, ["email", "password", "name"]);
+//! // The password is too short, and lacks an upper-case letter and a digit.
+//! assert_eq!(names, ["email", "password", "password", "password", "name"]);
 //! ```
 //!
 //! # What can go wrong
