@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{server::SURPLUS, settings::Settings};
+use crate::{http::proxies, server::SURPLUS, settings::Settings};
 
 /// How many connections beyond the shares of their addresses are held at once, to answer each with
 /// 503. What comes beyond these is closed unanswered. Fewer than [`SURPLUS`], so that one address
@@ -48,7 +48,7 @@ impl Admission {
         Self(Arc::new(Inner {
             most: settings.max_connections,
             share: settings.max_connections_per_address,
-            exempt: settings.trusted_proxies.clone(),
+            exempt: proxies::canonical(settings.trusted_proxies.iter().copied()),
             counts: Mutex::default(),
         }))
     }
@@ -156,7 +156,7 @@ mod tests {
         let settings = Settings::from_vars([
             ("MAX_CONNECTIONS", most),
             ("MAX_CONNECTIONS_PER_ADDRESS", share),
-            ("TRUSTED_PROXIES", "10.0.0.0/8"),
+            ("TRUSTED_PROXIES", "10.0.0.0/8, ::ffff:172.16.0.0/108"),
         ]);
         Admission::new(&settings.unwrap())
     }
@@ -207,5 +207,7 @@ mod tests {
         let surplus: Vec<_> =
             places(&admission, "10.1.2.3", 12).iter().map(Place::is_surplus).collect();
         assert_eq!(surplus.iter().filter(|is| **is).count(), 2, "{surplus:?}");
+        let mapped = places(&admission, "172.16.0.1", 1);
+        assert_eq!(mapped[0].network, None, "a proxy that is written as mapped");
     }
 }
