@@ -25,9 +25,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// The most memory that a server may take in any of this. The unit that is shipped allows 512 MB; a
-/// build for tests takes some 40 MB by itself.
-const MOST: u64 = 200 << 20;
+/// The most memory that a server may take in any of this: three quarters of the 512 MB that the unit
+/// that is shipped allows. The most was 256 MB, of a build for tests, for 10,000 requests over HTTP/2.
+const MOST: u64 = 384 << 20;
 const MANY: i64 = 10_000;
 
 /// A text of one control character, which as JSON is six times as long.
