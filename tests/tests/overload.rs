@@ -66,6 +66,8 @@ fn with_descriptors(program: &str, dir: &Path, url: &str, limit: &str) -> Comman
         ("KEEP_ALIVE_SECONDS", "10"),
         // All of the sockets here come from one.
         ("MAX_CONNECTIONS_PER_ADDRESS", "8192"),
+        // All of the readers here are one user's, and each leaves a piece of its list unread.
+        ("BODY_MEMORY_BYTES", "1073741824"),
     ];
     let mut command = command("bash", dir, &settings);
     command.args(["-c", &format!("ulimit {limit}; exec \"$0\"")]).arg(built(program));
