@@ -24,9 +24,9 @@ use crate::{
     settings::{LogFormat, Settings},
 };
 
-/// How many lines wait to be written at most: some 3 MB, a tenth of a second of the most requests that
-/// were measured.
-const LINES: usize = 8192;
+/// How many lines wait to be written at most: some 700 KB. The queue's own places are a part of what an
+/// idle process takes.
+const LINES: usize = 2048;
 /// How often the count of dropped lines is looked at.
 const ROUND: Duration = Duration::from_secs(1);
 /// How long the end of a process waits for lines that are not written yet.
