@@ -151,10 +151,12 @@ async fn a_role_without_grants_is_refused_and_one_with_just_those_serves() {
 
         // Lost while it serves.
         run(&mut admin, "REVOKE UPDATE (pending) ON todo_counts FROM app").await;
-        let answer = app.anonymous().get("/health/db").await;
-        assert_eq!(answer.expect(503)["status"], "unhealthy");
+        // Polled: callers within 100 ms of a check share its outcome.
+        let health = async || app.anonymous().get("/health/db").await;
+        assert!(comes_true(PATIENCE, async || health().await.status == 503).await);
+        assert_eq!(health().await.expect(503)["status"], "unhealthy");
         run(&mut admin, "GRANT UPDATE (pending) ON todo_counts TO app").await;
-        app.anonymous().get("/health/db").await.expect(200);
+        assert!(comes_true(PATIENCE, async || health().await.status == 200).await);
         app.stop().await.expect("a clean stop");
     }
 
@@ -169,6 +171,18 @@ async fn a_role_without_grants_is_refused_and_one_with_just_those_serves() {
     run(&mut admin, "REVOKE USAGE ON SCHEMA public FROM PUBLIC").await;
     let why = start(Server::Hyper, &settings).await.expect_err("no schema");
     assert!(why.contains("not in its search_path"), "{why}");
+}
+
+/// Starts a server. A limit of 1 ms holds for the first statement of a connection, which lifts it,
+/// and ends that statement now and then on a busy machine: such a start is tried again.
+async fn start_within(default: &str, settings: &[(&str, &str)]) -> App {
+    for _ in 0..10 {
+        match start(Server::Hyper, settings).await {
+            Err(why) if default.ends_with("'1ms'") && why.contains("timeout") => {}
+            started => return started.expect(default),
+        }
+    }
+    panic!("{default}: no start in ten");
 }
 
 /// Defaults of the role: what the design relies on is set on each connection.
@@ -203,7 +217,7 @@ async fn defaults_of_a_role_do_no_harm() {
         "transform_null_equals = on",
     ] {
         run(&mut admin, format!("ALTER ROLE app SET {default}")).await;
-        let app = start(Server::Hyper, &settings).await.expect(default);
+        let app = start_within(default, &settings).await;
         every_request_is_served(&app).await;
         // Writers of one user meet at its row of counts.
         let user = app.signed_up().await;
