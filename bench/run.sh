@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Builds the servers and the driver, and measures; `bench/run.sh --help` lists what can be chosen.
-# README.md beside this says what is measured. wrk is installed if it is missing.
+# Builds the servers and the driver, and runs the benchmark; `bench/run.sh --help` lists the
+# options. README.md describes the measurements. Installs wrk if it is missing.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 temp=${TMPDIR:-/tmp}
 if [ "$(stat -f -c %T "$temp")" = tmpfs ]; then
-  echo "$temp is in memory: set TMPDIR to a directory on the disk that is to be measured" >&2
+  echo "$temp is in memory: set TMPDIR to a directory on the disk to measure" >&2
   exit 1
 fi
-# pgbench, and the PostgreSQL of the same version: Debian keeps both off the path.
+# pgbench and PostgreSQL of the same version: Debian keeps both off the path.
 newest=$(compgen -G '/usr/lib/postgresql/*/bin/pgbench' | sort -V | tail -n 1 || true)
 if [ -n "$newest" ]; then
   PATH=$(dirname "$newest"):$PATH
@@ -18,8 +18,8 @@ elif ! command -v pgbench >/dev/null; then
 fi
 bash "$root/tests/install.sh" wrk >/dev/null
 build() { (cd "$root" && cargo build --release --locked "$@"); }
-# Not in one build with the driver: the tests' harness, which that uses, would give the servers
-# features that a release does not have.
+# Not in one build with the driver: its dependency, the test harness, would enable features in the
+# servers that a release does not have.
 build -p todo-server -p todo-hyper-min
 build -p todo-bench
 exec cargo run --release --locked --quiet --manifest-path "$root/Cargo.toml" -p todo-bench \

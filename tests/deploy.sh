@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks what ships beside the programs, and builds no image: HAProxy's configuration, the unit, the
-# compose files, alerts and panels, that every place names the same settings, and that backup and
-# restore work on both databases as docs/deployment.md says. Needs PostgreSQL's binaries; the rest it
-# installs as tests/install.sh does. All that it starts listens on 127.0.0.1 or a unix socket.
+# Checks the deployment files, without building an image: HAProxy's configuration, the systemd unit,
+# the compose files, alerts and panels; that all documents list the same settings; and that backup
+# and restore work on both databases as in docs/deployment.md. Needs PostgreSQL's binaries; installs
+# the rest by tests/install.sh. All servers listen on 127.0.0.1 or a unix socket.
 # TODO_SERVER: the program; debug/todo-server in CARGO_TARGET_DIR or target by default.
 set -euo pipefail
 export LC_ALL=C
@@ -18,7 +18,7 @@ cd "$root"
 . tests/serve.sh
 cluster=
 postgres=
-# A cluster's own files are its user's.
+# The cluster's files belong to another user, outside of `dir`.
 end() {
   if [ -n "$postgres" ]; then
     kill -s INT "$postgres" 2>/dev/null || true
@@ -34,37 +34,37 @@ fail() {
   exit 1
 }
 
-# quiet COMMAND...: for a minute at most; what it says only if it fails.
+# quiet COMMAND...: runs it for at most a minute; prints its output only if it fails.
 quiet() {
-  timeout -k 5 60 "$@" >"$dir/said" 2>&1 || {
-    cat "$dir/said" >&2
+  timeout -k 5 60 "$@" >"$dir/output" 2>&1 || {
+    cat "$dir/output" >&2
     fail "failed: $*"
   }
 }
 
-# refused WHAT COMMAND...: a check that lets this pass checks nothing.
-refused() {
+# rejects WHAT COMMAND...: a negative control: the command must fail.
+rejects() {
   local what=$1
   shift
-  # A subshell, so that what bash says of a killed program goes nowhere as well.
-  if (timeout -k 5 60 "$@" || exit 1) >/dev/null 2>&1; then fail "$what is not noticed"; fi
+  # A subshell, which also hides bash's message about a killed program.
+  if (timeout -k 5 60 "$@" || exit 1) >/dev/null 2>&1; then fail "$what is not detected"; fi
 }
 
-# once FROM TO FILE: FILE with the lines that match FROM changed to TO; there is exactly one.
+# once FROM TO FILE: FILE with its single line that matches FROM changed to TO.
 once() {
-  [ "$(grep -cE "$1" "$3")" = 1 ] || fail "$3 has not one line that matches $1"
+  [ "$(grep -cE "$1" "$3")" = 1 ] || fail "$3 has not exactly one line that matches $1"
   sed -E "s#$1#$2#" "$3"
 }
 
 tool() { tests/install.sh "$@" || exit 1; }
 
-# call METHOD PATH [BODY]: the answer, which is a 2xx.
+# call METHOD PATH [BODY]: prints the response, which must be a 2xx.
 call() {
   curl -sS -m 30 --fail-with-body -X "$1" "$address/api$2" -H "Authorization: Bearer ${token:-}" \
     ${3:+-H 'Content-Type: application/json' -d "$3"} || fail "$1 $2 failed"
 }
 
-# sign_up: an account; sets `token`, and `todos` to the path of its todos.
+# sign_up: creates an account; sets `token`, and `todos` to the path of its todos.
 sign_up() {
   local answer
   token=
@@ -81,7 +81,7 @@ haproxy_configuration() {
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
     -keyout "$dir/key.pem" -out "$dir/cert.pem" 2>/dev/null
   cat "$dir/cert.pem" "$dir/key.pem" >"$dir/todo.pem"
-  # The names of its servers are known among the containers only.
+  # The servers' names resolve only between the containers.
   names=$(sed -nE 's/^ *server [a-z]+ ([a-z0-9-]+):8000$/\1/p' deploy/haproxy/haproxy.cfg)
   [ "$names" = $'todo-1\ntodo-2\ntodo-3' ] || fail "haproxy.cfg has other servers: $names"
   sed -E 's/^( *server [a-z]+) [a-z0-9-]+:8000$/\1 127.0.0.1:8000/' deploy/haproxy/haproxy.cfg \
@@ -89,28 +89,28 @@ haproxy_configuration() {
   # -dW: a warning is an error.
   quiet env -u TLS_PEM "$haproxy" -dW -c -f "$dir/haproxy.cfg"
   quiet env TLS_PEM="$dir/todo.pem" "$haproxy" -dW -c -f "$dir/haproxy.cfg"
-  refused "a missing certificate" env TLS_PEM="$dir/none.pem" "$haproxy" -c -f "$dir/haproxy.cfg"
+  rejects "a missing certificate" env TLS_PEM="$dir/none.pem" "$haproxy" -c -f "$dir/haproxy.cfg"
 }
 
 systemd_unit() {
   local analyze python unit=$dir/todo-server.service
   analyze=$(tool systemd-analyze systemd)
-  # It is verified where no program is installed.
+  # The program is not installed on this machine.
   once '^ExecStart=/usr/local/bin/todo-server$' "ExecStart=$server" \
     deploy/systemd/todo-server.service >"$unit"
   quiet "$analyze" verify --man=no --recursive-errors=no "$unit"
-  # A key that it does not know is a warning.
-  [ ! -s "$dir/said" ] || { cat "$dir/said" >&2 && fail "systemd warns of the unit"; }
+  # An unknown key is only a warning.
+  [ ! -s "$dir/output" ] || { cat "$dir/output" >&2 && fail "systemd warns of the unit"; }
   # 1.4 of 10, where 10 is a unit without any protection.
   quiet "$analyze" security --offline=yes --no-pager --threshold=14 "$unit"
 
-  # Nothing that a server does is refused by the system calls that the unit leaves it.
+  # The unit's system call filter allows all that a server does.
   python=$(python3 -c 'import sys; print(sys.executable)')
   local confined=("$python" "$root/tests/confined.py" "$unit")
-  local refuses='import os; os.sched_setaffinity(0, os.sched_getaffinity(0))'
-  quiet "$python" -c "$refuses"
+  local forbidden='import os; os.sched_setaffinity(0, os.sched_getaffinity(0))'
+  quiet "$python" -c "$forbidden"
   quiet "${confined[@]}" "$python" -c pass
-  refused "what the unit refuses" "${confined[@]}" "$python" -c "$refuses"
+  rejects "a system call that the unit forbids" "${confined[@]}" "$python" -c "$forbidden"
   printf '#!/bin/sh\nexec "%s" "%s" "%s" "%s"\n' "${confined[@]}" "$server" >"$dir/confined"
   chmod +x "$dir/confined"
   serve "$dir/confined"
@@ -118,7 +118,7 @@ systemd_unit() {
   stop
 }
 
-# address_of SERVICE: the one that `file` gives it.
+# address_of SERVICE: its IPv4 address in `file`.
 address_of() {
   local found
   found=$(sed -n "/^  $1:\$/,/^\$/p" "$file" | sed -nE 's/^ *ipv4_address: (.*)/\1/p')
@@ -135,32 +135,32 @@ compose_files() {
   fi
   for file in compose.yaml deploy/compose.scaled.yaml; do
     quiet "${compose[@]}" -f "$file" config -q
-    # Its secrets, its stages, and files of ours that it mounts: older releases look at none.
+    # Its secrets, build stages and mounted files, which older releases of compose do not check.
     for secret in $(sed -nE 's/^ *secrets: \[(.*)\]$/\1/p' "$file" | tr -d ,); do
       sed '1,/^secrets:$/d' "$file" | grep -xF "  $secret:" >/dev/null ||
-        fail "$file gives a service $secret, which is none of its secrets"
+        fail "$file gives a service $secret, which is not in its secrets"
     done
     for service in $(sed -nE 's/^ *target: (\S+)$/\1/p' "$file"); do
       grep -qE "^FROM \S+ AS $service\$" Dockerfile || fail "$file builds $service, not in Dockerfile"
     done
     sed -nE 's|^ *- (\./[^:]+):.*|\1|p' "$file" | while read -r mounted; do
-      [ -e "$(dirname "$file")/$mounted" ] || fail "$file mounts $mounted, which is not there"
+      [ -e "$(dirname "$file")/$mounted" ] || fail "$file mounts $mounted, which does not exist"
     done
   done
   "${compose[@]}" -f "$file" config --services 2>/dev/null >"$dir/services"
   for service in $(sed -nE 's/^ *server [a-z]+ ([a-z0-9-]+):.*/\1/p' deploy/haproxy/haproxy.cfg); do
     grep -qx "$service" "$dir/services" || fail "compose.scaled.yaml has no $service for HAProxy"
-    # HAProxy knows where it is also while it is down.
+    # HAProxy needs the address of a server that is down too.
     [ "$(sed -nE "s/^      $service: ([0-9.]+)\$/\1/p" "$file")" = "$(address_of "$service")" ] ||
-      fail "haproxy's extra_hosts in $file have not the address of $service"
+      fail "haproxy's extra_hosts in $file lack the address of $service"
   done
   [ "$(sed -nE 's/^    TRUSTED_PROXIES: (.*)/\1/p' "$file")" = "$(address_of haproxy)" ] ||
     fail "TRUSTED_PROXIES in $file is not haproxy's address"
 }
 
-# The names of settings: what the code reads, and where people read of them.
+# The names of the settings: in the code, and in the documents.
 settings() {
-  local place
+  local list
   python3 - >"$dir/code" <<'PYTHON'
 import re
 
@@ -172,35 +172,35 @@ PYTHON
   sed -nE 's/^#([A-Z][A-Z0-9_]*)=.*/\1/p' .env.example | sort >"$dir/.env.example"
   sed -n '/^## Settings$/,/^## /p' README.md | sed -nE 's/^\| (`[^|]*`) \|.*/\1/p' |
     grep -oE '[A-Z][A-Z0-9_]+' | sort >"$dir/README.md"
-  # The level that `doctor` shows has DEBUG in it.
+  # `doctor` prints the log level, which includes DEBUG.
   mkdir "$dir/doctor"
   (
     cd "$dir/doctor"
     env -i PATH="$PATH" timeout 60 "$server" doctor | sed -nE 's/^([A-Z][A-Z0-9_]*)=.*/\1/p'
     echo DEBUG
   ) | sort >"$dir/doctor.names"
-  for place in .env.example README.md doctor.names; do
-    diff "$dir/code" "$dir/$place" >&2 ||
-      fail "${place%.names} (>) names other settings than todo-core/src/settings.rs (<)"
+  for list in .env.example README.md doctor.names; do
+    diff "$dir/code" "$dir/$list" >&2 ||
+      fail "${list%.names} (>) lists other settings than todo-core/src/settings.rs (<)"
   done
-  # What is set where it ships is a setting, or the file of one.
+  # All that the deployment files set is a setting, or the `_FILE` of one.
   sed -E 's/$/_FILE/' "$dir/code" | cat "$dir/code" - >"$dir/known"
   {
     sed -nE 's/^ +([A-Z][A-Z0-9_]+):.*/\1/p' compose.yaml deploy/compose.scaled.yaml
     sed -nE 's/^Environment=(.*)/\1/p' deploy/systemd/todo-server.service | tr ' ' '\n' | sed 's/=.*//'
     sed -nE 's/^ENV (.*)/\1/p' Dockerfile | tr ' ' '\n' | sed 's/=.*//'
   } | grep -vE '^(POSTGRES_.*|TLS_PEM)$' | sort -u >"$dir/set"
-  [ -s "$dir/set" ] || fail "no settings found in what ships"
-  if grep -vxFf "$dir/known" "$dir/set" >&2; then fail "this is set somewhere and is no setting"; fi
+  [ -s "$dir/set" ] || fail "no settings found in the deployment files"
+  if grep -vxFf "$dir/known" "$dir/set" >&2; then fail "the deployment files set unknown names"; fi
 }
 
-# Rules, panels and what a server tells parse. That they name the same metrics, tests/tests/metrics.rs
-# checks.
+# Rules, panels and a server's metrics parse. tests/tests/wire/metrics.rs checks that they name the same
+# metrics.
 metrics() {
   local promtool query panel=0
   promtool=$(tool promtool prometheus)
   quiet "$promtool" check rules deploy/prometheus/alerts.yml
-  grep -qE 'SUCCESS: [1-9]' "$dir/said" || fail "alerts.yml has no rules"
+  grep -qE 'SUCCESS: [1-9]' "$dir/output" || fail "alerts.yml has no rules"
   {
     printf 'groups:\n  - name: panels\n    rules:\n'
     sed -n '/^## Panels$/,/^## /p' docs/metrics.md | sed -nE 's/^\|[^`]*\| `(.*)` \|$/\1/p' |
@@ -209,17 +209,17 @@ metrics() {
       done
   } >"$dir/panels.yml"
   quiet "$promtool" check rules "$dir/panels.yml"
-  grep -qE 'SUCCESS: [1-9]' "$dir/said" || fail "docs/metrics.md has no panels"
+  grep -qE 'SUCCESS: [1-9]' "$dir/output" || fail "docs/metrics.md has no panels"
 
   serve "$server"
-  # A route is counted from its first answer on.
+  # A route has a series from its first response on.
   curl -sS -m 10 --fail "$address/health" >/dev/null
   curl -sS -m 10 --fail "$address/metrics" >"$dir/metrics"
   stop
   quiet "$promtool" check metrics <"$dir/metrics"
 }
 
-# document NAME: what stands between its marks in docs/deployment.md, run in the server's directory.
+# document NAME: runs the text between its marks in docs/deployment.md, in the server's directory.
 document() {
   sed -n "/^<!-- $1:begin -->\$/,/^<!-- $1:end -->\$/p" docs/deployment.md |
     sed -e '/^<!-- /d' -e '/^```/d' >"$dir/$1"
@@ -227,7 +227,7 @@ document() {
   (cd "$dir/run" && quiet env DATABASE_URL="$url" PATH="$(dirname "$server"):$PATH" sh -u "$dir/$1")
 }
 
-# backup NAME: on the database at `url`, which is empty; its server is confined as the unit says.
+# backup NAME: on the empty database at `url`, with a server confined as by the unit.
 backup() {
   local before after title todo
   rm -rf "$dir/run"
@@ -244,13 +244,13 @@ backup() {
   call POST "$todos" '{"title": "after it as well"}' >/dev/null
   after=$(call GET "$todos")
   grep -qF '"total":4' <<<"$after" || fail "$1: four todos are not listed: $after"
-  # A crash: the log that SQLite leaves behind is what the restore must not read.
+  # A crash leaves a WAL file, which the restore must not read.
   stop KILL
   document "$1-restore"
   serve "$dir/confined" DATABASE_URL="$url"
   after=$(call GET "$todos")
   [ "$after" = "$before" ] || fail "$1: the todos are not those of the backup: $after"
-  # And it takes new ones.
+  # And new todos can be created.
   call POST "$todos" '{"title": "after the restore"}' >/dev/null
   stop
   find "$dir/run" \( -name backup.db -o -name todo.dump \) -perm /077 | grep . >&2 &&
@@ -258,7 +258,7 @@ backup() {
   echo "shipping: backup and restore, $1: ok"
 }
 
-# start_postgres: a cluster of this machine's binaries, on a unix socket in `cluster`.
+# start_postgres: starts a cluster of this machine's binaries, on a unix socket in `cluster`.
 start_postgres() {
   local binaries=${TODO_TEST_POSTGRES_BIN:-} as=()
   if [ -z "$binaries" ]; then
@@ -266,7 +266,7 @@ start_postgres() {
       binaries=$(dirname "$(command -v initdb || true)")
   fi
   [ -x "$binaries/initdb" ] || fail "no initdb: apt-get install postgresql, for instance"
-  # What the document calls is of the same version.
+  # The document's commands must have the same version.
   PATH=$binaries:$PATH
   cluster=$(mktemp -d)
   if [ "$(id -u)" = 0 ]; then

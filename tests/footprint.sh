@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Size, idle memory and time to the first answer of both programs, on an SQLite file that exists.
-# Fails where a limit is passed. TODO_TARGET: where the programs are, target/release by default.
+# Size, idle memory and time to the first response of both programs, on an existing SQLite file.
+# Fails if a limit is exceeded. TODO_TARGET: the programs' folder, target/release by default.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=$(realpath -m "${TODO_TARGET:-$root/target/release}")
@@ -19,12 +19,12 @@ end() {
 trap 'end; rm -rf "$dir"' EXIT
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 
-# start PROGRAM: sets `took` to the microseconds until the first answer.
+# start PROGRAM: sets `took` to the microseconds until the first response.
 start() {
   local begin=${EPOCHREALTIME/./} tries=0
   (cd "$dir" && exec env -i PATH="$PATH" PORT="$port" "$target/$1" 2>"$dir/log") &
   pid=$!
-  # bash's own socket: starting a curl takes as long as the server does.
+  # A socket of bash: curl itself takes as long to start as the server.
   until { exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null; do
     if ! kill -0 "$pid" 2>/dev/null || [ $((tries += 1)) -gt 10000 ]; then
       cat "$dir/log" >&2
@@ -37,18 +37,18 @@ start() {
   read -r -t 10 line <&3
   took=$((${EPOCHREALTIME/./} - begin))
   exec 3>&-
-  case $line in *' 200 '*) ;; *) echo "$1 answers: $line" >&2; exit 1 ;; esac
+  case $line in *' 200 '*) ;; *) echo "$1 responds: $line" >&2; exit 1 ;; esac
 }
 
 failed=0
-printf '%-16s %10s %12s %14s\n' program size idle 'first answer'
+printf '%-16s %10s %12s %14s\n' program size idle 'first response'
 for limits in todo-server:30 todo-hyper-min:12; do
   program=${limits%:*} limit=${limits#*:}
   rm -f "$dir"/todo.db*
   start "$program"
   end
   best=
-  # The best of several: a busy machine only adds.
+  # The best of several runs: other load only adds time.
   for _ in 1 2 3 4 5; do
     end
     start "$program"
@@ -60,7 +60,7 @@ for limits in todo-server:30 todo-hyper-min:12; do
   printf '%-16s %7d KB %9d KB %11d ms\n' "$program" "$(($(stat -c %s "$target/$program") / 1024))" \
     "$rss" "$((best / 1000))"
   if [ "$rss" -gt $((limit * 1024)) ] || [ "$best" -gt 50000 ]; then
-    echo "$program: more than $limit MB idle, or 50 ms to the first answer" >&2
+    echo "$program: more than $limit MB idle, or 50 ms to the first response" >&2
     failed=1
   fi
 done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs a program that some tests need, from Debian's packages, if this machine lacks it, and says
-# where it is: any program that has one, or pgbouncer-1.24, which is built from the source of Debian's
-# first that tracks prepared statements. The tests call it themselves.
+# Installs a program that some tests need, from Debian's packages, if it is missing, and prints its
+# path. pgbouncer-1.24, the first PgBouncer in Debian that tracks prepared statements, is built from
+# Debian's source. The tests call this script themselves.
 #   tests/install.sh PROGRAM [PACKAGE]    the package has the program's name by default
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
@@ -13,7 +13,7 @@ packages() {
     echo "this test needs: apt-get install $*, as root" >&2
     exit 1
   fi
-  # No package may start a service of its own: the tests run theirs.
+  # Packages must not start services: the tests start the programs themselves.
   local policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -25,7 +25,7 @@ packages() {
     --no-install-recommends "$@" >&2
 }
 
-# The source as Debian 13 has it.
+# The source package of Debian 13.
 pgbouncer_1_24() {
   local built=${XDG_CACHE_HOME:-$HOME/.cache}/todo-tests/pgbouncer-1.24.1
   if [ ! -x "$built" ]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the session of README.md, as it stands there, against a server in an empty folder.
+# Runs the shell session of README.md verbatim, against a server in an empty folder.
 # TODO_SERVER: the program; target/debug/todo-server by default, else target/release/todo-server.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,7 +18,7 @@ fi
 # shellcheck source=tests/serve.sh
 . "$root/tests/serve.sh"
 
-# What stands between the markers, without its fence.
+# The text between the markers, without the code fence.
 sed -n '/^<!-- session:begin -->$/,/^<!-- session:end -->$/p' "$root/README.md" |
   sed -e '/^<!-- /d' -e '/^```/d' >"$dir/session"
 if ! grep -q curl "$dir/session"; then
@@ -36,8 +36,8 @@ fail() {
 }
 BASE=$address sh -eu "$dir/session" >"$dir/out" 2>&1 || fail "a line of it failed"
 [ "$(tail -n 1 "$dir/out")" = 404 ] || fail "the deleted todo is not a 404"
-for said in '"title":"Buy milk"' '"total":1' '"description":"oats"' '"completed":true' \
+for expected in '"title":"Buy milk"' '"total":1' '"description":"oats"' '"completed":true' \
   'Todo deleted successfully'; do
-  grep -qF "$said" "$dir/out" || fail "no answer says $said"
+  grep -qF "$expected" "$dir/out" || fail "no response contains $expected"
 done
 echo "README session: ok"

@@ -1,15 +1,15 @@
-# Starts a server in an empty folder and stops it when the script ends; sourced by the scripts that
-# need one.
+# Starts a server in an empty folder and stops it when the script ends; sourced by other
+# scripts.
 # shellcheck shell=bash
 
-# serve SERVER [NAME=VALUE...]: sets `address` to where it listens. `dir` is a temporary folder, its
-# log `$dir/log`, its working directory `$dir/run`. Ends the script if it never listens.
+# serve SERVER [NAME=VALUE...]: starts a server and sets `address` to its URL. `dir` is a temporary
+# folder, its log `$dir/log`, its working directory `$dir/run`. Exits if it does not listen.
 serve() {
   local server=$1
   shift
-  # An environment of its own, so that no setting of the caller's reaches the server.
+  # A clean environment: the caller's settings must not reach the server.
   mkdir -p "$dir/run"
-  # Where the last one listened is not where this one does.
+  # The log of the previous server has another address.
   rm -f "$dir/log"
   (cd "$dir/run" && exec env -i PATH="$PATH" HOST=127.0.0.1 PORT=0 "$@" "$server" 2>"$dir/log") &
   pid=$!
@@ -23,13 +23,13 @@ serve() {
     sleep 0.1
   done
   if [ -z "$address" ]; then
-    echo "the server did not say where it listens:" >&2
+    echo "the server did not log its address:" >&2
     cat "$dir/log" >&2
     exit 1
   fi
 }
 
-# stop [SIGNAL]: ends the server, TERM by default, and waits for its end.
+# stop [SIGNAL]: sends the server a signal, TERM by default, and waits for its exit.
 stop() {
   if [ -n "$pid" ]; then
     kill -s "${1:-TERM}" "$pid" 2>/dev/null || true

@@ -1,6 +1,6 @@
-//! What of a request is no input or output: the token, the JSON of a page, routing, parsing; and
-//! one read over SQLite beside them, for the proportion. `cargo bench -p todo-bench`.
-#![allow(missing_docs, reason = "criterion's macros make a public function")]
+//! Parts of a request without I/O: token verification, the JSON of a page, routing, parsing; and
+//! one SQLite read for comparison. `cargo bench -p todo-bench`.
+#![allow(missing_docs, reason = "criterion's macros generate a public function")]
 
 use std::hint::black_box;
 
@@ -14,7 +14,7 @@ criterion_group!(benches, all);
 criterion_main!(benches);
 
 fn all(criterion: &mut Criterion) {
-    // A benchmark has nobody to hand an error to.
+    // A benchmark cannot return an error.
     if let Err(error) = pure(criterion) {
         eprintln!("{error}");
         std::process::exit(1);
@@ -38,18 +38,18 @@ fn pure(criterion: &mut Criterion) -> Result<(), Failure> {
 
     let malformed = r#"{"title": "Buy milk", "priority": "high""#;
     let (get, post) = (Method::GET, Method::POST);
-    let ask = |criterion: &mut Criterion, name, method, path, body, expected| {
+    let bench = |criterion: &mut Criterion, name, method, path, body, expected| {
         request(criterion, &runtime, &fixture, name, (method, path, body, expected))
     };
-    ask(criterion, "GET /health", &get, "/health", "", StatusCode::OK)?;
-    ask(criterion, "an unknown route", &get, "/nowhere", "", StatusCode::NOT_FOUND)?;
-    // Before a token's holder is told, its session is asked for: one read is in here.
+    bench(criterion, "GET /health", &get, "/health", "", StatusCode::OK)?;
+    bench(criterion, "an unknown route", &get, "/nowhere", "", StatusCode::NOT_FOUND)?;
+    // The session is checked before an error response to its user: this includes one read.
     let bad = StatusCode::UNPROCESSABLE_ENTITY;
-    ask(criterion, "create, malformed (SQLite)", &post, &fixture.todos, malformed, bad)?;
-    ask(criterion, "get one (SQLite)", &get, &fixture.todo, "", StatusCode::OK)
+    bench(criterion, "create, malformed (SQLite)", &post, &fixture.todos, malformed, bad)?;
+    bench(criterion, "get one (SQLite)", &get, &fixture.todo, "", StatusCode::OK)
 }
 
-/// Measures how long `Api::handle` takes to answer one request, the making of it included.
+/// Measures how long building one request and `Api::handle` take.
 fn request(
     criterion: &mut Criterion,
     runtime: &Runtime,
@@ -57,14 +57,14 @@ fn request(
     name: &str,
     (method, path, body, expected): (&Method, &str, &'static str, StatusCode),
 ) -> Result<(), Failure> {
-    let ask = || -> Result<StatusCode, Failure> {
+    let send = || -> Result<StatusCode, Failure> {
         let request = fixture.request(method, path, body)?;
-        Ok(runtime.block_on(fixture.ask(request)).status())
+        Ok(runtime.block_on(fixture.send(request)).status())
     };
-    let status = ask()?;
+    let status = send()?;
     if status != expected {
         return Err(format!("{name}: {status} instead of {expected}").into());
     }
-    criterion.bench_function(name, |bench| bench.iter(&ask));
+    criterion.bench_function(name, |bench| bench.iter(&send));
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! What a bare server is told: where to listen, and how many bytes to answer everything with. How it
-//! answers is for `bare-hyper` and `bare-salvo`; both answer with these bytes and this media type.
+//! Arguments of the bare servers, port and response size, and the media type of their responses.
+//! `bare-hyper` and `bare-salvo` contain the servers.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -8,13 +8,13 @@ use http::HeaderValue;
 
 use crate::Failure;
 
-/// What all answers are said to be.
+/// Media type of all responses.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The address to listen on and the body of every answer, from the arguments `PORT SIZE`.
+/// Parses the arguments `PORT SIZE`: the address to listen on and the body of every response.
 ///
 /// # Errors
-/// How to call the program.
+/// Usage of the program.
 pub fn arguments() -> Result<(SocketAddr, Bytes), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [port, size] = &arguments[..] else { return Err("usage: PORT SIZE".into()) };

@@ -1,6 +1,6 @@
-//! A list of 100 as browsers, axios and httpx ask for it: compressed, one request after the other on
-//! one connection, over HTTP/1.1 and over HTTP/2, which wrk does not speak. How long each answer took
-//! is what counts here: an answer that waits for an acknowledgement of the client's takes 40 ms.
+//! Latency of a list of 100, requested as by browsers, axios and httpx: compressed, sequentially on
+//! one connection, over HTTP/1.1 and over HTTP/2, which wrk does not support. A response delayed by
+//! Nagle's algorithm and the client's delayed acknowledgement takes 40 ms.
 
 use std::{
     net::Ipv4Addr,
@@ -17,10 +17,10 @@ use tokio::net::TcpStream;
 
 use crate::{cases::Request, load::Sample};
 
-/// How a list is asked for.
+/// Protocol and compression of the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Way {
-    /// HTTP/1.1, as it is.
+pub(crate) enum ClientMode {
+    /// HTTP/1.1, uncompressed.
     Plain,
     /// HTTP/1.1, with `Accept-Encoding: gzip`.
     Compressed,
@@ -28,7 +28,7 @@ pub(crate) enum Way {
     Http2,
 }
 
-impl Way {
+impl ClientMode {
     pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Compressed, Self::Http2];
 
     pub(crate) fn name(self) -> &'static str {
@@ -45,17 +45,17 @@ enum Sender {
     Two(http2::SendRequest<Empty<Bytes>>),
 }
 
-/// Asks the server at `port` for so many seconds.
+/// Sends requests to the server at `port` for `seconds`.
 pub(crate) async fn browse(
     port: u16,
     request: &Request,
-    way: Way,
+    mode: ClientMode,
     seconds: u32,
 ) -> Result<Sample, Failure> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     stream.set_nodelay(true)?;
     let io = TokioIo::new(stream);
-    let mut sender = if way == Way::Http2 {
+    let mut sender = if mode == ClientMode::Http2 {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
         tokio::spawn(connection);
         Sender::Two(sender)
@@ -64,12 +64,13 @@ pub(crate) async fn browse(
         tokio::spawn(connection);
         Sender::One(sender)
     };
-    let (mut micros, mut errors) = (Vec::new(), 0);
+    let mut micros = Vec::new();
+    let mut errors = 0;
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(seconds.into()) {
-        let asked = Instant::now();
-        let status = ask(&mut sender, port, request, way).await?;
-        micros.push(asked.elapsed().as_secs_f64() * 1e6);
+        let sent_at = Instant::now();
+        let status = send(&mut sender, port, request, mode).await?;
+        micros.push(sent_at.elapsed().as_secs_f64() * 1e6);
         errors += u64::from(status != 200);
     }
     let elapsed = began.elapsed().as_secs_f64();
@@ -85,29 +86,36 @@ pub(crate) async fn browse(
     })
 }
 
-/// Reads one answer whole; its status.
-async fn ask(sender: &mut Sender, port: u16, request: &Request, way: Way) -> Result<u16, Failure> {
-    let asked = http::Request::builder()
+/// Sends a request and reads its response to the end; returns the status.
+async fn send(
+    sender: &mut Sender,
+    port: u16,
+    request: &Request,
+    mode: ClientMode,
+) -> Result<u16, Failure> {
+    let builder = http::Request::builder()
         .method(request.method)
         .header(header::AUTHORIZATION, format!("Bearer {}", request.token));
-    let asked = match way {
-        Way::Plain => asked,
-        Way::Compressed | Way::Http2 => asked.header(header::ACCEPT_ENCODING, "gzip"),
+    let builder = match mode {
+        ClientMode::Plain => builder,
+        ClientMode::Compressed | ClientMode::Http2 => {
+            builder.header(header::ACCEPT_ENCODING, "gzip")
+        }
     };
-    let answer = match sender {
+    let response = match sender {
         Sender::One(sender) => {
             sender.ready().await?;
-            let asked = asked.uri(&request.path).header(header::HOST, "localhost");
-            sender.send_request(asked.body(Empty::new())?).await?
+            let builder = builder.uri(&request.path).header(header::HOST, "localhost");
+            sender.send_request(builder.body(Empty::new())?).await?
         }
         Sender::Two(sender) => {
-            let asked = asked
+            let builder = builder
                 .uri(format!("http://localhost:{port}{}", request.path))
                 .version(Version::HTTP_2);
-            sender.send_request(asked.body(Empty::new())?).await?
+            sender.send_request(builder.body(Empty::new())?).await?
         }
     };
-    let status = answer.status().as_u16();
-    answer.into_body().collect().await?;
+    let status = response.status().as_u16();
+    response.into_body().collect().await?;
     Ok(status)
 }

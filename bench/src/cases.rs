@@ -1,5 +1,5 @@
-//! What is measured: the work, as requests; who does it; and the statement that a database alone
-//! would do it with. How fast that is, is for `load`.
+//! The cases: their requests, the targets that run them, and the equivalent SQL statements. `load`
+//! measures them.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::{
-    browse::Way,
+    browse::ClientMode,
     seed::{self, OWNERS, PASSWORD, SPARE, STEP, TODOS, User},
 };
 
-/// Connections that a login's bounded queue takes; beyond it 503 is the right answer.
+/// Capacity of the login queue in connections; beyond it, 503 is the expected response.
 const LOGIN_QUEUE: u32 = 128;
-/// A cycle of [`Case::Mixed`]: 6 reads of one, 6 lists, a creation, a change, a completion.
+/// Length of a cycle of [`Case::Mixed`]: 6 reads of one, 6 lists, a create, a patch, a completion.
 const MIX: usize = 15;
 
 /// A kind of work.
@@ -31,11 +31,11 @@ pub(crate) enum Case {
     Create,
     /// A todo's title and priority
     Patch,
-    /// A todo completed, or opened again
+    /// A todo completed, or reopened
     Complete,
-    /// A todo that is still there
+    /// An existing todo deleted
     Delete,
-    /// The right password
+    /// The correct password
     Login,
     /// 80 % reads (one todo, the first 50), 20 % writes (create, patch, complete)
     Mixed,
@@ -43,7 +43,7 @@ pub(crate) enum Case {
 
 /// A server on a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum Cell {
+pub(crate) enum ServerKind {
     /// todo-hyper-min on SQLite
     HyperSqlite,
     /// todo-server on SQLite
@@ -63,12 +63,12 @@ pub(crate) enum Statement {
     Update,
 }
 
-/// Who works.
+/// A measured program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
     BareHyper,
     BareSalvo,
-    Cell(Cell),
+    Server(ServerKind),
     Pgbench(Statement),
     /// Password hashes without a server, on all cores.
     Argon2,
@@ -78,15 +78,15 @@ pub(crate) enum Target {
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: &'static str,
-    /// With [`SPARE`] in it where each request names another todo.
+    /// Contains [`SPARE`] if each request addresses another todo.
     pub(crate) path: String,
-    /// Empty if it needs none.
+    /// Empty if not needed.
     pub(crate) token: String,
     /// JSON, or empty.
     pub(crate) body: String,
 }
 
-impl Cell {
+impl ServerKind {
     pub(crate) const ALL: [Self; 4] =
         [Self::HyperSqlite, Self::SalvoSqlite, Self::HyperPostgres, Self::SalvoPostgres];
 
@@ -97,9 +97,9 @@ impl Cell {
         }
     }
 
-    /// Whether it can be asked so.
-    pub(crate) fn speaks(self, way: Way) -> bool {
-        way != Way::Http2 || self.program() == "todo-server"
+    /// Whether the server supports this mode.
+    pub(crate) fn supports(self, mode: ClientMode) -> bool {
+        mode != ClientMode::Http2 || self.program() == "todo-server"
     }
 
     /// todo-hyper-min on the same database.
@@ -111,7 +111,7 @@ impl Cell {
         matches!(self, Self::HyperSqlite | Self::SalvoSqlite)
     }
 
-    /// The framework alone.
+    /// The bare server of the same framework.
     pub(crate) fn bare(self) -> Target {
         match self {
             Self::HyperSqlite | Self::HyperPostgres => Target::BareHyper,
@@ -120,7 +120,7 @@ impl Cell {
     }
 }
 
-impl fmt::Display for Cell {
+impl fmt::Display for ServerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let database = if self.on_sqlite() { "SQLite" } else { "PostgreSQL" };
         write!(f, "{}, {database}", self.program())
@@ -132,7 +132,7 @@ impl fmt::Display for Target {
         match self {
             Self::BareHyper => f.write_str("bare hyper"),
             Self::BareSalvo => f.write_str("bare salvo"),
-            Self::Cell(cell) => cell.fmt(f),
+            Self::Server(kind) => kind.fmt(f),
             Self::Pgbench(Statement::Select) => f.write_str("pgbench, select of the row"),
             Self::Pgbench(Statement::Page) => f.write_str("pgbench, select of the page"),
             Self::Pgbench(Statement::Insert) => f.write_str("pgbench, insert of the row"),
@@ -171,13 +171,13 @@ impl Case {
         }
     }
 
-    /// Whether so many connections ask for what a server is meant to give.
+    /// Whether the case is meant for this number of connections.
     pub(crate) fn is_for(self, connections: u32) -> bool {
         self != Self::Login || connections <= LOGIN_QUEUE
     }
 
-    /// What takes its turn beside the servers for their results to be set against: the first of
-    /// these; others are for information. pgbench's are for servers on PostgreSQL.
+    /// Targets measured along with the servers: the first is the reference of their results, the
+    /// others are for information. pgbench's apply to servers on PostgreSQL.
     pub(crate) fn references(self) -> &'static [Target] {
         use Statement::{Insert, Page, Select, Update};
         match self {
@@ -190,25 +190,25 @@ impl Case {
         }
     }
 
-    /// Whose turn it is, one after the other.
-    pub(crate) fn targets(self, cells: &[Cell]) -> Vec<Target> {
+    /// All targets of a round, in order.
+    pub(crate) fn targets(self, kinds: &[ServerKind]) -> Vec<Target> {
         let mut targets = Vec::new();
-        for cell in Cell::ALL.into_iter().filter(|cell| cells.contains(cell)) {
-            if !targets.contains(&cell.bare()) {
-                targets.push(cell.bare());
+        for kind in ServerKind::ALL.into_iter().filter(|kind| kinds.contains(kind)) {
+            if !targets.contains(&kind.bare()) {
+                targets.push(kind.bare());
             }
-            targets.push(Target::Cell(cell));
+            targets.push(Target::Server(kind));
         }
-        let on_postgres = cells.iter().any(|cell| !cell.on_sqlite());
-        let has_turn = |target: &&Target| on_postgres || !matches!(target, Target::Pgbench(_));
-        targets.extend(self.references().iter().filter(has_turn));
+        let on_postgres = kinds.iter().any(|kind| !kind.on_sqlite());
+        let is_included = |target: &&Target| on_postgres || !matches!(target, Target::Pgbench(_));
+        targets.extend(self.references().iter().filter(is_included));
         targets
     }
 
-    /// The requests, to be sent over and over.
+    /// The requests, sent repeatedly.
     pub(crate) fn requests(self, users: &[User]) -> Vec<Request> {
-        // What changes something changes it back in the next cycle: a change that changes nothing
-        // is cheaper than one that does.
+        // Each change is reverted in the next cycle: an update without a change is cheaper than one
+        // with.
         let cycles =
             |number: usize| (0..number).flat_map(|cycle| (0..OWNERS).map(move |i| (cycle, i)));
         match self {
@@ -227,13 +227,13 @@ impl Case {
         }
     }
 
-    /// The first 100 of the user who has a million.
+    /// The first 100 todos of the user with a million.
     pub(crate) fn list_of_100(users: &[User]) -> Option<Request> {
         let request = Self::List.request(users.first()?, 0, 0);
         Some(Request { path: request.path.replace("limit=50", "limit=100"), ..request })
     }
 
-    /// The request of the `i`th of the owners.
+    /// The request of the `i`th owner.
     fn request(self, user: &User, i: usize, cycle: usize) -> Request {
         let todos = format!("/api/users/{}/todos", seed::user_id(user.number));
         let todo = format!("{todos}/{}", seed::todo_id(user.number, i * 7 % TODOS));
@@ -270,23 +270,23 @@ impl Case {
     }
 }
 
-/// The request at a place of the mix's cycle.
-fn mixed(users: &[User], place: usize, i: usize, cycle: usize) -> Request {
-    let case = match place {
+/// The request at a position of the mix's cycle.
+fn mixed(users: &[User], position: usize, i: usize, cycle: usize) -> Request {
+    let case = match position {
         4 => Case::Create,
         9 => Case::Patch,
         14 => Case::Complete,
-        place if place % 2 == 0 => Case::Get,
+        position if position % 2 == 0 => Case::Get,
         _ => Case::List,
     };
     case.request(&users[1 + i], i, cycle)
 }
 
 impl Request {
-    /// How many requests are enough to know how long the answers are on average.
+    /// Number of requests sampled for the average response size.
     pub(crate) const SAMPLE: usize = MIX;
 
-    /// The same, naming the spare todo of this number.
+    /// The same request for the spare todo of this number.
     pub(crate) fn of_spare(&self, number: u64) -> Self {
         Self { path: self.path.replace(SPARE, &format!("{number:012}")), ..self.clone() }
     }
@@ -298,7 +298,7 @@ impl Request {
 }
 
 impl Statement {
-    /// pgbench's script: the same rows in the same order as the requests have them, so that no two
+    /// pgbench's script: the same rows in the same order as the requests, so that no two
     /// connections wait for the same row.
     pub(crate) fn script(self) -> String {
         let statement = match self {
@@ -335,7 +335,7 @@ const COLUMNS: &str =
 const USER: &str = "('00000000-0000-7000-8000-' || lpad(:user, 12, '0'))::uuid";
 const TODO: &str = "('00000000-0000-7001-8000-' || lpad(:todo, 12, '0'))::uuid";
 
-/// The first 50 of a user's todos, as the servers ask for them.
+/// Selects the first 50 of a user's todos, like the servers.
 fn page() -> String {
     let ordered = "ORDER BY created_at DESC, id DESC LIMIT 50";
     let rows = |completed: &str| {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mix_is_80_to_20_and_changes_back_what_it_changes() {
+    fn the_mix_is_80_to_20_and_reverts_its_changes() {
         let requests = Case::Mixed.requests(&users());
         let reads = requests.iter().filter(|request| request.method == "GET").count();
         assert_eq!(reads * 5, requests.len() * 4);
@@ -374,21 +374,21 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_taken_in_order_and_only_by_who_has_one() {
-        use Cell::{HyperSqlite, SalvoPostgres};
+    fn targets_are_in_order_and_match_the_selected_servers() {
+        use ServerKind::{HyperSqlite, SalvoPostgres};
         let targets = Case::Patch.targets(&[SalvoPostgres, HyperSqlite]);
         assert_eq!(
             targets,
             [
                 Target::BareHyper,
-                Target::Cell(HyperSqlite),
+                Target::Server(HyperSqlite),
                 Target::BareSalvo,
-                Target::Cell(SalvoPostgres),
+                Target::Server(SalvoPostgres),
                 Target::Pgbench(Statement::Insert),
                 Target::Pgbench(Statement::Update),
             ]
         );
         let targets = Case::Get.targets(&[HyperSqlite]);
-        assert_eq!(targets, [Target::BareHyper, Target::Cell(HyperSqlite)]);
+        assert_eq!(targets, [Target::BareHyper, Target::Server(HyperSqlite)]);
     }
 }

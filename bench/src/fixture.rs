@@ -1,5 +1,5 @@
-//! An API over an SQLite file of its own, with one user and a list of todos: what is measured
-//! without a socket in between. It makes requests; it does not measure.
+//! An API on a temporary SQLite file, with one user and a list of todos, for measurements without a
+//! socket. It builds requests; it does not measure.
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -13,25 +13,25 @@ use todo_core::{
 
 use crate::Failure;
 
-/// How many todos there are: a page of 50 and some more.
+/// Number of todos: more than a page of 50.
 const TODOS: usize = 60;
 
-/// An API with something in it.
+/// An API with test data.
 pub struct Fixture {
     api: Api,
     token: String,
     /// The path of the user's todos.
     pub todos: String,
-    /// The path of one of them.
+    /// The path of one todo.
     pub todo: String,
     _dir: TempDir,
 }
 
 impl Fixture {
-    /// Makes one.
+    /// Creates and fills the database.
     ///
     /// # Errors
-    /// Why the database cannot be made or filled.
+    /// If the database cannot be created or filled.
     pub async fn open() -> Result<Self, Failure> {
         let dir = tempfile::tempdir()?;
         let url = format!("sqlite://{}", dir.path().join("todo.db").display());
@@ -66,10 +66,10 @@ impl Fixture {
         &self.token
     }
 
-    /// A request as a client of the user sends it; a body, if not empty, is said to be JSON.
+    /// Builds a request of the user; a non-empty body is declared as JSON.
     ///
     /// # Errors
-    /// If there is no such request.
+    /// If the request is invalid.
     pub fn request(
         &self,
         method: &Method,
@@ -84,8 +84,8 @@ impl Fixture {
         Ok(request.body(Full::new(Bytes::from_static(body.as_bytes())))?)
     }
 
-    /// The API's answer.
-    pub async fn ask(&self, request: Request<Full<Bytes>>) -> Response<Body> {
+    /// Sends a request to the API.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Response<Body> {
         self.api.handle(request).await
     }
 }

@@ -1,9 +1,9 @@
-//! What the programs of this crate share: [`bare`], the two servers that do nothing, and
-//! [`fixture`], an API over a small SQLite file for what is measured without a socket. How a whole
-//! server is measured is for the program `todo-bench` alone.
+//! Shared code of this crate's programs: [`bare`] for the two bare servers, and [`fixture`], an API
+//! on a small SQLite file for measurements without a socket. The program `todo-bench` measures
+//! whole servers.
 
 pub mod bare;
 pub mod fixture;
 
-/// Why something was not measured.
+/// Error of a measurement.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -1,6 +1,6 @@
--- Sends the requests of a file, one after the other and over again: a line has method, path, token
--- and body, separated by tabs. They are formatted beforehand. Only where {spare} stands for a number
--- that no request has twice is one put together while it counts.
+-- Sends the requests of a file repeatedly, in order: a line has method, path, token and body,
+-- separated by tabs. Requests are formatted in advance, except those with {spare}, a placeholder for
+-- a number that is unique to each request.
 local heads, tails, count, at = {}, {}, 0, 0
 
 function init(args)
@@ -26,7 +26,7 @@ function request()
   return text
 end
 
--- Requests, microseconds, the median and the 99th percentile in microseconds, errors.
+-- Prints requests, duration, median and 99th percentile in microseconds, and errors.
 function done(summary, latency)
   local errors = summary.errors
   print(string.format("DONE %.0f %.0f %.0f %.0f %.0f", summary.requests, summary.duration,

@@ -1,5 +1,5 @@
-//! How fast something is: one measurement by wrk, by pgbench, or of Argon2 alone. Who is measured,
-//! and in which order, is for `measure`.
+//! One measurement by wrk, by pgbench, or of Argon2 alone. `measure` selects the targets and their
+//! order.
 
 use std::{
     ffi::OsStr,
@@ -20,21 +20,21 @@ use crate::{cases::Statement, seed::PASSWORD};
 /// wrk's script.
 pub(crate) const SCRIPT: &str = include_str!("load.lua");
 
-/// What one measurement found.
+/// Result of one measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Sample {
-    /// A second.
+    /// Requests per second.
     pub(crate) rate: f64,
     /// In microseconds; pgbench and Argon2 alone have none.
     pub(crate) p50: Option<f64>,
     pub(crate) p99: Option<f64>,
-    /// Answers of 400 and above, connections that failed, answers that did not come.
+    /// Responses with 400 and above, failed connections, missing responses.
     pub(crate) errors: u64,
-    /// How many were answered.
+    /// Number of responses.
     pub(crate) requests: u64,
 }
 
-/// Loads the server at `port` with the requests of a file, whose spares begin at a number.
+/// Loads the server at `port` with the requests of a file, with spare todos from `first_spare`.
 pub(crate) async fn wrk(
     dir: &Path,
     port: u16,
@@ -44,7 +44,7 @@ pub(crate) async fn wrk(
     first_spare: u64,
 ) -> Result<Sample, Failure> {
     let mut wrk = Command::new("wrk");
-    // Longer than any answer takes: one that is late is slow, and not lost.
+    // Longer than any response takes: a late one counts as slow, not as lost.
     wrk.args(["-t1", "--timeout", "30s"]);
     wrk.arg(format!("-c{connections}")).arg(format!("-d{seconds}s"));
     wrk.arg("-s").arg(dir.join("load.lua")).arg(format!("http://127.0.0.1:{port}"));
@@ -52,7 +52,7 @@ pub(crate) async fn wrk(
     done(&output(wrk).await?)
 }
 
-/// Runs a statement over as many connections.
+/// Runs a statement on `connections` connections.
 pub(crate) async fn pgbench(
     dir: &Path,
     url: &str,
@@ -63,7 +63,7 @@ pub(crate) async fn pgbench(
 ) -> Result<Sample, Failure> {
     let script = dir.join("pgbench.sql");
     std::fs::write(&script, statement.script())?;
-    // Its clock begins before it has connected, which takes milliseconds each; the rate leaves that out.
+    // pgbench's duration includes connecting, milliseconds per connection; its rate excludes it.
     let seconds = seconds + connections / 64;
     let mut pgbench = Command::new("pgbench");
     pgbench.args(["-n", "-M", "prepared", "-j", "1"]);
@@ -73,7 +73,7 @@ pub(crate) async fn pgbench(
     transactions(&output(pgbench).await?)
 }
 
-/// What a program prints, if it succeeds.
+/// Runs a program and returns its standard output; fails if it fails.
 pub(crate) async fn output(mut command: Command) -> Result<String, Failure> {
     let name = command.as_std().get_program().to_owned();
     let name = name.display();
@@ -82,19 +82,19 @@ pub(crate) async fn output(mut command: Command) -> Result<String, Failure> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{name} ended with {}: {}", output.status, said.trim()).into())
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{name} ended with {}: {}", output.status, stderr.trim()).into())
 }
 
-/// Reads what the script's `done` says.
+/// Parses the output of the script's `done`.
 fn done(text: &str) -> Result<Sample, Failure> {
     let line = text.lines().find_map(|line| line.strip_prefix("DONE "));
-    let line = line.ok_or_else(|| format!("wrk says no result: {text}"))?;
+    let line = line.ok_or_else(|| format!("no result in the output of wrk: {text}"))?;
     let numbers: Vec<f64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
     let words: Vec<&str> = line.split(' ').collect();
     let (&[requests, micros, p50, p99, _], &[answered, .., errors]) = (&numbers[..], &words[..])
     else {
-        return Err(format!("wrk says something else: {line}").into());
+        return Err(format!("unexpected output of wrk: {line}").into());
     };
     Ok(Sample {
         rate: requests / micros * 1e6,
@@ -105,20 +105,22 @@ fn done(text: &str) -> Result<Sample, Failure> {
     })
 }
 
-/// Reads pgbench's report. What it says last of a rate is without the time to connect.
+/// Parses pgbench's report. The last rate in it excludes the time to connect.
 fn transactions(text: &str) -> Result<Sample, Failure> {
     let after = |name: &str| {
         let line = text.lines().rev().find_map(|line| line.trim().strip_prefix(name));
         line.and_then(|line| line.split_whitespace().next())
     };
-    let rate = after("tps = ").ok_or_else(|| format!("pgbench says no rate: {text}"))?.parse()?;
-    // Older ones than 15 do not count failures: the first ends them.
+    let rate = after("tps = ")
+        .ok_or_else(|| format!("no rate in the output of pgbench: {text}"))?
+        .parse()?;
+    // Versions before 15 do not count failures: they stop at the first.
     let errors = after("number of failed transactions: ").unwrap_or("0").parse()?;
     let requests = after("number of transactions actually processed: ").unwrap_or("0");
     Ok(Sample { rate, p50: None, p99: None, errors, requests: requests.parse()? })
 }
 
-/// How many passwords a second all cores verify that do nothing else.
+/// Password verifications per second on all cores, without a server.
 pub(crate) fn argon2(seconds: u32) -> Result<Sample, Failure> {
     let params = Params::new(19_456, 2, 1, None).map_err(|error| error.to_string())?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
@@ -150,7 +152,7 @@ pub(crate) fn argon2(seconds: u32) -> Result<Sample, Failure> {
     Ok(Sample { rate, p50: None, p99: None, errors: 0, requests: verified.into() })
 }
 
-/// What a program says of its version.
+/// Version of a program, by its `--version`.
 pub(crate) fn version(program: &OsStr) -> String {
     let output = std::process::Command::new(program).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
@@ -162,17 +164,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_wrk_and_pgbench_say_is_understood() {
-        let said = "Running 1s test\nDONE 1000 2000000 150 9000 3\n";
+    fn the_output_of_wrk_and_pgbench_is_parsed() {
+        let output = "Running 1s test\nDONE 1000 2000000 150 9000 3\n";
         let expected =
             Sample { rate: 500.0, p50: Some(150.0), p99: Some(9000.0), errors: 3, requests: 1000 };
-        assert_eq!(done(said).unwrap(), expected);
+        assert_eq!(done(output).unwrap(), expected);
         assert!(done("Running 1s test\n").is_err());
 
-        let said = "number of transactions actually processed: 4711\n\
+        let output = "number of transactions actually processed: 4711\n\
                     number of failed transactions: 2 (0.000%)\n\
                     tps = 12345.67 (without initial connection time)\n";
         let expected = Sample { rate: 12_345.67, p50: None, p99: None, errors: 2, requests: 4711 };
-        assert_eq!(transactions(said).unwrap(), expected);
+        assert_eq!(transactions(output).unwrap(), expected);
     }
 }

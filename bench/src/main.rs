@@ -1,6 +1,5 @@
-//! `todo-bench`: drives both servers on both databases in turn with what each could reach at best,
-//! and reports medians. `bench/run.sh` builds everything and calls it; `README.md` beside it says
-//! what is measured and how.
+//! `todo-bench`: measures both servers on both databases, alternating with their upper bounds, and
+//! reports medians. `bench/run.sh` builds and runs it; `README.md` describes the measurements.
 
 use std::process::ExitCode;
 
@@ -8,7 +7,7 @@ use clap::Parser;
 use todo_bench::Failure;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::{args::Args, stage::Stage};
+use self::{args::Args, testbed::Testbed};
 
 mod args;
 mod browse;
@@ -20,16 +19,16 @@ mod report;
 mod seed;
 mod servers;
 mod soak;
-mod stage;
+mod testbed;
 
-// On the main thread: PostgreSQL is told to end when the thread that started it does.
+// On the main thread: PostgreSQL receives a signal when the thread that started it ends.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    // Whatever ends this, what it started is dropped, and ends with that.
+    // On any exit, started processes are dropped, which stops them.
     let outcome = tokio::select! {
         outcome = run(&args) => outcome,
-        stopped = stopped() => stopped,
+        interrupted = interrupted() => interrupted,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,33 +40,33 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<(), Failure> {
-    let mut stage = Stage::set(&args.servers).await?;
+    let mut testbed = Testbed::start(&args.servers).await?;
     let outcome = match args.soak {
-        Some(seconds) => soak::soak(&mut stage, seconds).await,
-        None => measure_and_report(&mut stage, args).await,
+        Some(seconds) => soak::soak(&mut testbed, seconds).await,
+        None => measure_and_report(&mut testbed, args).await,
     };
-    stage.clear().await?;
+    testbed.stop().await?;
     outcome
 }
 
-async fn measure_and_report(stage: &mut Stage, args: &Args) -> Result<(), Failure> {
-    let results = measure::measure(stage, args).await?;
-    let page = report::page(&results, args, stage.databases());
+async fn measure_and_report(testbed: &mut Testbed, args: &Args) -> Result<(), Failure> {
+    let results = measure::measure(testbed, args).await?;
+    let page = report::page(&results, args, testbed.databases());
     println!("{page}");
     std::fs::create_dir_all(&args.out)?;
     std::fs::write(args.out.join("results.md"), page)?;
     plot::draw(&results, &args.out.join("results.svg"))?;
     match results.failed() {
         0 => Ok(()),
-        failed => Err(format!("{failed} measurements had errors, they are marked").into()),
+        failed => Err(format!("{failed} measurements had errors, marked in the results").into()),
     }
 }
 
-async fn stopped() -> Result<(), Failure> {
+async fn interrupted() -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        received = tokio::signal::ctrl_c() => received?,
         _ = terminate.recv() => {}
     }
-    Err("told to stop".into())
+    Err("stopped by a signal".into())
 }

@@ -1,5 +1,5 @@
-//! The page of results: what it was measured on, and a table for each kind of work. What the numbers
-//! mean is in the README beside it.
+//! The page of results: the environment, and a table for each case. The README explains the
+//! numbers.
 
 use std::{
     ffi::OsStr,
@@ -9,15 +9,15 @@ use std::{
 
 use crate::{
     args::Args,
-    browse::Way,
-    cases::{Case, Cell, Target},
+    browse::ClientMode,
+    cases::{Case, ServerKind, Target},
     load::{Sample, version},
     measure::{Results, median},
     servers::beside,
-    stage::Storm,
+    testbed::Storm,
 };
 
-/// The whole page, in Markdown, with the databases' versions as they say them.
+/// The whole page in Markdown, with the versions that the databases report.
 pub(crate) fn page(results: &Results, args: &Args, databases: &[String]) -> String {
     let mut page = String::new();
     // Writing to a string does not fail.
@@ -40,8 +40,8 @@ fn write(page: &mut String, results: &Results, args: &Args, databases: &[String]
     storms(page, results)
 }
 
-/// What todo-hyper-min takes for the same request does not depend on `Accept-Encoding`: it does not
-/// compress. The compressed answer of todo-server is set against it.
+/// todo-hyper-min does not compress, so `Accept-Encoding` does not affect it: its latency is the
+/// reference for compressed responses of todo-server.
 fn browsed(page: &mut String, results: &Results) -> fmt::Result {
     if results.browsed.is_empty() {
         return Ok(());
@@ -49,23 +49,24 @@ fn browsed(page: &mut String, results: &Results) -> fmt::Result {
     writeln!(page, "\n## list 100, one connection, as browsers ask\n")?;
     writeln!(page, "| | | p50 | p99 | of todo-hyper-min's p50 | beyond it |")?;
     writeln!(page, "|---|---|---:|---:|---:|---:|")?;
-    let of = |key: (Cell, Way), of: fn(&Sample) -> Option<f64>| {
+    let of = |key: (ServerKind, ClientMode), of: fn(&Sample) -> Option<f64>| {
         median(results.browsed.get(&key)?.iter().map(of).collect::<Option<_>>()?)
     };
-    for (&(cell, way), samples) in &results.browsed {
+    for (&(kind, mode), samples) in &results.browsed {
         let [p50, p99] =
-            [of((cell, way), |sample| sample.p50), of((cell, way), |sample| sample.p99)];
+            [of((kind, mode), |sample| sample.p50), of((kind, mode), |sample| sample.p99)];
         let errors: u64 = samples.iter().map(|sample| sample.errors).sum();
         let errors = if errors > 0 { format!(" **{errors} errors**") } else { String::new() };
-        let like = if way == Way::Plain { Way::Plain } else { Way::Compressed };
-        let hyper = of((cell.hyper(), like), |sample| sample.p50).filter(|_| cell != cell.hyper());
+        let like =
+            if mode == ClientMode::Plain { ClientMode::Plain } else { ClientMode::Compressed };
+        let hyper = of((kind.hyper(), like), |sample| sample.p50).filter(|_| kind != kind.hyper());
         let beside = p50.zip(hyper).map(|(p50, hyper)| {
             format!("{} | {} |", percent(p50 / hyper), milliseconds(p50 - hyper))
         });
         writeln!(
             page,
-            "| {cell} | {}{errors} | {} | {} | {}",
-            way.name(),
+            "| {kind} | {}{errors} | {} | {} | {}",
+            mode.name(),
             p50.map(milliseconds).unwrap_or_default(),
             p99.map(milliseconds).unwrap_or_default(),
             beside.as_deref().unwrap_or("| |"),
@@ -80,8 +81,9 @@ fn table(page: &mut String, results: &Results, case: Case) -> fmt::Result {
         return Ok(());
     }
     let reference = case.references().first().copied();
-    let reference = reference.filter(|who| rows.iter().any(|((.., target), _)| target == who));
-    // That a page costs the same however long the list is, is a claim of its own.
+    let reference =
+        reference.filter(|target| rows.iter().any(|((.., measured), _)| measured == target));
+    // A page must cost the same for any length of the list: this is reported separately.
     let shorter = (case == Case::ListMillion).then_some(Case::List);
     let mut columns = vec!["connections", "", "req/s", "p50", "p99", "of bare"];
     let of_reference = reference.map(|reference| format!("of {reference}"));
@@ -99,23 +101,23 @@ fn table(page: &mut String, results: &Results, case: Case) -> fmt::Result {
         for of in [|sample: &Sample| sample.p50, |sample: &Sample| sample.p99] {
             write!(page, " {} |", results.median(key, of).map(milliseconds).unwrap_or_default())?;
         }
-        let cell = match target {
-            Target::Cell(cell) => Some(cell),
+        let kind = match target {
+            Target::Server(kind) => Some(kind),
             _ => None,
         };
         let mut share = |of: Option<(Case, Target)>| {
             let ratio = of.and_then(|(case, of)| results.ratio(key, (case, connections, of)));
             write!(page, " {} |", ratio.map(percent).unwrap_or_default())
         };
-        share(cell.map(|cell| (case, cell.bare())))?;
+        share(kind.map(|kind| (case, kind.bare())))?;
         if let Some(reference) = reference {
-            // A database in the process is not set against one beside it.
-            let on_sqlite = cell.is_some_and(Cell::on_sqlite);
-            let comparable = cell.filter(|_| reference == Target::Argon2 || !on_sqlite);
+            // SQLite runs in the process: it is not compared with a database server.
+            let on_sqlite = kind.is_some_and(ServerKind::on_sqlite);
+            let comparable = kind.filter(|_| reference == Target::Argon2 || !on_sqlite);
             share(comparable.map(|_| (case, reference)))?;
         }
         if let Some(shorter) = shorter {
-            share(cell.map(|_| (shorter, target)))?;
+            share(kind.map(|_| (shorter, target)))?;
         }
         writeln!(page)?;
     }
@@ -129,7 +131,7 @@ fn storms(page: &mut String, results: &Results) -> fmt::Result {
     writeln!(page, "\n## get one during a login storm\n")?;
     writeln!(page, "| | p99 alone | p99 during it | ratio | logins/s meanwhile |")?;
     writeln!(page, "|---|---:|---:|---:|---:|")?;
-    for (cell, storms) in &results.storms {
+    for (kind, storms) in &results.storms {
         let of = |of: &dyn Fn(&Storm) -> f64| {
             median(storms.iter().map(of).collect()).unwrap_or_default()
         };
@@ -145,7 +147,7 @@ fn storms(page: &mut String, results: &Results) -> fmt::Result {
         let errors = if errors > 0 { format!(" **{errors} errors**") } else { String::new() };
         let [alone, during] = [alone, during].map(milliseconds);
         let logins = rounded(logins);
-        writeln!(page, "| {cell} | {alone} | {during} | {ratio:.1} | {logins}{errors} |")?;
+        writeln!(page, "| {kind} | {alone} | {during} | {ratio:.1} | {logins}{errors} |")?;
     }
     Ok(())
 }
@@ -182,7 +184,8 @@ fn machine() -> String {
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let kernel = read("/proc/sys/kernel/osrelease");
-    // It makes each connection of PostgreSQL, a session of its own, as weighty as a whole server.
+    // With autogroup, each connection of PostgreSQL, a separate session, gets as much CPU time as a
+    // whole server.
     let autogroup = match read("/proc/sys/kernel/sched_autogroup_enabled").trim() {
         "1" => "on",
         _ => "off",
@@ -208,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_for_people() {
+    fn numbers_are_formatted_for_readers() {
         let rates = [7.25, 99.96, 999.6, 12_345.6, 1_234_567.0].map(rounded);
         assert_eq!(rates, ["7.2", "100.0", "1,000", "12,346", "1,234,567"]);
         assert_eq!([123.0, 45_678.0].map(milliseconds), ["0.12 ms", "46 ms"]);

@@ -1,6 +1,6 @@
-//! What is in the databases, and whose tokens are good for it: 10,000 users with 60 todos each, and
-//! number 0 with 1,000,000. Ids are numbers, so that who asks can name them without having asked.
-//! It decides rows; which server reads them is for `stage`.
+//! The content of the databases and valid tokens for it: 10,000 users with 60 todos each, and user
+//! 0 with 1,000,000. Ids contain sequence numbers, so that requests can address rows without a
+//! lookup. `testbed` connects the servers to the databases.
 
 use std::fmt::Write;
 
@@ -10,28 +10,28 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use todo_bench::Failure;
 use todo_core::{Clock, Core, Options, Secret, auth};
 
-/// What all servers sign with.
+/// Secret of all servers.
 pub(crate) const SECRET: &str = "a secret of more than 32 bytes to measure with";
-/// Everybody's.
+/// Password of all users.
 pub(crate) const PASSWORD: &str = "Correct1horse";
-/// Todos of each user but number 0.
+/// Todos of each user other than user 0.
 pub(crate) const TODOS: usize = 60;
-/// Those who ask: every [`STEP`]th of the 10,000, from number 1 on.
+/// Users that send requests: every [`STEP`]th of the 10,000, from number 1.
 pub(crate) const OWNERS: usize = 500;
 pub(crate) const STEP: usize = 20;
-/// Stands in an id for the number of a todo that is there to be deleted.
+/// Placeholder in an id for the number of a spare todo, to be deleted.
 pub(crate) const SPARE: &str = "{spare}";
-/// Of the longer half of the todos.
+/// Description of every second todo.
 pub(crate) const DESCRIPTION: &str =
     "Ask everybody beforehand, and bring the notes of the last one and enough coffee.";
 
 const USERS: usize = 10_000;
 const MILLION: usize = 1_000_000;
-/// How long sessions and tokens are good.
+/// Lifetime of sessions and tokens in days.
 const DAYS: i64 = 30;
 const TEMPLATE: &str = "template@example.com";
 
-/// Somebody with a session.
+/// A user with a session.
 #[derive(Clone, Debug)]
 pub(crate) struct User {
     pub(crate) number: u32,
@@ -54,7 +54,7 @@ pub(crate) fn email(user: u32) -> String {
     format!("user{user}@example.com")
 }
 
-/// Number 0 and the owners, with tokens as the servers sign them.
+/// User 0 and the owners, with tokens as the servers sign them.
 pub(crate) fn users() -> Result<Vec<User>, Failure> {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let now = Clock::system().now().timestamp();
@@ -74,15 +74,15 @@ pub(crate) fn users() -> Result<Vec<User>, Failure> {
 
 /// Fills an empty database.
 pub(crate) async fn seed(url: &str) -> Result<(), Failure> {
-    // One who signed up brings the schema and a hash for everybody.
+    // One signup creates the schema and a password hash for all users.
     let core = Core::open(url, Options::new(Secret::new(SECRET)?)).await?;
     let form = auth::Signup::parse(TEMPLATE, PASSWORD, "Template")?;
     auth::signup(&core, None, form).await?;
     core.close().await;
-    run(url, &Dialect::of(url).everything()).await
+    run(url, &Dialect::of(url).seed_statements()).await
 }
 
-/// Adds todos that are there to be deleted, of these numbers.
+/// Adds spare todos with these numbers.
 pub(crate) async fn add_spares(url: &str, numbers: std::ops::Range<u64>) -> Result<(), Failure> {
     let dialect = Dialect::of(url);
     let range = format!(
@@ -92,7 +92,7 @@ pub(crate) async fn add_spares(url: &str, numbers: std::ops::Range<u64>) -> Resu
     );
     let id = dialect.id("00000000-0000-7003-8000-", "n");
     let owner = dialect.id("00000000-0000-7000-8000-", &format!("(1 + n % {OWNERS} * {STEP})"));
-    // Older than all others: no list shows them.
+    // Older than all others: no list page contains them.
     let spares = dialect.todos(&range, &id, &owner, "100000000");
     run(url, &[spares]).await
 }
@@ -117,23 +117,23 @@ pub(crate) async fn run(url: &str, statements: &[String]) -> Result<(), Failure>
     }
 }
 
-/// The version that a database says it is.
+/// The version that a database reports.
 pub(crate) async fn version(url: &str) -> Result<String, Failure> {
     match Dialect::of(url) {
         Dialect::Sqlite => {
             let mut connection = SqliteConnection::connect(url).await?;
-            let asked = sqlx::query_scalar("SELECT sqlite_version()");
-            Ok(asked.fetch_one(&mut connection).await?)
+            let query = sqlx::query_scalar("SELECT sqlite_version()");
+            Ok(query.fetch_one(&mut connection).await?)
         }
         Dialect::Postgres => {
             let mut connection = PgConnection::connect(url).await?;
-            let asked = sqlx::query_scalar("SHOW server_version");
-            Ok(asked.fetch_one(&mut connection).await?)
+            let query = sqlx::query_scalar("SHOW server_version");
+            Ok(query.fetch_one(&mut connection).await?)
         }
     }
 }
 
-/// How ids and times are written.
+/// SQL syntax of ids and times.
 #[derive(Clone, Copy)]
 enum Dialect {
     Sqlite,
@@ -145,7 +145,7 @@ impl Dialect {
         if url.starts_with("sqlite:") { Self::Sqlite } else { Self::Postgres }
     }
 
-    /// An id that ends in a number of 12 digits.
+    /// An id that ends with a number of 12 digits.
     fn id(self, prefix: &str, number: &str) -> String {
         match self {
             Self::Sqlite => {
@@ -163,9 +163,9 @@ impl Dialect {
         }
     }
 
-    fn everything(self) -> Vec<String> {
+    fn seed_statements(self) -> Vec<String> {
         let (begin, end): (&[&str], &[&str]) = match self {
-            // Nobody misses this file if it is lost before it is whole.
+            // No durability is needed until the file is complete.
             Self::Sqlite => (
                 &[
                     "PRAGMA journal_mode = OFF",
@@ -214,8 +214,8 @@ impl Dialect {
         all
     }
 
-    /// Inserts a todo for each row of `n`, whose column `n` also makes titles (27 to 36
-    /// characters), descriptions and all the rest differ.
+    /// Inserts a todo for each row of `n`; the column `n` varies titles (27 to 36 characters),
+    /// descriptions and the other columns.
     fn todos(self, range: &str, id: &str, owner: &str, age: &str) -> String {
         let words = |number: &str, words: &[&str]| {
             let mut choice = format!("CASE {number} % {}", words.len());

@@ -1,5 +1,4 @@
-//! Programs under measurement as processes: started, asked, ended by their id. What they are asked
-//! is for `cases`.
+//! Processes under measurement: start, requests, stop. `cases` defines the requests.
 
 use std::{
     fmt::Write,
@@ -19,36 +18,36 @@ use tokio::{
 
 use crate::cases::Request;
 
-/// How long a program may take until it answers, and a single answer.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Timeout of a start and of a single response.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A program that listens on the loopback; killed when dropped.
-pub(crate) struct Running {
+/// A process that listens on the loopback; killed on drop.
+pub(crate) struct ServerProcess {
     name: String,
     child: Child,
     pub(crate) port: u16,
 }
 
-/// What an answer was.
-pub(crate) struct Answer {
+/// Status and size of a response.
+pub(crate) struct ResponseSummary {
     pub(crate) status: u16,
-    /// Head and body.
+    /// Size of head and body.
     pub(crate) bytes: usize,
 }
 
-/// A port that nobody listens on right now.
+/// A currently unused port.
 pub(crate) fn free_port() -> Result<u16, Failure> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Where a program of this workspace is: beside this one.
+/// Path of a program of this workspace, in the directory of this one.
 pub(crate) fn beside(name: &str) -> Result<PathBuf, Failure> {
     Ok(std::env::current_exe()?.with_file_name(name))
 }
 
-impl Running {
-    /// Starts a program that will listen on `port`, with nothing but these settings in its
-    /// environment, and waits until it answers.
+impl ServerProcess {
+    /// Starts a program that listens on `port`, with only these settings in its environment, and
+    /// waits until it responds.
     pub(crate) async fn start(
         name: &str,
         port: u16,
@@ -64,51 +63,52 @@ impl Running {
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
-        let mut running = Self { name: name.to_owned(), child, port };
-        running.answers().await?;
-        Ok(running)
+        let mut process = Self { name: name.to_owned(), child, port };
+        process.wait_until_healthy().await?;
+        Ok(process)
     }
 
-    async fn answers(&mut self) -> Result<(), Failure> {
+    async fn wait_until_healthy(&mut self) -> Result<(), Failure> {
         let health = Request {
             method: "GET",
             path: "/health".into(),
             token: String::new(),
             body: String::new(),
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("{} ended with {status}", self.name).into());
             }
-            match self.ask(&health).await {
-                Ok(Answer { status: 200, .. }) => return Ok(()),
+            match self.send(&health).await {
+                Ok(ResponseSummary { status: 200, .. }) => return Ok(()),
                 _ if Instant::now() < deadline => sleep(Duration::from_millis(10)).await,
-                Ok(answer) => {
-                    return Err(format!("{}: /health is {}", self.name, answer.status).into());
+                Ok(response) => {
+                    let status = response.status;
+                    return Err(format!("{}: /health responds with {status}", self.name).into());
                 }
-                Err(error) => return Err(format!("{}: no answer: {error}", self.name).into()),
+                Err(error) => return Err(format!("{}: no response: {error}", self.name).into()),
             }
         }
     }
 
-    /// Sends one request, as wrk does, and reads its answer whole.
-    pub(crate) async fn ask(&self, request: &Request) -> Result<Answer, Failure> {
-        timeout(PATIENCE, exchange(self.port, request)).await?
+    /// Sends one request, as wrk does, and reads its response to the end.
+    pub(crate) async fn send(&self, request: &Request) -> Result<ResponseSummary, Failure> {
+        timeout(TIMEOUT, exchange(self.port, request)).await?
     }
 
-    /// Its process.
+    /// Process id.
     pub(crate) fn id(&self) -> Result<u32, Failure> {
         self.child.id().ok_or_else(|| format!("{} has ended", self.name).into())
     }
 
-    /// Ends it, and waits until it has.
+    /// Kills the process and waits for its end.
     pub(crate) async fn stop(mut self) -> Result<(), Failure> {
         Ok(self.child.kill().await?)
     }
 }
 
-async fn exchange(port: u16, request: &Request) -> Result<Answer, Failure> {
+async fn exchange(port: u16, request: &Request) -> Result<ResponseSummary, Failure> {
     let Request { method, path, token, body } = request;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n");
     // Writing to a string does not fail.
@@ -125,14 +125,14 @@ async fn exchange(port: u16, request: &Request) -> Result<Answer, Failure> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if stream.read_line(&mut head).await? == 0 {
-            return Err("the answer ended in its head".into());
+            return Err("the response ended in its head".into());
         }
     }
     let status = head.split(' ').nth(1).unwrap_or_default().parse()?;
     let length = head.to_ascii_lowercase().lines().find_map(|line| {
         line.strip_prefix("content-length:").and_then(|length| length.trim().parse().ok())
     });
-    let mut body = vec![0; length.ok_or("an answer without a Content-Length")?];
+    let mut body = vec![0; length.ok_or("a response without Content-Length")?];
     stream.read_exact(&mut body).await?;
-    Ok(Answer { status, bytes: head.len() + body.len() })
+    Ok(ResponseSummary { status, bytes: head.len() + body.len() })
 }

@@ -1,5 +1,5 @@
-//! A client in a hundred lines: what a Rust program needs to use the API from elsewhere. It knows
-//! the contract and nothing of the library.
+//! A small HTTP client of the API, for Rust programs that do not embed the library. It uses only
+//! the wire format.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -13,23 +13,23 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 
-/// Somebody without an account, at the address where the API is mounted.
+/// An unauthenticated client of the API at a base URL.
 #[derive(Clone, Debug)]
 pub struct Client {
     base: String,
     connections: Connections<HttpConnector, Full<Bytes>>,
 }
 
-/// A user with a token.
+/// An authenticated client.
 #[derive(Clone, Debug)]
 pub struct LoggedIn {
     client: Client,
     token: String,
-    /// Who it is.
+    /// The authenticated user.
     pub user: User,
 }
 
-/// A user, as far as this client cares.
+/// A user, with the fields that this client uses.
 #[derive(Clone, Debug, Deserialize)]
 pub struct User {
     /// A UUID.
@@ -38,14 +38,14 @@ pub struct User {
     pub email: String,
 }
 
-/// A todo, as far as this client cares.
+/// A todo, with the fields that this client uses.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Todo {
     /// A UUID.
     pub id: String,
-    /// What is to be done.
+    /// Short text of the todo.
     pub title: String,
-    /// Whether it is done.
+    /// Whether it is completed.
     pub completed: bool,
 }
 
@@ -54,42 +54,43 @@ pub struct Todo {
 pub struct Page {
     /// The todos on this page.
     pub todos: Vec<Todo>,
-    /// How many there are on all pages.
+    /// Number of todos on all pages.
     pub total: u64,
-    /// Asks for the next page, if there is one.
+    /// Cursor of the next page, if there is one.
     pub next_cursor: Option<String>,
 }
 
-/// What signing up answers.
+/// Response to a signup.
 #[derive(Deserialize)]
-struct AuthAnswer {
+struct AuthResponse {
     user: User,
     token: String,
 }
 
-/// An answer that reports a failure (RFC 9457).
+/// An error response (RFC 9457).
 #[derive(Clone, Debug, Deserialize)]
 pub struct Problem {
     /// The HTTP status.
     pub status: u16,
-    /// A word for programs, such as `email_taken`.
+    /// Machine-readable code, such as `email_taken`.
     pub code: String,
-    /// A sentence for people.
+    /// Human-readable sentence.
     pub detail: String,
 }
 
 impl Client {
-    /// A client of the API at `base`, such as `http://127.0.0.1:8000`, without a trailing slash.
+    /// Creates a client of the API at `base`, such as `http://127.0.0.1:8000`, without a trailing
+    /// slash.
     #[must_use]
     pub fn new(base: impl Into<String>) -> Self {
         let connections = Connections::builder(TokioExecutor::new()).build_http();
         Self { base: base.into(), connections }
     }
 
-    /// Makes an account.
+    /// Creates an account.
     ///
     /// # Errors
-    /// A [`Problem`], or what the connection fails with.
+    /// A [`Problem`], or an error of the connection.
     pub async fn sign_up(
         &self,
         email: &str,
@@ -97,9 +98,9 @@ impl Client {
         name: &str,
     ) -> Result<LoggedIn, Failure> {
         let form = json!({ "email": email, "password": password, "name": name });
-        let (answer, _): (AuthAnswer, _) =
+        let (auth, _): (AuthResponse, _) =
             self.send(Method::POST, "/api/auth/signup", None, Some(&form)).await?;
-        Ok(LoggedIn { client: self.clone(), token: answer.token, user: answer.user })
+        Ok(LoggedIn { client: self.clone(), token: auth.token, user: auth.user })
     }
 
     async fn send<T: DeserializeOwned>(
@@ -128,23 +129,23 @@ impl Client {
 }
 
 impl LoggedIn {
-    /// Makes a todo; tells also the path it is at.
+    /// Creates a todo; returns its path too.
     ///
     /// # Errors
-    /// A [`Problem`], or what the connection fails with.
+    /// A [`Problem`], or an error of the connection.
     pub async fn create(&self, title: &str) -> Result<(Todo, String), Failure> {
         let form = json!({ "title": title });
         let (todo, headers) = self.send(Method::POST, &self.todos(), Some(&form)).await?;
-        let location = headers.get(header::LOCATION).ok_or("an answer without Location")?;
+        let location = headers.get(header::LOCATION).ok_or("a response without Location")?;
         Ok((todo, location.to_str()?.to_owned()))
     }
 
-    /// One page of at most `limit` todos, the newest first; `cursor` is the last page's.
+    /// Reads a page of at most `limit` todos, newest first; `cursor` is from the previous page.
     ///
     /// # Errors
-    /// A [`Problem`], or what the connection fails with.
+    /// A [`Problem`], or an error of the connection.
     pub async fn page(&self, limit: u16, cursor: Option<&str>) -> Result<Page, Failure> {
-        // A cursor is made of characters that need no escaping in a query.
+        // A cursor contains only characters that need no escaping in a query.
         let cursor = cursor.map_or_else(String::new, |cursor| format!("&cursor={cursor}"));
         let path = format!("{}?limit={limit}{cursor}", self.todos());
         Ok(self.send(Method::GET, &path, None).await?.0)
@@ -164,7 +165,7 @@ impl LoggedIn {
     }
 }
 
-/// The problem in an answer; something on the way (a proxy, say) may have answered without one.
+/// Parses a problem document; a response of a proxy, for example, may not contain one.
 fn problem(status: StatusCode, body: &[u8]) -> Problem {
     serde_json::from_slice(body).unwrap_or_else(|_| Problem {
         status: status.as_u16(),

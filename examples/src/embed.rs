@@ -1,5 +1,5 @@
-//! The library without HTTP: two installations in one process, a caller whom the host program
-//! vouches for, a patch, and a list read page by page.
+//! The library without HTTP: two installations in one process, a caller authenticated by the host
+//! program, a patch, and a list read page by page.
 
 use std::io::Write;
 
@@ -7,27 +7,27 @@ use todo_core::{
     Core, Options, Secret,
     auth::{self, Caller, Signup, User},
     todos::{
-        self, Description, Filters, Limit, ListQuery, NewTodo, Order, Priority, SortBy, Title,
+        self, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder, Title,
         TodoPatch,
     },
 };
 
 use crate::Failure;
 
-/// Runs the example and writes what it does to `out`.
+/// Runs the example and writes its steps to `out`.
 ///
 /// # Errors
-/// What the library or `out` fails with.
+/// Errors of the library and of `out`.
 pub async fn run(out: &mut impl Write) -> Result<(), Failure> {
-    // A core is a value: no globals, so two of them know nothing of each other.
+    // A core is a value without global state: two of them are independent.
     let home = open("a secret of the installation at home").await?;
     let work = open("a secret of the installation at work").await?;
     let ada_at_home = sign_up(&home).await?;
     let ada_at_work = sign_up(&work).await?;
     writeln!(out, "{} has two accounts", ada_at_home.email)?;
 
-    // This program knows who is asking, by whatever means it has: no password, no token.
-    let caller = Caller::vouched(ada_at_home.id);
+    // The host program authenticates the user itself: no password, no token.
+    let caller = Caller::trusted(ada_at_home.id);
     for (title, priority) in [
         ("Buy milk", Priority::Medium),
         ("Water the plants", Priority::Low),
@@ -37,8 +37,8 @@ pub async fn run(out: &mut impl Write) -> Result<(), Failure> {
         todos::create(&home, &caller, new).await?;
     }
 
-    // Two a page, by title; the cursor of one page asks for the next.
-    let filters = Filters { sort_by: SortBy::Title, order: Order::Asc, ..Filters::default() };
+    // Two todos per page, by title; each page has the cursor of the next.
+    let filters = Filters { sort_by: SortBy::Title, order: SortOrder::Asc, ..Filters::default() };
     let limit = Some(Limit::new(2).map_err(|error| error.to_string())?);
     let mut query = ListQuery { filters, limit, cursor: None };
     let mut milk = None;
@@ -53,8 +53,8 @@ pub async fn run(out: &mut impl Write) -> Result<(), Failure> {
         }
     }
 
-    // What a patch does not name stays as it is.
-    let milk = milk.ok_or("the milk is gone")?;
+    // Fields that a patch omits are unchanged.
+    let milk = milk.ok_or("the todo was not found")?;
     let text = Description::parse("oats, two litres").map_err(todo_core::Error::Invalid)?;
     let patch = TodoPatch { description: Some(Some(text)), ..TodoPatch::default() };
     let milk = todos::patch(&home, &caller, milk.id, patch).await?;
@@ -62,7 +62,7 @@ pub async fn run(out: &mut impl Write) -> Result<(), Failure> {
     let text = milk.description.unwrap_or_default();
     writeln!(out, "{}: {text}, completed: {}", milk.title, milk.completed)?;
 
-    let caller = Caller::vouched(ada_at_work.id);
+    let caller = Caller::trusted(ada_at_work.id);
     let elsewhere = todos::list(&work, &caller, ListQuery::default()).await?;
     writeln!(out, "at work: {} todos", elsewhere.total)?;
 
@@ -78,6 +78,6 @@ async fn open(secret: &str) -> Result<Core, Failure> {
 
 async fn sign_up(core: &Core) -> Result<User, Failure> {
     let form = Signup::parse("ada@example.com", "Correct1horse", "Ada Lovelace")?;
-    // Without a client address no rate limit is kept: there is nobody to keep it by.
+    // Without a client address, no rate limit applies.
     Ok(auth::signup(core, None, form).await?.user)
 }

@@ -1,4 +1,4 @@
-//! The API below `/todo` of an axum app that has routes of its own.
+//! The API under `/todo` of an axum app that has other routes.
 
 use std::{future::Future, net::SocketAddr};
 
@@ -16,24 +16,24 @@ use tokio::net::TcpListener;
 
 use crate::Failure;
 
-/// The app: a route of its own, and the API.
+/// The app: one route of the host program, and the API.
 pub fn app(core: Core) -> Router {
     let mut options = ApiOptions::default();
-    options.mount = "/todo".into();
+    options.mount_path = "/todo".into();
     let api = Api::new(core, options);
-    // `route_service`, not `nest_service`: that one takes `/todo` off the path, but what the API
-    // says of itself (`Location`, the document) has to be true for the client.
+    // `route_service`, not `nest_service`, which strips `/todo` from the path: the paths that the
+    // API returns (`Location`, the OpenAPI document) must be valid for the client.
     let todo = Router::new()
         .route_service("/todo/", api.clone())
         .route_service("/todo/{*rest}", api)
-        .layer(map_request(tell_peer));
+        .layer(map_request(insert_peer));
     Router::new().route("/", get(async || "the host program's own page\n")).merge(todo)
 }
 
-/// Serves the app on `listener` until `shutdown` ends, then finishes what runs.
+/// Serves the app on `listener` until `shutdown` completes, then finishes running requests.
 ///
 /// # Errors
-/// What axum fails with.
+/// Errors of axum.
 pub async fn run(
     core: Core,
     listener: TcpListener,
@@ -45,8 +45,11 @@ pub async fn run(
     Ok(())
 }
 
-/// Tells the API who is asking: the rate limit is kept by this address.
-async fn tell_peer(ConnectInfo(address): ConnectInfo<SocketAddr>, mut request: Request) -> Request {
-    request.extensions_mut().insert(Peer { address: address.ip(), https: false });
+/// Passes the client's address to the API, which applies rate limits by it.
+async fn insert_peer(
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    mut request: Request,
+) -> Request {
+    request.extensions_mut().insert(Peer { address: address.ip(), is_tls: false });
     request
 }

@@ -1,4 +1,4 @@
-//! The API and its documentation pages below `/todo` of a salvo app that has routes of its own.
+//! The API and its documentation pages under `/todo` of a salvo app that has other routes.
 
 use std::{future::Future, time::Duration};
 
@@ -11,19 +11,20 @@ use tokio::net::TcpListener;
 
 use crate::Failure;
 
-/// The app: a route of its own, and the API. `todo_server` tells the API who is asking.
+/// The app: one route of the host program, and the API. `todo_server` passes the client's address.
 #[must_use]
 pub fn app(core: Core) -> Router {
     let mut options = ApiOptions::default();
-    options.mount = "/todo".into();
+    options.mount_path = "/todo".into();
     let api = Api::new(core, options);
     Router::new().get(own_page).push(Router::with_path("todo").push(todo_server::router(&api)))
 }
 
-/// Serves the app on `listener` until `shutdown` ends, then finishes what runs, for at most 10 s.
+/// Serves the app on `listener` until `shutdown` completes, then finishes running requests, for at
+/// most 10 s.
 ///
 /// # Errors
-/// What salvo fails with.
+/// Errors of salvo.
 pub async fn run(
     core: Core,
     listener: TcpListener,
@@ -35,10 +36,10 @@ pub async fn run(
         shutdown.await;
         handle.stop_graceful(Duration::from_secs(10));
     });
-    let ended = server.try_serve(app(core.clone())).await;
+    let result = server.try_serve(app(core.clone())).await;
     stop.abort();
     core.close().await;
-    Ok(ended?)
+    Ok(result?)
 }
 
 #[handler]

@@ -1,9 +1,9 @@
 //! Four ways to use the library, each a file to copy from:
 //!
-//! - [`embed`]: accounts and todos in a program of your own, without HTTP;
-//! - [`in_axum`]: the whole API below a path of an axum app;
+//! - [`embed`]: accounts and todos in your own program, without HTTP;
+//! - [`in_axum`]: the whole API under a path of an axum app;
 //! - [`in_salvo`]: the same in a salvo app, documentation pages included;
-//! - [`client`]: a client that speaks to any of them.
+//! - [`client`]: an HTTP client for any of them.
 //!
 //! The programs in `src/bin` only choose a database and an address; `tests` runs all of them.
 #![forbid(unsafe_code)]
@@ -13,10 +13,10 @@ pub mod embed;
 pub mod in_axum;
 pub mod in_salvo;
 
-/// Whatever ends an example early.
+/// Error of an example.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Opens the database that the examples with a server keep, in the working directory.
+/// Opens the database of the examples with a server, in the working directory.
 ///
 /// # Errors
 /// If `SECRET_KEY` is not set to at least 32 bytes, or the database does not open.
@@ -27,7 +27,7 @@ pub async fn open_core() -> Result<todo_core::Core, Failure> {
     Ok(todo_core::Core::open("sqlite://example.db", options).await?)
 }
 
-/// Ends with Ctrl-C.
+/// Completes on Ctrl-C.
 pub async fn ctrl_c() {
     if let Err(error) = tokio::signal::ctrl_c().await {
         eprintln!("cannot wait for ctrl-c, stopping: {error}");

@@ -1,4 +1,4 @@
-//! The two apps that mount the API, run over TCP and asked by the client of the examples.
+//! The two apps that mount the API, run over TCP and tested with the client of the examples.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::{future::Future, net::SocketAddr, pin::Pin};
@@ -17,14 +17,14 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// An app that listens on a port of its own, on a database in memory.
-struct Running {
+/// A running app on its own port, with a database in memory.
+struct RunningApp {
     base: String,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), Failure>>,
 }
 
-impl Running {
+impl RunningApp {
     async fn start<F>(run: impl FnOnce(Core, TcpListener, Stopped) -> F) -> Self
     where
         F: Future<Output = Result<(), Failure>> + Send + 'static,
@@ -53,8 +53,8 @@ impl Running {
     }
 }
 
-/// What both apps have to do.
-async fn check(app: &Running) {
+/// Checks that apply to both apps.
+async fn check(app: &RunningApp) {
     let own = app.get("/").await;
     assert_eq!(
         (own.status(), own.body().as_str()),
@@ -84,27 +84,31 @@ async fn check(app: &Running) {
     let slashed = app.get("/todo/health/?x").await;
     assert_eq!(slashed.status(), StatusCode::TEMPORARY_REDIRECT);
     assert_eq!(slashed.headers()[header::LOCATION], "/todo/health?x");
-    assert_eq!(app.get("/api/auth/me").await.status(), StatusCode::NOT_FOUND, "without the mount");
+    assert_eq!(
+        app.get("/api/auth/me").await.status(),
+        StatusCode::NOT_FOUND,
+        "outside of the mount path"
+    );
 }
 
-/// The rate limit is kept by the client's address, so it holds only if the app tells it.
-async fn check_rate_limit(app: &Running) {
+/// Rate limits are by client address, so they apply only if the app passes the address.
+async fn check_rate_limit(app: &RunningApp) {
     let client = Client::new(format!("{}/todo", app.base));
     for i in 0..20 {
         let email = format!("user-{i}@example.com");
-        let Err(error) = client.sign_up(&email, "Correct1horse", "Somebody").await else {
+        let Err(error) = client.sign_up(&email, "Correct1horse", "A user").await else {
             continue;
         };
         let problem: &Problem = error.downcast_ref().unwrap();
         assert_eq!((problem.status, problem.code.as_str()), (429, "rate_limited"));
         return;
     }
-    panic!("twenty sign-ups from one address were let through");
+    panic!("twenty sign-ups from one address were accepted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_works_in_axum() {
-    let app = Running::start(in_axum::run).await;
+    let app = RunningApp::start(in_axum::run).await;
     check(&app).await;
     check_rate_limit(&app).await;
     app.stop().await;
@@ -112,15 +116,15 @@ async fn the_api_works_in_axum() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_works_in_salvo() {
-    let app = Running::start(in_salvo::run).await;
+    let app = RunningApp::start(in_salvo::run).await;
     check(&app).await;
     check_rate_limit(&app).await;
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_documentation_pages_know_where_they_are_mounted() {
-    let app = Running::start(in_salvo::run).await;
+async fn the_documentation_pages_work_under_the_mount_path() {
+    let app = RunningApp::start(in_salvo::run).await;
     let index = app.get("/todo/").await;
     assert!(index.body().contains("\"docs\":\"/todo/docs\""), "{}", index.body());
     for page in ["/todo/docs", "/todo/redoc"] {
@@ -132,12 +136,12 @@ async fn the_documentation_pages_know_where_they_are_mounted() {
             .flat_map(|start| html.body().split(start).skip(1))
             .map(|rest| rest.split('"').next().unwrap())
             .filter(|link| !link.starts_with("data:"))
-            // Relative to the page, which is a file of `/todo/`.
+            // Relative to the page, which is under `/todo/`.
             .map(|link| format!("/todo/{link}"));
         let links: Vec<String> = links.collect();
         assert!(links.len() >= 4, "{page}: {links:?}");
         for link in links {
-            assert_eq!(app.get(&link).await.status(), StatusCode::OK, "{page} names {link}");
+            assert_eq!(app.get(&link).await.status(), StatusCode::OK, "{page} references {link}");
         }
     }
     app.stop().await;

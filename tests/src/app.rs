@@ -1,4 +1,4 @@
-//! A running server with a database of its own, which stops and cleans up when it is dropped.
+//! A running server with its own database, stopped and cleaned up on drop.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
@@ -13,49 +13,49 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Actor, Cell, Client, Server, client::causes, database::ThrowAway};
+use crate::{Actor, Client, Server, Target, client::causes, database::TestDatabase};
 
 const SECRET: &str = "a secret of more than thirty-two bytes for tests only";
 
-/// How long a server may take to stop before it is taken down.
+/// Limit for a graceful stop; then the server is aborted.
 const STOPPING: Duration = Duration::from_secs(40);
 
-/// A server on 127.0.0.1 at an ephemeral port, in a thread and a runtime of its own.
+/// A server on 127.0.0.1 at an ephemeral port, in its own thread and runtime.
 #[derive(Debug)]
 pub struct App {
-    cell: Cell,
+    target: Target,
     addr: SocketAddr,
     settings: Vec<(String, String)>,
-    database: Arc<ThrowAway>,
+    database: Arc<TestDatabase>,
     stop: Option<oneshot::Sender<()>>,
     outcome: oneshot::Receiver<Result<(), String>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl App {
-    /// Starts a server on a fresh database, with rate limits off.
+    /// Starts a server on a new database, with rate limits off.
     ///
     /// # Panics
     /// When it does not start.
-    pub async fn start(cell: Cell) -> App {
-        App::start_with(cell, &[]).await
+    pub async fn start(target: Target) -> App {
+        App::start_with(target, &[]).await
     }
 
-    /// As [`App::start`], with these settings in place of the usual ones.
-    pub async fn start_with(cell: Cell, settings: &[(&str, &str)]) -> App {
-        match App::try_start_with(cell, settings).await {
+    /// As [`App::start`], with these settings in place of the defaults.
+    pub async fn start_with(target: Target, settings: &[(&str, &str)]) -> App {
+        match App::try_start_with(target, settings).await {
             Ok(app) => app,
-            Err(reason) => panic!("{cell:?} did not start: {reason}"),
+            Err(reason) => panic!("{target:?} did not start: {reason}"),
         }
     }
 
-    /// As [`App::start_with`], for a test in which the start may be refused.
+    /// As [`App::start_with`], for a test in which the start may fail.
     ///
     /// # Errors
-    /// Why the settings or the server refused.
-    pub async fn try_start_with(cell: Cell, settings: &[(&str, &str)]) -> Result<App, String> {
-        let database = Arc::new(ThrowAway::create(cell.database).await);
-        let usual = [
+    /// The error of the settings or of the server.
+    pub async fn try_start_with(target: Target, settings: &[(&str, &str)]) -> Result<App, String> {
+        let database = Arc::new(TestDatabase::create(target.database).await);
+        let defaults = [
             ("DATABASE_URL", database.url()),
             ("SECRET_KEY", SECRET),
             ("RATE_LIMIT_PER_MINUTE", "0"),
@@ -63,7 +63,7 @@ impl App {
             ("DATABASE_POOL_MIN", "0"),
             ("DATABASE_POOL_MAX", "8"),
         ];
-        App::launch(cell, merged(&usual, settings), database.clone()).await
+        App::launch(target, merged(&defaults, settings), database.clone()).await
     }
 
     /// A second server on the same database with the same settings, as another process would be.
@@ -77,61 +77,62 @@ impl App {
     /// When it does not start.
     pub async fn replica_with(&self, settings: &[(&str, &str)]) -> App {
         let own: Vec<_> = self.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        let launched = App::launch(self.cell, merged(&own, settings), self.database.clone()).await;
+        let launched =
+            App::launch(self.target, merged(&own, settings), self.database.clone()).await;
         launched.unwrap_or_else(|reason| panic!("the replica did not start: {reason}"))
     }
 
     async fn launch(
-        cell: Cell,
+        target: Target,
         settings: Vec<(String, String)>,
-        database: Arc<ThrowAway>,
+        database: Arc<TestDatabase>,
     ) -> Result<App, String> {
         let parsed = Settings::from_vars(settings.clone()).map_err(causes)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(causes)?;
         let addr = listener.local_addr().map_err(causes)?;
         let (stop, stopped) = oneshot::channel();
         let (done, outcome) = oneshot::channel();
-        // Held by the thread too: the database goes only after the server that uses it.
+        // The thread keeps a reference: the database must outlive the server.
         let held = database.clone();
         let thread = thread::spawn(move || {
-            let _ = done.send(run(cell.server, parsed, listener, stopped));
+            let _ = done.send(run(target.server, parsed, listener, stopped));
             drop(held);
         });
         let stop = Some(stop);
-        let mut app = App { cell, addr, settings, database, stop, outcome, thread: Some(thread) };
-        app.answers().await?;
+        let mut app = App { target, addr, settings, database, stop, outcome, thread: Some(thread) };
+        app.wait_until_ready().await?;
         Ok(app)
     }
 
-    /// Waits for the first answer, or for the reason why there will be none.
-    async fn answers(&mut self) -> Result<(), String> {
+    /// Waits for the first response, or for the error of the start.
+    async fn wait_until_ready(&mut self) -> Result<(), String> {
         let client = self.anonymous();
         tokio::select! {
             biased;
-            outcome = &mut self.outcome => Err(told(outcome).err().unwrap_or("it stopped".into())),
+            outcome = &mut self.outcome => Err(flattened(outcome).err().unwrap_or("it stopped".into())),
             answer = client.try_send("GET", "/health", &[], "") => match answer {
                 Ok(answer) if answer.status == 200 => Ok(()),
-                Ok(answer) => Err(format!("GET /health answered {}", answer.status)),
-                // The listener went away: the reason is on its way.
+                Ok(answer) => Err(format!("GET /health returned {}", answer.status)),
+                // The listener closed: the error follows.
                 Err(broken) => match timeout(Duration::from_secs(10), &mut self.outcome).await {
-                    Ok(outcome) => Err(told(outcome).err().unwrap_or(broken)),
+                    Ok(outcome) => Err(flattened(outcome).err().unwrap_or(broken)),
                     Err(_) => Err(broken),
                 },
             },
         }
     }
 
-    /// Which server on which database this is.
-    pub fn cell(&self) -> Cell {
-        self.cell
+    /// The server and the database under test.
+    pub fn target(&self) -> Target {
+        self.target
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The `DATABASE_URL` of the database made for it.
+    /// The `DATABASE_URL` of the database created for it.
     pub fn database_url(&self) -> &str {
         self.database.url()
     }
@@ -147,23 +148,23 @@ impl App {
         Client::new(self.addr, None)
     }
 
-    /// A client with no token whose connections come from `source`, some 127.x.y.z.
+    /// A client with no token whose connections come from `source`, a 127.x.y.z address.
     pub fn client_from(&self, source: impl Into<IpAddr>) -> Client {
         Client::new(self.addr, Some(source.into()))
     }
 
-    /// A fresh user, by the public signup.
+    /// A new user, through the public signup.
     pub async fn signed_up(&self) -> Actor {
         Actor::sign_up(&self.anonymous()).await
     }
 
-    /// Stops the server as a supervisor would, and says how that went.
+    /// Stops the server as a supervisor would, and returns its outcome.
     ///
     /// # Errors
-    /// What `serve` returned, or that it did not return in time.
+    /// The error of `serve`, or a timeout.
     pub async fn stop(mut self) -> Result<(), String> {
         self.stop.take();
-        told((&mut self.outcome).await)
+        flattened((&mut self.outcome).await)
     }
 }
 
@@ -176,13 +177,13 @@ impl Drop for App {
     }
 }
 
-/// The settings of `usual`, overridden by those of `other`.
-fn merged(usual: &[(&str, &str)], other: &[(&str, &str)]) -> Vec<(String, String)> {
-    let kept = usual.iter().filter(|(name, _)| other.iter().all(|(other, _)| other != name));
+/// The settings of `defaults`, overridden by those of `other`.
+fn merged(defaults: &[(&str, &str)], other: &[(&str, &str)]) -> Vec<(String, String)> {
+    let kept = defaults.iter().filter(|(name, _)| other.iter().all(|(other, _)| other != name));
     kept.chain(other).map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
-/// Serves until `stopped` resolves (or its sender is dropped), and never much longer.
+/// Serves until `stopped` resolves (or its sender is dropped), plus [`STOPPING`] at most.
 fn run(
     server: Server,
     settings: Settings,
@@ -215,7 +216,7 @@ fn run(
         };
         let limit = async {
             if late.await.is_err() {
-                // The server dropped `shutdown` unheard; its own end decides.
+                // The server dropped `shutdown` unresolved; its own outcome counts.
                 std::future::pending::<()>().await;
             }
             sleep(STOPPING).await;
@@ -223,14 +224,14 @@ fn run(
         tokio::select! {
             biased;
             outcome = serving => outcome,
-            () = limit => Err(format!("still serving {STOPPING:?} after it was told to stop")),
+            () = limit => Err(format!("still serving {STOPPING:?} after the shutdown signal")),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-/// An outcome, if the thread lived to tell it.
-fn told(outcome: Result<Result<(), String>, oneshot::error::RecvError>) -> Result<(), String> {
+/// The server's outcome, or an error if its thread panicked.
+fn flattened(outcome: Result<Result<(), String>, oneshot::error::RecvError>) -> Result<(), String> {
     outcome.unwrap_or_else(|_| Err("the server panicked".into()))
 }

@@ -1,4 +1,4 @@
-//! Who acts: a client that is nobody, a user who signed up, and a bare socket.
+//! Test clients: an anonymous client, a signed-up user and a raw socket.
 
 use std::{fmt, future::Future, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
@@ -17,13 +17,13 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use crate::Answer;
+use crate::TestResponse;
 
-/// How long any one exchange may take before the test fails: far above what a loaded machine needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Limit for one exchange; far above the time that a loaded machine needs.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long [`raw`] waits for the peer to close.
-const RAW_PATIENCE: Duration = Duration::from_secs(5);
+const RAW_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An HTTP/1.1 client that keeps its connections alive.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at `addr`, with connections from `source` if that matters.
+    /// A client of the server at `addr`; its connections come from `source`, if given.
     pub(crate) fn new(addr: SocketAddr, source: Option<std::net::IpAddr>) -> Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -43,17 +43,17 @@ impl Client {
         Client { addr, http, authorization: None }
     }
 
-    /// A client of whatever listens at `addr`, with no token.
+    /// A client of the server at `addr`, with no token.
     pub fn of(addr: SocketAddr) -> Client {
         Client::new(addr, None)
     }
 
-    /// Whom it talks to.
+    /// The server's address.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The same client, presenting `token` from now on.
+    /// The same client, sending `token` with each request.
     pub fn bearing(&self, token: &str) -> Client {
         let value = HeaderValue::try_from(format!("Bearer {token}"));
         let authorization = Some(value.expect("a token of visible characters"));
@@ -61,47 +61,47 @@ impl Client {
     }
 
     /// GET.
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> TestResponse {
         self.send("GET", path, &[], "").await
     }
 
     /// DELETE.
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub async fn delete(&self, path: &str) -> TestResponse {
         self.send("DELETE", path, &[], "").await
     }
 
     /// POST of JSON.
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub async fn post(&self, path: &str, body: Value) -> TestResponse {
         self.send_json("POST", path, body).await
     }
 
     /// PUT of JSON.
-    pub async fn put(&self, path: &str, body: Value) -> Answer {
+    pub async fn put(&self, path: &str, body: Value) -> TestResponse {
         self.send_json("PUT", path, body).await
     }
 
     /// PATCH of JSON.
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub async fn patch(&self, path: &str, body: Value) -> TestResponse {
         self.send_json("PATCH", path, body).await
     }
 
-    async fn send_json(&self, method: &str, path: &str, body: Value) -> Answer {
+    async fn send_json(&self, method: &str, path: &str, body: Value) -> TestResponse {
         let headers = [("content-type", "application/json")];
         self.send(method, path, &headers, body.to_string()).await
     }
 
-    /// Any request: exactly these header fields (and the token, if the client bears one), with no
-    /// content type of its own. A name given twice is sent twice.
+    /// Any request, with exactly these header fields (and the client's token, if any), without a
+    /// default content type. A name given twice is sent twice.
     ///
     /// # Panics
-    /// When no whole answer comes.
+    /// When no whole response arrives.
     pub async fn send(
         &self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
-    ) -> Answer {
+    ) -> TestResponse {
         match self.try_send(method, path, headers, body).await {
             Ok(answer) => answer,
             Err(error) => panic!("{method} {path}: {error}"),
@@ -111,14 +111,14 @@ impl Client {
     /// As [`Client::send`], for a test in which the connection may break.
     ///
     /// # Errors
-    /// What the transport said, with its causes.
+    /// The transport error, with its causes.
     pub async fn try_send(
         &self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
-    ) -> Result<Answer, String> {
+    ) -> Result<TestResponse, String> {
         let uri = format!("http://{}{path}", self.addr);
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
@@ -133,12 +133,12 @@ impl Client {
             let body = body.collect().await.map_err(causes)?.to_bytes().to_vec();
             Ok::<_, String>((head, body))
         };
-        let (head, body) = timeout(PATIENCE, exchange).await.map_err(causes)??;
-        Ok(Answer {
+        let (head, body) = timeout(EXCHANGE_TIMEOUT, exchange).await.map_err(causes)??;
+        Ok(TestResponse {
             status: head.status.as_u16(),
             headers: head.headers,
             body,
-            asked: format!("{method} {path}"),
+            request: format!("{method} {path}"),
         })
     }
 }
@@ -149,10 +149,10 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A user who signed up: a [`Client`] that bears the user's token.
+/// A signed-up user: a [`Client`] that sends the user's token.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    /// Speaks with the token.
+    /// The client that sends the token.
     pub client: Client,
     account: Arc<Account>,
 }
@@ -166,27 +166,27 @@ struct Account {
 }
 
 impl Actor {
-    /// Signs a fresh user up.
+    /// Signs up a new user.
     pub async fn sign_up(client: &Client) -> Actor {
-        let email = fresh_email();
+        let email = unique_email();
         let password = "Correct1horse".to_owned();
         let body = json!({ "email": email, "password": password, "name": "Ada Lovelace" });
         let auth = client.post("/api/auth/signup", body).await.expect(201);
         Actor::of(client, &auth, password)
     }
 
-    /// Signs a fresh user up at whatever `client` talks to.
+    /// Signs up a new user at the server of `client`.
     ///
     /// # Panics
-    /// When that is refused.
+    /// When the signup is rejected.
     pub async fn sign_up_to(client: &Client) -> Actor {
         Actor::sign_up(client).await
     }
 
-    /// Signs a fresh user up, whose list is some 400 KB: several times what buffers take.
+    /// Signs up a new user with a list of some 400 KB, several times the size of the buffers.
     ///
     /// # Panics
-    /// When that is refused.
+    /// When a request is rejected.
     pub async fn with_a_large_list(client: &Client) -> Actor {
         let actor = Actor::sign_up(client).await;
         at_once(10, |_| {
@@ -202,10 +202,10 @@ impl Actor {
         actor
     }
 
-    /// The user of an auth object, as signup and login answer it.
+    /// The user of an auth object, as returned by signup and login.
     ///
     /// # Panics
-    /// When it is none.
+    /// When it is not an auth object.
     pub fn of(client: &Client, auth: &Value, password: impl Into<String>) -> Actor {
         let text = |value: &Value| value.as_str().expect("an auth object").to_owned();
         let account = Account {
@@ -232,7 +232,7 @@ impl Actor {
         &self.account.password
     }
 
-    /// The token this actor bears.
+    /// The token that this actor sends.
     pub fn token(&self) -> &str {
         &self.account.token
     }
@@ -245,7 +245,7 @@ impl Actor {
     /// Creates a todo.
     ///
     /// # Panics
-    /// When that is not answered with 201.
+    /// When the status is not 201.
     pub async fn todo(&self, title: &str) -> Value {
         self.post(&self.todos(), json!({ "title": title })).await.expect(201)
     }
@@ -259,15 +259,15 @@ impl Deref for Actor {
     }
 }
 
-/// An address nobody used yet.
-pub fn fresh_email() -> String {
+/// An e-mail address that no other test uses.
+pub fn unique_email() -> String {
     format!("user-{}@example.com", uuid::Uuid::now_v7().simple())
 }
 
-/// Runs `n` tasks side by side and collects what they return, in no order.
+/// Runs `n` tasks concurrently and collects their results, in no order.
 ///
 /// # Panics
-/// When one of them does.
+/// When a task panics.
 pub async fn at_once<F, T>(n: usize, task: impl Fn(usize) -> F) -> Vec<T>
 where
     F: Future<Output = T> + Send + 'static,
@@ -276,11 +276,11 @@ where
     (0..n).map(task).collect::<JoinSet<T>>().join_all().await
 }
 
-/// Waits until `holds`, for at most `patience`; whether it came to hold.
-pub async fn comes_true(patience: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
-    let deadline = Instant::now() + patience;
+/// Polls `condition` until it is true, for at most `limit`; returns whether it became true.
+pub async fn eventually(limit: Duration, mut condition: impl AsyncFnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
     loop {
-        if holds().await {
+        if condition().await {
             return true;
         }
         if Instant::now() > deadline {
@@ -290,17 +290,17 @@ pub async fn comes_true(patience: Duration, mut holds: impl AsyncFnMut() -> bool
     }
 }
 
-/// One exchange on a bare socket: writes `bytes`, then reads until the server closes or a few
-/// seconds have passed. The writing side stays open throughout.
+/// One exchange on a raw socket: writes `bytes`, then reads until the server closes or 5 s have
+/// passed. The write half stays open throughout.
 ///
 /// # Panics
-/// When the server takes no connection at all.
+/// When the connection fails.
 pub async fn raw(addr: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let deadline = Instant::now() + RAW_PATIENCE;
+    let deadline = Instant::now() + RAW_TIMEOUT;
     let stream = TcpStream::connect(addr).await.expect("the server listens");
     let (mut reader, mut writer) = stream.into_split();
     let bytes = bytes.to_vec();
-    // Written aside: a server may answer and close long before it has read everything.
+    // In a separate task: a server may respond and close before it has read everything.
     let writing = tokio::spawn(async move {
         let _ = writer.write_all(&bytes).await;
         writer

@@ -1,4 +1,4 @@
-//! A database for one test, gone when the test is.
+//! A database for one test, dropped when the test ends.
 
 use std::thread;
 
@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use crate::{Database, client::causes, lease};
 
-/// Clones the only todo of the database at `url` `count` times, each with a number behind its title
-/// and a microsecond younger than the last. A server may run on it.
+/// Clones the only todo of the database at `url` `count` times, each with a number appended to its
+/// title and created a microsecond after the previous one. A server may run on the database.
 ///
 /// # Panics
-/// When the database refuses, or has more than one todo.
+/// When a statement fails, or the database has more than one todo.
 pub async fn clone_the_only_todo(url: &str, count: i64) {
     let inserted = if url.starts_with("sqlite:") {
         let mut conn = SqliteConnection::connect(url).await.expect("the database file");
@@ -23,7 +23,7 @@ pub async fn clone_the_only_todo(url: &str, count: i64) {
                 created_at + i, created_at + i
             FROM n CROSS JOIN todos";
         let done = sqlx::query(sql).bind(count).execute(&mut conn).await;
-        done.expect("rows beside the API").rows_affected()
+        done.expect("rows inserted by SQL").rows_affected()
     } else {
         let mut conn = PgConnection::connect(url).await.expect("the database server");
         let sql = "INSERT INTO todos (id, user_id, title, title_key, description, priority,
@@ -33,27 +33,27 @@ pub async fn clone_the_only_todo(url: &str, count: i64) {
                 created_at + i * interval '1 microsecond'
             FROM todos CROSS JOIN generate_series(1, $1) AS i";
         let done = sqlx::query(sql).bind(count).execute(&mut conn).await;
-        done.expect("rows beside the API").rows_affected()
+        done.expect("rows inserted by SQL").rows_affected()
     };
     assert_eq!(i64::try_from(inserted), Ok(count));
 }
 
-/// An empty database that is deleted on drop. The server under test migrates it, as it would any.
+/// An empty database, deleted on drop. The server under test migrates it, as any other.
 #[derive(Debug)]
-pub(crate) enum ThrowAway {
-    /// A file in a directory of its own.
+pub(crate) enum TestDatabase {
+    /// A file in a private temporary directory.
     Sqlite { url: String, _dir: TempDir },
-    /// A database in the PostgreSQL this process has on lease.
+    /// A database in the PostgreSQL that this process leases.
     Postgres { url: String, admin: String, name: String },
 }
 
-impl ThrowAway {
-    pub(crate) async fn create(database: Database) -> ThrowAway {
+impl TestDatabase {
+    pub(crate) async fn create(database: Database) -> TestDatabase {
         match database {
             Database::Sqlite => {
                 let dir = tempfile::tempdir().expect("a temporary directory");
                 let url = format!("sqlite://{}", dir.path().join("todo.db").display());
-                ThrowAway::Sqlite { url, _dir: dir }
+                TestDatabase::Sqlite { url, _dir: dir }
             }
             Database::Postgres => {
                 let leased = tokio::task::spawn_blocking(lease::postgres);
@@ -62,25 +62,25 @@ impl ThrowAway {
                 create(&admin, &name).await.expect("a database for the test");
                 let mut url = url::Url::parse(&admin).expect("PostgreSQL has a URL");
                 url.set_path(&name);
-                ThrowAway::Postgres { url: url.into(), admin, name }
+                TestDatabase::Postgres { url: url.into(), admin, name }
             }
         }
     }
 
     pub(crate) fn url(&self) -> &str {
         match self {
-            ThrowAway::Sqlite { url, .. } | ThrowAway::Postgres { url, .. } => url,
+            TestDatabase::Sqlite { url, .. } | TestDatabase::Postgres { url, .. } => url,
         }
     }
 }
 
-impl Drop for ThrowAway {
+impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let ThrowAway::Postgres { admin, name, .. } = self else {
+        let TestDatabase::Postgres { admin, name, .. } = self else {
             return;
         };
         let (admin, name) = (admin.clone(), name.clone());
-        // A thread, since this may run inside a runtime, where blocking on another is refused.
+        // A thread, since this may run inside a runtime, where blocking on another one panics.
         let dropping = thread::spawn(move || -> Result<(), String> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(causes)?.block_on(async {
@@ -94,8 +94,8 @@ impl Drop for ThrowAway {
     }
 }
 
-/// Creates a database whose own collation is a language's where the server can do that: an
-/// `ORDER BY` that forgot to name its collation then sorts otherwise than SQLite does.
+/// Creates a database with a linguistic default collation where the server supports it: an
+/// `ORDER BY` without an explicit collation then sorts differently from SQLite.
 async fn create(admin: &str, name: &str) -> Result<(), sqlx::Error> {
     let linguistic = format!(
         "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' \

@@ -1,4 +1,4 @@
-//! A TCP forwarder that can swallow bytes, as a network does after an address has moved.
+//! A TCP forwarder that can drop bytes, as a network does after an address has moved.
 
 use std::{
     net::SocketAddr,
@@ -16,7 +16,7 @@ use tokio::{
     },
 };
 
-/// Passes connections on to one address until it is dropped.
+/// Forwards connections to one address until it is dropped.
 #[derive(Debug)]
 pub struct Forwarder {
     addr: SocketAddr,
@@ -27,14 +27,15 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Listens on 127.0.0.1 at a free port and passes connections on to `target`.
+    /// Listens on 127.0.0.1 at a free port and forwards connections to `target`.
     ///
     /// # Panics
-    /// When there is no port to listen on.
+    /// When no port is free.
     pub async fn to(target: SocketAddr) -> Forwarder {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("an address");
-        let (silent_below, next) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let silent_below = Arc::<AtomicU64>::default();
+        let next = Arc::<AtomicU64>::default();
         let (below, numbers) = (silent_below.clone(), next.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -47,7 +48,8 @@ impl Forwarder {
                     let (from_server, to_server) = server.into_split();
                     let there = pass(from_client, to_server, number, below.clone());
                     let back = pass(from_server, to_client, number, below);
-                    // Neither end is closed before both are done: a silent connection says nothing.
+                    // Both directions end before either side closes: a silenced connection sends
+                    // no FIN.
                     let _halves = tokio::join!(there, back);
                 });
             }
@@ -55,13 +57,13 @@ impl Forwarder {
         Forwarder { addr, silent_below, next, accepting }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Swallows every byte that comes over the connections there are, and keeps these open. New ones
-    /// are served.
+    /// Drops every byte on the current connections and keeps them open. New connections are
+    /// forwarded.
     pub fn silence(&self) {
         self.silent_below.store(self.next.load(Ordering::SeqCst), Ordering::SeqCst);
     }
@@ -73,7 +75,7 @@ impl Drop for Forwarder {
     }
 }
 
-/// Passes bytes on in one direction and returns both halves at its end.
+/// Forwards bytes in one direction and returns both halves at its end.
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

@@ -1,9 +1,9 @@
-//! One PostgreSQL for all test processes that run at a time, which never outlives them.
+//! One PostgreSQL for all concurrent test processes, which never outlives them.
 //!
 //! A test binary cannot own a server: statics are not dropped, and a process may be killed. So the
-//! first process that needs PostgreSQL starts a lender (the binary `with-postgres`) in a process
-//! group of its own. The lender starts the server and holds one TCP connection to each process that
-//! uses it; a while after the last of these is gone, however it went, it takes the server down.
+//! first process that needs PostgreSQL starts a lender (the binary `with-postgres`) in its own
+//! process group. The lender starts the server and holds one TCP connection to each process that
+//! uses it; a few seconds after the last connection has closed, it stops the server.
 
 use std::{
     env,
@@ -26,31 +26,31 @@ use crate::{
     postgres::{self, Postgres},
 };
 
-/// How long the lender waits for another borrower: the gap between two test binaries is far less.
+/// How long the lender waits for another borrower; the gap between two test binaries is far less.
 const LINGER: Duration = Duration::from_secs(3);
 
 /// A share in a PostgreSQL server, held until the process ends.
 #[derive(Debug)]
 pub struct Lease {
-    /// Its maintenance database.
+    /// The URL of its maintenance database.
     pub url: String,
-    /// Where it comes from, for people.
+    /// Its origin, for people.
     pub origin: String,
-    /// The connection whose end gives the share back.
+    /// The connection whose end returns the share.
     _held: Option<TcpStream>,
 }
 
-/// The PostgreSQL of this process; the first call finds or starts it and says on standard error
-/// which one it is. Blocks.
+/// The PostgreSQL of this process; the first call finds or starts it and prints its origin on
+/// standard error. Blocks.
 ///
 /// # Panics
-/// When there is none: the message says what to install.
+/// When there is none; the message names what to install.
 pub fn postgres() -> &'static Lease {
     static LEASE: OnceLock<Lease> = OnceLock::new();
     LEASE.get_or_init(|| {
         let lease = take().unwrap_or_else(|reason| panic!("{reason}"));
-        // Not eprintln!, which the test runner hides with the output of a test that passes; and in
-        // one piece, since other threads write there too.
+        // Not eprintln!, which the test runner captures and hides for a test that passes; in one
+        // write, since other threads write to it too.
         let line = format!("PostgreSQL for the tests: {}\n", lease.origin);
         let _ = io::stderr().write_all(line.as_bytes());
         lease
@@ -73,7 +73,7 @@ fn take() -> Result<Lease, String> {
     borrow_at(&notes.port).ok_or_else(|| format!("the lender is gone: {}", notes.log()))
 }
 
-/// Files by which test processes find the lender.
+/// Files through which test processes find the lender.
 struct Notes {
     lock: PathBuf,
     port: PathBuf,
@@ -81,7 +81,7 @@ struct Notes {
 }
 
 impl Notes {
-    /// Next to the lender, and apart for each way to choose PostgreSQL.
+    /// Next to the lender; separate for each way to choose PostgreSQL.
     fn beside(lender: &Path) -> Notes {
         let mut hasher = DefaultHasher::new();
         for name in ["DOCKER_HOST", postgres::IMAGE, postgres::BINARIES] {
@@ -109,7 +109,7 @@ fn lender() -> Result<PathBuf, String> {
     })
 }
 
-/// Starts a lender and waits until its server answers.
+/// Starts a lender and waits until its server is ready.
 fn start(lender: &Path, notes: &Notes) -> Result<(), String> {
     let log = File::create(&notes.log).map_err(causes)?;
     let mut child = Command::new(lender)
@@ -117,7 +117,7 @@ fn start(lender: &Path, notes: &Notes) -> Result<(), String> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
-        // A group of its own: an interrupt from the terminal ends the tests, and their end ends it.
+        // A separate group: an interrupt from the terminal ends the tests, and their end ends it.
         .process_group(0)
         .spawn()
         .map_err(causes)?;
@@ -130,7 +130,7 @@ fn start(lender: &Path, notes: &Notes) -> Result<(), String> {
     fs::write(&notes.port, port.trim()).map_err(causes)
 }
 
-/// A share from the lender whose port is noted there, if it still lends.
+/// A share from the lender whose port is in this file, if it still runs.
 fn borrow_at(port: &Path) -> Option<Lease> {
     let port: u16 = fs::read_to_string(port).ok()?.parse().ok()?;
     borrow(port)
@@ -139,7 +139,7 @@ fn borrow_at(port: &Path) -> Option<Lease> {
 /// A share from the lender at this port, if there is one.
 pub fn borrow(port: u16) -> Option<Lease> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-    // Whoever got the port since may have nothing to say.
+    // Another program may have the port by now, and send nothing.
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     let mut line = String::new();
     BufReader::new(&stream).take(4096).read_line(&mut line).ok()?;
@@ -156,11 +156,11 @@ impl Drop for Lease {
     }
 }
 
-/// The lender: starts PostgreSQL, prints the port to borrow it at, and stops it when nobody has
-/// borrowed it for a while.
+/// The lender: starts PostgreSQL, prints the port to borrow it at, and stops it after [`LINGER`]
+/// without a borrower.
 ///
 /// # Errors
-/// Why there is no PostgreSQL, or what is left behind.
+/// The reason why there is no PostgreSQL, or what remains of it.
 pub async fn lend() -> Result<(), String> {
     let postgres = Postgres::find().await?;
     let lent = lend_out(&postgres).await;
@@ -182,7 +182,7 @@ async fn lend_out(postgres: &Postgres) -> Result<(), String> {
                 borrowers += 1;
                 tokio::spawn(async move {
                     if stream.write_all(terms.as_bytes()).await.is_ok() {
-                        // A borrower says nothing: the read ends when the borrower does.
+                        // A borrower sends nothing: the read ends when the borrower does.
                         let _ = stream.read(&mut [0]).await;
                     }
                     let _ = returning.send(());

@@ -1,30 +1,30 @@
-//! The harness of the black-box suites: what a test case may hold in its hands.
+//! The harness of the black-box suites.
 //!
-//! A case is one async function of a [`Cell`] (a server and a database). [`on_every_cell!`] runs it
-//! on all four. It starts an [`App`], which is a server on an ephemeral port with a database of its
-//! own, and acts on it through a [`Client`] (nobody) or an [`Actor`] (a user who signed up), over
-//! TCP and by the public contract alone.
+//! A case is an async function of a [`Target`] (a server and a database). [`on_every_target!`] runs
+//! it on all four. It starts an [`App`], a server on an ephemeral port with its own database, and
+//! uses it through a [`Client`] (anonymous) or an [`Actor`] (a signed-up user), over TCP and by the
+//! public contract alone.
 //!
-//! Where PostgreSQL comes from is decided in [`postgres`]; how one is shared by many test
-//! processes and never outlives them, in [`lease`].
+//! [`postgres`] finds or starts PostgreSQL; [`lease`] shares it between test processes and stops it
+//! after the last one.
 #![forbid(unsafe_code)]
 
-mod answer;
 mod app;
-mod cell;
 mod client;
 mod database;
 mod forwarder;
 pub mod lease;
 pub mod postgres;
 mod process;
+mod response;
+mod target;
 mod tools;
 
-pub use answer::Answer;
 pub use app::App;
-pub use cell::{Cell, Database, Server};
-pub use client::{Actor, Client, at_once, comes_true, fresh_email, raw};
+pub use client::{Actor, Client, at_once, eventually, raw, unique_email};
 pub use database::clone_the_only_todo;
 pub use forwarder::Forwarder;
-pub use process::{PROGRAMS, Process, STARTING, STOPPING, built, command, refusal};
+pub use process::{PROGRAMS, Process, STARTING, STOPPING, built, command, startup_error};
+pub use response::TestResponse;
+pub use target::{Database, Server, Target};
 pub use tools::tool;

@@ -1,4 +1,4 @@
-//! The programs as an operator meets them: processes with an environment of their own.
+//! The programs as an operator runs them: processes with a clean environment.
 
 use std::{
     collections::BTreeMap,
@@ -18,28 +18,29 @@ use tokio::{
     time::timeout,
 };
 
-/// Both servers' programs.
+/// The programs of both servers.
 pub const PROGRAMS: [&str; 2] = ["todo-server", "todo-hyper-min"];
 
-/// A start may wait for others that migrate; only one that hangs takes this long.
+/// Limit for a start, which may wait for other processes that migrate.
 pub const STARTING: Duration = Duration::from_secs(60);
-/// A stop that nothing holds up takes milliseconds; one that waits for a silent peer, much longer.
+/// Limit for a stop. A stop without open requests takes milliseconds; one that waits for a silent
+/// peer takes much longer.
 pub const STOPPING: Duration = Duration::from_secs(10);
 
-/// Where cargo put a program, after building both once.
+/// The path of a program; the first call builds both.
 pub fn built(name: &str) -> &'static Path {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(build);
     built.get(name).unwrap_or_else(|| panic!("cargo built no {name}, only {built:?}"))
 }
 
-/// Builds with the features that `cargo test --workspace` has, so that nothing is compiled again.
+/// Builds with the features of `cargo test --workspace`, so that nothing is compiled twice.
 fn build() -> BTreeMap<String, PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = std::process::Command::new(cargo);
     build.args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"]);
-    // Beside this test, wherever that was built: a coverage run has a folder of its own, and reports
-    // of the programs in there only.
+    // In this test's target folder: a coverage run has a separate one, and reports only on the
+    // programs in it.
     let exe = env::current_exe().expect("a path");
     if let Some(folder) = exe.ancestors().nth(3) {
         build.arg("--target-dir").arg(folder);
@@ -65,8 +66,8 @@ fn build() -> BTreeMap<String, PathBuf> {
 pub fn command(program: &str, dir: &Path, settings: &[(&str, &str)]) -> Command {
     let mut command = match program {
         "bash" => Command::new("bash"),
-        // SIGINT ends it, even if these tests were started in the background, where a shell has it
-        // ignored.
+        // SIGINT ends it even if these tests run in the background, where a shell ignores the
+        // signal.
         program => {
             let mut command = Command::new("env");
             command.arg("--default-signal=INT").arg(built(program));
@@ -75,7 +76,7 @@ pub fn command(program: &str, dir: &Path, settings: &[(&str, &str)]) -> Command 
     };
     command.current_dir(dir).env_clear().kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // The last one lets a coverage run see into the program.
+    // The last one is for coverage runs.
     for name in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
         if let Some(value) = env::var_os(name) {
             command.env(name, value);
@@ -88,42 +89,40 @@ pub fn command(program: &str, dir: &Path, settings: &[(&str, &str)]) -> Command 
 /// A program that listens.
 #[derive(Debug)]
 pub struct Process {
-    /// The process itself.
+    /// The process.
     pub child: Child,
-    /// Where it listens.
+    /// The address that it listens on.
     pub addr: SocketAddr,
-    heard: mpsc::UnboundedReceiver<String>,
-    said: Arc<Mutex<String>>,
+    lines: mpsc::UnboundedReceiver<String>,
+    output: Arc<Mutex<String>>,
 }
 
 impl Process {
-    /// Starts a program and waits until it says where it listens.
+    /// Starts a program and waits until it logs its address.
     pub async fn start(program: &str, dir: &Path, settings: &[(&str, &str)]) -> Process {
         Self::spawned(command(program, dir, settings), program).await
     }
 
-    /// As [`Process::start`], of a command that may be more than the program's own.
+    /// As [`Process::start`], for any command that runs the program.
     pub async fn spawned(mut command: Command, program: &str) -> Process {
         let mut child = command.spawn().expect("the program runs");
-        let (lines, mut heard) = mpsc::unbounded_channel();
-        let said = Arc::new(Mutex::new(String::new()));
+        let (sender, mut lines) = mpsc::unbounded_channel();
+        let output = Arc::new(Mutex::new(String::new()));
         let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
-        tokio::spawn(listen(stdout, lines.clone(), said.clone()));
-        tokio::spawn(listen(stderr, lines, said.clone()));
-        let addr = timeout(STARTING, first(&mut heard, address_in)).await.ok().flatten();
-        let said_so_far = || said.lock().expect("no listener panics").clone();
-        let addr =
-            addr.unwrap_or_else(|| panic!("{program} does not listen; it said: {}", said_so_far()));
-        Process { child, addr, heard, said }
+        tokio::spawn(collect(stdout, sender.clone(), output.clone()));
+        tokio::spawn(collect(stderr, sender, output.clone()));
+        let addr = timeout(STARTING, first(&mut lines, address_in)).await.ok().flatten();
+        let logged = || output.lock().expect("no reader panics").clone();
+        let addr = addr.unwrap_or_else(|| panic!("{program} does not listen: {}", logged()));
+        Process { child, addr, lines, output }
     }
 
-    /// Waits until it says that it was told to stop.
-    pub async fn stops(&mut self) {
+    /// Waits until it logs that it is stopping.
+    pub async fn wait_for_stopping(&mut self) {
         let stopping = |line: &str| line.contains("stopping").then_some(());
-        let heard = timeout(STOPPING, first(&mut self.heard, stopping)).await;
-        let said = self.said.lock().expect("no listener panics").clone();
-        assert_eq!(heard, Ok(Some(())), "it does not say that it stops: {said}");
+        let found = timeout(STOPPING, first(&mut self.lines, stopping)).await;
+        assert_eq!(found, Ok(Some(())), "it does not log that it stops: {}", self.output());
     }
 
     /// Sends it a signal, such as `TERM`.
@@ -133,43 +132,43 @@ impl Process {
         assert!(sent.expect("kill runs").success(), "kill -s {signal} {id}");
     }
 
-    /// What it has said so far, on both streams.
-    pub fn said(&self) -> String {
-        self.said.lock().expect("no listener panics").clone()
+    /// Its output so far, on both streams.
+    pub fn output(&self) -> String {
+        self.output.lock().expect("no reader panics").clone()
     }
 
-    /// Waits until it has said `text`, in the log or elsewhere.
-    pub async fn says(&mut self, text: &str) {
+    /// Waits for an output line that contains `text`.
+    pub async fn wait_for_line(&mut self, text: &str) {
         let has = |line: &str| line.contains(text).then_some(());
-        let heard = timeout(STARTING, first(&mut self.heard, has)).await;
-        assert_eq!(heard, Ok(Some(())), "it does not say {text:?}: {}", self.said());
+        let found = timeout(STARTING, first(&mut self.lines, has)).await;
+        assert_eq!(found, Ok(Some(())), "no line with {text:?}: {}", self.output());
     }
 
-    /// Waits for a clean end; returns what it said.
-    pub async fn ended(mut self) -> String {
+    /// Waits for a clean exit; returns its output.
+    pub async fn wait_for_exit(mut self) -> String {
         let ended = timeout(STOPPING, self.child.wait()).await;
-        // To the end of both streams: what it said last may still be in a pipe.
-        let _ = timeout(STOPPING, async { while self.heard.recv().await.is_some() {} }).await;
-        let said = self.said.lock().expect("no listener panics").clone();
-        let status = ended.unwrap_or_else(|_| panic!("still running after {STOPPING:?}: {said}"));
+        // To the end of both streams: the last lines may still be in a pipe.
+        let _ = timeout(STOPPING, async { while self.lines.recv().await.is_some() {} }).await;
+        let output = self.output();
+        let status = ended.unwrap_or_else(|_| panic!("still running after {STOPPING:?}: {output}"));
         let status = status.expect("a status");
-        assert!(status.success(), "{status}: {said}");
-        said
+        assert!(status.success(), "{status}: {output}");
+        output
     }
 
-    /// Tells it to stop and waits for a clean end; returns what it said.
+    /// Sends SIGTERM and waits for a clean exit; returns its output.
     pub async fn stop(self) -> String {
         self.signal("TERM");
-        self.ended().await
+        self.wait_for_exit().await
     }
 }
 
-/// What is found in the first line that has it.
+/// The first match of `find` in the lines.
 async fn first<T>(
-    heard: &mut mpsc::UnboundedReceiver<String>,
+    lines: &mut mpsc::UnboundedReceiver<String>,
     find: impl Fn(&str) -> Option<T>,
 ) -> Option<T> {
-    while let Some(line) = heard.recv().await {
+    while let Some(line) = lines.recv().await {
         if let Some(found) = find(&line) {
             return Some(found);
         }
@@ -177,20 +176,20 @@ async fn first<T>(
     None
 }
 
-/// Keeps and passes on what a program says.
-async fn listen(
+/// Collects a program's output, and forwards it line by line.
+async fn collect(
     from: impl AsyncRead + Unpin,
     lines: mpsc::UnboundedSender<String>,
-    said: Arc<Mutex<String>>,
+    output: Arc<Mutex<String>>,
 ) {
     let mut from = BufReader::new(from).lines();
     while let Ok(Some(line)) = from.next_line().await {
         {
-            let mut said = said.lock().expect("no listener panics");
-            said.push_str(&line);
-            said.push('\n');
+            let mut output = output.lock().expect("no reader panics");
+            output.push_str(&line);
+            output.push('\n');
         }
-        // Nobody may be listening any more.
+        // The receiver may be gone.
         let _ = lines.send(line);
     }
 }
@@ -202,17 +201,17 @@ fn address_in(line: &str) -> Option<SocketAddr> {
     rest[..end.unwrap_or(rest.len())].parse().ok()
 }
 
-/// What a program says on standard error that does not start.
-pub async fn refusal(program: &str, dir: &Path, settings: &[(&str, &str)]) -> String {
+/// The standard error of a program whose start must fail.
+pub async fn startup_error(program: &str, dir: &Path, settings: &[(&str, &str)]) -> String {
     let output = timeout(STARTING, command(program, dir, settings).output()).await;
     let output = output.unwrap_or_else(|_| panic!("{program} runs with {settings:?}"));
     let output = output.expect("the program runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     let code = output.status.code();
     assert!(
         code.is_some_and(|code| code != 0),
-        "{program} {settings:?}: {}: {said}",
+        "{program} {settings:?}: {}: {stderr}",
         output.status
     );
-    said
+    stderr
 }

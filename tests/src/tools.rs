@@ -1,17 +1,17 @@
-//! Programs of others that some tests need beside the servers.
+//! Third-party programs that some tests need.
 
 use std::{path::PathBuf, process::Command, sync::Mutex};
 
-/// Where `program` is, after `tests/install.sh` has installed it if need be. Blocks.
+/// The path of `program`, installed by `tests/install.sh` if it is missing. Blocks.
 ///
 /// # Panics
-/// When it is not there and cannot be installed: the message says what to do.
+/// When it cannot be installed; the message describes the remedy.
 pub fn tool(program: &str) -> PathBuf {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock();
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _installing = INSTALLING.lock();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/install.sh");
     let output = Command::new("bash").args([script, program]).output().expect("bash runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program}: {}", said.trim());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program}: {}", stderr.trim());
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }

@@ -1,5 +1,5 @@
-//! Which connections a server takes: so many in all, and of those a share for each address, so that
-//! one client cannot hold every connection.
+//! Admission control of connections: a limit for the server, and one per client address, so that one
+//! client cannot hold all connections.
 
 use std::{
     collections::HashMap,
@@ -10,71 +10,71 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{http::proxies, server::SURPLUS, settings::Settings};
+use crate::{http::proxies, server::OVER_CAPACITY_CONNECTIONS, settings::Settings};
 
-/// How many connections beyond the shares of their addresses are held at once, to answer each with
-/// 503. What comes beyond these is closed unanswered. Fewer than [`SURPLUS`], so that one address
-/// does not take those places from the others.
-const OVER_SHARE: usize = SURPLUS / 2;
+/// Limit of open connections over the limit of their address, whose requests get a 503. Further ones
+/// are closed without a response. Less than [`OVER_CAPACITY_CONNECTIONS`], so that one address cannot
+/// use up that capacity.
+const MAX_OVER_SHARE: usize = OVER_CAPACITY_CONNECTIONS / 2;
 
-/// The connections of one server, counted in all and by address. A cheap clone; clones share the
+/// Counts of one server's connections, total and by address. Cloning is cheap; clones share the
 /// counts.
 ///
-/// An IPv6 client has a /64, which counts as one address. Proxies that the settings trust have no
-/// share, since they bring the connections of many.
+/// An IPv6 client has a /64, which counts as one address. Trusted proxies have no
+/// limit per address, since they forward many clients.
 #[derive(Clone)]
 pub struct Admission(Arc<Inner>);
 
 struct Inner {
-    most: usize,
-    share: usize,
+    max_connections: usize,
+    max_per_address: usize,
     exempt: Vec<IpNet>,
     counts: Mutex<Counts>,
 }
 
 #[derive(Default)]
 struct Counts {
-    /// Of connections within the share of their address.
-    within: usize,
-    over: usize,
-    /// Of all connections, by address; only where shares matter.
-    of: HashMap<IpAddr, usize>,
+    /// Connections within the limit of their address, and over it.
+    within_share: usize,
+    over_share: usize,
+    /// All connections by address, for addresses with a limit.
+    by_address: HashMap<IpAddr, usize>,
 }
 
 impl Admission {
-    /// Takes at most `MAX_CONNECTIONS` and, of one address, `MAX_CONNECTIONS_PER_ADDRESS`.
+    /// Admits at most `MAX_CONNECTIONS`, and `MAX_CONNECTIONS_PER_ADDRESS` per address.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         Self(Arc::new(Inner {
-            most: settings.max_connections,
-            share: settings.max_connections_per_address,
+            max_connections: settings.max_connections,
+            max_per_address: settings.max_connections_per_address,
             exempt: proxies::canonical(settings.trusted_proxies.iter().copied()),
             counts: Mutex::default(),
         }))
     }
 
-    /// A place for a connection from `address`, until it is dropped; `None` if the connection is to
-    /// be closed at once.
+    /// A permit for a connection from `address`; `None` if the connection must be closed at once.
     #[must_use]
-    pub fn admit(&self, address: IpAddr) -> Option<Place> {
+    pub fn admit(&self, address: IpAddr) -> Option<ConnectionPermit> {
         let network = self.network(address);
         let mut counts = self.counts();
-        let held = network.and_then(|network| counts.of.get(&network)).copied().unwrap_or_default();
-        let is_over = network.is_some() && held >= self.0.share;
-        if is_over && counts.over >= OVER_SHARE {
+        let held = network.and_then(|network| counts.by_address.get(&network)).copied();
+        let held = held.unwrap_or_default();
+        let is_over_share = network.is_some() && held >= self.0.max_per_address;
+        if is_over_share && counts.over_share >= MAX_OVER_SHARE {
             return None;
         }
-        let is_surplus = is_over || counts.within >= self.0.most;
-        if is_over {
-            counts.over += 1;
+        let is_over_capacity = is_over_share || counts.within_share >= self.0.max_connections;
+        if is_over_share {
+            counts.over_share += 1;
         } else {
-            counts.within += 1;
+            counts.within_share += 1;
         }
         if let Some(network) = network {
-            counts.of.insert(network, held + 1);
+            counts.by_address.insert(network, held + 1);
         }
         drop(counts);
-        Some(Place { admission: self.clone(), network, is_over, is_surplus })
+        Some(ConnectionPermit { admission: self.clone(), network, is_over_share, is_over_capacity })
     }
 
     /// Whether a connection from `address` would be closed at once.
@@ -82,14 +82,16 @@ impl Admission {
     pub fn is_closed_to(&self, address: IpAddr) -> bool {
         let Some(network) = self.network(address) else { return false };
         let counts = self.counts();
-        counts.over >= OVER_SHARE
-            && counts.of.get(&network).is_some_and(|held| *held >= self.0.share)
+        counts.over_share >= MAX_OVER_SHARE
+            && counts.by_address.get(&network).is_some_and(|held| *held >= self.0.max_per_address)
     }
 
-    /// What an address counts as, if it has a share.
+    /// The key of an address in the counts, if it has a limit.
     fn network(&self, address: IpAddr) -> Option<IpAddr> {
         let address = address.to_canonical();
-        if self.0.share >= self.0.most || self.0.exempt.iter().any(|net| net.contains(&address)) {
+        if self.0.max_per_address >= self.0.max_connections
+            || self.0.exempt.iter().any(|net| net.contains(&address))
+        {
             return None;
         }
         Some(match address {
@@ -111,38 +113,38 @@ impl fmt::Debug for Admission {
     }
 }
 
-/// The place of one connection.
+/// The permit of one connection, released on drop.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionPermit {
     admission: Admission,
     network: Option<IpAddr>,
-    is_over: bool,
-    is_surplus: bool,
+    is_over_share: bool,
+    is_over_capacity: bool,
 }
 
-impl Place {
-    /// Whether the connection is one too many: its requests are answered as those of
-    /// [`Surplus`](crate::http::Surplus).
+impl ConnectionPermit {
+    /// Whether the connection is over a limit: its requests get the response for
+    /// [`OverCapacity`](crate::http::OverCapacity).
     #[must_use]
-    pub fn is_surplus(&self) -> bool {
-        self.is_surplus
+    pub fn is_over_capacity(&self) -> bool {
+        self.is_over_capacity
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut counts = self.admission.counts();
-        if self.is_over {
-            counts.over -= 1;
+        if self.is_over_share {
+            counts.over_share -= 1;
         } else {
-            counts.within -= 1;
+            counts.within_share -= 1;
         }
         if let Some(network) = self.network
-            && let Some(held) = counts.of.get_mut(&network)
+            && let Some(held) = counts.by_address.get_mut(&network)
         {
             *held -= 1;
             if *held == 0 {
-                counts.of.remove(&network);
+                counts.by_address.remove(&network);
             }
         }
     }
@@ -152,62 +154,64 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn admission(most: &str, share: &str) -> Admission {
+    fn admission(max_connections: &str, max_per_address: &str) -> Admission {
         let settings = Settings::from_vars([
-            ("MAX_CONNECTIONS", most),
-            ("MAX_CONNECTIONS_PER_ADDRESS", share),
+            ("MAX_CONNECTIONS", max_connections),
+            ("MAX_CONNECTIONS_PER_ADDRESS", max_per_address),
             ("TRUSTED_PROXIES", "10.0.0.0/8, ::ffff:172.16.0.0/108"),
         ]);
         Admission::new(&settings.unwrap())
     }
 
-    fn places(admission: &Admission, address: &str, wanted: usize) -> Vec<Place> {
+    fn permits(admission: &Admission, address: &str, wanted: usize) -> Vec<ConnectionPermit> {
         let address = address.parse().unwrap();
         (0..wanted).map_while(|_| admission.admit(address)).collect()
     }
 
     #[test]
-    fn an_address_has_a_share_and_leaves_the_rest_to_others() {
+    fn one_address_cannot_use_up_the_connections_of_others() {
         let admission = admission("10", "4");
-        let mine = places(&admission, "192.0.2.1", 1000);
-        assert_eq!(mine.len(), 4 + OVER_SHARE);
-        let surplus: Vec<_> = mine.iter().map(Place::is_surplus).collect();
-        assert_eq!(surplus.iter().filter(|is| !**is).count(), 4);
-        assert!(surplus[4..].iter().all(|is| *is));
+        let mine = permits(&admission, "192.0.2.1", 1000);
+        assert_eq!(mine.len(), 4 + MAX_OVER_SHARE);
+        let over_capacity: Vec<_> = mine.iter().map(ConnectionPermit::is_over_capacity).collect();
+        assert_eq!(over_capacity.iter().filter(|is| !**is).count(), 4);
+        assert!(over_capacity[4..].iter().all(|is| *is));
         assert!(admission.is_closed_to("192.0.2.1".parse().unwrap()));
         assert!(!admission.is_closed_to("192.0.2.2".parse().unwrap()));
-        // What one has beyond its share is not taken from the 10.
-        let others = places(&admission, "192.0.2.2", 4);
-        assert!(others.iter().all(|place| !place.is_surplus()));
-        let third = places(&admission, "192.0.2.3", 3);
-        assert_eq!(third.iter().filter(|place| place.is_surplus()).count(), 1, "10 in all");
+        // Connections over the limit of an address do not count towards the 10.
+        let others = permits(&admission, "192.0.2.2", 4);
+        assert!(others.iter().all(|permit| !permit.is_over_capacity()));
+        let third = permits(&admission, "192.0.2.3", 3);
+        assert_eq!(third.iter().filter(|permit| permit.is_over_capacity()).count(), 1, "10 in all");
         drop(mine);
-        assert!(!places(&admission, "192.0.2.1", 1)[0].is_surplus());
+        assert!(!permits(&admission, "192.0.2.1", 1)[0].is_over_capacity());
         drop((others, third));
         let counts = admission.counts();
-        assert!(counts.of.is_empty());
-        assert_eq!((counts.within, counts.over), (0, 0));
+        assert!(counts.by_address.is_empty());
+        assert_eq!((counts.within_share, counts.over_share), (0, 0));
     }
 
     #[test]
-    fn a_64_is_one_address_and_a_mapped_one_is_that_of_ipv4() {
+    fn an_ipv6_64_is_one_address_and_a_mapped_address_is_the_ipv4_one() {
         let admission = admission("10", "1");
-        let one = places(&admission, "2001:db8::1", 1);
-        let same = places(&admission, "2001:db8::ffff:0:0:1", 1);
-        let other = places(&admission, "2001:db8:0:1::1", 1);
-        let mapped = places(&admission, "::ffff:192.0.2.1", 1);
-        let v4 = places(&admission, "192.0.2.1", 1);
-        let surplus = [one, same, other, mapped, v4].map(|places| places[0].is_surplus());
-        assert_eq!(surplus, [false, true, false, false, true]);
+        let one = permits(&admission, "2001:db8::1", 1);
+        let same = permits(&admission, "2001:db8::ffff:0:0:1", 1);
+        let other = permits(&admission, "2001:db8:0:1::1", 1);
+        let mapped = permits(&admission, "::ffff:192.0.2.1", 1);
+        let v4 = permits(&admission, "192.0.2.1", 1);
+        let over_capacity =
+            [one, same, other, mapped, v4].map(|permits| permits[0].is_over_capacity());
+        assert_eq!(over_capacity, [false, true, false, false, true]);
     }
 
     #[test]
-    fn a_trusted_proxy_has_no_share() {
+    fn a_trusted_proxy_has_no_limit_per_address() {
         let admission = admission("10", "1");
-        let surplus: Vec<_> =
-            places(&admission, "10.1.2.3", 12).iter().map(Place::is_surplus).collect();
-        assert_eq!(surplus.iter().filter(|is| **is).count(), 2, "{surplus:?}");
-        let mapped = places(&admission, "172.16.0.1", 1);
-        assert_eq!(mapped[0].network, None, "a proxy that is written as mapped");
+        let proxied = permits(&admission, "10.1.2.3", 12);
+        let over_capacity: Vec<_> =
+            proxied.iter().map(ConnectionPermit::is_over_capacity).collect();
+        assert_eq!(over_capacity.iter().filter(|is| **is).count(), 2, "{over_capacity:?}");
+        let mapped = permits(&admission, "172.16.0.1", 1);
+        assert_eq!(mapped[0].network, None, "a proxy configured as a mapped address");
     }
 }

@@ -1,4 +1,4 @@
-//! [`Core`]: the few things every operation needs, and the way operations are run.
+//! [`Core`]: the state that every operation needs, and how operations run.
 
 use std::{
     fmt,
@@ -21,51 +21,51 @@ use uuid::Uuid;
 
 use crate::{
     OpenError,
-    auth::{self, limits::Limits, passwords::Passwords, tokens::Tokens},
+    auth::{self, hashing::Hasher, rate_limit::RateLimiter, tokens::Tokens},
+    caller_queue::CallerQueues,
     clock::Clock,
     db::{Db, DbOptions},
-    error::{Cause, Error, Result},
+    error::{BoxError, Error, Result},
     request_id,
     secret::{Algorithm, Secret},
-    turns::Turns,
 };
 
-/// Operations of callers that may be under way or wait for their turn at once; beyond it,
-/// [`Error::Busy`] at once.
+/// Limit of callers' operations, running and queued; beyond it, [`Error::Busy`] at once.
 const MAX_OPERATIONS: usize = 4096;
-/// The same of operations without a caller, which are above all signups and logins: however many of
-/// them wait, callers are served.
-const MAX_STRANGERS: usize = 1024;
-/// The longest an operation may run, whoever still waits for it.
+/// The same limit for operations without a caller, mainly signups and logins. It is separate, so that
+/// they cannot use up the permits of callers.
+const MAX_ANONYMOUS: usize = 1024;
+/// Deadline of an operation, also if its future was dropped.
 const OPERATION_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How a [`Core`] is to be set up. Start from [`Options::new`] and change what you need. Its `Debug`
-/// shows no secret and no address.
+/// Configuration of a [`Core`]. Start from [`Options::new`] and change fields. Its `Debug` output
+/// contains no secret and no address.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// What tokens and cursors are signed with.
+    /// The key for signing tokens and cursors.
     pub secret: Secret,
-    /// Secrets that were used before: what they signed is still good. Default: none.
+    /// Earlier secrets, whose signatures are still accepted. Default: none.
     pub previous_secrets: Vec<Secret>,
-    /// How tokens are signed. Default: HS256.
+    /// Signature algorithm of tokens. Default: HS256.
     pub algorithm: Algorithm,
-    /// How long a session lasts. Default: 7 days.
+    /// Lifetime of a session. Default: 7 days.
     pub session_lifetime: chrono::TimeDelta,
-    /// Failed logins, and signups, that a client address may make in any minute; 0: any number.
+    /// Limit of failed logins, and of signups, per client address and minute; 0: no limit.
     /// Default: 5.
     pub rate_limit_per_minute: u32,
-    /// Connections kept open to PostgreSQL. Default: 5.
+    /// Minimum of open connections to PostgreSQL. Default: 5.
     pub pool_min: u32,
-    /// Connections that may be open at once. Default: 20.
+    /// Maximum of open connections. Default: 20.
     pub pool_max: u32,
-    /// The longest a database call may take, the wait for a connection included; beyond it,
+    /// Deadline of a database call, including the wait for a connection; beyond it,
     /// [`Error::Unavailable`]. Default: 1.8 s.
     pub database_timeout: Duration,
-    /// Where a PostgreSQL schema is brought up to date, if not over the database's own address: a
-    /// direct one beside a pooler's, or one of a role that may change the schema. Default: none.
+    /// Address for migrating a PostgreSQL schema, if it differs from the database's: a direct one
+    /// where the database's is a pooler's, or one with a role that may change the schema.
+    /// Default: none.
     pub migrations_url: Option<String>,
-    /// What tells the time. Default: the system's clock.
+    /// Source of the current time. Default: the system clock.
     pub clock: Clock,
 }
 
@@ -90,7 +90,7 @@ impl Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Each field is named, so that a new one is thought of here.
+        // Destructured, so that a new field does not compile until it is handled here.
         let Self {
             secret,
             previous_secrets,
@@ -112,43 +112,43 @@ impl fmt::Debug for Options {
             .field("pool_min", pool_min)
             .field("pool_max", pool_max)
             .field("database_timeout", database_timeout)
-            .field("migrations_url", &migrations_url.as_ref().map(|_| Hidden))
+            .field("migrations_url", &migrations_url.as_ref().map(|_| Redacted))
             .field("clock", clock)
             .finish()
     }
 }
 
-/// Stands for a value that is not shown.
-struct Hidden;
+/// Placeholder for a redacted value.
+struct Redacted;
 
-impl fmt::Debug for Hidden {
+impl fmt::Debug for Redacted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
     }
 }
 
-/// A todo installation: a database and what it takes to work on it. A cheap clone; nothing is
-/// global, so two can live in one process.
+/// A todo installation: a database and the state for working on it. Cloning is cheap. Nothing is
+/// global, so one process can have several.
 #[derive(Clone)]
 pub struct Core(Arc<Inner>);
 
 struct Inner {
     db: Db,
-    passwords: Passwords,
+    hasher: Hasher,
     tokens: Tokens,
-    limits: Limits,
+    rate_limiter: RateLimiter,
     clock: Clock,
     operations: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
-    reads: Arc<Turns>,
-    /// The same as for reads where they share connections.
-    writes: Arc<Turns>,
+    anonymous: Arc<Semaphore>,
+    read_queues: Arc<CallerQueues>,
+    /// The same queues as `read_queues` where reads and writes share connections.
+    write_queues: Arc<CallerQueues>,
     drops_writes: bool,
 }
 
 impl Core {
-    /// Opens the database at `url` (`sqlite://file.db`, `sqlite::memory:`, `postgres://…`), making
-    /// the SQLite file if there is none, and brings its schema up to date. Several may do so at the
+    /// Opens the database at `url` (`sqlite://file.db`, `sqlite::memory:`, `postgres://…`) and
+    /// migrates its schema. A missing SQLite file is created. Several processes may do this at the
     /// same time.
     ///
     /// # Errors
@@ -163,42 +163,42 @@ impl Core {
         Ok(Self::over(Db::open(url, &db).await?, options).await)
     }
 
-    /// As [`Core::open`], of a database that is open.
+    /// As [`Core::open`], with an open database.
     pub(crate) async fn over(db: Db, options: Options) -> Self {
         let share = db.share();
-        let turns = |at_once| Turns::new(at_once, options.database_timeout);
-        let reads = turns(share.reads);
-        let writes = share.writes.map_or_else(|| Arc::clone(&reads), turns);
+        let queues = |max_running| CallerQueues::new(max_running, options.database_timeout);
+        let read_queues = queues(share.reads);
+        let write_queues = share.writes.map_or_else(|| Arc::clone(&read_queues), queues);
         let core = Self(Arc::new(Inner {
             db,
-            passwords: Passwords::new(),
+            hasher: Hasher::new(),
             tokens: Tokens::new(
                 options.algorithm,
                 &options.secret,
                 &options.previous_secrets,
                 options.session_lifetime,
             ),
-            limits: Limits::new(options.rate_limit_per_minute),
+            rate_limiter: RateLimiter::new(options.rate_limit_per_minute),
             clock: options.clock,
             operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
-            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
-            reads,
-            writes,
+            anonymous: Arc::new(Semaphore::new(MAX_ANONYMOUS)),
+            read_queues,
+            write_queues,
             drops_writes: share.drops_writes,
         }));
-        if let Err(error) = auth::learn_costs(&core).await {
-            tracing::warn!(%error, "what stored passwords cost is not known yet");
+        if let Err(error) = auth::load_hash_costs(&core).await {
+            tracing::warn!(%error, "cannot read the cost of stored password hashes yet");
         }
         core
     }
 
-    /// Asks the database for an answer, and whether its role may do what requests need.
+    /// Runs a query, and checks that the database role has the grants that requests need.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if no answer comes within the database timeout, or a grant is missing.
+    /// [`Error::Unavailable`] if the query fails or times out, or a grant is missing.
     pub async fn ping(&self) -> Result<()> {
         let db = self.db();
-        // Those who ask for this wait for each other, as one caller's operations do.
+        // All pings share one caller's queue.
         self.read(Uuid::nil(), async move {
             db.ping().await?;
             Ok(())
@@ -206,95 +206,100 @@ impl Core {
         .await
     }
 
-    /// Finishes what is queued and closes the database. Operations that come later fail with
+    /// Finishes queued work and closes the database. Later operations fail with
     /// [`Error::Unavailable`].
     pub async fn close(&self) {
         self.0.db.close().await;
     }
 
-    /// Awaits the turn of `caller`, then runs an operation that reads, as [`Core::anonymous`] does.
+    /// Waits for a permit of `caller`, then runs a reading operation as [`Core::anonymous`] does.
     ///
-    /// Dropped before its turn, it has cost the database nothing.
+    /// Dropped before it has a permit, it does not reach the database.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         caller: Uuid,
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let permit = permit(&self.0.operations)?;
-        let turn = self.0.reads.take(caller).await?;
-        Detached::new(bounded((permit, turn), operation)).await
+        let caller_permit = self.0.read_queues.acquire(caller).await?;
+        RunToCompletion::new(with_deadline((permit, caller_permit), operation)).await
     }
 
-    /// Awaits the turn of `caller`, then runs an operation that is one statement that writes, and
-    /// at most some that read.
+    /// Waits for a permit of `caller`, then runs an operation of one writing statement and any
+    /// number of reading ones.
     ///
-    /// Dropped before its turn, it has cost the database nothing. Dropped later, it ends in a task
-    /// of its own, as with [`Core::anonymous`], unless the database can leave out what has not begun.
+    /// Dropped before it has a permit, it does not reach the database. Dropped later, it completes
+    /// in a separate task, as with [`Core::anonymous`], unless the database can skip writes that
+    /// have not started.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         caller: Uuid,
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let permit = permit(&self.0.operations)?;
-        let turn = self.0.writes.take(caller).await?;
-        let operation = bounded((permit, turn), operation);
-        if self.0.drops_writes { operation.boxed().await } else { Detached::new(operation).await }
+        let caller_permit = self.0.write_queues.acquire(caller).await?;
+        let operation = with_deadline((permit, caller_permit), operation);
+        if self.0.drops_writes {
+            operation.boxed().await
+        } else {
+            RunToCompletion::new(operation).await
+        }
     }
 
-    /// As [`Core::write`], but once it was begun it runs to its end on either database: something
-    /// follows the write that must not be left out.
+    /// As [`Core::write`], but once started it completes on either database: the write is followed
+    /// by a step that must not be skipped.
     pub(crate) async fn write_and_log<T: Send + 'static>(
         &self,
         caller: Uuid,
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let permit = permit(&self.0.operations)?;
-        let turn = self.0.writes.take(caller).await?;
-        Detached::new(bounded((permit, turn), operation)).await
+        let caller_permit = self.0.write_queues.acquire(caller).await?;
+        RunToCompletion::new(with_deadline((permit, caller_permit), operation)).await
     }
 
-    /// Runs an operation that has no caller (a signup, a login) to its end, and awaits it.
+    /// Runs an operation without a caller (a signup, a login) to completion.
     ///
-    /// The future may be dropped at any point: a client leaves, a request's time is up. Dropped
-    /// with it, a database call would leave its connection in the middle of something, for the next
-    /// borrower to find. So an operation that was begun goes on in a task of its own then, within its
-    /// own permit and deadline.
+    /// The future may be dropped at any point: a client disconnects, a request times out. A database
+    /// call dropped with it would return its connection to the pool in the middle of a statement. So
+    /// a started operation then completes in a separate task, which holds the permit and the deadline.
     pub(crate) async fn anonymous<T: Send + 'static>(
         &self,
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let permit = permit(&self.0.strangers)?;
-        Detached::new(bounded(permit, operation)).await
+        let permit = permit(&self.0.anonymous)?;
+        RunToCompletion::new(with_deadline(permit, operation)).await
     }
 
-    /// How busy it is right now.
+    /// The current statistics.
     #[cfg(feature = "http")]
-    pub(crate) fn load(&self) -> Load {
-        let mut load = self.0.db.load();
-        for turns in [Some(&self.0.reads), self.0.separate_writes()].into_iter().flatten() {
-            let lines = turns.waits().load(0, 0);
-            load.waiting += lines.waiting;
-            load.waited_micros += lines.waited_micros;
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.0.db.stats();
+        let all_queues = [Some(&self.0.read_queues), self.0.separate_write_queues()];
+        for queues in all_queues.into_iter().flatten() {
+            let queued = queues.waits().stats(0, 0);
+            stats.waiting += queued.waiting;
+            stats.waited_micros += queued.waited_micros;
         }
-        load.hashing = self.0.passwords.queued();
-        load.hashed = self.0.passwords.run();
-        load
+        stats.hashing = self.0.hasher.queued();
+        stats.hashed = self.0.hasher.hashes_total();
+        stats
     }
 
     pub(crate) fn db(&self) -> Db {
         self.0.db.clone()
     }
 
-    pub(crate) fn passwords(&self) -> &Passwords {
-        &self.0.passwords
+    pub(crate) fn hasher(&self) -> &Hasher {
+        &self.0.hasher
     }
 
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.0.tokens
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.0.limits
+    pub(crate) fn rate_limiter(&self) -> &RateLimiter {
+        &self.0.rate_limiter
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
@@ -303,10 +308,10 @@ impl Core {
 }
 
 impl Inner {
-    /// The turns of writes, unless they are those of reads.
+    /// The queues of writes, unless reads use the same ones.
     #[cfg(feature = "http")]
-    fn separate_writes(&self) -> Option<&Arc<Turns>> {
-        Some(&self.writes).filter(|writes| !Arc::ptr_eq(writes, &self.reads))
+    fn separate_write_queues(&self) -> Option<&Arc<CallerQueues>> {
+        Some(&self.write_queues).filter(|writes| !Arc::ptr_eq(writes, &self.read_queues))
     }
 }
 
@@ -314,39 +319,39 @@ fn permit(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
     Arc::clone(of).try_acquire_owned().map_err(|_| Error::Busy)
 }
 
-/// An operation with its deadline, that holds `held` until its end. A panic is an error.
-async fn bounded<T>(
+/// Runs an operation with its deadline and holds `held` until its end. A panic becomes an error.
+async fn with_deadline<T>(
     held: impl Send,
     operation: impl Future<Output = Result<T>> + Send,
 ) -> Result<T> {
     let operation = AssertUnwindSafe(operation).catch_unwind();
     let outcome = match tokio::time::timeout(OPERATION_TIMEOUT, operation).await {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(_panic)) => Err(Error::Internal(Cause::new("an operation panicked"))),
-        Err(_elapsed) => Err(Error::Unavailable(Cause::new("operation timed out"))),
+        Ok(Err(_panic)) => Err(Error::Internal(BoxError::new("an operation panicked"))),
+        Err(_elapsed) => Err(Error::Unavailable(BoxError::new("operation timed out"))),
     };
     drop(held);
     outcome
 }
 
-/// An operation that outlives whoever awaits it. Being awaited it costs no task.
-struct Detached<T: Send + 'static> {
+/// An operation that completes in a task if its future is dropped. Without a drop it needs no task.
+struct RunToCompletion<T: Send + 'static> {
     operation: Option<BoxFuture<'static, T>>,
-    is_begun: bool,
+    is_started: bool,
 }
 
-impl<T: Send + 'static> Detached<T> {
+impl<T: Send + 'static> RunToCompletion<T> {
     fn new(operation: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { operation: Some(operation.boxed()), is_begun: false }
+        Self { operation: Some(operation.boxed()), is_started: false }
     }
 }
 
-impl<T: Send + 'static> Future for Detached<T> {
+impl<T: Send + 'static> Future for RunToCompletion<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        self.is_begun = true;
-        // As with any future: whoever polls it after its end gets nothing.
+        self.is_started = true;
+        // Polled after completion, a future may stay pending.
         let Some(operation) = &mut self.operation else { return Poll::Pending };
         let outcome = ready!(operation.as_mut().poll(cx));
         self.operation = None;
@@ -354,10 +359,10 @@ impl<T: Send + 'static> Future for Detached<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Detached<T> {
+impl<T: Send + 'static> Drop for RunToCompletion<T> {
     fn drop(&mut self) {
-        let Some(operation) = self.operation.take().filter(|_| self.is_begun) else { return };
-        // Without a runtime, all of it ends.
+        let Some(operation) = self.operation.take().filter(|_| self.is_started) else { return };
+        // Without a runtime there is no task to spawn, so the operation is dropped.
         let Ok(runtime) = Handle::try_current() else { return };
         let rest = operation.map(drop).in_current_span();
         match request_id::current() {
@@ -367,19 +372,19 @@ impl<T: Send + 'static> Drop for Detached<T> {
     }
 }
 
-/// How busy a [`Core`] is.
+/// Statistics of a [`Core`].
 #[cfg(feature = "http")]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Load {
-    /// Connections of the pool that wait to be lent, and that are lent.
+pub(crate) struct Stats {
+    /// Connections of the pool: idle, and in use.
     pub(crate) idle: i64,
     pub(crate) used: i64,
-    /// Calls that wait for a connection, and how long calls have waited in all.
+    /// Calls waiting for a connection, and the total wait of all calls.
     pub(crate) waiting: i64,
     pub(crate) waited_micros: i64,
-    /// 1 while calls fail at once because the database is known to be away.
+    /// 1 while the circuit breaker is open.
     pub(crate) breaker_open: i64,
-    /// Passwords being hashed, or waiting for it.
+    /// Passwords being hashed or queued.
     pub(crate) hashing: i64,
     /// Passwords hashed since the start.
     pub(crate) hashed: u64,
@@ -394,7 +399,7 @@ impl fmt::Debug for Core {
 #[cfg(all(test, feature = "sqlite"))]
 mod tests {
     use super::*;
-    use crate::db::{Changed, Statement};
+    use crate::db::{RowsAffected, Statement};
 
     async fn in_memory() -> Result<Core, Box<dyn std::error::Error>> {
         let secret = Secret::new("at least thirty-two random bytes")?;
@@ -402,25 +407,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_operation_runs_on_when_nobody_waits_for_it_any_more() {
+    async fn an_operation_completes_after_its_future_is_dropped() {
         let core = in_memory().await.unwrap();
-        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let (go, released) = tokio::sync::oneshot::channel::<()>();
         let (done, is_done) = tokio::sync::oneshot::channel::<()>();
         let mut operation = core
             .anonymous(async move {
-                gone.await.unwrap();
+                released.await.unwrap();
                 done.send(()).unwrap();
                 Ok(())
             })
             .boxed();
-        assert!(operation.as_mut().now_or_never().is_none(), "it has to wait");
+        assert!(operation.as_mut().now_or_never().is_none(), "the operation must wait");
         drop(operation);
         go.send(()).unwrap();
         is_done.await.unwrap();
     }
 
     #[tokio::test]
-    async fn an_operation_that_nobody_began_is_not_run() {
+    async fn an_operation_whose_future_was_never_polled_is_not_run() {
         let core = in_memory().await.unwrap();
         let (done, is_done) = tokio::sync::oneshot::channel::<()>();
         drop(core.anonymous(async move {
@@ -431,41 +436,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_operation_whose_turn_has_not_come_is_left_out_and_one_under_way_is_not() {
+    async fn a_dropped_operation_is_skipped_while_queued_and_completes_once_running() {
         let core = in_memory().await.unwrap();
-        let turns = Turns::new(1, Duration::from_secs(10));
+        let queues = CallerQueues::new(1, Duration::from_secs(10));
         let ann = Uuid::from_u128(1);
         let inner = Arc::into_inner(core.0).unwrap();
-        let core = Core(Arc::new(Inner { reads: Arc::clone(&turns), writes: turns, ..inner }));
-        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let core = Core(Arc::new(Inner {
+            read_queues: Arc::clone(&queues),
+            write_queues: queues,
+            ..inner
+        }));
+        let (go, released) = tokio::sync::oneshot::channel::<()>();
         let (done, is_done) = tokio::sync::oneshot::channel::<()>();
-        let mut under_way = core
+        let mut running = core
             .read(ann, async move {
-                gone.await.unwrap();
+                released.await.unwrap();
                 done.send(()).unwrap();
                 Ok(())
             })
             .boxed();
-        assert!(under_way.as_mut().now_or_never().is_none(), "it has to wait");
-        let (begun, is_begun) = tokio::sync::oneshot::channel::<()>();
+        assert!(running.as_mut().now_or_never().is_none(), "the read must wait");
+        let (started, is_started) = tokio::sync::oneshot::channel::<()>();
         let mut waiting = core
             .write(ann, async move {
-                begun.send(()).unwrap();
+                started.send(()).unwrap();
                 Ok(())
             })
             .boxed();
-        assert!(waiting.as_mut().now_or_never().is_none(), "it has to wait for its turn");
-        drop((under_way, waiting));
+        assert!(waiting.as_mut().now_or_never().is_none(), "the write must wait for a permit");
+        drop((running, waiting));
         go.send(()).unwrap();
         is_done.await.unwrap();
-        is_begun.await.unwrap_err();
-        // The turn and the permits are free again.
+        is_started.await.unwrap_err();
+        // All permits are free again.
         core.read(ann, async { Ok(()) }).await.unwrap();
         assert_eq!(core.0.operations.available_permits(), MAX_OPERATIONS);
     }
 
     #[tokio::test]
-    async fn a_write_that_waits_for_the_writer_is_left_out_with_its_caller() {
+    async fn a_dropped_write_that_is_queued_for_the_writer_is_skipped() {
         const MAKE: &str = "CREATE TABLE rows (i INTEGER)";
         const ADD: &str = "INSERT INTO rows VALUES ($1)";
         const SUM: &str = "SELECT coalesce(sum(i), 0) FROM rows";
@@ -476,29 +485,30 @@ mod tests {
         options.database_timeout = OPERATION_TIMEOUT;
         let core = Core::open("sqlite::memory:", options).await.unwrap();
         let (db, ann) = (core.db(), Uuid::from_u128(1));
-        db.write::<Changed>(Statement::new(MAKE)).await.unwrap();
+        db.execute::<RowsAffected>(Statement::new(MAKE)).await.unwrap();
         let busy = core.db();
-        let busy = tokio::spawn(async move { busy.one::<(i64,)>(Statement::new(SLOW)).await });
+        let busy =
+            tokio::spawn(async move { busy.fetch_one::<(i64,)>(Statement::new(SLOW)).await });
         tokio::task::yield_now().await;
         let add = |row: i64| {
             let (core, db) = (core.clone(), db.clone());
             let add = async move {
-                let Changed(_) = db.write(Statement::new(ADD).of(ann).bind(row)).await?;
+                let RowsAffected(_) = db.execute(Statement::new(ADD).of(ann).bind(row)).await?;
                 Ok(())
             };
             async move { core.write(ann, add).await }.boxed()
         };
-        let (mut left, stays) = (add(1), add(2));
-        assert!(left.as_mut().now_or_never().is_none(), "it has to wait");
-        drop(left);
-        stays.await.unwrap();
+        let (mut dropped, awaited) = (add(1), add(2));
+        assert!(dropped.as_mut().now_or_never().is_none(), "the write must wait");
+        drop(dropped);
+        awaited.await.unwrap();
         busy.await.unwrap().unwrap();
-        let (sum,): (i64,) = db.one(Statement::new(SUM)).await.unwrap();
+        let (sum,): (i64,) = db.fetch_one(Statement::new(SUM)).await.unwrap();
         assert_eq!(sum, 2);
     }
 
     #[tokio::test]
-    async fn an_operation_that_never_ends_is_ended() {
+    async fn an_operation_that_never_completes_times_out() {
         let core = in_memory().await.unwrap();
         tokio::time::pause();
         let began = tokio::time::Instant::now();
@@ -508,7 +518,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_error_at_once_and_later() {
+    async fn a_panic_is_an_error_on_the_first_poll_and_later() {
         let core = in_memory().await.unwrap();
         let at_once = core.anonymous::<()>(async { panic!("at once") }).await;
         assert!(matches!(at_once, Err(Error::Internal(_))));
@@ -520,21 +530,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_operations_than_may_be_under_way_are_refused_at_once() {
+    async fn operations_over_the_limit_are_rejected_at_once() {
         let core = in_memory().await.unwrap();
         let all = u32::try_from(MAX_OPERATIONS).unwrap();
-        let under_way = Arc::clone(&core.0.operations).try_acquire_many_owned(all).unwrap();
+        let running = Arc::clone(&core.0.operations).try_acquire_many_owned(all).unwrap();
         assert!(matches!(core.ping().await, Err(Error::Busy)));
         core.anonymous(async { Ok(()) }).await.unwrap();
-        drop(under_way);
+        drop(running);
         core.ping().await.unwrap();
     }
 
     #[tokio::test]
-    async fn however_many_strangers_wait_callers_are_served() {
+    async fn callers_are_served_while_all_anonymous_permits_are_taken() {
         let core = in_memory().await.unwrap();
-        let all = u32::try_from(MAX_STRANGERS).unwrap();
-        let _waiting = Arc::clone(&core.0.strangers).try_acquire_many_owned(all).unwrap();
+        let all = u32::try_from(MAX_ANONYMOUS).unwrap();
+        let _waiting = Arc::clone(&core.0.anonymous).try_acquire_many_owned(all).unwrap();
         assert!(matches!(core.anonymous(async { Ok(()) }).await, Err(Error::Busy)));
         core.read(Uuid::from_u128(1), async { Ok(()) }).await.unwrap();
     }

@@ -1,40 +1,41 @@
-//! The reader of `.env`: it takes a file as python-dotenv 1.2 does, which reads the Python backend's.
-//! `tests/golden/dotenv.json` has python-dotenv's own answers. It knows no setting.
+//! Parser of `.env` files, compatible with python-dotenv 1.2, which the Python backend uses.
+//! `tests/golden/dotenv.json` has python-dotenv's results. Names and meanings of settings are in
+//! [`crate::settings`].
 //!
-//! A statement is `NAME=value`, with `export` before it or not. A value is bare (to the end of the
-//! line or to a `#` behind a blank), in single quotes (`\'` and `\\` are escapes) or in double quotes
-//! (`\n` and its like are, too); quoted ones may have several lines. `${NAME}` and `${NAME:-default}`
-//! are replaced in all three, a bare `$` is itself.
+//! A statement is `NAME=value`, optionally after `export`. A value is bare (to the end of the line or
+//! to a `#` after a blank), in single quotes (with the escapes `\'` and `\\`) or in double quotes (with
+//! `\n` and similar escapes too); a quoted one may span lines. `${NAME}` and `${NAME:-default}` are
+//! expanded in all three; a lone `$` is literal.
 //!
-//! It differs in one thing: a byte order mark is no part of the first name.
+//! There is one difference: a byte order mark is skipped, not part of the first name.
 
 use std::collections::BTreeMap;
 
-/// What a file says.
+/// The parsed content of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Dotenv {
-    /// The value of each name, its last one. A name without `=` has none.
+    /// The last value of each name. A name without `=` has none.
     pub(crate) values: BTreeMap<String, String>,
-    /// Statements that could not be read.
+    /// Invalid statements.
     pub(crate) unreadable: Vec<Unreadable>,
-    /// Lines of statements that have no `=`: they set nothing.
+    /// Lines of statements without `=`, which set nothing.
     pub(crate) without_value: Vec<usize>,
-    /// Lines of statements with a `${NAME}` that has neither a value nor a default: it became empty.
+    /// Lines of statements with a `${NAME}` without a value or default, which became empty.
     pub(crate) unset: Vec<usize>,
 }
 
-/// A statement that could not be read. The rest of its line is skipped.
+/// An invalid statement. The rest of its line is skipped.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable {
-    /// Where it begins.
+    /// Its first line.
     pub(crate) line: usize,
-    /// The name that it begins with, if it begins with one.
+    /// The name at its beginning, if there is one.
     pub(crate) name: Option<String>,
 }
 
 impl Dotenv {
-    /// Reads the text of a file. `outside` is the environment, whose values win in `${NAME}`.
-    pub(crate) fn read(text: &str, outside: impl Fn(&str) -> Option<String>) -> Self {
+    /// Parses the text of a file. `environment` looks up variables, which win in `${NAME}`.
+    pub(crate) fn read(text: &str, environment: impl Fn(&str) -> Option<String>) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
         let mut reader = Reader { rest: &text, line: 1 };
@@ -50,10 +51,11 @@ impl Dotenv {
             };
             let Some(name) = name else { continue };
             let value = value.map(|value| {
-                let (value, is_whole) = expanded(&value, |name| {
-                    outside(name).or_else(|| Some(values.get(name)?.clone().unwrap_or_default()))
+                let (value, is_complete) = expanded(&value, |name| {
+                    environment(name)
+                        .or_else(|| Some(values.get(name)?.clone().unwrap_or_default()))
                 });
-                if !is_whole {
+                if !is_complete {
                     read.unset.push(line);
                 }
                 value
@@ -71,12 +73,12 @@ impl Dotenv {
 
 struct Statement {
     line: usize,
-    /// None if it is a comment.
+    /// `None` for a comment.
     name: Option<String>,
     value: Option<String>,
 }
 
-/// What is left of the text, whose lines end in `\n`, and the number of the line it begins in.
+/// The remaining text, with lines that end in `\n`, and the number of its first line.
 struct Reader<'t> {
     rest: &'t str,
     line: usize,
@@ -99,7 +101,7 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// Reads a statement to the end of its line. `None` if it is none; its name is kept.
+    /// Parses a statement to the end of its line. `None` if it is invalid; `name` is set even then.
     fn binding(&mut self, name: &mut Option<String>) -> Option<Option<String>> {
         if let Some(rest) = self.rest.strip_prefix("export")
             && rest.starts_with(is_blank)
@@ -166,7 +168,7 @@ impl<'t> Reader<'t> {
         self.take(self.rest.find('\n').map_or(self.rest.len(), |end| end + 1));
     }
 
-    /// Takes so many bytes, and counts the lines in them.
+    /// Consumes `bytes` bytes and counts their lines.
     fn take(&mut self, bytes: usize) -> &'t str {
         let (taken, rest) = self.rest.split_at(bytes);
         self.rest = rest;
@@ -175,8 +177,8 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// Where the quote that closes stands, from behind the one that opens. A quote behind a backslash
-/// does not close, unless there is no other.
+/// Index of the closing quote in the text after the opening one. A quote after a backslash closes only
+/// if there is no other.
 fn closing(text: &str, quote: char) -> Option<usize> {
     let mut escaped = None;
     let mut chars = text.char_indices().peekable();
@@ -217,9 +219,10 @@ fn unescaped(text: &str, quote: char) -> String {
     value
 }
 
-/// A value with the variables in it replaced, and whether each had a value or a default.
+/// A value with its variables expanded, and whether each had a value or a default.
 fn expanded(text: &str, value_of: impl Fn(&str) -> Option<String>) -> (String, bool) {
-    let (mut value, mut is_whole) = (String::with_capacity(text.len()), true);
+    let mut value = String::with_capacity(text.len());
+    let mut is_complete = true;
     let mut rest = text;
     while let Some((before, variable)) = rest.split_once("${") {
         value.push_str(before);
@@ -230,15 +233,15 @@ fn expanded(text: &str, value_of: impl Fn(&str) -> Option<String>) -> (String, b
         };
         match value_of(name).or_else(|| default.map(ToOwned::to_owned)) {
             Some(found) => value.push_str(&found),
-            None => is_whole = false,
+            None => is_complete = false,
         }
         rest = after;
     }
     value.push_str(rest);
-    (value, is_whole)
+    (value, is_complete)
 }
 
-/// The name, the default and what follows, from behind `${`.
+/// The name, the default and the rest of the text after `${`.
 fn variable_in(text: &str) -> Option<(&str, Option<&str>, &str)> {
     let (name, rest) = text.split_at(text.find(['}', ':'])?);
     if let Some(rest) = rest.strip_prefix('}') {
@@ -248,7 +251,7 @@ fn variable_in(text: &str) -> Option<(&str, Option<&str>, &str)> {
     Some((name, Some(default), rest))
 }
 
-/// What Python calls a space: Unicode's, and four separators.
+/// Python's whitespace: Unicode's, and four separators.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
@@ -276,7 +279,7 @@ mod tests {
         unreadable: usize,
     }
 
-    /// `DOTENV_GOLDEN` may name another table, such as one of `tests/golden_dotenv.py --random`.
+    /// `DOTENV_GOLDEN` may name another table, such as the output of `tests/golden_dotenv.py --random`.
     #[test]
     fn files_are_read_as_python_dotenv_reads_them() {
         let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/dotenv.json");
@@ -295,14 +298,14 @@ mod tests {
         Dotenv::read(text, |_| None)
     }
 
-    /// Windows editors write one; python-dotenv makes it part of the first name, whose value is lost.
+    /// Windows editors write one; python-dotenv makes it part of the first name, which loses that value.
     #[test]
     fn a_byte_order_mark_is_skipped() {
         assert_eq!(read("\u{feff}A=1\nB=2").values, read("A=1\nB=2").values);
     }
 
     #[test]
-    fn what_is_skipped_is_told_by_its_line() {
+    fn skipped_statements_are_reported_with_their_line() {
         let text = "A=1\n\ntwo words\n\nB='x\ny' z\nC='\n' \nNAME\n D=${A}${NONE}\r\nend of it";
         let read = read(text);
         let unreadable: Vec<_> =

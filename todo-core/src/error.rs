@@ -1,48 +1,48 @@
-//! What can go wrong, told by what the caller can do about it. This file knows no status code, no
-//! SQL and no HTTP; `http::problem` turns these into answers.
+//! Errors of operations, by how the caller can react. This file contains no SQL and no HTTP;
+//! `http::problem` maps the errors to responses.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
 /// The result of every operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation was not done.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Values that break a rule, every one of them. Mend them and try again.
-    #[error("invalid input: {}", Listed(.0))]
+    /// One or more fields are invalid; all are listed. Correct them and try again.
+    #[error("invalid input: {}", Joined(.0))]
     Invalid(Vec<FieldError>),
-    /// There is no session behind the caller (any more). Log in again.
+    /// The caller has no session, or it has ended. Log in again.
     #[error("not authenticated")]
     Unauthenticated,
-    /// E-mail and password do not belong together. Which of the two is wrong is not told.
+    /// The e-mail or the password is wrong. The error does not distinguish them.
     #[error("wrong email or password")]
     InvalidCredentials,
-    /// The thing belongs to somebody else.
+    /// The resource belongs to another user.
     #[error("not allowed")]
     Forbidden,
-    /// There is no such thing.
+    /// The resource does not exist.
     #[error("not found")]
     NotFound,
     /// An account with this e-mail exists.
     #[error("email is already registered")]
     EmailTaken,
-    /// Too many attempts from this client; the next one can pass after the time given.
+    /// Too many attempts from this client; try again after the given time.
     #[error("too many attempts, try again in {} s", whole_seconds(*.retry_after))]
     RateLimited {
-        /// How long until an attempt can be let through.
+        /// Time until the next attempt is allowed.
         retry_after: Duration,
     },
-    /// As much as can be worked on is being worked on. Try again in a moment.
+    /// A limit of concurrent work is reached. Try again in a moment.
     #[error("too busy")]
     Busy,
-    /// The database is away, or too slow. Whether a write took effect is not known.
+    /// The database is unavailable or too slow. A write may or may not have taken effect.
     #[error("the database is unavailable")]
-    Unavailable(#[source] Cause),
-    /// A fault of this library or of its database's content.
+    Unavailable(#[source] BoxError),
+    /// A bug in this library, or corrupt content of its database.
     #[error("internal error")]
-    Internal(#[source] Cause),
+    Internal(#[source] BoxError),
 }
 
 impl Error {
@@ -51,18 +51,17 @@ impl Error {
     }
 }
 
-/// Whole seconds, rounded up and at least one, as `Retry-After` wants them (RFC 9110, section
-/// 10.2.3).
+/// Whole seconds for `Retry-After` (RFC 9110, section 10.2.3), rounded up and at least one.
 pub(crate) fn whole_seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// What lies behind [`Error::Unavailable`] and [`Error::Internal`]: for logs, never for a client.
-/// Its text may name tables or hosts.
+/// The cause of [`Error::Unavailable`] and [`Error::Internal`]: for logs, never for a client. Its text
+/// may contain names of tables or hosts.
 #[derive(Debug)]
-pub struct Cause(Box<dyn std::error::Error + Send + Sync>);
+pub struct BoxError(Box<dyn std::error::Error + Send + Sync>);
 
-impl Cause {
+impl BoxError {
     pub(crate) fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
@@ -74,32 +73,32 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for BoxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl std::error::Error for Cause {
+impl std::error::Error for BoxError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source()
     }
 }
 
-/// One rule that a field breaks.
+/// One violated rule of a field.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct FieldError {
-    /// The field's name as the caller knows it, such as `title`.
+    /// The field's name in the API, such as `title`.
     pub field: Cow<'static, str>,
-    /// A word for programs, such as `too_long`.
+    /// A machine-readable code, such as `too_long`.
     pub code: &'static str,
-    /// A whole sentence for people, with a capital and a full stop, that says what is allowed;
-    /// never the value itself.
+    /// A sentence for people, with a capital and a full stop, that states the rule and never contains
+    /// the value.
     pub message: Cow<'static, str>,
 }
 
 impl FieldError {
-    /// Names a field, a code and a message.
+    /// An error of `field`, with a code and a message.
     pub fn new(
         field: impl Into<Cow<'static, str>>,
         code: &'static str,
@@ -128,21 +127,24 @@ impl std::error::Error for FieldError {}
 pub(crate) struct FieldErrors(Vec<FieldError>);
 
 impl FieldErrors {
-    /// The value, or `None` and its error noted.
-    pub(crate) fn note<T>(&mut self, parsed: Result<T, impl Into<Vec<FieldError>>>) -> Option<T> {
+    /// Returns the value, or `None` after collecting its errors.
+    pub(crate) fn collect<T>(
+        &mut self,
+        parsed: Result<T, impl Into<Vec<FieldError>>>,
+    ) -> Option<T> {
         parsed.map_err(|errors| self.0.extend(errors.into())).ok()
     }
 
-    /// Everything noted, as one error.
+    /// All collected errors as one.
     pub(crate) fn into_error(self) -> Error {
         Error::Invalid(self.0)
     }
 }
 
 /// Joins field errors, each with the name of its field.
-pub(crate) struct Listed<'a>(pub(crate) &'a [FieldError]);
+pub(crate) struct Joined<'a>(pub(crate) &'a [FieldError]);
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for Joined<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, error) in self.0.iter().enumerate() {
             if i > 0 {

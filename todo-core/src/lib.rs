@@ -26,7 +26,7 @@
 //!
 //! No function of [`todos`] works without an [`auth::Caller`], and there are two ways to one: a
 //! token that [`auth::verify`] or [`auth::authenticate`] found good, or a host program that vouches
-//! for a user id ([`auth::Caller::vouched`]) because it knows its users by other means. A caller
+//! for a user id ([`auth::Caller::trusted`]) because it knows its users by other means. A caller
 //! sees that user's todos and nobody else's. The session behind a token is looked up by the very
 //! statement that does the work: after [`auth::logout`] the next call fails, on every replica.
 //!
@@ -49,7 +49,7 @@
 //! # What can go wrong
 //!
 //! [`Error`] says what the caller can do about it: mend a value, log in, wait, try again. What lies
-//! behind a fault is a [`Cause`]: it is for logs, and its text may name tables or hosts.
+//! behind a fault is a [`BoxError`]: it is for logs, and its text may name tables or hosts.
 //! [`Error::Unavailable`] leaves open whether a write took effect; nothing here repeats one.
 //!
 //! # What runs where
@@ -77,7 +77,7 @@
 //! With the feature `http`, `http::Api` turns an `http::Request` into an `http::Response`: routing,
 //! authentication, problem documents (RFC 9457), CORS and the OpenAPI document, without a framework
 //! or a listener. It is a tower `Service` too. Who mounts it below a path says so in
-//! `http::ApiOptions::mount`, and puts an `http::Peer` into each request's extensions, by which
+//! `http::ApiOptions::mount_path`, and puts an `http::Peer` into each request's extensions, by which
 //! rate limits are kept.
 //!
 //! # Features
@@ -109,14 +109,17 @@ mod dotenv;
 mod error;
 mod request_id;
 mod secret;
-mod text;
 mod timestamp;
+mod validate;
 
+#[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
+pub mod admin;
 pub mod auth;
+mod caller_queue;
+#[cfg(feature = "server")]
+mod header_timeout;
 #[cfg(feature = "http")]
 pub mod http;
-#[cfg(feature = "server")]
-mod late;
 #[cfg(feature = "server")]
 mod log;
 #[cfg(feature = "otlp")]
@@ -128,20 +131,17 @@ pub mod settings;
 #[cfg(feature = "server")]
 mod sources;
 pub mod todos;
-#[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
-pub mod transfer;
-mod turns;
 
 #[cfg(feature = "postgres")]
 pub use self::db::{
-    fitness::{Finding, check_database},
-    pooler::check_pooler,
+    pooler_check::check_pooler,
+    requirements::{Finding, check_database},
 };
 pub use self::{
     clock::Clock,
     core::{Core, Options},
     db::OpenError,
-    error::{Cause, Error, FieldError, Result},
+    error::{BoxError, Error, FieldError, Result},
     secret::{Algorithm, Secret},
 };
 

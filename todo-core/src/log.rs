@@ -1,9 +1,10 @@
-//! The log of a running server: lines on standard error, written by a thread of their own. A reader
-//! that is slow, or stopped, holds up that thread and nothing else: what the queue before it cannot
-//! take is dropped and counted, and the log says so once lines flow again.
+//! The log of a running server: lines on standard error, written by a separate thread. A slow or
+//! stopped reader blocks only that thread: lines over the queue's limit are dropped and counted, and
+//! the count is logged once lines are written again.
 //!
-//! tracing-appender's non-blocking writer is that queue and thread: it is kept by the makers of
-//! tracing. Here are its bound, the count, and an end that does not wait for a reader.
+//! The queue and the thread are tracing-appender's non-blocking writer, which is maintained by the
+//! tracing project. This module adds the limit, the count, and a shutdown that does not wait for a
+//! reader.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -18,52 +19,51 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 #[cfg(feature = "otlp")]
-use crate::otlp::Exporting;
+use crate::otlp::TraceExporter;
 use crate::{
     server::ServeError,
     settings::{LogFormat, Settings},
 };
 
-/// How many lines wait to be written at most: some 700 KB. The queue's own places are a part of what an
-/// idle process takes.
-const LINES: usize = 2048;
-/// How often the count of dropped lines is looked at.
-const ROUND: Duration = Duration::from_secs(1);
-/// How long the end of a process waits for lines that are not written yet.
-const FLUSH: Duration = Duration::from_secs(2);
+/// Maximum of queued lines: some 700 KB. The queue's slots are allocated at the start, so they are part
+/// of an idle process's memory.
+const MAX_QUEUED_LINES: usize = 2048;
+/// Interval of checks for dropped lines.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Timeout for writing the queued lines at exit.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// How many lines of this process's log were dropped because nobody read them in time.
+/// Number of log lines that this process dropped because standard error was not read in time.
 pub(crate) fn dropped_lines() -> u64 {
     DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
 }
 
-/// The log of this process. Dropped, it writes what is left, for at most two seconds.
+/// The log of this process. Dropping it writes the queued lines, for at most two seconds.
 pub(crate) struct Log {
     #[cfg(feature = "otlp")]
-    exporting: Option<Exporting>,
-    /// Its end ends the watching thread.
+    exporter: Option<TraceExporter>,
+    /// Dropping it ends the `log-watch` thread.
     watching: Option<mpsc::Sender<()>>,
     writing: Option<WorkerGuard>,
 }
 
-/// Starts the log: readable lines, or JSON. `LOG_LEVEL` is for this project; of its dependencies
-/// only warnings and errors are logged. Panics are logged too, since the standard library's own
-/// message on standard error would wait for its reader.
+/// Starts the log: text or JSON lines. `LOG_LEVEL` applies to this project's crates; dependencies log
+/// only warnings and errors. Panics are logged too, since the standard library's own panic message
+/// would block on standard error.
 ///
 /// # Errors
-/// [`ServeError::Io`] if traces are wanted and their exporter cannot be built, or a thread cannot be
-/// started.
+/// [`ServeError::Io`] if the trace exporter or a thread cannot be started.
 pub(crate) fn start(settings: &Settings) -> Result<Log, ServeError> {
     let level = &settings.log_level;
-    // The span for traces is not for the log.
+    // The log leaves out the span for traces.
     let filter = EnvFilter::new(format!(
         "warn,todo_core={level},todo_server={level},todo_hyper_min={level},todo_core::trace=off"
     ));
     let (writer, writing) = NonBlockingBuilder::default()
         .lossy(true)
-        .buffered_lines_limit(LINES)
+        .buffered_lines_limit(MAX_QUEUED_LINES)
         .thread_name("log")
         .finish(io::stderr());
     let counter = writer.error_counter();
@@ -75,10 +75,10 @@ pub(crate) fn start(settings: &Settings) -> Result<Log, ServeError> {
     };
     let registry = tracing_subscriber::registry().with(lines.with_filter(filter));
     #[cfg(feature = "otlp")]
-    let (registry, exporting) = {
-        let exporting = Exporting::start().map_err(io::Error::other)?;
-        let traces = exporting.as_ref().map(Exporting::layer);
-        (registry.with(traces), exporting)
+    let (registry, exporter) = {
+        let exporter = TraceExporter::start().map_err(io::Error::other)?;
+        let traces = exporter.as_ref().map(TraceExporter::layer);
+        (registry.with(traces), exporter)
     };
     registry.init();
     panic::set_hook(Box::new(log_panic));
@@ -87,22 +87,23 @@ pub(crate) fn start(settings: &Settings) -> Result<Log, ServeError> {
     thread::Builder::new().name("log-watch".into()).spawn(move || watch(counter, &end))?;
     Ok(Log {
         #[cfg(feature = "otlp")]
-        exporting,
+        exporter,
         watching: Some(watching),
         writing: Some(writing),
     })
 }
 
-/// Logs how many lines were dropped, once none is any more, until `end` ends.
+/// Logs the number of dropped lines once it stops growing, until the sender of `end` is dropped.
 fn watch(counter: &ErrorCounter, end: &mpsc::Receiver<()>) {
-    let (mut logged, mut before) = (0, 0);
+    let mut logged = 0;
+    let mut before = 0;
     loop {
-        let is_over = end.recv_timeout(ROUND) != Err(mpsc::RecvTimeoutError::Timeout);
+        let is_over = end.recv_timeout(WATCH_INTERVAL) != Err(mpsc::RecvTimeoutError::Timeout);
         let dropped = counter.dropped_lines();
         if dropped > logged && (dropped == before || is_over) {
             let lines = dropped - logged;
             tracing::warn!(lines, "log lines were dropped: standard error was not read in time");
-            // This one may have been dropped as well: then the next round tries again.
+            // The warning itself may have been dropped: then the next check logs it again.
             if counter.dropped_lines() == dropped {
                 logged = dropped;
             }
@@ -127,33 +128,33 @@ impl Drop for Log {
     fn drop(&mut self) {
         // The exporter may still log.
         #[cfg(feature = "otlp")]
-        drop(self.exporting.take());
+        drop(self.exporter.take());
         drop(self.watching.take());
         let writing = self.writing.take();
-        // Its own end prints to standard output if the queue is full: that may be stuck, too.
-        within(FLUSH, move || drop(writing));
+        // The guard's drop prints to standard output if the queue is full, which may block too.
+        run_with_timeout(FLUSH_TIMEOUT, move || drop(writing));
     }
 }
 
-/// Does what may block for ever, and waits for its end for at most `patience`.
-pub(crate) fn within(patience: Duration, work: impl FnOnce() + Send + 'static) {
+/// Runs `work`, which may block for ever, in a thread, and waits for it for at most `timeout`.
+pub(crate) fn run_with_timeout(timeout: Duration, work: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel::<()>();
-    let working = thread::Builder::new().name("last-words".into()).spawn(move || {
+    let working = thread::Builder::new().name("log-flush".into()).spawn(move || {
         work();
         drop(done);
     });
     if working.is_ok() {
-        // An error either way: that it ended, or that it did not in time.
-        let _ = ended.recv_timeout(patience);
+        // An error in both cases: disconnected when the work ended, or timed out.
+        let _ = ended.recv_timeout(timeout);
     }
 }
 
-/// Has a command that serves nothing say on standard error what its work warns of, such as that it
-/// waits for another process.
+/// Writes the warnings of a command that is not a server to standard error, such as that it waits for
+/// another process.
 pub fn log_warnings() {
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time();
     let lines = lines.with_target(false).with_filter(EnvFilter::new("todo_core=warn"));
-    // Fails only where somebody has set up another log, which is good as well.
+    // Fails only if another log is installed already, which then has the warnings.
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 
@@ -167,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader that takes nothing while this is locked, and then everything.
+    /// A writer that blocks while this is locked.
     #[derive(Clone, Default)]
     struct Stuck(Arc<Mutex<Vec<u8>>>);
 
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_lines_are_counted_and_told_when_lines_flow_again() {
+    fn dropped_lines_are_counted_and_logged_when_lines_are_written_again() {
         let stuck = Stuck::default();
         let (subscriber, counter, writing) = stuck_log(&stuck);
         let subscriber = Arc::new(subscriber);
@@ -201,25 +202,25 @@ mod tests {
             (0..100).for_each(|line| tracing::info!(line, "one"));
         });
         let dropped = counter.dropped_lines();
-        // One may be on its way to the reader.
+        // The thread may have taken one line from the queue.
         assert!((89..=90).contains(&dropped), "{dropped}");
         drop(held);
         let (watching, end) = mpsc::channel();
         let watched = thread::spawn(move || {
             tracing::subscriber::with_default(subscriber, || watch(&counter, &end));
         });
-        thread::sleep(ROUND / 2);
+        thread::sleep(WATCH_INTERVAL / 2);
         drop(watching);
         watched.join().unwrap();
         drop(writing);
         let read = String::from_utf8(stuck.0.lock().unwrap().clone()).unwrap();
-        let told =
+        let warning =
             format!("log lines were dropped: standard error was not read in time lines={dropped}");
-        assert_eq!(read.matches(&told).count(), 1, "{read}");
+        assert_eq!(read.matches(&warning).count(), 1, "{read}");
     }
 
     #[test]
-    fn the_end_does_not_wait_for_a_stuck_reader() {
+    fn shutdown_does_not_wait_for_a_stuck_reader() {
         let stuck = Stuck::default();
         let (subscriber, counter, writing) = stuck_log(&stuck);
         let held = stuck.0.lock().unwrap();
@@ -229,8 +230,8 @@ mod tests {
             }
         });
         let began = Instant::now();
-        within(Duration::from_millis(200), move || drop(writing));
-        // What it says then is between its own deadlines and a busy machine's.
+        run_with_timeout(Duration::from_millis(200), move || drop(writing));
+        // Above 200 ms for the writer's own timeouts and for a busy machine.
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         drop(held);
     }

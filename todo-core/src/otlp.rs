@@ -1,7 +1,6 @@
-//! Traces for OpenTelemetry: one server span a request, named by the route's pattern, in the trace
-//! that the client began (W3C Trace Context), sent by OTLP/HTTP. How it is sent is for the standard's
-//! own variables (`OTEL_*`), which the exporter reads itself; without `OTEL_EXPORTER_OTLP_ENDPOINT`
-//! nothing is.
+//! OpenTelemetry traces: one server span per request, named by the route's pattern, in the client's
+//! trace (W3C Trace Context), exported by OTLP/HTTP. The exporter reads the standard `OTEL_*`
+//! variables itself; without `OTEL_EXPORTER_OTLP_ENDPOINT` nothing is exported.
 
 use std::{env, time::Duration};
 
@@ -18,18 +17,19 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 use crate::http::TRACE;
 
-/// How long the way out may take for spans that were not sent yet.
-const FLUSH: Duration = Duration::from_secs(3);
+/// Timeout for sending the remaining spans at shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What sends the spans; it is stopped, and the last are sent, when this is dropped.
-pub(crate) struct Exporting(SdkTracerProvider);
+/// The span exporter. Dropping it sends the remaining spans and stops it.
+pub(crate) struct TraceExporter(SdkTracerProvider);
 
-impl Exporting {
-    /// The exporter, if the environment names an endpoint. Not to be called inside a runtime: the
-    /// exporter has a thread of its own.
+impl TraceExporter {
+    /// Starts the exporter, if the environment sets an endpoint. Must not be called inside a runtime:
+    /// the exporter has its own thread.
     ///
     /// # Errors
-    /// What is wrong with the endpoint. The exporter's own error repeats it, and a password in it.
+    /// An invalid endpoint. The exporter's own error is not used, since it contains the endpoint, which
+    /// may hold a password.
     pub(crate) fn start() -> Result<Option<Self>, &'static str> {
         let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
         if !is_set("OTEL_EXPORTER_OTLP_ENDPOINT") {
@@ -37,7 +37,7 @@ impl Exporting {
         }
         let exporter = SpanExporter::builder().with_http().build();
         let exporter = exporter.map_err(|_| {
-            "the exporter of traces cannot start: OTEL_EXPORTER_OTLP_ENDPOINT and its like must be \
+            "cannot start the trace exporter: OTEL_EXPORTER_OTLP_ENDPOINT and similar variables must be \
              http:// addresses"
         })?;
         let mut resource = Resource::builder();
@@ -51,7 +51,7 @@ impl Exporting {
         Ok(Some(Self(provider)))
     }
 
-    /// Turns requests into spans, and nothing else that is traced.
+    /// The layer that exports request spans, and no other spans.
     pub(crate) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'s> LookupSpan<'s>,
@@ -66,21 +66,21 @@ impl Exporting {
     }
 }
 
-impl Drop for Exporting {
+impl Drop for TraceExporter {
     fn drop(&mut self) {
-        if let Err(error) = self.0.shutdown_with_timeout(FLUSH) {
-            tracing::warn!(%error, "the last traces were not sent");
+        if let Err(error) = self.0.shutdown_with_timeout(FLUSH_TIMEOUT) {
+            tracing::warn!(%error, "cannot send the remaining traces");
         }
     }
 }
 
-/// Makes the span part of the trace that the request's headers name, if they name one.
+/// Makes the span part of the trace in the request's headers, if there is one.
 pub(crate) fn continue_trace(span: &Span, headers: &HeaderMap) {
     if span.is_disabled() {
         return;
     }
     let context = TraceContextPropagator::new().extract(&Headers(headers));
-    // It fails where no layer is there to hear of it, and then it does not matter.
+    // Fails only without an OpenTelemetry layer, where it has no effect anyway.
     let _ = span.set_parent(context);
 }
 

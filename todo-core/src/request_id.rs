@@ -1,5 +1,5 @@
-//! The id of the request that something is done for, so that what is logged far below it has it too.
-//! Not a span: one that is made, entered and left for each request takes longer than most answers.
+//! The id of the current request, as a task-local for log events of lower layers. Not a span: to
+//! create, enter and exit one per request takes longer than most responses.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ tokio::task_local! {
     static CURRENT: Arc<str>;
 }
 
-/// Does `work` for the request of this id.
+/// Runs `work` with this request id.
 pub(crate) fn scope<F: Future>(id: Arc<str>, work: F) -> impl Future<Output = F::Output> {
     CURRENT.scope(id, work)
 }
 
-/// The id of the request that this is done for, if it is for one.
+/// The id of the current request, if there is one.
 pub(crate) fn current() -> Option<Arc<str>> {
     CURRENT.try_with(Arc::clone).ok()
 }

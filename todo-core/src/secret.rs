@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::error::FieldError;
 
-/// What examples of secrets say, without case and punctuation. By chance, one is in a random base64
-/// text of 43 characters once in some 10^10; none is in hexadecimal.
+/// Phrases of example secrets, in lower case and without punctuation. A random base64 text of 43
+/// characters contains one with a probability of some 10^-10; hexadecimal text contains none.
 const PHRASES: [&str; 26] = [
     "appsecret",
     "asdfghjk",
@@ -34,22 +34,23 @@ const PHRASES: [&str; 26] = [
     "supersecret",
     "yoursecret",
 ];
-/// Words that only examples have, where all letters are of one case: too short to be [`PHRASES`].
+/// Words of example secrets. Too short for [`PHRASES`], so they count only as whole words, in a secret
+/// with letters of one case.
 const WORDS: [&str; 5] = ["dummy", "example", "sample", "your", "yours"];
 
-/// The least number of different bytes. 32 random hexadecimal digits have fewer once in 10^12.
+/// Minimum of distinct bytes. 32 random hexadecimal digits have fewer with a probability of 10^-12.
 const MIN_DISTINCT: usize = 6;
 
-/// What tokens and cursors are signed with: at least 32 bytes (RFC 7518, section 3.2). Its `Debug`
-/// shows nothing of it.
+/// The key for signing tokens and cursors: at least 32 bytes (RFC 7518, section 3.2). Its `Debug`
+/// output is redacted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// The least number of bytes.
+    /// Minimum length in bytes.
     pub const MIN_BYTES: usize = 32;
 
-    /// Takes a secret.
+    /// A secret from its bytes.
     ///
     /// # Errors
     /// The [`FieldError`] of the field `SECRET_KEY`, if it is shorter than 32 bytes.
@@ -62,9 +63,9 @@ impl Secret {
         Ok(Self(secret))
     }
 
-    /// Why it can be guessed, if it can: it looks like the example of a documentation, has fewer than
-    /// six different bytes, repeats itself, or counts up or down. 16 random bytes or more, in
-    /// hexadecimal, base64 or as they are, have no such weakness.
+    /// Why the secret is easy to guess, if it is: it looks like an example from documentation, has fewer
+    /// than six distinct bytes, repeats itself, or is a sequence. 16 or more random bytes, raw, in
+    /// hexadecimal or in base64, have no such weakness.
     ///
     /// ```
     /// use todo_core::Secret;
@@ -95,14 +96,14 @@ impl Secret {
     }
 }
 
-/// Whether its beginning, up to half of it, makes all of it when repeated.
+/// Whether the bytes are repetitions of a prefix of at most half their length.
 fn is_repeated(bytes: &[u8]) -> bool {
     (1..=bytes.len() / 2).any(|period| {
         bytes.iter().zip(bytes.iter().skip(period)).all(|(byte, later)| byte == later)
     })
 }
 
-/// Whether three quarters of its bytes are the same as their neighbour, one more or one less.
+/// Whether more than three quarters of the steps between neighbouring bytes are at most 1.
 fn is_sequence(bytes: &[u8]) -> bool {
     let steps = bytes.iter().zip(bytes.iter().skip(1));
     let small = steps.filter(|(byte, next)| byte.abs_diff(**next) <= 1).count();
@@ -127,7 +128,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The HMAC that signs tokens (RFC 7518, section 3.2).
+/// HMAC algorithm for signing tokens (RFC 7518, section 3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC with SHA-256.
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_little_variety_is_weak() {
+    fn secrets_with_little_variety_are_weak() {
         for text in [
             &*"x".repeat(40),
             &"ab".repeat(20),
@@ -202,7 +203,7 @@ mod tests {
             "aaaaaaaabbbbbbbbccccccccddddddddeeeeeeeeffffffff",
             "00000000000000000000000000000001",
         ] {
-            let weakness = weakness(text).unwrap_or_else(|| panic!("{text} is taken"));
+            let weakness = weakness(text).unwrap_or_else(|| panic!("{text} is accepted"));
             assert_ne!(weakness, "it looks like an example", "{text}");
         }
     }
@@ -222,7 +223,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
 
-        /// As of `openssl rand`, `-hex` and `-base64`, of 16 bytes (in hexadecimal) to 64.
+        /// As the output of `openssl rand`, raw, `-hex` and `-base64`, for 16 (in hexadecimal) to 64
+        /// bytes.
         #[test]
         fn random_secrets_are_not_weak(bytes in proptest::collection::vec(any::<u8>(), 16..=64)) {
             let hex = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));

@@ -1,5 +1,5 @@
-//! What every server around the contract needs besides a listener: logs, signals, the sweep, and
-//! what a `main` does with them. It knows no HTTP beyond that an API can drain, and no framework.
+//! The parts of a server's `main` that both servers share: logs, signals, health checks, the cleanup
+//! of expired rows. It uses no HTTP framework.
 
 use std::{
     fmt,
@@ -24,46 +24,45 @@ use crate::{
     settings::{Settings, SettingsError, StartError},
 };
 pub use crate::{
-    admission::{Admission, Place},
-    late::{Answering, InProgress, LateHead, Unanswered},
+    admission::{Admission, ConnectionPermit},
+    header_timeout::{HeaderTimeoutStream, InProgress, TrackedBody, Unanswered},
     log::log_warnings,
     sources::settings,
 };
 
-/// How long a server that was told to stop finishes what runs.
-pub const GRACE: Duration = Duration::from_secs(25);
-/// How long a client may take to send a request's head.
+/// Time for requests in progress to finish after a stop signal.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
+/// Timeout for receiving a request's head.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many connections to the listener of `METRICS_ADDRESS` are served at once.
+/// Maximum of concurrent connections to the listener of `METRICS_ADDRESS`.
 pub const METRICS_CONNECTIONS: usize = 16;
-/// How long a client may read nothing of an answer that is being written to it.
+/// Timeout of a response write during which the client reads nothing.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
-/// How many connections beyond the most that are wanted are still accepted, to tell each in one
-/// answer that there is no room. What comes beyond these waits.
-pub const SURPLUS: usize = 64;
-/// The rest after a failed accept: out of descriptors, the next would fail at once as well.
+/// Connections accepted over the limit, whose requests get a 503. Further ones wait in the backlog.
+pub const OVER_CAPACITY_CONNECTIONS: usize = 64;
+/// Pause after a failed accept: without a free descriptor, the next would fail at once too.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What may be open besides connections: those to a database, 1000 at most, and a few files.
+/// Descriptors besides client connections: database connections, 1000 at most, and a few files.
 const OTHER_DESCRIPTORS: u64 = 1100;
 
-/// How often what has expired is deleted.
-const SWEEP_EVERY: Duration = Duration::from_mins(1);
+/// Interval of deleting expired rows.
+const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Why a server did not start, or stopped by itself.
+/// Why a server did not start, or failed while running.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The settings are not acceptable.
+    /// The settings are invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// The `.env` file cannot be read.
     #[error("cannot read .env: {0}")]
     Dotenv(String),
-    /// The database or the secret.
+    /// The database cannot be opened, or the secret cannot be loaded.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The address cannot be listened on.
+    /// The listener cannot bind its address.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
         /// Which.
@@ -75,8 +74,8 @@ pub enum ServeError {
     /// The certificate or its key cannot be used.
     #[error("cannot use TLS_CERT and TLS_KEY: {0}")]
     Tls(#[source] io::Error),
-    /// The server that was asked how it is did not say that it is well.
-    #[error("no good health of {address}: {cause}")]
+    /// The health check of a server failed.
+    #[error("health check of {address} failed: {cause}")]
     Health {
         /// Which.
         address: SocketAddr,
@@ -84,15 +83,15 @@ pub enum ServeError {
         #[source]
         cause: io::Error,
     },
-    /// Something a running server needs failed.
+    /// An I/O error of a running server.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// What a program without a command line library is told to do by its arguments.
+/// The `main` of a program without a command line library: runs the command in its arguments.
 ///
-/// Exit codes are 0, 1 if something failed, 2 if the arguments make no sense.
-pub fn run<F, Fut>(program: &str, version: &str, serve: F) -> ExitCode
+/// Exit codes are 0, 1 on failure, 2 for invalid arguments.
+pub fn main_minimal<F, Fut>(program: &str, version: &str, serve: F) -> ExitCode
 where
     F: FnOnce(Settings, TcpListener) -> Fut,
     Fut: Future<Output = Result<(), ServeError>>,
@@ -100,14 +99,14 @@ where
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_str()).collect();
     match arguments[..] {
-        [] | [Some("serve")] => serve_to_the_end(serve),
-        [Some("healthcheck")] => finish(block_on(async { healthcheck(&settings()?).await })),
+        [] | [Some("serve")] => run_server(serve),
+        [Some("healthcheck")] => exit_code(block_on(async { healthcheck(&settings()?).await })),
         [Some("--version" | "-V")] => {
-            tell(&format!("{program} {version}"));
+            print_line(&format!("{program} {version}"));
             ExitCode::SUCCESS
         }
         [Some("--help" | "-h" | "help")] => {
-            tell(&usage(program));
+            print_line(&usage(program));
             ExitCode::SUCCESS
         }
         _ => {
@@ -117,8 +116,8 @@ where
     }
 }
 
-/// Writes a line to standard output. A reader that has left, such as `head`, changes no outcome.
-fn tell(line: &str) {
+/// Writes a line to standard output. A closed pipe, as with `head`, is not an error.
+fn print_line(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
@@ -127,8 +126,8 @@ fn usage(program: &str) -> String {
         "Accounts and todos over HTTP: the smallest server\n\n\
          Usage: {program} [COMMAND]\n\n\
          Commands:\n  \
-         serve        Serve until told to stop by SIGTERM or SIGINT (the default)\n  \
-         healthcheck  Ask the server at HOST and PORT whether it lives\n\n\
+         serve        Serve until SIGTERM or SIGINT (the default)\n  \
+         healthcheck  Check the health of the server at HOST and PORT\n\n\
          Options:\n  \
          -h, --help     Print this\n  \
          -V, --version  Print the version\n\n\
@@ -138,44 +137,45 @@ fn usage(program: &str) -> String {
     )
 }
 
-/// Runs a server to its end: settings, logs, listener, signals. Whatever keeps it from running is
-/// one line on standard error and exit code 1.
-pub fn serve_to_the_end<F, Fut>(serve: F) -> ExitCode
+/// Runs a server: settings, logs, listener, signals. An error is one line on standard error and exit
+/// code 1.
+pub fn run_server<F, Fut>(serve: F) -> ExitCode
 where
     F: FnOnce(Settings, TcpListener) -> Fut,
     Fut: Future<Output = Result<(), ServeError>>,
 {
-    finish(settings().and_then(|settings| {
+    exit_code(settings().and_then(|settings| {
         let _log = log::start(&settings)?;
         for warning in settings.warnings() {
             tracing::warn!("{warning}");
         }
-        allow_descriptors(&settings);
+        raise_descriptor_limit(&settings);
         block_on(async { serve(settings.clone(), listen(&settings).await?).await })
     }))
 }
 
-/// Lets the process have a descriptor for each of its connections, and some for its database, as
-/// far as it may without asking anybody. The usual soft limit, 1024, is kept low for the sake of
-/// programs that use `select`.
-fn allow_descriptors(settings: &Settings) {
-    let wanted = (settings.max_connections + SURPLUS) as u64 + OTHER_DESCRIPTORS;
+/// Raises the soft limit of open files to what the connections and the database need, within the hard
+/// limit. The usual soft limit, 1024, is low only for programs that use `select`.
+fn raise_descriptor_limit(settings: &Settings) {
+    let wanted = (settings.max_connections + OVER_CAPACITY_CONNECTIONS) as u64 + OTHER_DESCRIPTORS;
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit >= wanted => {}
-        Ok(limit) => tracing::warn!(limit, wanted, "few files may be open: connections may wait"),
-        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+        Ok(limit) => {
+            tracing::warn!(limit, wanted, "the limit of open files is low: connections may wait")
+        }
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
 }
 
-/// How many tasks a worker runs before it looks at the sockets. With tokio's 61, a request that comes
-/// while all workers read lists for others waits for up to that many of them.
+/// Number of tasks that a worker runs between two polls of the sockets. With tokio's default of 61, a
+/// request that arrives while all workers read lists waits for up to 61 of these.
 pub const EVENT_INTERVAL: u32 = 13;
 
-/// Runs a future to its end on a runtime of its own, with a worker for each core and one more: SQLite is
-/// read on all but one of them, and a worker that waits for the disk is none that answers.
+/// Runs a future on a new runtime with one worker more than there are cores: SQLite reads run on all
+/// but one of them, and a worker blocked on the disk serves no requests.
 ///
 /// # Errors
-/// Those of the future, and [`ServeError::Io`] if there can be no runtime.
+/// Those of the future, and [`ServeError::Io`] if the runtime cannot be started.
 pub fn block_on<T, E: From<io::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -183,37 +183,39 @@ pub fn block_on<T, E: From<io::Error>>(work: impl Future<Output = Result<T, E>>)
     runtime.worker_threads(cores + 1).enable_all().build()?.block_on(work)
 }
 
-/// The exit code of an outcome; an error is one line on standard error.
-pub fn finish<E: fmt::Display>(outcome: Result<(), E>) -> ExitCode {
+/// The exit code of an outcome; an error is printed as one line on standard error.
+pub fn exit_code<E: fmt::Display>(outcome: Result<(), E>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let line = format!("error: {error}");
-            // A full pipe that nobody reads keeps no process from ending.
-            log::within(LAST_LINE, move || drop(writeln!(io::stderr(), "{line}")));
+            // A full pipe without a reader must not block the exit.
+            log::run_with_timeout(EXIT_MESSAGE_TIMEOUT, move || {
+                drop(writeln!(io::stderr(), "{line}"))
+            });
             ExitCode::FAILURE
         }
     }
 }
 
-/// How long the end of a process waits for the reader of its last line.
-const LAST_LINE: Duration = Duration::from_secs(2);
+/// Timeout for writing the error line at exit.
+const EXIT_MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a health check waits for the answer.
+/// Timeout of a health check.
 pub const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks the server that these settings describe for `/health`, over plain HTTP, for at most
-/// [`HEALTHCHECK_TIMEOUT`]. One that listens on every address is asked on the loopback.
+/// Requests `/health` from the server of these settings, over plain HTTP, for at most
+/// [`HEALTHCHECK_TIMEOUT`]. Uses the loopback address if the server listens on all addresses.
 ///
 /// # Errors
-/// [`ServeError::Health`] if there is no answer, or it is not 200.
+/// [`ServeError::Health`] if there is no response, or its status is not 200.
 pub async fn healthcheck(settings: &Settings) -> Result<(), ServeError> {
     let address = health_address(settings);
-    let asked = async { ask_health(TcpStream::connect(address).await?).await };
-    health_in_time(address, asked).await
+    let check = async { check_health(TcpStream::connect(address).await?).await };
+    with_health_timeout(address, check).await
 }
 
-/// Where a health check asks.
+/// The address for a health check.
 #[must_use]
 pub fn health_address(settings: &Settings) -> SocketAddr {
     let host = match settings.host {
@@ -224,25 +226,25 @@ pub fn health_address(settings: &Settings) -> SocketAddr {
     SocketAddr::new(host, settings.port)
 }
 
-/// Bounds what asks `address`, and says of whom an error is.
+/// Runs a health check of `address` with its timeout; errors name the address.
 ///
 /// # Errors
 /// [`ServeError::Health`].
-pub async fn health_in_time(
+pub async fn with_health_timeout(
     address: SocketAddr,
-    asked: impl Future<Output = io::Result<()>>,
+    check: impl Future<Output = io::Result<()>>,
 ) -> Result<(), ServeError> {
-    let answer = tokio::time::timeout(HEALTHCHECK_TIMEOUT, asked).await;
-    answer
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 3 s")))
+    let outcome = tokio::time::timeout(HEALTHCHECK_TIMEOUT, check).await;
+    outcome
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no response within 3 s")))
         .map_err(|cause| ServeError::Health { address, cause })
 }
 
-/// Asks for `/health` on a connection, and wants a 200.
+/// Requests `/health` on a connection and requires the status 200.
 ///
 /// # Errors
-/// What keeps the answer from coming, or that it is another.
-pub async fn ask_health(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+/// I/O errors, and any other status.
+pub async fn check_health(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let request = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;
@@ -250,7 +252,7 @@ pub async fn ask_health(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::
     stream.read_exact(&mut status).await?;
     match &status {
         b"HTTP/1.1 200" | b"HTTP/1.0 200" => Ok(()),
-        _ => Err(io::Error::other("the answer is not 200")),
+        _ => Err(io::Error::other("the response status is not 200")),
     }
 }
 
@@ -267,14 +269,14 @@ pub async fn listen_for_metrics(settings: &Settings) -> Result<Option<TcpListene
     Ok(Some(listener))
 }
 
-/// Listens where the settings say.
+/// Listens on `HOST` and `PORT`.
 async fn listen(settings: &Settings) -> Result<TcpListener, ServeError> {
     let address = SocketAddr::new(settings.host, settings.port);
     TcpListener::bind(address).await.map_err(|cause| ServeError::Listen { address, cause })
 }
 
-/// Says where requests are taken now.
-pub fn announce(listener: &TcpListener, settings: &Settings) {
+/// Logs the address of the listener.
+pub fn log_listening(listener: &TcpListener, settings: &Settings) {
     if let Ok(address) = listener.local_addr() {
         let scheme = if settings.tls.is_some() { "https" } else { "http" };
         tracing::info!(
@@ -284,27 +286,25 @@ pub fn announce(listener: &TcpListener, settings: &Settings) {
     }
 }
 
-/// What a running server is told from outside: to stop, perhaps more than once, and to read again
-/// what may have changed since its start.
+/// Signals to a running server: to stop, possibly several times, and to reload files that may have
+/// changed since its start.
 ///
-/// Any future is one that tells it to stop, once. The signals of the process are in [`signals`].
+/// Any future converts into one stop signal. [`signals`] returns those of the process.
 pub struct Signals {
-    stop: Told,
-    reload: Told,
+    stop: EventStream,
+    reload: EventStream,
 }
 
-type Told = Pin<Box<dyn Stream<Item = ()> + Send>>;
+type EventStream = Pin<Box<dyn Stream<Item = ()> + Send>>;
 
 impl Signals {
-    /// Ends when the server is told to stop; the next call, when it is told so again. May be
-    /// dropped at any point without missing anything.
+    /// Waits for the next stop signal. Dropping the future loses no signal.
     ///
-    /// Whoever asks for a reload meanwhile is told that there is none, unless
-    /// [`Signals::reloads`] was called.
+    /// A reload signal meanwhile is logged and ignored, unless [`Signals::reloads`] was called.
     pub async fn stop(&mut self) {
         loop {
             tokio::select! {
-                told = self.stop.next() => match told {
+                event = self.stop.next() => match event {
                     Some(()) => return,
                     None => std::future::pending().await,
                 },
@@ -313,7 +313,7 @@ impl Signals {
         }
     }
 
-    /// Takes over the requests to reload: one item each. Several at once may be one.
+    /// The reload signals, one item each. Several at once may be merged into one.
     pub fn reloads(&mut self) -> impl Stream<Item = ()> + Send + 'static {
         std::mem::replace(&mut self.reload, Box::pin(stream::empty()))
     }
@@ -331,22 +331,22 @@ impl<F: Future<Output = ()> + Send + 'static> From<F> for Signals {
     }
 }
 
-/// Takes over the signals of the process, from now on: SIGTERM and SIGINT stop, SIGHUP reloads.
-/// This is for a program's `main`, since no one else in the process gets them by default then.
+/// Handles the signals of the process from now on: SIGTERM and SIGINT stop, SIGHUP reloads. Only for
+/// a program's `main`, since it replaces the default actions of the whole process.
 ///
 /// # Errors
-/// If a signal cannot be listened for.
+/// If a signal handler cannot be installed.
 pub fn signals() -> io::Result<Signals> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        // Registered here and not when first polled: a signal may come before that.
+        // Registered here and not when first polled, since a signal may arrive before that.
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let stop = stream::poll_fn(move |cx| match term.poll_recv(cx) {
             Poll::Pending => int.poll_recv(cx),
-            told @ Poll::Ready(_) => told,
+            event @ Poll::Ready(_) => event,
         });
         let reload = stream::poll_fn(move |cx| hangup.poll_recv(cx));
         Ok(Signals { stop: Box::pin(stop), reload: Box::pin(reload) })
@@ -360,53 +360,53 @@ pub fn signals() -> io::Result<Signals> {
     })
 }
 
-/// Opens what the settings name. `None` if told to stop first: a start may wait long for its
-/// database, and is not to be waited for.
+/// Opens the database and builds the API. `None` after a stop signal, which cancels a start that waits
+/// for its database.
 ///
 /// # Errors
 /// As [`Settings::open`].
-pub async fn open(settings: &Settings, signals: &mut Signals) -> Result<Option<Api>, StartError> {
+pub async fn start(settings: &Settings, signals: &mut Signals) -> Result<Option<Api>, StartError> {
     tokio::select! {
         opened = settings.open() => opened.map(Some),
         () = signals.stop() => {
-            tracing::info!("stopping before the start was over");
+            tracing::info!("stopped during the start");
             Ok(None)
         }
     }
 }
 
-/// Has `api` tell that it is draining, then lets its server go on for `delay`, or until it is told
-/// to stop once more. Load balancers take the server out meanwhile.
+/// Marks `api` as draining, then waits for `delay`, or until the next stop signal, so that load
+/// balancers take the server out of rotation first.
 pub async fn drain(api: &Api, delay: Duration, signals: &mut Signals) {
     api.drain();
     if delay.is_zero() {
         return;
     }
     tracing::info!("draining for {} s", delay.as_secs());
-    // Elapsed or told again: both end the delay.
+    // The timeout and another signal both end the delay.
     let _ = tokio::time::timeout(delay, signals.stop()).await;
 }
 
-/// Deletes what has expired, now and every minute, until dropped.
+/// Deletes expired rows, now and every minute, until the returned task is dropped.
 #[must_use]
-pub fn sweep(core: &Core) -> Sweep {
+pub fn spawn_cleanup(core: &Core) -> CleanupTask {
     let core = core.clone();
-    Sweep(tokio::spawn(async move {
-        let mut turns = tokio::time::interval(SWEEP_EVERY);
+    CleanupTask(tokio::spawn(async move {
+        let mut interval = tokio::time::interval(CLEANUP_INTERVAL);
         loop {
-            turns.tick().await;
-            if let Err(error) = auth::sweep(&core).await {
+            interval.tick().await;
+            if let Err(error) = auth::delete_expired(&core).await {
                 tracing::warn!(%error, "expired sessions were not deleted");
             }
         }
     }))
 }
 
-/// A running sweep; it stops when this is dropped.
+/// A running cleanup task; dropping it stops the task.
 #[derive(Debug)]
-pub struct Sweep(tokio::task::JoinHandle<()>);
+pub struct CleanupTask(tokio::task::JoinHandle<()>);
 
-impl Drop for Sweep {
+impl Drop for CleanupTask {
     fn drop(&mut self) {
         self.0.abort();
     }

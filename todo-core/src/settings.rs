@@ -24,15 +24,15 @@ use crate::{
 const SECRET_FILE: &str = "todo.secret";
 
 /// Where a good secret comes from.
-const OWN_SECRET: &str = "make one with `openssl rand -hex 32`";
+const SECRET_HINT: &str = "make one with `openssl rand -hex 32`";
 
 /// The default of `MAX_CONNECTIONS_PER_ADDRESS` is no less, however few connections there may be: so
 /// many people may share one address.
-const LEAST_SHARE: usize = 64;
+const MIN_SHARE: usize = 64;
 
 /// Between two attempts to reach the database at the start; each is twice the last one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a server is told. The README has the table.
 #[derive(Clone, Debug)]
@@ -253,7 +253,7 @@ impl Settings {
     pub(crate) fn names() -> Vec<&'static str> {
         let mut vars = Vars::new::<String, String>([]);
         Self::read(&mut vars);
-        vars.asked
+        vars.requested
     }
 
     /// Reads every setting; what is wrong is noted in `vars`.
@@ -357,7 +357,7 @@ impl Settings {
             "json" => Ok(LogFormat::Json),
             _ => Err("text or json".into()),
         });
-        let share = (settings.max_connections / 4).max(LEAST_SHARE);
+        let share = (settings.max_connections / 4).max(MIN_SHARE);
         let max_connections_per_address = vars.read("MAX_CONNECTIONS_PER_ADDRESS", share, |text| {
             number(text, 1, 1_000_000, "a whole number from 1 to 1000000")
         });
@@ -373,7 +373,7 @@ impl Settings {
         let mut warnings = self.warnings.clone();
         for (name, secret) in self.secrets() {
             if let Some(weakness) = secret.weakness() {
-                let message = format!("{weakness}; {OWN_SECRET}, and production wants one");
+                let message = format!("{weakness}; {SECRET_HINT}, and production wants one");
                 warnings.push(Warning::new(name, message));
             }
         }
@@ -394,46 +394,46 @@ impl Settings {
     /// What settings must be together, and in production.
     fn check(&self, vars: &mut Vars) {
         if self.database_pool_min > self.database_pool_max {
-            vars.refuse::<()>("DATABASE_POOL_MIN", "at most DATABASE_POOL_MAX");
+            vars.reject::<()>("DATABASE_POOL_MIN", "at most DATABASE_POOL_MAX");
         }
         // A client may have a quarter of it.
         if self.body_memory_bytes / 4 < self.max_body_bytes {
-            vars.refuse::<()>("BODY_MEMORY_BYTES", "at least 4 times MAX_BODY_BYTES");
+            vars.reject::<()>("BODY_MEMORY_BYTES", "at least 4 times MAX_BODY_BYTES");
         }
         if self
             .migrations_database_url
             .as_ref()
             .is_some_and(|url| url.kind() != self.database_url.kind())
         {
-            vars.refuse::<()>("MIGRATIONS_DATABASE_URL", "the same database as DATABASE_URL");
+            vars.reject::<()>("MIGRATIONS_DATABASE_URL", "the same database as DATABASE_URL");
         } else if self.database_url.kind() == "sqlite"
             && self.migrations_database_url.as_ref().is_some_and(|url| *url != self.database_url)
         {
             // A server would not look at it, and `migrate` would work on another file.
-            vars.refuse::<()>("MIGRATIONS_DATABASE_URL", "unset, or as DATABASE_URL, with SQLite");
+            vars.reject::<()>("MIGRATIONS_DATABASE_URL", "unset, or as DATABASE_URL, with SQLite");
         }
         if self.environment != Environment::Production {
             return;
         }
         // A bad one is named already.
         if self.secret_key.is_none() && !vars.has_error("SECRET_KEY") {
-            vars.refuse::<()>("SECRET_KEY", "set in production, to at least 32 random bytes");
+            vars.reject::<()>("SECRET_KEY", "set in production, to at least 32 random bytes");
         }
         // Whoever can guess a key, the one before as well, can sign with it.
         for (name, secret) in self.secrets() {
             if let Some(weakness) = secret.weakness() {
                 let allowed = format!(
                     "a secret of your own in production, not the example or one like it: \
-                     {weakness}; {OWN_SECRET}"
+                     {weakness}; {SECRET_HINT}"
                 );
-                vars.refuse::<()>(name, &allowed);
+                vars.reject::<()>(name, &allowed);
             }
         }
         if self.public_url.as_ref().is_some_and(|url| !url.is_https()) {
-            vars.refuse::<()>("PUBLIC_URL", "an https address in production");
+            vars.reject::<()>("PUBLIC_URL", "an https address in production");
         }
         if self.allowed_origins.iter().any(Origin::is_any) {
-            vars.refuse::<()>("ALLOWED_ORIGINS", "a list of origins in production, not *");
+            vars.reject::<()>("ALLOWED_ORIGINS", "a list of origins in production, not *");
         }
     }
 
@@ -445,10 +445,10 @@ impl Settings {
     /// [`StartError`].
     pub async fn open(&self) -> Result<Api, StartError> {
         // First: beside another program's database, no secret is to be left.
-        let db = self.reached().await?;
+        let db = self.connect_with_retry().await?;
         let secret = match &self.secret_key {
             Some(secret) => secret.clone(),
-            None => self.kept_secret()?,
+            None => self.load_or_create_secret()?,
         };
         let mut options = Options::new(secret);
         options.previous_secrets.extend(self.secret_key_previous.clone());
@@ -460,7 +460,7 @@ impl Settings {
     }
 
     /// Opens the database, and goes on trying for a while if it cannot be reached.
-    async fn reached(&self) -> Result<Db, OpenError> {
+    async fn connect_with_retry(&self) -> Result<Db, OpenError> {
         let options = DbOptions {
             pool_min: self.database_pool_min,
             pool_max: self.database_pool_max,
@@ -481,7 +481,7 @@ impl Settings {
             }
             tracing::warn!(%error, seconds_left = left.as_secs(), "waiting for the database");
             tokio::time::sleep(pause.min(left)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
@@ -503,7 +503,7 @@ impl Settings {
         }
     }
 
-    fn kept_secret(&self) -> Result<Secret, StartError> {
+    fn load_or_create_secret(&self) -> Result<Secret, StartError> {
         if self.database_url.is_in_memory() {
             return new_secret()
                 .and_then(|secret| Secret::new(secret).map_err(io::Error::other))
@@ -517,7 +517,7 @@ impl Settings {
             }
             None => PathBuf::from(SECRET_FILE),
         };
-        let secret = keep_secret(&path)
+        let secret = load_or_create_secret_file(&path)
             .and_then(|secret| Secret::new(secret).map_err(io::Error::other))
             .map_err(|cause| StartError::Secret { path: path.clone(), cause })?;
         tracing::info!(path = %path.display(), "no SECRET_KEY is set, using the one kept in a file");
@@ -529,19 +529,19 @@ impl Settings {
 struct Vars {
     values: Vec<(String, String)>,
     errors: Vec<String>,
-    /// The names that were asked for.
-    asked: Vec<&'static str>,
+    /// The names that were requested for.
+    requested: Vec<&'static str>,
 }
 
 impl Vars {
     fn new<K: Into<String>, V: Into<String>>(vars: impl IntoIterator<Item = (K, V)>) -> Self {
         let values = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self { values, errors: Vec::new(), asked: Vec::new() }
+        Self { values, errors: Vec::new(), requested: Vec::new() }
     }
 
     /// The last value of a name, trimmed, unless it is empty.
     fn take(&mut self, name: &'static str) -> Option<String> {
-        self.asked.push(name);
+        self.requested.push(name);
         let value = self.values.iter().rev().find(|(known, _)| known == name)?.1.trim();
         (!value.is_empty()).then(|| value.to_owned())
     }
@@ -554,12 +554,12 @@ impl Vars {
     ) -> T {
         let Some(value) = self.take(name) else { return default };
         parse(&value).unwrap_or_else(|allowed| {
-            self.refuse::<T>(name, &allowed);
+            self.reject::<T>(name, &allowed);
             default
         })
     }
 
-    fn refuse<T>(&mut self, name: &str, allowed: &str) -> Option<T> {
+    fn reject<T>(&mut self, name: &str, allowed: &str) -> Option<T> {
         self.errors.push(format!("{name} must be {allowed}"));
         None
     }
@@ -660,14 +660,14 @@ fn tls(vars: &mut Vars) -> Option<TlsFiles> {
         (Some(cert), Some(key)) => {
             for (name, path) in [("TLS_CERT", &cert), ("TLS_KEY", &key)] {
                 if is_pem(path) {
-                    vars.refuse::<()>(name, "the path of a PEM file, not what is in it");
+                    vars.reject::<()>(name, "the path of a PEM file, not what is in it");
                 }
             }
             Some(TlsFiles { cert: cert.into(), key: key.into() })
         }
         (None, None) => None,
-        (Some(_), None) => vars.refuse("TLS_KEY", "set, if TLS_CERT is"),
-        (None, Some(_)) => vars.refuse("TLS_CERT", "set, if TLS_KEY is"),
+        (Some(_), None) => vars.reject("TLS_KEY", "set, if TLS_CERT is"),
+        (None, Some(_)) => vars.reject("TLS_CERT", "set, if TLS_KEY is"),
     }
 }
 
@@ -695,7 +695,7 @@ fn new_secret() -> io::Result<String> {
 }
 
 /// The secret kept at `path`, made if there is none. Several may do so at once: all get the same.
-fn keep_secret(path: &Path) -> io::Result<String> {
+fn load_or_create_secret_file(path: &Path) -> io::Result<String> {
     match read_secret(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         kept => return kept,
@@ -937,7 +937,7 @@ mod tests {
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 let path = path.clone();
-                std::thread::spawn(move || keep_secret(&path).unwrap())
+                std::thread::spawn(move || load_or_create_secret_file(&path).unwrap())
             })
             .collect();
         let secrets: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();

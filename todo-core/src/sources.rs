@@ -1,5 +1,5 @@
-//! Where settings come from: the environment, `.env` in the working directory, and the files that
-//! `NAME_FILE` names. What the values mean is for [`crate::settings`].
+//! Sources of settings: the environment, `.env` in the working directory, and the files named by
+//! `NAME_FILE`. [`crate::settings`] parses the values.
 
 use std::{
     env,
@@ -14,26 +14,26 @@ use crate::{
     settings::{Settings, SettingsError, Warning},
 };
 
-/// The settings that hold a secret: each may be in a file that `NAME_FILE` names instead, as
-/// container engines and systemd hand secrets over.
-const IN_FILES: [&str; 4] =
+/// Settings that hold a secret. Each may be in a file named by `NAME_FILE` instead, the way container
+/// engines and systemd pass secrets.
+const FILE_BACKED: [&str; 4] =
     ["DATABASE_URL", "MIGRATIONS_DATABASE_URL", "SECRET_KEY", "SECRET_KEY_PREVIOUS"];
 
-/// How many bytes the file of a secret may have.
-const MAX_FILE: u64 = 64 << 10;
-/// How many bytes `.env` may have.
-const MAX_DOTENV: u64 = 1 << 20;
+/// Maximum size of a secret's file.
+const MAX_FILE_BYTES: u64 = 64 << 10;
+/// Maximum size of `.env`.
+const MAX_DOTENV_BYTES: u64 = 1 << 20;
 
 const DOTENV: &str = ".env";
-/// What makes traces leave the process. The exporter reads the environment alone.
+/// The variable that turns on traces. The exporter reads it from the environment only.
 const TRACES: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// Reads the settings from the environment and from `.env` in the working directory; the
 /// environment wins. `DATABASE_URL_FILE`, `MIGRATIONS_DATABASE_URL_FILE`, `SECRET_KEY_FILE` and
-/// `SECRET_KEY_PREVIOUS_FILE` name files that have the value.
+/// `SECRET_KEY_PREVIOUS_FILE` name files with the value.
 ///
-/// `.env` is read as python-dotenv reads it. What cannot be read in it is skipped and is one of
-/// [`Settings::warnings`], unless it begins with the name of a setting.
+/// `.env` is read as python-dotenv reads it. An invalid line is skipped and added to
+/// [`Settings::warnings`]; one that begins with the name of a setting is an error.
 ///
 /// # Errors
 /// [`ServeError::Settings`], [`ServeError::Dotenv`].
@@ -41,21 +41,21 @@ pub fn settings() -> Result<Settings, ServeError> {
     from_sources(read_dotenv()?.as_deref(), env::vars_os())
 }
 
-/// The settings of a `.env` and of an environment.
+/// The settings of a `.env` file and an environment.
 fn from_sources(
     dotenv: Option<&str>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Settings, ServeError> {
     let names = Settings::names();
     let environment = unicode(environment, &names)?;
-    let outside = |name: &str| {
+    let in_environment = |name: &str| {
         let (_, value) = environment.iter().find(|(known, _)| known == name)?;
         Some(value.clone())
     };
-    let dotenv = dotenv.map(|text| Dotenv::read(text, outside)).unwrap_or_default();
-    refuse_unreadable(&dotenv, &names)?;
+    let dotenv = dotenv.map(|text| Dotenv::read(text, in_environment)).unwrap_or_default();
+    reject_unreadable(&dotenv, &names)?;
     let mut warnings = warnings_of(&dotenv, &names);
-    let is_set = |name: &str| outside(name).is_some_and(|value| !value.is_empty());
+    let is_set = |name: &str| in_environment(name).is_some_and(|value| !value.is_empty());
     if !cfg!(feature = "otlp") && (is_set(TRACES) || dotenv.values.contains_key(TRACES)) {
         let message = "has no effect: this program is built without traces (the feature otlp)";
         warnings.push(Warning::new(TRACES, message));
@@ -64,7 +64,7 @@ fn from_sources(
         warnings.push(Warning::new(TRACES, message));
     }
     let mut vars: Vec<_> = dotenv.values.into_iter().chain(environment).collect();
-    for name in names.iter().filter(|name| !IN_FILES.contains(name)) {
+    for name in names.iter().filter(|name| !FILE_BACKED.contains(name)) {
         let file = format!("{name}_FILE");
         if vars.iter().any(|(known, value)| *known == file && !value.is_empty()) {
             warnings
@@ -73,7 +73,7 @@ fn from_sources(
     }
     read_files(&mut vars)?;
     let mut settings = Settings::from_vars(vars).map_err(|mut error| {
-        // A line that was skipped may be the reason.
+        // A skipped line may be the cause.
         error.0.extend(warnings.iter().map(ToString::to_string));
         error
     })?;
@@ -86,9 +86,9 @@ fn read_dotenv() -> Result<Option<String>, ServeError> {
     let fail = |cause: &str| Err(ServeError::Dotenv(cause.to_owned()));
     let mut bytes = Vec::new();
     let read =
-        File::open(DOTENV).and_then(|file| file.take(MAX_DOTENV + 1).read_to_end(&mut bytes));
+        File::open(DOTENV).and_then(|file| file.take(MAX_DOTENV_BYTES + 1).read_to_end(&mut bytes));
     match read {
-        Ok(_) if bytes.len() as u64 > MAX_DOTENV => return fail("it has more than 1 MiB"),
+        Ok(_) if bytes.len() as u64 > MAX_DOTENV_BYTES => return fail("it has more than 1 MiB"),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
@@ -100,18 +100,19 @@ fn read_dotenv() -> Result<Option<String>, ServeError> {
         return fail("it is UTF-16, and must be UTF-8");
     }
     String::from_utf8(bytes).map(Some).or_else(|error| {
-        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-        let line = String::from_utf8_lossy(good).matches('\n').count() + 1;
+        let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = String::from_utf8_lossy(valid).matches('\n').count() + 1;
         fail(&format!("line {line} is not UTF-8"))
     })
 }
 
-/// The variables of an environment that are Unicode. Settings must be.
+/// The Unicode variables of an environment. A setting that is not Unicode is an error.
 fn unicode(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     names: &[&'static str],
 ) -> Result<Vec<(String, String)>, SettingsError> {
-    let (mut vars, mut errors) = (Vec::new(), Vec::new());
+    let mut vars = Vec::new();
+    let mut errors = Vec::new();
     for (name, value) in environment {
         let Ok(name) = name.into_string() else { continue };
         match value.into_string() {
@@ -125,9 +126,9 @@ fn unicode(
     if errors.is_empty() { Ok(vars) } else { Err(SettingsError(errors)) }
 }
 
-/// A line that cannot be read is another program's, unless it begins with the name of a setting: to
-/// go on without that is not what its author wants.
-fn refuse_unreadable(dotenv: &Dotenv, names: &[&'static str]) -> Result<(), ServeError> {
+/// Rejects an invalid line that begins with the name of a setting, since the program would start
+/// without that setting. Other invalid lines are taken for another program's.
+fn reject_unreadable(dotenv: &Dotenv, names: &[&'static str]) -> Result<(), ServeError> {
     for unreadable in &dotenv.unreadable {
         let begins = unreadable.name.as_deref().map(|name| name.trim_end_matches(':'));
         let is_ours = |known: &&str| {
@@ -143,7 +144,7 @@ fn refuse_unreadable(dotenv: &Dotenv, names: &[&'static str]) -> Result<(), Serv
     Ok(())
 }
 
-/// What a `.env` says in vain.
+/// Warnings about the parts of a `.env` file that have no effect.
 fn warnings_of(dotenv: &Dotenv, names: &[&'static str]) -> Vec<Warning> {
     let warning =
         |line: usize, message: &str| Warning::new(DOTENV, format!("line {line} {message}"));
@@ -160,10 +161,10 @@ fn warnings_of(dotenv: &Dotenv, names: &[&'static str]) -> Vec<Warning> {
     skipped.chain(empty).chain(unset).chain(in_lower_case).collect()
 }
 
-/// Adds what is in the files that are named.
+/// Adds the values from the files named by `NAME_FILE`.
 fn read_files(vars: &mut Vec<(String, String)>) -> Result<(), SettingsError> {
     let mut errors = Vec::new();
-    for name in IN_FILES {
+    for name in FILE_BACKED {
         let file = format!("{name}_FILE");
         let set = |name: &str| {
             let (_, value) = vars.iter().rev().find(|(known, _)| known == name)?;
@@ -174,7 +175,7 @@ fn read_files(vars: &mut Vec<(String, String)>) -> Result<(), SettingsError> {
             errors.push(format!("{file} must be unset, if {name} is set"));
             continue;
         }
-        // The path is not told: it may be a secret that was set to the wrong name.
+        // The message leaves out the path: it may be a secret, set under the wrong name.
         match read_file(&path) {
             Ok(value) => vars.push((name.to_owned(), value)),
             Err(cause) => errors.push(format!("{file} must be a text file to read: {cause}")),
@@ -185,11 +186,11 @@ fn read_files(vars: &mut Vec<(String, String)>) -> Result<(), SettingsError> {
 
 fn read_file(path: &str) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
         return Err(io::Error::other("it has more than 64 KiB"));
     }
-    // Silently going on without a secret is what nobody wants who names a file for it.
+    // An empty file is an error: `NAME_FILE` asks for a secret, and none would be used silently.
     match text.trim_end_matches(['\r', '\n']) {
         text if text.trim().is_empty() => Err(io::Error::other("it is empty")),
         text => Ok(text.to_owned()),
@@ -207,7 +208,7 @@ mod tests {
         from_sources(Some(dotenv), environment).map_err(|error| error.to_string())
     }
 
-    fn told(dotenv: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    fn warnings(dotenv: &str, environment: &[(&str, &str)]) -> Vec<String> {
         let settings = read(dotenv, environment).unwrap();
         settings.warnings().iter().map(ToString::to_string).collect()
     }
@@ -222,11 +223,11 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_other_programs_are_skipped_and_told_by_number() {
+    fn invalid_lines_of_other_programs_are_skipped_with_a_numbered_warning() {
         let dotenv = "# a\nnpm run dev\n\nport=1\nPORT\nPROJECT_NAME=a${NONE}\nPORT_FILE=x\n";
-        let told = told(dotenv, &[]);
+        let warnings = warnings(dotenv, &[]);
         assert_eq!(
-            told,
+            warnings,
             [
                 ".env: line 2 is not NAME=value: skipped",
                 ".env: line 5 has no =: it sets nothing",
@@ -237,9 +238,9 @@ mod tests {
         );
     }
 
-    /// Another value would be taken, or one made, without a word.
+    /// Otherwise another value would be used, or a secret created, without a warning.
     #[test]
-    fn a_line_of_ours_that_cannot_be_read_stops_the_start() {
+    fn an_invalid_line_with_the_name_of_a_setting_is_an_error() {
         for line in [
             "SECRET_KEY='hunter2",
             "SECRET_KEY=\"hunter2\" hunter2",
@@ -255,7 +256,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_setting_that_is_no_text_is_refused() {
+    fn a_setting_that_is_not_utf8_is_rejected() {
         use std::os::unix::ffi::OsStringExt;
         let with = |name: &str| {
             let value = OsString::from_vec(vec![b'a', 0xff]);
@@ -269,19 +270,20 @@ mod tests {
     }
 
     #[test]
-    fn an_example_is_one_line_outside_of_production() {
+    fn an_example_secret_is_one_warning_outside_of_production() {
         let dotenv = "SECRET_KEY=your-super-secret-key-change-in-production\n";
-        assert_eq!(told(dotenv, &[]).len(), 1);
-        assert!(told(dotenv, &[("SECRET_KEY", SECRET)]).is_empty(), "the environment's is taken");
+        assert_eq!(warnings(dotenv, &[]).len(), 1);
+        let overridden = warnings(dotenv, &[("SECRET_KEY", SECRET)]);
+        assert!(overridden.is_empty(), "the environment wins: {overridden:?}");
         let error = read(dotenv, &[("ENVIRONMENT", "production")]).unwrap_err();
         assert!(error.contains("SECRET_KEY must be a secret of your own"), "{error}");
     }
 
     #[cfg(not(feature = "otlp"))]
     #[test]
-    fn traces_that_the_program_cannot_send_are_told() {
+    fn traces_without_the_otlp_feature_are_a_warning() {
         let endpoint = [(TRACES, "http://localhost:4318")];
-        assert_eq!(told("", &endpoint).len(), 1);
-        assert_eq!(told("OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318", &[]).len(), 1);
+        assert_eq!(warnings("", &endpoint).len(), 1);
+        assert_eq!(warnings("OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318", &[]).len(), 1);
     }
 }

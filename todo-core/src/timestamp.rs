@@ -1,27 +1,26 @@
-//! How a time is written: RFC 3339 in UTC, ending in `Z`, with as many digits of the second as it has,
-//! by threes. The same text as chrono's own, which takes ten times as long over it: a page of todos
-//! has a hundred.
+//! Serialization of times: RFC 3339 in UTC, ending in `Z`, with 0, 3 or 6 digits of the second. The
+//! text is the same as chrono's, which takes ten times as long: a page of todos has a hundred times.
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use serde::{Serialize, Serializer};
 
 /// `2026-11-23T09:30:00.123456Z`
-const LONGEST: usize = 27;
+const MAX_LEN: usize = 27;
 
-/// For fields: `#[serde(serialize_with = "timestamp::serialize")]`.
+/// Serializes a field: `#[serde(serialize_with = "timestamp::serialize")]`.
 pub(crate) fn serialize<S: Serializer>(
     time: &DateTime<Utc>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let mut text = [0; LONGEST];
+    let mut text = [0; MAX_LEN];
     match write(time, &mut text).and_then(|length| std::str::from_utf8(text.get(..length)?).ok()) {
         Some(text) => serializer.serialize_str(text),
         None => time.serialize(serializer),
     }
 }
 
-/// As [`serialize`], of a time that may be absent: null.
-#[expect(clippy::ref_option, reason = "serde hands a reference to the field")]
+/// As [`serialize`], with null for `None`.
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
 pub(crate) fn serialize_option<S: Serializer>(
     time: &Option<DateTime<Utc>>,
     serializer: S,
@@ -32,14 +31,14 @@ pub(crate) fn serialize_option<S: Serializer>(
     }
 }
 
-/// The length of what was written; `None` for years without four digits and for nanoseconds, which
-/// no clock of ours tells.
-fn write(time: &DateTime<Utc>, text: &mut [u8; LONGEST]) -> Option<usize> {
-    // Not of the time with its offset, which would be added anew for each part.
+/// Writes `time` and returns the length; `None` for years without four digits and for nanoseconds,
+/// which [`Clock`](crate::Clock) never returns.
+fn write(time: &DateTime<Utc>, text: &mut [u8; MAX_LEN]) -> Option<usize> {
+    // `DateTime` would add the offset again for each part.
     let time = time.naive_utc();
     let year = u32::try_from(time.year()).ok().filter(|year| *year <= 9999)?;
     let nanos = time.nanosecond();
-    // A leap second has more than a second of them.
+    // A leap second has a nanosecond value of at least 10^9.
     if nanos >= 1_000_000_000 || !nanos.is_multiple_of(1000) {
         return None;
     }
@@ -60,7 +59,7 @@ fn write(time: &DateTime<Utc>, text: &mut [u8; LONGEST]) -> Option<usize> {
     let length = match nanos {
         0 => 20,
         _ if nanos.is_multiple_of(1_000_000) => 24,
-        _ => return Some(LONGEST),
+        _ => return Some(MAX_LEN),
     };
     text[length - 1] = b'Z';
     Some(length)
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn edges_are_written_as_chrono_does() {
+    fn edge_cases_equal_chronos_text() {
         for text in [
             "0000-01-01T00:00:00Z",
             "9999-12-31T23:59:59.999999Z",
@@ -105,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_time_is_written_as_chrono_does(
+        fn every_time_equals_chronos_text(
             micros in -70_000_000_000_000_000_i64..260_000_000_000_000_000, cut in 0_u32..=6,
         ) {
             let whole = 10_i64.pow(cut);

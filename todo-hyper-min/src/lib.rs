@@ -1,5 +1,5 @@
-//! The smallest honest server: an accept loop with a cap, a deadline for request heads, HTTP/1.1,
-//! and a graceful stop. What a request means is the contract's (`todo_core::http`).
+//! A minimal but complete server: an accept loop with a connection limit, a deadline for request
+//! heads, HTTP/1.1, and a graceful shutdown. `todo_core::http` defines the API.
 
 use std::{
     convert::Infallible,
@@ -15,10 +15,10 @@ use std::{
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::{
-    http::{Api, Peer, Surplus},
+    http::{Api, OverCapacity, Peer},
     server::{
-        self, ACCEPT_PAUSE, Admission, Answering, GRACE, LateHead, SURPLUS, ServeError, Signals,
-        Unanswered, WRITE_STALL,
+        self, ACCEPT_PAUSE, Admission, HeaderTimeoutStream, OVER_CAPACITY_CONNECTIONS,
+        SHUTDOWN_GRACE, ServeError, Signals, TrackedBody, Unanswered, WRITE_STALL,
     },
     settings::Settings,
 };
@@ -31,17 +31,17 @@ use tokio_io_timeout::TimeoutStream;
 
 mod metrics;
 
-/// What a connection buffers of a request's head, and how many headers that may have: twice what
-/// the contract takes, so that it is the contract that answers.
-const HEAD_BYTES: usize = 64 << 10;
-const HEADERS: usize = 128;
-/// How long a stop waits for the first request of a connection that has not made one.
-const LAST_CALL: Duration = Duration::from_millis(100);
+/// Maximum size and number of headers of a request head: twice the API's limits, so that the API
+/// itself rejects larger heads.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+const MAX_HEADERS: usize = 128;
+/// How long a shutdown waits for the first request of a connection without one.
+const CLOSE_GRACE: Duration = Duration::from_millis(100);
 
-/// Serves the API on `listener` until `shutdown` ends, goes on for `settings.shutdown_delay` while
-/// it tells that it drains, then finishes what runs, for at most 25 s.
+/// Serves the API on `listener` until `shutdown` completes, continues for `settings.shutdown_delay`
+/// while readiness reports draining, then finishes running requests, for at most 25 s.
 ///
-/// `shutdown` is a future, or the [`Signals`] of a process, of which one more ends that delay.
+/// `shutdown` is a future, or the [`Signals`] of a process; a second signal ends that delay.
 ///
 /// # Errors
 /// [`ServeError`] if the server cannot start.
@@ -51,15 +51,15 @@ pub async fn serve(
     shutdown: impl Into<Signals>,
 ) -> Result<(), ServeError> {
     if settings.tls.is_some() {
-        let why = "todo-hyper-min speaks plain http, todo-server speaks TLS";
+        let why = "todo-hyper-min serves plain http only, use todo-server for TLS";
         return Err(ServeError::Tls(std::io::Error::other(why)));
     }
     let mut signals = shutdown.into();
-    let Some(api) = server::open(&settings, &mut signals).await? else { return Ok(()) };
-    let sweep = server::sweep(api.core());
+    let Some(api) = server::start(&settings, &mut signals).await? else { return Ok(()) };
+    let cleanup = server::spawn_cleanup(api.core());
     let metrics = server::listen_for_metrics(&settings).await?;
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
-    server::announce(&listener, &settings);
+    server::log_listening(&listener, &settings);
 
     let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -67,27 +67,27 @@ pub async fn serve(
         signals.stop().await;
         server::drain(&api, settings.shutdown_delay, &mut signals).await;
     });
-    let places = Arc::new(Semaphore::new(settings.max_connections + SURPLUS));
+    let permits = Arc::new(Semaphore::new(settings.max_connections + OVER_CAPACITY_CONNECTIONS));
     let admission = Admission::new(&settings);
     let keep_alive = settings.keep_alive;
     let serve = |stream: TcpStream, address: SocketAddr, permit| {
-        // Without a place it is closed here.
-        let place = admission.admit(address.ip())?;
-        let surplus = place.is_surplus().then_some(Surplus);
+        // Without an admission, the connection is closed here.
+        let admitted = admission.admit(address.ip())?;
+        let over_capacity = admitted.is_over_capacity().then_some(OverCapacity);
         let connection = connection(
             api.clone(),
             stream,
-            Client { address, surplus, keep_alive },
+            Client { address, over_capacity, keep_alive },
             stopping.clone(),
         );
         Some(async move {
-            let _held = (permit, place);
+            let _held = (permit, admitted);
             connection.await;
         })
     };
     loop {
         let accepted = async {
-            let permit = Arc::clone(&places).acquire_owned().await;
+            let permit = Arc::clone(&permits).acquire_owned().await;
             (permit, listener.accept().await)
         };
         tokio::select! {
@@ -106,74 +106,78 @@ pub async fn serve(
             },
         }
     }
-    // What the kernel has let in already is served, and not reset by the close. The loop's next
-    // accept may wait for the reactor to hear of it; this asks the kernel.
-    let waiting = listener.into_std();
-    while let (Ok(waiting), Ok(permit)) = (&waiting, Arc::clone(&places).try_acquire_owned()) {
-        let Ok((stream, address)) = waiting.accept() else { break };
+    // Connections in the kernel's backlog are served, not reset by the close. `TcpListener::accept`
+    // may wait for an event of the reactor; a non-blocking accept reads the backlog directly.
+    let backlog = listener.into_std();
+    while let (Ok(backlog), Ok(permit)) = (&backlog, Arc::clone(&permits).try_acquire_owned()) {
+        let Ok((stream, address)) = backlog.accept() else { break };
         match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
             Ok(stream) => {
                 if let Some(connection) = serve(stream, address, Ok(permit)) {
                     connections.spawn(connection);
                 }
             }
-            Err(error) => tracing::warn!(%error, "a connection was not taken over"),
+            Err(error) => tracing::warn!(%error, "a waiting connection was not accepted"),
         }
     }
-    if let Err(error) = &waiting {
-        tracing::warn!(%error, "connections that waited are not served");
+    if let Err(error) = &backlog {
+        tracing::warn!(%error, "waiting connections were not served");
     }
-    drop((waiting, stopping, stop));
+    drop((backlog, stopping, stop));
     tracing::info!(connections = connections.len(), "stopping");
     let finish = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(GRACE, finish).await.is_err() {
-        tracing::warn!(connections = connections.len(), "cut off after {} s", GRACE.as_secs());
+    if tokio::time::timeout(SHUTDOWN_GRACE, finish).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "connections closed after {} s",
+            SHUTDOWN_GRACE.as_secs()
+        );
     }
     if let Some(metrics) = metrics {
         metrics.abort();
     }
-    drop((connections, sweep));
+    drop((connections, cleanup));
     api.core().close().await;
     Ok(())
 }
 
-/// What is known of a connection when it is accepted.
+/// Connection data available at accept.
 #[derive(Clone, Copy)]
 struct Client {
     address: SocketAddr,
-    surplus: Option<Surplus>,
+    over_capacity: Option<OverCapacity>,
     keep_alive: Duration,
 }
 
-/// Serves one connection until it ends, or until `stopping` says that it should.
+/// Serves one connection until it ends, or shuts it down once `stopping` is closed.
 async fn connection(
     api: Api,
     stream: TcpStream,
     client: Client,
     mut stopping: watch::Receiver<()>,
 ) {
-    let Client { address, surplus, keep_alive } = client;
-    // Answers are written whole: there is nothing to wait for before sending them.
+    let Client { address, over_capacity, keep_alive } = client;
+    // Responses are written at once: Nagle's algorithm would only delay them.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_STALL));
-    let peer = Peer { address: address.ip(), https: false };
+    let peer = Peer { address: address.ip(), is_tls: false };
     let unanswered = Unanswered::default();
-    let asked = AtomicBool::new(false);
+    let has_request = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Incoming>| {
-        asked.store(true, Ordering::Relaxed);
+        has_request.store(true, Ordering::Relaxed);
         let in_progress = unanswered.begin();
         request.extensions_mut().insert(peer);
-        if let Some(surplus) = surplus {
-            request.extensions_mut().insert(surplus);
+        if let Some(over_capacity) = over_capacity {
+            request.extensions_mut().insert(over_capacity);
         }
         let api = api.clone();
         async move {
-            let answer = api.handle(request).await;
-            Ok::<_, Infallible>(answer.map(|body| Answering::new(body, in_progress)))
+            let response = api.handle(request).await;
+            Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, in_progress)))
         }
     });
-    let stream = LateHead::new(
+    let stream = HeaderTimeoutStream::new(
         Box::pin(stream),
         api.clone(),
         Some(peer.address),
@@ -182,21 +186,21 @@ async fn connection(
     );
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // The stream keeps the deadlines.
+        // The stream enforces the deadlines.
         .header_read_timeout(None)
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,
-        // The sender is dropped to stop.
+        // The sender is dropped at shutdown.
         _ = stopping.changed() => {
             connection.as_mut().graceful_shutdown();
-            // hyper lets go of an idle connection, but waits for the first request of a new one.
-            match tokio::time::timeout(LAST_CALL, &mut connection).await {
+            // hyper closes an idle connection, but waits for the first request of a new one.
+            match tokio::time::timeout(CLOSE_GRACE, &mut connection).await {
                 Ok(result) => result,
-                Err(_) if asked.load(Ordering::Relaxed) => connection.await,
+                Err(_) if has_request.load(Ordering::Relaxed) => connection.await,
                 Err(_) => return,
             }
         }

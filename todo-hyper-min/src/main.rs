@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use todo_core::server;
 
 fn main() -> ExitCode {
-    server::run("todo-hyper-min", env!("CARGO_PKG_VERSION"), |settings, listener| async {
+    server::main_minimal("todo-hyper-min", env!("CARGO_PKG_VERSION"), |settings, listener| async {
         let signals = server::signals()?;
         todo_hyper_min::serve(settings, listener, signals).await
     })

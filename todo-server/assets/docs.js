@@ -1,10 +1,10 @@
-// A given token lives in this page alone: it is gone on reload, and never in the browser's storage.
+// A token is kept in this page only: lost on reload, and never in the browser's storage.
 const page = document.getElementById("page");
 const address = new URL(page.dataset.document, location.href);
 
-// Requests go to where this page came from, whatever the document says of its server: a proxy may
-// have taken a path off, and the page's policy allows no other origin. The document names its own
-// path; what stands before that in its address is where all paths begin.
+// Requests go to this page's origin, regardless of the document's `servers`: a proxy may have
+// stripped a prefix, and the page's policy allows no other origin. The document lists its own path;
+// the part of its URL before that path is the prefix of all paths.
 function besideThisPage(response) {
   if (response.url !== address.href || !response.ok) return response;
   const described = JSON.parse(response.text);

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Brings the third-party files of the documentation pages into this folder, from the npm packages
-# named below: scripts and style sheets compressed, each package's licenses beside them.
+# Downloads the third-party files of the documentation pages into this folder, from the npm packages
+# below: compressed scripts and style sheets, with each package's licenses beside them.
 # To raise a version, change it and its integrity (npm view NAME@VERSION dist.integrity), run this,
 # read the diff of the license files, and run tests/browser/run.sh.
 # Needs npm, tar, gzip and openssl; the same versions give the same bytes.
 #
-# redoc stays at 2.x: 3.x is twice the size and knows more remote addresses (icons, trace export).
+# redoc stays at 2.x: 3.x is twice the size and has more remote addresses (icons, trace export).
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -18,14 +18,14 @@ fetch() {
   tarball=$(cd "$work" && npm pack "$1@$2" --silent --ignore-scripts)
   digest="sha512-$(openssl dgst -sha512 -binary "$work/$tarball" | base64 -w 0)"
   if [ "$digest" != "$3" ]; then
-    echo "$1@$2: integrity is $digest, wanted $3" >&2
+    echo "$1@$2: integrity is $digest, expected $3" >&2
     exit 1
   fi
   mkdir "$work/$1"
   tar -xzf "$work/$tarball" -C "$work/$1" --strip-components 1
 }
 
-# store FILE: compressed, without a name or time inside; the map that is not served goes unmentioned
+# store FILE: compresses it without name or time; removes the reference to the unserved source map
 store() {
   sed -E '/^(\/\/|\/\*)# sourceMappingURL=[^ ]*( \*\/)?$/d' "$1" | gzip -9n >"${1##*/}.gz"
 }
@@ -38,11 +38,11 @@ fetch redoc 2.5.4 \
 swagger=$work/swagger-ui-dist
 redoc=$work/redoc/bundles
 
-# The one thing ReDoc loads from elsewhere is a logo in its footer. It leaves the logo out when the
-# image fails, so give it an image that fails here, without a request.
+# The only remote resource of ReDoc is a logo in its footer. It omits the logo if the image fails to
+# load, so this replaces it with an image that fails without a request.
 logo='https://cdn.redoc.ly/redoc/logo-mini.svg'
 if [ "$(grep -o "$logo" "$redoc/redoc.standalone.js" | wc -l)" != 1 ]; then
-  echo "redoc.standalone.js no longer names $logo once: look what it loads now" >&2
+  echo "redoc.standalone.js does not contain $logo exactly once: check its remote resources" >&2
   exit 1
 fi
 sed -i "s|$logo|data:,|" "$redoc/redoc.standalone.js"
@@ -51,7 +51,7 @@ store "$swagger/swagger-ui-bundle.js"
 store "$swagger/swagger-ui.css"
 store "$redoc/redoc.standalone.js"
 
-# The scripts' first lines point at these names.
+# The scripts' first lines reference these names.
 cat "$swagger/NOTICE" "$swagger/LICENSE" "$swagger/swagger-ui-bundle.js.LICENSE.txt" \
   >swagger-ui-bundle.js.LICENSE.txt
 cat "$work/redoc/LICENSE" "$redoc/redoc.standalone.js.LICENSE.txt" \

@@ -1,8 +1,8 @@
-//! Compression of answers. What is whole is compressed in one go and sent with its length; what is
-//! streamed is compressed piece by piece as it comes.
+//! Compression of responses. A buffered body is compressed at once and sent with its length; a
+//! streamed one is compressed chunk by chunk.
 //!
-//! What is compressed, and how, is for salvo's middleware: it weighs `Accept-Encoding`, leaves alone
-//! what is compressed already, and weakens an `ETag`. But it makes a stream of everything.
+//! salvo's middleware selects the encoding by `Accept-Encoding`, skips bodies that are already
+//! compressed and weakens the `ETag`. But it turns every body into a stream.
 
 use std::collections::VecDeque;
 
@@ -14,37 +14,38 @@ use salvo::{
     hyper::body::Bytes,
 };
 
-/// Bodies up to this size are compressed on the runtime's worker: a fraction of a millisecond.
-const HERE: usize = 64 << 10;
-/// The largest piece that salvo compresses there.
-const PIECE: usize = (16 << 10) - 1;
+/// Maximum size of a body compressed on the runtime's worker: a fraction of a millisecond.
+const MAX_INLINE_BYTES: usize = 64 << 10;
+/// The largest chunk that salvo compresses on the worker.
+const INLINE_CHUNK_BYTES: usize = (16 << 10) - 1;
 
-/// salvo's compression, whose answers are whole where they were whole before.
-pub(crate) struct Whole(Compression);
+/// salvo's compression, except that a buffered body stays buffered.
+pub(crate) struct BufferedCompression(Compression);
 
-impl Whole {
-    /// Compresses answers of `least` bytes and more, and those whose length is not known.
-    pub(crate) fn compressed_from(least: usize) -> Self {
-        Self(Compression::new().min_length(least))
+impl BufferedCompression {
+    /// Compresses responses of at least `bytes`, and those of unknown length.
+    pub(crate) fn min_length(bytes: usize) -> Self {
+        Self(Compression::new().min_length(bytes))
     }
 }
 
-/// A body as it is handed to salvo, which compresses pieces of less than 16 KiB where it is, and others
-/// on a thread for what blocks: two changes of threads, which take longer than to compress a usual list.
-fn in_pieces(whole: &Bytes) -> ResBody {
-    if !(PIECE..=HERE).contains(&whole.len()) {
+/// Splits a body into chunks for salvo, which compresses chunks below 16 KiB on the current worker
+/// and larger ones on a blocking thread: the two thread switches take longer than compressing a
+/// usual list.
+fn in_chunks(whole: &Bytes) -> ResBody {
+    if !(INLINE_CHUNK_BYTES..=MAX_INLINE_BYTES).contains(&whole.len()) {
         return ResBody::Once(whole.clone());
     }
     let mut rest = whole.clone();
-    let mut pieces = VecDeque::new();
+    let mut chunks = VecDeque::new();
     while !rest.is_empty() {
-        pieces.push_back(rest.split_to(rest.len().min(PIECE)));
+        chunks.push_back(rest.split_to(rest.len().min(INLINE_CHUNK_BYTES)));
     }
-    ResBody::Chunks(pieces)
+    ResBody::Chunks(chunks)
 }
 
 #[async_trait]
-impl Handler for Whole {
+impl Handler for BufferedCompression {
     async fn handle(
         &self,
         req: &mut Request,
@@ -55,7 +56,7 @@ impl Handler for Whole {
         ctrl.call_next(req, depot, res).await;
         let whole = match res.take_body() {
             ResBody::Once(whole) => {
-                res.body(in_pieces(&whole));
+                res.body(in_chunks(&whole));
                 Some(whole)
             }
             body => {
@@ -63,7 +64,7 @@ impl Handler for Whole {
                 None
             }
         };
-        // It calls what is next, which was called, and compresses what is there.
+        // The rest of the chain has run: this only compresses the body.
         self.0.handle(req, depot, res, ctrl).await;
         let Some(whole) = whole else { return };
         if !res.body.is_stream() {
@@ -80,7 +81,7 @@ impl Handler for Whole {
             }
             // Compressing into memory does not fail.
             Err(error) => {
-                tracing::error!(%error, "an answer could not be compressed");
+                tracing::error!(%error, "a response could not be compressed");
                 res.headers_mut().remove(header::CONTENT_ENCODING);
                 res.status_code(StatusCode::INTERNAL_SERVER_ERROR);
             }

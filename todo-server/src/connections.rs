@@ -1,9 +1,8 @@
-//! What salvo does not do with connections. For a graceful stop: to close the listener at once, and
-//! to let go of connections that have not made a request yet. It waits for every connection to end,
-//! its listener open; one that never asked for anything would hold it up for as long as it may. And
-//! for HTTP/2: to end those that ask for nothing, which PINGs keep from ever being idle, and those that
-//! begin requests and reset them. It also knows which are too many, and gives those of HTTP/1 their
-//! deadlines.
+//! Connection management that salvo lacks. For a graceful shutdown, it closes the listener at once
+//! and closes connections without a request: salvo keeps its listener open and waits for every
+//! connection, including those that never made a request. For HTTP/2, it closes connections without
+//! requests, which PINGs keep from being idle, and those that reset their requests. It also marks
+//! connections over capacity and enforces the deadlines of HTTP/1.
 
 use std::{
     collections::HashMap,
@@ -25,7 +24,9 @@ use salvo::{
 };
 use todo_core::{
     http::Api,
-    server::{ACCEPT_PAUSE, Admission, InProgress, LateHead, Place, Unanswered},
+    server::{
+        ACCEPT_PAUSE, Admission, ConnectionPermit, HeaderTimeoutStream, InProgress, Unanswered,
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -33,61 +34,62 @@ use tokio::{
     time::{Instant, interval, sleep_until, timeout_at},
 };
 
-/// An acceptor that can be closed while its server still drains: a client that connects then is
-/// refused, and may try elsewhere, instead of waiting for an answer that never comes.
-pub(crate) struct Closable<A> {
-    open: Shared<A>,
+/// An acceptor that can be closed while its server still drains: later connections are refused, so
+/// clients can connect to another server instead of waiting for a response that never comes.
+pub(crate) struct ShutdownAcceptor<A> {
+    acceptor: SharedAcceptor<A>,
     api: Api,
-    awaited: Awaited,
+    tracker: ConnectionTracker,
     keep_alive: Duration,
     holdings: Vec<Holding>,
-    /// When it closes at the latest, once it was asked to; dropped when it has closed.
-    closes: Option<watch::Receiver<Option<Instant>>>,
+    /// Deadline for closing, once requested; dropped when closed.
+    close_deadline: Option<watch::Receiver<Option<Instant>>>,
 }
 
-/// Locked while a connection is waited for.
-type Shared<A> = Arc<tokio::sync::Mutex<Option<A>>>;
+/// Locked while waiting for a connection; `None` once closed.
+type SharedAcceptor<A> = Arc<tokio::sync::Mutex<Option<A>>>;
 
-/// Closes a [`Closable`].
-pub(crate) struct Closer<A> {
-    open: Shared<A>,
-    ask: watch::Sender<Option<Instant>>,
+/// Closes a [`ShutdownAcceptor`].
+pub(crate) struct CloseHandle<A> {
+    acceptor: SharedAcceptor<A>,
+    deadline: watch::Sender<Option<Instant>>,
 }
 
-impl<A: Acceptor> Closable<A> {
-    /// The acceptor, and what closes it. Connections of HTTP/1 are kept without a request for
-    /// `keep_alive`.
+impl<A: Acceptor> ShutdownAcceptor<A> {
+    /// Returns the acceptor and its close handle. `keep_alive` limits the idle time of HTTP/1
+    /// connections.
     pub(crate) fn new(
         acceptor: A,
         api: Api,
-        awaited: Awaited,
+        tracker: ConnectionTracker,
         keep_alive: Duration,
-    ) -> (Self, Closer<A>) {
-        let (ask, closes) = watch::channel(None);
+    ) -> (Self, CloseHandle<A>) {
+        let (deadline, close_deadline) = watch::channel(None);
         let holdings = acceptor.holdings().to_vec();
-        let open = Arc::new(tokio::sync::Mutex::new(Some(acceptor)));
-        let closes = Some(closes);
-        let closable = Self { open: open.clone(), api, awaited, keep_alive, holdings, closes };
-        (closable, Closer { open, ask })
+        let acceptor = Arc::new(tokio::sync::Mutex::new(Some(acceptor)));
+        let handle = CloseHandle { acceptor: Arc::clone(&acceptor), deadline };
+        let close_deadline = Some(close_deadline);
+        (Self { acceptor, api, tracker, keep_alive, holdings, close_deadline }, handle)
     }
 }
 
-impl<A> Closer<A> {
-    /// Closes the acceptor in [`LAST_CALL`] at most, however many still come.
+impl<A> CloseHandle<A> {
+    /// Closes the acceptor within [`CLOSE_GRACE`], regardless of incoming connections.
     pub(crate) async fn close(self) {
-        let by = Instant::now() + LAST_CALL;
-        self.ask.send_replace(Some(by));
-        let _ = timeout_at(by, self.ask.closed()).await;
-        // At its cap of connections its server does not ask for more, and would never see that.
-        if let Ok(mut open) = timeout_at(by + LAST_CALL, self.open.lock()).await {
-            *open = None;
+        let deadline = Instant::now() + CLOSE_GRACE;
+        self.deadline.send_replace(Some(deadline));
+        let _ = timeout_at(deadline, self.deadline.closed()).await;
+        // At its connection limit, the server does not call `accept` and so does not see the
+        // deadline.
+        if let Ok(mut acceptor) = timeout_at(deadline + CLOSE_GRACE, self.acceptor.lock()).await {
+            *acceptor = None;
         }
     }
 }
 
-impl<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin>> Acceptor for Closable<A> {
+impl<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin>> Acceptor for ShutdownAcceptor<A> {
     type Coupler = TcpCoupler<Self::Stream>;
-    type Stream = LateHead<A::Stream>;
+    type Stream = HeaderTimeoutStream<A::Stream>;
 
     fn holdings(&self) -> &[Holding] {
         &self.holdings
@@ -97,48 +99,52 @@ impl<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin>> Acceptor for Closable<
         &mut self,
         policy: Option<ArcFusePolicy>,
     ) -> io::Result<Accepted<Self::Coupler, Self::Stream>> {
-        let mut open = self.open.lock().await;
-        if let (Some(acceptor), Some(closes)) = (&mut *open, &mut self.closes) {
+        let mut shared = self.acceptor.lock().await;
+        if let (Some(acceptor), Some(close_deadline)) = (&mut *shared, &mut self.close_deadline) {
             let closing = async {
-                // An error is a server that is gone: there is nothing to accept for either.
-                let by = closes.wait_for(Option::is_some).await.ok().and_then(|by| *by);
-                // What the kernel has let in already is served, and not reset by the close.
-                let quiet = Instant::now() + QUIET;
-                sleep_until(by.map_or(quiet, |by| by.min(quiet))).await;
+                // An error means that the handle was dropped with its server: this closes as well.
+                let deadline = close_deadline
+                    .wait_for(Option::is_some)
+                    .await
+                    .ok()
+                    .and_then(|deadline| *deadline);
+                // Connections in the kernel's backlog are served, not reset by the close.
+                let quiet = Instant::now() + ACCEPT_QUIET;
+                sleep_until(deadline.map_or(quiet, |deadline| deadline.min(quiet))).await;
             };
             tokio::select! {
-                // First: connections may come without an end.
+                // Polled first: connections may arrive without end.
                 biased;
                 () = closing => {}
                 accepted = acceptor.accept(policy) => {
-                    // salvo's own rest of 10 ms is a hundred lines of log a second.
+                    // salvo's own pause of 10 ms would write a hundred log lines per second.
                     if accepted.is_err() {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
-                    return accepted.map(|accepted| self.watched(accepted));
+                    return accepted.map(|accepted| self.with_deadlines(accepted));
                 }
             }
         }
-        *open = None;
-        drop(open);
-        self.closes = None;
+        *shared = None;
+        drop(shared);
+        self.close_deadline = None;
         std::future::pending().await
     }
 }
 
-impl<A> Closable<A> {
-    /// A connection as it was accepted, with the deadlines of HTTP/1.
-    fn watched<C, S>(
+impl<A> ShutdownAcceptor<A> {
+    /// Adds the deadlines of HTTP/1 to an accepted connection.
+    fn with_deadlines<C, S>(
         &self,
         accepted: Accepted<C, S>,
-    ) -> Accepted<TcpCoupler<LateHead<S>>, LateHead<S>>
+    ) -> Accepted<TcpCoupler<HeaderTimeoutStream<S>>, HeaderTimeoutStream<S>>
     where
         C: Coupler<Stream = S>,
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let address = accepted.remote_addr.clone().into_std();
-        let unanswered = address.map(|address| self.awaited.unanswered(address));
-        let stream = LateHead::new(
+        let unanswered = address.map(|address| self.tracker.unanswered(address));
+        let stream = HeaderTimeoutStream::new(
             accepted.stream,
             self.api.clone(),
             address.map(|address| address.ip()),
@@ -157,59 +163,59 @@ impl<A> Closable<A> {
     }
 }
 
-/// How long no connection has come when those that wait are over.
-const QUIET: Duration = Duration::from_millis(5);
-/// How long a stop waits for the first request of a connection that has not made one.
-const LAST_CALL: Duration = Duration::from_millis(100);
+/// The backlog counts as drained after this long without an accept.
+const ACCEPT_QUIET: Duration = Duration::from_millis(5);
+/// How long a shutdown waits for the first request of a connection without one.
+const CLOSE_GRACE: Duration = Duration::from_millis(100);
 
-/// How often connections are looked at that may have been without a request for too long.
-const ROUND: Duration = Duration::from_secs(5);
+/// How often connections are checked for inactivity.
+const REAP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many requests a client of HTTP/2 may reset before they are answered, beyond as many as it
-/// waits for, before its connection is ended: twice what may be under way at once.
-const ABANDONED: u32 = 200;
+/// Maximum number of HTTP/2 requests that a client may reset before the response, in excess of its
+/// completed ones; beyond it, the connection is aborted. Twice the limit of concurrent requests.
+const MAX_RESETS: u32 = 200;
 
-/// The open connections, by the address they come from: when each was last of use, and whether it is
-/// one too many.
+/// The open connections by peer address, with the last activity and the admission permit of each.
 #[derive(Clone)]
-pub(crate) struct Awaited {
+pub(crate) struct ConnectionTracker {
     limits: FuseConfig,
     admission: Admission,
-    /// Each with a number of its own: an address can be used again before its last use is over.
-    open: Arc<Mutex<HashMap<SocketAddr, Open>>>,
-    next: Arc<AtomicU64>,
+    /// Each has a unique number: an address can be reused before its previous entry is removed.
+    connections: Arc<Mutex<HashMap<SocketAddr, Connection>>>,
+    next_number: Arc<AtomicU64>,
 }
 
-struct Open {
+struct Connection {
     number: u64,
     control: ConnCtrl,
-    place: Option<Place>,
-    spoken: Spoken,
-    since: Since,
+    permit: Option<ConnectionPermit>,
+    protocol: Protocol,
+    last_activity: LastActivity,
     unanswered: Unanswered,
     resets: Arc<AtomicU32>,
 }
 
-/// What a connection has asked for so far.
+/// Protocol of the requests that a connection has made so far.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Spoken {
-    Nothing,
-    /// Its stream keeps the deadlines.
+enum Protocol {
+    /// No request yet.
+    Unknown,
+    /// The stream enforces the deadlines.
     Http1,
     Http2,
 }
 
-/// When a connection was opened, or made a request, or took a piece of an answer last. Clones share
-/// it.
+/// Time when a connection was opened, made a request or accepted a chunk of a response, whichever
+/// is latest. Clones share the value.
 #[derive(Clone)]
-pub(crate) struct Since(Arc<Mutex<Instant>>);
+pub(crate) struct LastActivity(Arc<Mutex<Instant>>);
 
-impl Since {
+impl LastActivity {
     pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 
-    pub(crate) fn is_now(&self) {
+    pub(crate) fn touch(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
@@ -218,111 +224,123 @@ impl Since {
     }
 }
 
-/// A request under way.
-pub(crate) struct Asking {
-    /// Whether its connection is one more than is wanted.
-    pub(crate) is_surplus: bool,
-    pub(crate) since: Since,
+/// A request in progress.
+pub(crate) struct ActiveRequest {
+    /// Whether its connection is over capacity.
+    pub(crate) is_over_capacity: bool,
+    pub(crate) last_activity: LastActivity,
     pub(crate) in_progress: InProgress,
-    /// Over HTTP/2.
-    resets: Option<Resets>,
+    /// HTTP/2 only.
+    reset_guard: Option<ResetGuard>,
 }
 
-impl Asking {
-    /// The client has waited for the answer.
-    pub(crate) fn is_answered(&mut self) {
-        if let Some(resets) = &mut self.resets {
-            resets.is_answered = true;
+impl ActiveRequest {
+    /// Records that the client has waited for the response.
+    pub(crate) fn mark_answered(&mut self) {
+        if let Some(guard) = &mut self.reset_guard {
+            guard.is_answered = true;
         }
     }
 }
 
-/// Counts a request of HTTP/2 that is dropped unanswered, since its client has reset it, and ends the
-/// connection of a client that does little else (CVE-2023-44487). h2 has a bound for those that it
-/// has not handed on yet; these cost as much as any request.
-struct Resets {
+/// Counts an HTTP/2 request that its client reset before the response, and aborts the connection
+/// beyond [`MAX_RESETS`] (CVE-2023-44487). h2 limits resets of requests not yet accepted; the ones
+/// counted here cost as much as any request.
+struct ResetGuard {
     count: Arc<AtomicU32>,
     control: ConnCtrl,
     is_answered: bool,
 }
 
-impl Drop for Resets {
+impl Drop for ResetGuard {
     fn drop(&mut self) {
         if self.is_answered {
-            let fewer = |count: u32| count.checked_sub(1);
-            let _ = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
-        } else if self.count.fetch_add(1, Ordering::Relaxed) >= ABANDONED {
-            tracing::debug!("a client resets its requests");
+            let decrement = |count: u32| count.checked_sub(1);
+            let _ = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, decrement);
+        } else if self.count.fetch_add(1, Ordering::Relaxed) >= MAX_RESETS {
+            tracing::debug!("a client resets too many requests");
             self.control.abort();
         }
     }
 }
 
-impl Awaited {
-    /// Takes connections as `admission` does, holds every one to `limits` and watches it.
+impl ConnectionTracker {
+    /// Creates a tracker that admits connections by `admission` and applies `limits` to each.
     pub(crate) fn new(admission: Admission, limits: FuseConfig) -> Self {
-        Self { limits, admission, open: Arc::default(), next: Arc::default() }
+        Self { limits, admission, connections: Arc::default(), next_number: Arc::default() }
     }
 
-    /// The connection from `address` makes a request; by its protocol there may be more of them at
-    /// once. `None` if the connection is over.
-    pub(crate) fn asks(&self, address: SocketAddr, multiplexed: bool) -> Option<Asking> {
-        let mut open = self.open();
-        let open = open.get_mut(&address)?;
-        open.spoken = if multiplexed { Spoken::Http2 } else { Spoken::Http1 };
+    /// Records a request of the connection from `address`, over HTTP/2 if `multiplexed`. `None` if
+    /// the connection has ended.
+    pub(crate) fn note_request(
+        &self,
+        address: SocketAddr,
+        multiplexed: bool,
+    ) -> Option<ActiveRequest> {
+        let mut connections = self.connections();
+        let connection = connections.get_mut(&address)?;
+        connection.protocol = if multiplexed { Protocol::Http2 } else { Protocol::Http1 };
         if multiplexed {
-            open.since.is_now();
+            connection.last_activity.touch();
         }
-        Some(Asking {
-            is_surplus: open.place.as_ref().is_none_or(Place::is_surplus),
-            since: open.since.clone(),
-            in_progress: open.unanswered.begin(),
-            resets: multiplexed.then(|| Resets {
-                count: Arc::clone(&open.resets),
-                control: open.control.clone(),
+        Some(ActiveRequest {
+            is_over_capacity: connection
+                .permit
+                .as_ref()
+                .is_none_or(ConnectionPermit::is_over_capacity),
+            last_activity: connection.last_activity.clone(),
+            in_progress: connection.unanswered.begin(),
+            reset_guard: multiplexed.then(|| ResetGuard {
+                count: Arc::clone(&connection.resets),
+                control: connection.control.clone(),
                 is_answered: false,
             }),
         })
     }
 
-    /// The count of requests of the connection from `address`.
+    /// The count of unanswered requests of the connection from `address`.
     fn unanswered(&self, address: SocketAddr) -> Unanswered {
-        self.open().get(&address).map(|open| open.unanswered.clone()).unwrap_or_default()
+        let connections = self.connections();
+        connections.get(&address).map(|found| found.unanswered.clone()).unwrap_or_default()
     }
 
-    /// Ends those that have made no request and taken nothing of an answer for `patience`; that an
-    /// answer is on its way puts that off for as long again.
-    pub(crate) async fn end_idle(self, patience: Duration) {
-        let mut rounds = interval(ROUND.min(patience));
+    /// Shuts down connections that made no request and accepted no response data for
+    /// `idle_timeout`; aborts them after twice that time, since a response may still be in transit.
+    pub(crate) async fn reap_idle(self, idle_timeout: Duration) {
+        let mut ticks = interval(REAP_INTERVAL.min(idle_timeout));
         loop {
-            rounds.tick().await;
-            for open in self.open().values().filter(|open| open.spoken != Spoken::Http1) {
-                let idle = open.since.elapsed();
-                // First by a GOAWAY (RFC 9113, section 6.8): an answer may still be on its way.
-                if idle > 2 * patience {
-                    open.control.abort();
-                } else if idle > patience {
-                    open.control.graceful_shutdown();
+            ticks.tick().await;
+            for connection in self.connections().values() {
+                if connection.protocol == Protocol::Http1 {
+                    continue;
+                }
+                let idle = connection.last_activity.elapsed();
+                // GOAWAY first (RFC 9113, section 6.8): a response may still be in transit.
+                if idle > 2 * idle_timeout {
+                    connection.control.abort();
+                } else if idle > idle_timeout {
+                    connection.control.graceful_shutdown();
                 }
             }
         }
     }
 
-    /// Closes those that have not asked for anything and do not within a moment.
+    /// Aborts connections without a request after [`CLOSE_GRACE`].
     pub(crate) async fn close(&self) {
-        tokio::time::sleep(LAST_CALL).await;
-        for open in self.open().values().filter(|open| open.spoken == Spoken::Nothing) {
-            open.control.abort();
+        tokio::time::sleep(CLOSE_GRACE).await;
+        let connections = self.connections();
+        for connection in connections.values().filter(|each| each.protocol == Protocol::Unknown) {
+            connection.control.abort();
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<SocketAddr, Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self) -> MutexGuard<'_, HashMap<SocketAddr, Connection>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
-impl FusePolicy for Awaited {
+impl FusePolicy for ConnectionTracker {
     async fn decide(&self, info: &FuseInfo) -> FuseAction {
         let address = info.remote_addr.clone().into_std();
         if address.is_some_and(|address| self.admission.is_closed_to(address.ip())) {
@@ -333,36 +351,36 @@ impl FusePolicy for Awaited {
 
     fn observe(&self, info: &FuseInfo, control: &ConnCtrl) -> Option<ArcConnObserver> {
         let address = info.remote_addr.clone().into_std()?;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let open = Open {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let connection = Connection {
             number,
             control: control.clone(),
-            // It was asked just before; without a place it is told that there is no room.
-            place: self.admission.admit(address.ip()),
-            spoken: Spoken::Nothing,
-            since: Since::new(),
+            // Checked in `decide` just before; without a permit, requests get an overload response.
+            permit: self.admission.admit(address.ip()),
+            protocol: Protocol::Unknown,
+            last_activity: LastActivity::new(),
             unanswered: Unanswered::default(),
             resets: Arc::default(),
         };
-        self.open().insert(address, open);
-        Some(Arc::new(Watch { awaited: self.clone(), address, number }))
+        self.connections().insert(address, connection);
+        Some(Arc::new(TrackerGuard { tracker: self.clone(), address, number }))
     }
 }
 
-/// Lives as long as its connection does, and forgets it then.
-struct Watch {
-    awaited: Awaited,
+/// Removes its connection from the tracker on drop.
+struct TrackerGuard {
+    tracker: ConnectionTracker,
     address: SocketAddr,
     number: u64,
 }
 
-impl ConnObserver for Watch {}
+impl ConnObserver for TrackerGuard {}
 
-impl Drop for Watch {
+impl Drop for TrackerGuard {
     fn drop(&mut self) {
-        let mut open = self.awaited.open();
-        if open.get(&self.address).is_some_and(|open| open.number == self.number) {
-            open.remove(&self.address);
+        let mut connections = self.tracker.connections();
+        if connections.get(&self.address).is_some_and(|found| found.number == self.number) {
+            connections.remove(&self.address);
         }
     }
 }
@@ -376,10 +394,10 @@ mod tests {
 
     use super::*;
 
-    /// For each connection that it accepts another comes: there is always one that waits.
-    struct Flooded(TcpAcceptor, SocketAddr, Vec<TcpStream>);
+    /// Opens a new connection for each accepted one: the backlog is never empty.
+    struct FloodedAcceptor(TcpAcceptor, SocketAddr, Vec<TcpStream>);
 
-    impl Acceptor for Flooded {
+    impl Acceptor for FloodedAcceptor {
         type Coupler = <TcpAcceptor as Acceptor>::Coupler;
         type Stream = <TcpAcceptor as Acceptor>::Stream;
 
@@ -406,8 +424,8 @@ mod tests {
         Api::new(core, ApiOptions::default())
     }
 
-    async fn closable<A: Acceptor>(acceptor: A) -> (Closable<A>, Closer<A>) {
-        Closable::new(acceptor, api().await, awaited(), Duration::from_secs(75))
+    async fn shutdown_acceptor<A: Acceptor>(acceptor: A) -> (ShutdownAcceptor<A>, CloseHandle<A>) {
+        ShutdownAcceptor::new(acceptor, api().await, tracker(), Duration::from_secs(75))
     }
 
     async fn listening() -> (TcpAcceptor, SocketAddr) {
@@ -416,8 +434,10 @@ mod tests {
         (TcpAcceptor::try_from(listener).unwrap(), address)
     }
 
-    /// A connection of HTTP/2 that has made a request, and who controls it.
-    fn asked(awaited: &Awaited) -> (Asking, ConnCtrl, Option<ArcConnObserver>) {
+    /// Registers an HTTP/2 connection with one request; returns its control and observer too.
+    fn with_request(
+        tracker: &ConnectionTracker,
+    ) -> (ActiveRequest, ConnCtrl, Option<ArcConnObserver>) {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let info = FuseInfo {
             trans_proto: TransProto::Tcp,
@@ -425,96 +445,97 @@ mod tests {
             local_addr: address.into(),
         };
         let control = ConnCtrl::new();
-        let observer = awaited.observe(&info, &control);
-        (awaited.asks(address, true).unwrap(), control, observer)
+        let observer = tracker.observe(&info, &control);
+        (tracker.note_request(address, true).unwrap(), control, observer)
     }
 
-    fn awaited() -> Awaited {
+    fn tracker() -> ConnectionTracker {
         let settings = Settings::from_vars::<&str, &str>([]).unwrap();
-        Awaited::new(Admission::new(&settings), FuseConfig::strict())
+        ConnectionTracker::new(Admission::new(&settings), FuseConfig::strict())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_its_answer_steadily_is_let() {
-        const PATIENCE: Duration = Duration::from_mins(1);
-        let awaited = awaited();
-        let (asking, control, observer) = asked(&awaited);
-        let ending = tokio::spawn(awaited.clone().end_idle(PATIENCE));
-        // As a body does that is taken piece by piece.
+    async fn a_client_that_reads_its_response_steadily_stays_connected() {
+        const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+        let tracker = tracker();
+        let (active, control, observer) = with_request(&tracker);
+        let reaper = tokio::spawn(tracker.clone().reap_idle(IDLE_TIMEOUT));
+        // As a body does for each accepted chunk.
         for _ in 0..20 {
-            tokio::time::sleep(PATIENCE / 2).await;
-            asking.since.is_now();
+            tokio::time::sleep(IDLE_TIMEOUT / 2).await;
+            active.last_activity.touch();
         }
         assert!(!control.is_graceful_shutdown() && !control.is_aborted());
-        tokio::time::sleep(PATIENCE + 2 * ROUND).await;
+        tokio::time::sleep(IDLE_TIMEOUT + 2 * REAP_INTERVAL).await;
         assert!(control.is_graceful_shutdown());
-        tokio::time::sleep(PATIENCE).await;
+        tokio::time::sleep(IDLE_TIMEOUT).await;
         assert!(control.is_aborted());
         drop(observer);
-        ending.abort();
+        reaper.abort();
     }
 
     #[tokio::test]
-    async fn a_client_that_resets_what_it_asks_for_is_cut_off() {
-        let awaited = awaited();
-        let (_, control, _observer) = asked(&awaited);
-        let ask = || awaited.asks("127.0.0.1:1".parse().unwrap(), true).unwrap();
-        // As many resets as answers.
-        for _ in 0..10 * ABANDONED {
-            ask().is_answered();
-            drop(ask());
+    async fn a_client_that_resets_its_requests_is_disconnected() {
+        let tracker = tracker();
+        let (_, control, _observer) = with_request(&tracker);
+        let request = || tracker.note_request("127.0.0.1:1".parse().unwrap(), true).unwrap();
+        // As many resets as responses.
+        for _ in 0..10 * MAX_RESETS {
+            request().mark_answered();
+            drop(request());
         }
         assert!(!control.is_aborted());
-        for _ in 0..=ABANDONED {
-            drop(ask());
+        for _ in 0..=MAX_RESETS {
+            drop(request());
         }
         assert!(control.is_aborted());
     }
 
     #[tokio::test]
-    async fn it_closes_although_connections_still_come() {
+    async fn it_closes_while_connections_keep_arriving() {
         let (acceptor, address) = listening().await;
-        let (mut closable, closer) = closable(Flooded(acceptor, address, Vec::new())).await;
+        let (mut acceptor, handle) =
+            shutdown_acceptor(FloodedAcceptor(acceptor, address, Vec::new())).await;
         let (counted, mut count) = watch::channel(0);
         let serving = tokio::spawn(async move {
             loop {
-                closable.accept(None).await.unwrap();
+                acceptor.accept(None).await.unwrap();
                 counted.send_modify(|count| *count += 1);
-                // As between two connections of a server: others get their turn.
+                // Other tasks run, as between two connections of a server.
                 tokio::task::yield_now().await;
             }
         });
         count.wait_for(|count| *count > 100).await.unwrap();
-        // The closer's own deadlines are over then: much longer is one that did not close.
-        tokio::time::timeout(Duration::from_secs(10), closer.close()).await.unwrap();
+        // The deadlines of `close` are much shorter: a timeout means that it did not close.
+        tokio::time::timeout(Duration::from_secs(10), handle.close()).await.unwrap();
         TcpStream::connect(address).unwrap_err();
         serving.abort();
     }
 
     #[tokio::test]
-    async fn it_closes_although_nobody_accepts() {
+    async fn it_closes_without_a_call_to_accept() {
         let (acceptor, address) = listening().await;
-        let (closable, closer) = closable(acceptor).await;
+        let (acceptor, handle) = shutdown_acceptor(acceptor).await;
         TcpStream::connect(address).unwrap();
-        closer.close().await;
+        handle.close().await;
         TcpStream::connect(address).unwrap_err();
-        drop(closable);
+        drop(acceptor);
     }
 
     #[tokio::test]
-    async fn what_waits_is_accepted_before_it_closes() {
+    async fn waiting_connections_are_accepted_before_it_closes() {
         let (acceptor, address) = listening().await;
-        let (mut closable, closer) = closable(acceptor).await;
+        let (mut acceptor, handle) = shutdown_acceptor(acceptor).await;
         let waiting: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
-        let closing = tokio::spawn(closer.close());
+        let closing = tokio::spawn(handle.close());
         let mut accepted = 0;
         let accepting = async {
             loop {
-                closable.accept(None).await.unwrap();
+                acceptor.accept(None).await.unwrap();
                 accepted += 1;
             }
         };
-        let _ = tokio::time::timeout(LAST_CALL * 5, accepting).await;
+        let _ = tokio::time::timeout(CLOSE_GRACE * 5, accepting).await;
         closing.await.unwrap();
         assert_eq!(accepted, waiting.len());
     }

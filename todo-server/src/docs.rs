@@ -1,11 +1,12 @@
-//! `GET /docs` (Swagger UI) and `GET /redoc` (ReDoc), whole in the binary: which files the two
-//! pages are made of, how they are sent, and the policy that keeps a browser from asking any other
-//! host. What the document says is not known here: the pages fetch it from the path they are given.
+//! `GET /docs` (Swagger UI) and `GET /redoc` (ReDoc), embedded in the binary: the files of the two
+//! pages, their response headers, and the policy that blocks browser requests to other hosts. The
+//! pages fetch the OpenAPI document from its path; this module does not read it.
 //!
-//! The scripts come from the npm packages, compressed, by `assets/update.sh`, which pins versions
-//! and checksums: 0.8 MB in all. `salvo-oapi` carries Swagger UI too, but uncompressed (4 MB, and
-//! in a debug build read from the registry's sources), with an inline script, and without ReDoc; no
-//! crate was found that carries ReDoc alone, so a folder of such files is kept either way.
+//! `assets/update.sh` takes the scripts from npm packages with pinned versions and checksums, and
+//! compresses them: 0.8 MB in all. `salvo-oapi` includes Swagger UI too, but uncompressed (4 MB,
+//! and in a debug build read from the registry's sources), with an inline script, and without
+//! ReDoc; no crate was found that includes ReDoc alone, so a folder of such files is needed either
+//! way.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
@@ -21,37 +22,37 @@ use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, async_trait};
 /// The pages, for the index: their names and paths.
 pub(crate) const PAGES: &[(&str, &str)] = &[("docs", "/docs"), ("redoc", "/redoc")];
 
-/// The routes `docs` and `redoc` and the files under them, for GET and HEAD. The pages name their
-/// files, and the document beside them (`openapi.json`), by relative paths: these are right below
-/// any path, whether the server knows of it or a proxy takes it off.
+/// The routes `docs` and `redoc` and the files under them, for GET and HEAD. The pages reference
+/// their files, and the document beside them (`openapi.json`), by relative paths: these work under
+/// any prefix, whether the server is mounted there or a proxy strips it.
 ///
-/// Every answer has its own `Content-Type`, `Content-Length`, `Content-Security-Policy`, `ETag` and
-/// `Cache-Control`; nothing else is set. Other methods go to `otherwise`, other paths are left
-/// unmatched.
-pub(crate) fn router(otherwise: &(impl Handler + Clone)) -> Router {
+/// Each response sets `Content-Type`, `Content-Length`, `Content-Security-Policy`, `ETag`, `Vary`,
+/// `Cache-Control` and, if compressed, `Content-Encoding`. Other methods go to `fallback`; other
+/// paths do not match.
+pub(crate) fn router(fallback: &(impl Handler + Clone)) -> Router {
     let pages = [
-        ("docs", DOCS_POLICY, Stored::plain(include_bytes!("../assets/docs.html"))),
-        ("redoc", REDOC_POLICY, Stored::plain(include_bytes!("../assets/redoc.html"))),
+        ("docs", DOCS_POLICY, EmbeddedBody::plain(include_bytes!("../assets/docs.html"))),
+        ("redoc", REDOC_POLICY, EmbeddedBody::plain(include_bytes!("../assets/redoc.html"))),
     ];
-    // Nearly every request is for something else: that is seen at once, wherever this is nested,
-    // before each of the pages is tried.
+    // Nearly all requests are for other paths: this one check rejects them, at any nesting, before
+    // each page's route is tried.
     let mut router = Router::with_filter_fn(|req, _| {
         let path = req.uri().path();
         path.contains("/docs") || path.contains("/redoc")
     });
     for (path, policy, body) in pages {
-        router = router.push(route(path, File::new(HTML, policy, body), otherwise.clone()));
+        router = router.push(route(path, StaticFile::new(HTML, policy, body), fallback.clone()));
     }
     for (path, content_type, body) in files() {
-        let file = File::new(content_type, FILE_POLICY, body);
-        router = router.push(route(path, file, otherwise.clone()));
+        let file = StaticFile::new(content_type, FILE_POLICY, body);
+        router = router.push(route(path, file, fallback.clone()));
     }
     router
 }
 
-fn route(path: &str, file: File, otherwise: impl Handler) -> Router {
-    let file = Shared(Arc::new(file));
-    Router::with_path(path).get(file.clone()).head(file).goal(otherwise)
+fn route(path: &str, file: StaticFile, fallback: impl Handler) -> Router {
+    let file = FileHandler(Arc::new(file));
+    Router::with_path(path).get(file.clone()).head(file).goal(fallback)
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -59,33 +60,34 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// This origin's scripts, styles and answers; `data:` is for the icons inside the style sheet.
+/// Scripts, styles and requests of this origin only; `data:` allows the style sheet's icons.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
 
-/// ReDoc searches in a worker, and makes style elements: empty ones that it fills by script, and
+/// ReDoc searches in a worker and creates style elements: empty ones that it fills by script, and
 /// one with a fixed text. The hashes are of the empty text and of that one; another version of
-/// ReDoc may want others, and the browser's console names them.
+/// ReDoc may need others, which the browser's console reports.
 const REDOC_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' \
      'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' \
      'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='; \
      img-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'";
 
-/// A script or style sheet opened by itself may do nothing.
+/// A script or style sheet opened directly may load nothing.
 const FILE_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// The scripts name the files of their licenses, so these are served beside them.
-fn files() -> [(&'static str, &'static str, Stored); 9] {
+/// Served files: path, content type and body. The scripts reference their license files, so these
+/// are included.
+fn files() -> [(&'static str, &'static str, EmbeddedBody); 9] {
     macro_rules! plain {
         ($name:literal) => {
-            Stored::plain(include_bytes!(concat!("../assets/", $name)))
+            EmbeddedBody::plain(include_bytes!(concat!("../assets/", $name)))
         };
     }
     macro_rules! gzip {
         ($name:literal) => {
-            Stored::gzip(include_bytes!(concat!("../assets/", $name)))
+            EmbeddedBody::gzip(include_bytes!(concat!("../assets/", $name)))
         };
     }
     [
@@ -101,16 +103,16 @@ fn files() -> [(&'static str, &'static str, Stored); 9] {
     ]
 }
 
-/// One body and what is said of it; immutable once made.
-struct File {
+/// An immutable file with its response headers.
+struct StaticFile {
     content_type: HeaderValue,
     policy: HeaderValue,
     etag: ETag,
-    body: Stored,
+    body: EmbeddedBody,
 }
 
-impl File {
-    fn new(content_type: &'static str, policy: &'static str, body: Stored) -> Self {
+impl StaticFile {
+    fn new(content_type: &'static str, policy: &'static str, body: EmbeddedBody) -> Self {
         Self {
             content_type: HeaderValue::from_static(content_type),
             policy: HeaderValue::from_static(policy),
@@ -119,21 +121,21 @@ impl File {
         }
     }
 
-    fn answer(&self, asked: &HeaderMap, res: &mut Response) {
+    fn respond(&self, request: &HeaderMap, res: &mut Response) {
         let headers = res.headers_mut();
         headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-        // Kept, and asked after on every use: the paths stay the same from one release to the next.
+        // Cached, but revalidated on every use: the paths are the same in all releases.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.typed_insert(self.etag.clone());
-        if let Some(known) = asked.typed_get::<IfNoneMatch>()
-            && !known.precondition_passes(&self.etag)
+        if let Some(condition) = request.typed_get::<IfNoneMatch>()
+            && !condition.precondition_passes(&self.etag)
         {
             res.status_code(StatusCode::NOT_MODIFIED);
             return;
         }
 
-        let (body, encoding) = self.body.encoded(accepts_gzip(asked));
+        let (body, encoding) = self.body.encoded(accepts_gzip(request));
         headers.insert(header::CONTENT_TYPE, self.content_type.clone());
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         if let Some(encoding) = encoding {
@@ -145,10 +147,10 @@ impl File {
 }
 
 #[derive(Clone)]
-struct Shared(Arc<File>);
+struct FileHandler(Arc<StaticFile>);
 
 #[async_trait]
-impl Handler for Shared {
+impl Handler for FileHandler {
     async fn handle(
         &self,
         req: &mut Request,
@@ -156,21 +158,21 @@ impl Handler for Shared {
         res: &mut Response,
         _ctrl: &mut FlowCtrl,
     ) {
-        self.0.answer(req.headers(), res);
+        self.0.respond(req.headers(), res);
     }
 }
 
-/// Bytes as they lie in the binary.
-enum Stored {
+/// A body embedded in the binary.
+enum EmbeddedBody {
     Plain(Bytes),
     Gzip {
         packed: Bytes,
-        /// Made when a client that does not take gzip asks first, then kept.
+        /// Decompressed for the first client that does not accept gzip, then cached.
         plain: OnceLock<Bytes>,
     },
 }
 
-impl Stored {
+impl EmbeddedBody {
     fn plain(bytes: &'static [u8]) -> Self {
         Self::Plain(Bytes::from_static(bytes))
     }
@@ -179,7 +181,7 @@ impl Stored {
         Self::Gzip { packed: Bytes::from_static(bytes), plain: OnceLock::new() }
     }
 
-    /// The body to send, and its content coding.
+    /// Returns the body to send and its content coding.
     fn encoded(&self, gzip: bool) -> (Bytes, Option<&'static str>) {
         match self {
             Self::Plain(bytes) => (bytes.clone(), None),
@@ -190,8 +192,9 @@ impl Stored {
         }
     }
 
-    /// Weak (RFC 9110, section 8.8.1), because the compressed and the plain body share it. It need
-    /// not outlive the binary, so the standard library's hash with its fixed keys will do.
+    /// A weak ETag (RFC 9110, section 8.8.1): the compressed and the plain body share it. It need
+    /// not be stable across builds, so the standard library's hash with its fixed keys is
+    /// sufficient.
     fn etag(&self) -> ETag {
         let (Self::Plain(bytes) | Self::Gzip { packed: bytes, .. }) = self;
         let mut hasher = DefaultHasher::new();
@@ -212,17 +215,18 @@ fn inflate(packed: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Whether `gzip`, or else `*`, is there with a weight above zero (RFC 9110, section 12.5.3).
-fn accepts_gzip(asked: &HeaderMap) -> bool {
-    let lists = asked.get_all(header::ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
+/// Whether `gzip`, or else `*`, is accepted with a weight above zero (RFC 9110, section 12.5.3).
+fn accepts_gzip(request: &HeaderMap) -> bool {
+    let lists =
+        request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
     let mut any = false;
     for coding in lists.flat_map(|list| list.split(',')) {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
         let weight = weight.split_once('=').map_or("1", |(_, weight)| weight).trim();
-        let wanted = weight.parse::<f32>().is_ok_and(|weight| weight > 0.0);
+        let is_accepted = weight.parse::<f32>().is_ok_and(|weight| weight > 0.0);
         match name.trim() {
-            name if name.eq_ignore_ascii_case("gzip") => return wanted,
-            "*" => any = wanted,
+            name if name.eq_ignore_ascii_case("gzip") => return is_accepted,
+            "*" => any = is_accepted,
             _ => {}
         }
     }
@@ -243,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_a_page_names_is_served() {
+    fn every_file_referenced_by_a_page_is_served() {
         let paths: Vec<_> = files().map(|(path, ..)| path).into();
         for page in [include_str!("../assets/docs.html"), include_str!("../assets/redoc.html")] {
             let is_file = |text: &&str| text.starts_with("docs/") || text.starts_with("redoc/");
@@ -256,8 +260,8 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_sent_only_to_those_who_take_it() {
-        for (asked, taken) in [
+    fn gzip_is_sent_only_to_clients_that_accept_it() {
+        for (accept_encoding, expected) in [
             ("gzip", true),
             ("GZIP;q=0.001", true),
             ("deflate, gzip;q=1.0, *;q=0.5", true),
@@ -270,8 +274,8 @@ mod tests {
             ("*;q=0", false),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(asked));
-            assert_eq!(accepts_gzip(&headers), taken, "{asked:?}");
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accept_encoding));
+            assert_eq!(accepts_gzip(&headers), expected, "{accept_encoding:?}");
         }
         assert!(!accepts_gzip(&HeaderMap::new()));
     }

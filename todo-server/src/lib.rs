@@ -1,6 +1,6 @@
-//! The production server, on salvo: TCP or TLS, HTTP/1.1 and HTTP/2, compression, documentation
-//! pages out of the binary, and a graceful stop. What a request means is the contract's
-//! (`todo_core::http`); salvo's router only brings requests there.
+//! The production server, on salvo: TCP or TLS, HTTP/1.1 and HTTP/2, compression, embedded
+//! documentation pages, and a graceful shutdown. `todo_core::http` defines the API; salvo's router
+//! only forwards requests to it.
 
 use std::{
     error::Error,
@@ -22,10 +22,10 @@ use salvo::{
 };
 use socket2::SockRef;
 use todo_core::{
-    http::{Api, Peer, Surplus},
+    http::{Api, OverCapacity, Peer},
     server::{
-        self, Admission, Answering, GRACE, HEADER_TIMEOUT, SURPLUS, ServeError, Signals,
-        WRITE_STALL,
+        self, Admission, HEADER_TIMEOUT, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE, ServeError,
+        Signals, TrackedBody, WRITE_STALL,
     },
     settings::Settings,
 };
@@ -35,9 +35,9 @@ use tokio::{
 };
 
 use self::{
-    compress::Whole,
-    connections::{Awaited, Closable},
-    paced::{PIECE, Paced},
+    compress::BufferedCompression,
+    connections::{ConnectionTracker, ShutdownAcceptor},
+    stall_guard::{CHUNK_BYTES, StallGuardBody},
     tls::Certificate,
 };
 
@@ -45,48 +45,48 @@ mod compress;
 mod connections;
 mod docs;
 mod metrics;
-mod paced;
 pub mod pem;
+mod stall_guard;
 mod tls;
 
-/// What a connection buffers of a request's head, and how many headers that may have: twice what
-/// the contract takes, so that it is the contract that answers.
-const HEAD_BYTES: u32 = 64 << 10;
-const HEADERS: usize = 128;
-/// How many requests a connection may have at once over HTTP/2: the least that RFC 9113 advises
-/// (section 6.5.2).
-const STREAMS: u32 = 100;
-/// How much of all its requests' bodies a connection may send before they are read: what HTTP/2 begins
-/// with (RFC 9113, section 6.9.2).
-const WINDOW: u32 = 65_535;
-/// How many requests may be begun and reset before the server has seen them (h2's default, and its
-/// answer to CVE-2023-44487), and how many it may have to reset for errors of the client's.
-const RESETS: usize = 20;
-const LOCAL_RESETS: usize = 256;
-/// How long a connection may be silent, and over HTTP/2 without a request, beyond the time that a
-/// request may take.
-const IDLE: Duration = Duration::from_secs(30);
-/// Answers from this size on are compressed for clients that ask for it. Those with a token are
-/// smaller: a secret is never compressed together with a client's own text.
-const COMPRESS_FROM: usize = 2048;
+/// Maximum size and number of headers of a request head: twice the API's limits, so that the API
+/// itself rejects larger heads.
+const MAX_HEAD_BYTES: u32 = 64 << 10;
+const MAX_HEADERS: usize = 128;
+/// Maximum number of concurrent HTTP/2 requests per connection: the minimum that RFC 9113
+/// recommends (section 6.5.2).
+const MAX_STREAMS: u32 = 100;
+/// Flow-control window of each stream and of the connection, in bytes: HTTP/2's initial value
+/// (RFC 9113, section 6.9.2).
+const WINDOW_BYTES: u32 = 65_535;
+/// Maximum number of streams reset before they were accepted (h2's default, its mitigation of
+/// CVE-2023-44487), and of streams reset by the server for errors of the client.
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_LOCAL_RESETS: usize = 256;
+/// Time, beyond the request timeout, that a connection may be silent or, over HTTP/2, without a
+/// request.
+const IDLE_MARGIN: Duration = Duration::from_secs(30);
+/// Minimum size of a compressed response. Responses with a token are smaller: a secret is never
+/// compressed together with text that the client controls.
+const MIN_COMPRESSED_BYTES: usize = 2048;
 
-/// The API and its documentation pages as a salvo router. Everything the documentation does not
-/// take goes to the contract, which has routes, 404s and 405s of its own.
+/// The API and its documentation pages as a salvo router. Every other request goes to the API,
+/// which does its own routing and responds with 404 or 405.
 ///
-/// To nest it under a path, tell the API of that path (`ApiOptions::mount`).
+/// To nest the router under a path, set that path in `ApiOptions::mount_path`.
 #[must_use]
 pub fn router(api: &Api) -> Router {
     api.link_pages(docs::PAGES);
-    let documents = docs::router(&NotAllowed(api.clone())).hoop(Held(api.clone()));
-    let contract = Router::with_path("{**rest}").goal(Contract(api.clone()));
-    Router::new().push(documents).push(contract)
+    let documents = docs::router(&MethodNotAllowed(api.clone())).hoop(Envelope(api.clone()));
+    let rest = Router::with_path("{**rest}").goal(ApiHandler(api.clone()));
+    Router::new().push(documents).push(rest)
 }
 
-/// Serves the API on `listener` until `shutdown` ends, goes on for `settings.shutdown_delay` while
-/// it tells that it drains, then finishes what runs, for at most 25 s.
+/// Serves the API on `listener` until `shutdown` completes, continues for `settings.shutdown_delay`
+/// while readiness reports draining, then finishes running requests, for at most 25 s.
 ///
-/// `shutdown` is a future, or the [`Signals`] of a process, which also have it
-/// read its certificate again: connections go on, and new ones get the new one.
+/// `shutdown` is a future, or the [`Signals`] of a process, which also reload the certificate: open
+/// connections continue, and new ones use the new certificate.
 ///
 /// # Errors
 /// [`ServeError`] if the server cannot start.
@@ -96,23 +96,23 @@ pub async fn serve(
     shutdown: impl Into<Signals>,
 ) -> Result<(), ServeError> {
     let mut signals = shutdown.into();
-    // A bad certificate is told before a database is made.
+    // An invalid certificate fails the start before a database is created.
     let tls = settings.tls.clone().map(|files| Certificate::read(files, signals.reloads()));
     let tls = tls.transpose().map_err(ServeError::Tls)?;
-    let Some(api) = server::open(&settings, &mut signals).await? else { return Ok(()) };
-    let sweep = server::sweep(api.core());
+    let Some(api) = server::start(&settings, &mut signals).await? else { return Ok(()) };
+    let cleanup = server::spawn_cleanup(api.core());
     let metrics = server::listen_for_metrics(&settings).await?;
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
-    server::announce(&listener, &settings);
+    server::log_listening(&listener, &settings);
 
-    // Nothing that is sent waits for the client to acknowledge what was sent before. Accepted sockets
-    // inherit it.
+    // No write waits for the acknowledgement of an earlier one (Nagle's algorithm). Accepted
+    // sockets inherit the option.
     SockRef::from(&listener).set_tcp_nodelay(true)?;
     let acceptor = TcpAcceptor::try_from(listener)?;
     match tls {
         None => serve_on(acceptor, &api, &settings, signals).await?,
         Some(tls) => {
-            let listener = RustlsListener::new(tls, Bound(acceptor));
+            let listener = RustlsListener::new(tls, BoundListener(acceptor));
             let acceptor =
                 listener.try_bind().await.map_err(|e| ServeError::Tls(io::Error::other(e)))?;
             serve_on(acceptor, &api, &settings, signals).await?;
@@ -121,7 +121,7 @@ pub async fn serve(
     if let Some(metrics) = metrics {
         metrics.abort();
     }
-    drop(sweep);
+    drop(cleanup);
     api.core().close().await;
     Ok(())
 }
@@ -132,64 +132,67 @@ async fn serve_on<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin> + Send + '
     settings: &Settings,
     mut signals: Signals,
 ) -> io::Result<()> {
-    let patience = settings.request_timeout + IDLE;
-    let awaited = Awaited::new(
+    let idle_timeout = settings.request_timeout + IDLE_MARGIN;
+    let tracker = ConnectionTracker::new(
         Admission::new(settings),
         FuseConfig::strict()
-            // A stream keeps this deadline itself, and another for a connection that is idle.
+            // The stream enforces this deadline and the one for idle HTTP/1 connections.
             .with_http1_header_timeout(None)
             .with_tls_handshake_timeout(HEADER_TIMEOUT)
             .with_write_stall_timeout(WRITE_STALL)
-            // While a handler works, its connection is idle: a deadline of the request's own, and
-            // time to drain its body, come before this.
-            .with_connection_idle_timeout(settings.keep_alive.max(settings.request_timeout) + IDLE),
+            // A connection counts as idle while a handler runs: the request timeout, and the time
+            // to drain the body, must be shorter than this.
+            .with_connection_idle_timeout(
+                settings.keep_alive.max(settings.request_timeout) + IDLE_MARGIN,
+            ),
     );
     let service = Service::new(router(api))
-        .hoop(Watched(awaited.clone()))
-        .hoop(Whole::compressed_from(COMPRESS_FROM));
+        .hoop(TrackConnection(tracker.clone()))
+        .hoop(BufferedCompression::min_length(MIN_COMPRESSED_BYTES));
 
-    let (acceptor, closer) =
-        Closable::new(acceptor, api.clone(), awaited.clone(), settings.keep_alive);
+    let (acceptor, close_handle) =
+        ShutdownAcceptor::new(acceptor, api.clone(), tracker.clone(), settings.keep_alive);
     let mut server = Server::new(acceptor)
-        .fuse_policy(awaited.clone())
-        .max_connections(settings.max_connections + SURPLUS);
+        .fuse_policy(tracker.clone())
+        .max_connections(settings.max_connections + OVER_CAPACITY_CONNECTIONS);
     server
         .http1_mut()
         .header_read_timeout(None)
-        .max_buf_size(HEAD_BYTES as usize)
-        .max_headers(HEADERS);
+        .max_buf_size(MAX_HEAD_BYTES as usize)
+        .max_headers(MAX_HEADERS);
     server
         .http2_mut()
-        .max_header_list_size(HEAD_BYTES)
-        .max_concurrent_streams(STREAMS)
-        // What a client may send of bodies before they are asked for: a body's usual bound, and over
-        // all of a connection's streams no more.
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(LOCAL_RESETS)
-        .max_send_buf_size(PIECE);
+        .max_header_list_size(MAX_HEAD_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        // Limits the unread body bytes per stream (the usual maximum of a body) and over all
+        // streams of a connection.
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
+        .max_send_buf_size(CHUNK_BYTES);
     let handle = server.handle();
-    let (draining, delay) = (api.clone(), settings.shutdown_delay);
-    let idle = tokio::spawn(awaited.clone().end_idle(patience));
+    let draining = api.clone();
+    let delay = settings.shutdown_delay;
+    let reaper = tokio::spawn(tracker.clone().reap_idle(idle_timeout));
     let stop = tokio::spawn(async move {
         signals.stop().await;
         server::drain(&draining, delay, &mut signals).await;
         tracing::info!("stopping");
-        closer.close().await;
-        handle.stop_graceful(GRACE);
-        awaited.close().await;
+        close_handle.close().await;
+        handle.stop_graceful(SHUTDOWN_GRACE);
+        tracker.close().await;
     });
     let outcome = server.try_serve(service).await;
-    idle.abort();
+    reaper.abort();
     stop.abort();
     outcome
 }
 
-/// A listener that is bound already: salvo's TLS wants to bind the one underneath itself.
-struct Bound(TcpAcceptor);
+/// A listener that is already bound: salvo's TLS listener binds its inner one itself.
+struct BoundListener(TcpAcceptor);
 
-impl Listener for Bound {
+impl Listener for BoundListener {
     type Acceptor = TcpAcceptor;
 
     async fn try_bind(self) -> salvo::Result<TcpAcceptor> {
@@ -197,11 +200,11 @@ impl Listener for Bound {
     }
 }
 
-/// Hands a request to the contract as it came: the path literally, the peer beside it.
-struct Contract(Api);
+/// Passes a request to the API unchanged, with the peer in its extensions.
+struct ApiHandler(Api);
 
 #[async_trait]
-impl Handler for Contract {
+impl Handler for ApiHandler {
     async fn handle(
         &self,
         req: &mut Request,
@@ -215,18 +218,18 @@ impl Handler for Contract {
         match req.strip_to_hyper::<ReqBody>() {
             Ok(request) => send(res, self.0.handle(request).await),
             // Converting the body into itself does not fail.
-            Err(error) => tracing::error!(%error, "a request could not be taken apart"),
+            Err(error) => tracing::error!(%error, "a request could not be converted"),
         }
     }
 }
 
-/// The other end of the connection. Its scheme is the connection's, whatever the target says.
+/// The peer of the connection. `is_tls` follows the connection, not the request target.
 fn peer(req: &Request) -> Option<Peer> {
     let address = req.remote_addr().clone().into_std()?.ip();
-    Some(Peer { address, https: req.scheme().as_str() == "https" })
+    Some(Peer { address, is_tls: req.scheme().as_str() == "https" })
 }
 
-/// The head of a request, as the contract takes it.
+/// The head of a request, with the extensions that the API reads.
 fn head(req: &Request) -> Parts {
     let mut head = salvo::hyper::Request::new(()).into_parts().0;
     head.method.clone_from(req.method());
@@ -236,18 +239,18 @@ fn head(req: &Request) -> Parts {
     if let Some(peer) = peer(req) {
         head.extensions.insert::<Peer>(peer);
     }
-    if let Some(surplus) = req.extensions().get::<Surplus>() {
-        head.extensions.insert::<Surplus>(*surplus);
+    if let Some(over_capacity) = req.extensions().get::<OverCapacity>() {
+        head.extensions.insert::<OverCapacity>(*over_capacity);
     }
     head
 }
 
-/// Notes that a connection makes a request, which is its last if there are too many, and watches how
-/// it takes an answer over HTTP/2.
-struct Watched(Awaited);
+/// Records each request of a connection, makes it the last on a connection over capacity, and
+/// guards HTTP/2 responses against stalled clients.
+struct TrackConnection(ConnectionTracker);
 
 #[async_trait]
-impl Handler for Watched {
+impl Handler for TrackConnection {
     async fn handle(
         &self,
         req: &mut Request,
@@ -257,48 +260,52 @@ impl Handler for Watched {
     ) {
         let multiplexed = req.version() == Version::HTTP_2;
         let address = req.remote_addr().clone().into_std();
-        let asking = address.and_then(|address| self.0.asks(address, multiplexed));
-        let Some(mut asking) = asking else {
+        let active = address.and_then(|address| self.0.note_request(address, multiplexed));
+        let Some(mut active) = active else {
             ctrl.call_next(req, depot, res).await;
             return;
         };
         let connection = req.extensions().get::<ConnCtrl>().cloned();
-        if asking.is_surplus {
-            req.extensions_mut().insert(Surplus);
+        if active.is_over_capacity {
+            req.extensions_mut().insert(OverCapacity);
             connection.as_ref().inspect(|connection| connection.graceful_shutdown());
         }
         ctrl.call_next(req, depot, res).await;
-        asking.is_answered();
+        active.mark_answered();
         let size = res.body.size();
         let body = match connection {
             Some(connection) if multiplexed => {
-                if size.is_some_and(|size| size <= PIECE as u64) {
+                if size.is_some_and(|size| size <= CHUNK_BYTES as u64) {
                     return;
                 }
                 let body = res.take_body();
-                ResBody::Boxed(Box::pin(Paced::new(body, connection, asking.since)))
+                ResBody::Boxed(Box::pin(StallGuardBody::new(
+                    body,
+                    connection,
+                    active.last_activity,
+                )))
             }
-            // What is whole is written at once.
+            // A body of known size is written at once.
             _ if size.is_some() => return,
-            _ => ResBody::Boxed(Box::pin(Answering::new(res.take_body(), asking.in_progress))),
+            _ => ResBody::Boxed(Box::pin(TrackedBody::new(res.take_body(), active.in_progress))),
         };
         res.body(body);
     }
 }
 
-fn send(res: &mut Response, answer: salvo::hyper::Response<todo_core::http::Body>) {
-    res.merge_hyper(answer.map(|body| match body.into_bytes() {
-        // To salvo, no body and an empty one are two things; HEAD has none.
+fn send(res: &mut Response, response: salvo::hyper::Response<todo_core::http::Body>) {
+    res.merge_hyper(response.map(|body| match body.into_bytes() {
+        // salvo distinguishes no body from an empty one; a HEAD response has none.
         Ok(empty) if empty.is_empty() => ResBody::None,
         Ok(bytes) => ResBody::Once(bytes),
-        Err(pieces) => ResBody::Boxed(Box::pin(Pieces(pieces))),
+        Err(body) => ResBody::Boxed(Box::pin(StreamBody(body))),
     }));
 }
 
-/// A body in pieces, with its error as salvo wants it.
-struct Pieces(todo_core::http::Body);
+/// A streamed body, with the error type that salvo requires.
+struct StreamBody(todo_core::http::Body);
 
-impl Body for Pieces {
+impl Body for StreamBody {
     type Data = Bytes;
     type Error = Box<dyn Error + Send + Sync>;
 
@@ -318,12 +325,12 @@ impl Body for Pieces {
     }
 }
 
-/// Answers the methods that a page of the documentation does not have.
+/// Responds with 405 to methods that a documentation page does not support.
 #[derive(Clone)]
-struct NotAllowed(Api);
+struct MethodNotAllowed(Api);
 
 #[async_trait]
-impl Handler for NotAllowed {
+impl Handler for MethodNotAllowed {
     async fn handle(
         &self,
         req: &mut Request,
@@ -336,12 +343,12 @@ impl Handler for NotAllowed {
     }
 }
 
-/// Holds pages that are not the contract's to what it holds its own to: its guard, https in
-/// production, its headers, an end of the connection while it drains. Logs and counts them.
-struct Held(Api);
+/// Applies the API's policy to pages outside of it: the checks of the request head, https in
+/// production, response headers, `Connection: close` while draining, log and metrics.
+struct Envelope(Api);
 
 #[async_trait]
-impl Handler for Held {
+impl Handler for Envelope {
     async fn handle(
         &self,
         req: &mut Request,
@@ -349,23 +356,23 @@ impl Handler for Held {
         res: &mut Response,
         ctrl: &mut FlowCtrl,
     ) {
-        let asked = self.0.asked(req.method(), req.headers(), peer(req));
-        // A problem names the same id, whoever made it.
-        if let Ok(id) = HeaderValue::try_from(asked.request_id()) {
+        let request_log = self.0.request_log(req.method(), req.headers(), peer(req));
+        // Problem documents then carry the same request id.
+        if let Ok(id) = HeaderValue::try_from(request_log.request_id()) {
             req.headers_mut().insert("x-request-id", id);
         }
-        match self.0.preempt(&head(req), asked.request_id()) {
+        match self.0.preempt(&head(req), request_log.request_id()) {
             None => drop(ctrl.call_next(req, depot, res).await),
-            Some(answer) => {
-                send(res, answer);
+            Some(response) => {
+                send(res, response);
                 ctrl.skip_rest();
             }
         }
-        self.0.add_headers(res.headers_mut(), &asked);
+        self.0.add_headers(res.headers_mut(), &request_log);
         if self.0.is_draining() && req.version() < Version::HTTP_2 {
             res.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        // One label for all of it: the pages are few, and their files are not of interest.
-        asked.answered("docs", res.status_code.unwrap_or(StatusCode::OK));
+        // One metrics label for all pages and their files.
+        request_log.finish("docs", res.status_code.unwrap_or(StatusCode::OK));
     }
 }

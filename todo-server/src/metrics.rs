@@ -1,5 +1,5 @@
-//! The listener of `METRICS_ADDRESS`: HTTP/1.1 without TLS, one request a connection, for `/metrics`
-//! alone. It is for operators: where it listens decides who reads it.
+//! The listener of `METRICS_ADDRESS`: HTTP/1.1 without TLS, one request per connection, for
+//! `/metrics` alone. It has no authentication: the address it listens on controls access.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,14 +14,14 @@ use todo_core::{
 };
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 
-/// How long a connection may last: a scrape's head and its answer.
-const PATIENCE: Duration = HEADER_TIMEOUT.saturating_mul(2);
+/// Maximum duration of a connection: a request head and its response.
+const CONNECTION_TIMEOUT: Duration = HEADER_TIMEOUT.saturating_mul(2);
 
-/// Answers on `listener` until it is dropped.
+/// Serves metrics on `listener` until the task is aborted.
 pub(crate) async fn serve(listener: TcpListener, api: Api) {
-    let places = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -31,10 +31,10 @@ pub(crate) async fn serve(listener: TcpListener, api: Api) {
             }
         };
         let _ = stream.set_nodelay(true);
-        let peer = Peer { address: address.ip(), https: false };
+        let peer = Peer { address: address.ip(), is_tls: false };
         let api = api.clone();
         tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             let service = service_fn(|mut request: Request<Incoming>| {
                 request.extensions_mut().insert(peer);
                 let api = api.clone();
@@ -45,8 +45,8 @@ pub(crate) async fn serve(listener: TcpListener, api: Api) {
                 .header_read_timeout(HEADER_TIMEOUT)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            // Late or broken: a scraper asks again.
-            let _ = timeout(PATIENCE, connection).await;
+            // A late or failed scrape is repeated by the scraper.
+            let _ = timeout(CONNECTION_TIMEOUT, connection).await;
         });
     }
 }

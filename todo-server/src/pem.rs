@@ -1,5 +1,5 @@
-//! The files of a certificate and of its key, as text for people: a reader's own errors repeat what
-//! they could not read, a key that lost its line breaks included. Nothing here does.
+//! Reads certificate and key files. The errors of the PEM parser include the unreadable text, which
+//! may be a key that lost its line breaks; the errors of this module never do.
 
 use std::{io, path::Path};
 
@@ -9,10 +9,10 @@ use rustls::{
 };
 use todo_core::settings::TlsFiles;
 
-/// The certificates of `TLS_CERT`, the server's own first; at least one.
+/// Reads the certificate chain from `TLS_CERT`, the server's own certificate first; at least one.
 ///
 /// # Errors
-/// What is wrong with the file, and its path. Nothing of its content.
+/// The reason and the path of the file, none of its content.
 pub fn chain(files: &TlsFiles) -> io::Result<Vec<CertificateDer<'static>>> {
     let chain = CertificateDer::pem_file_iter(&files.cert).and_then(Iterator::collect);
     let chain: Vec<_> = chain.map_err(|error| of(&files.cert, error, "no certificate in PEM"))?;
@@ -22,16 +22,16 @@ pub fn chain(files: &TlsFiles) -> io::Result<Vec<CertificateDer<'static>>> {
     Ok(chain)
 }
 
-/// The key of `TLS_KEY`.
+/// Reads the private key from `TLS_KEY`.
 ///
 /// # Errors
-/// As [`chain`].
+/// Like [`chain`].
 pub fn key(files: &TlsFiles) -> io::Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_file(&files.key)
         .map_err(|error| of(&files.key, error, "no key in PEM, or an encrypted one"))
 }
 
-/// Why a certificate and a key cannot be used, in words of our own.
+/// Error for a certificate and key that cannot be used, without the parser's text.
 #[must_use]
 pub fn unusable(error: &Error) -> io::Error {
     io::Error::other(match error {
@@ -43,13 +43,13 @@ pub fn unusable(error: &Error) -> io::Error {
     })
 }
 
-/// An error that names its file, and shows no byte of it.
+/// Error with the path of the file and none of its content.
 fn of(file: &Path, error: pem::Error, none: &str) -> io::Error {
     let why = match error {
         pem::Error::Io(error) => error.to_string(),
         pem::Error::NoItemsFound => none.to_owned(),
         pem::Error::MissingSectionEnd { .. } | pem::Error::IllegalSectionStart { .. } => {
-            "not in PEM: BEGIN and END must be lines of their own; are the line breaks lost?"
+            "not in PEM: BEGIN and END must be on separate lines; are the line breaks lost?"
                 .to_owned()
         }
         pem::Error::Base64Decode(_) => "not in PEM: no base64 between BEGIN and END".to_owned(),
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_error_shows_what_the_file_has() {
+    fn errors_do_not_include_file_content() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("one.pem");
         let files = TlsFiles { cert: path.clone(), key: path.clone() };
@@ -76,7 +76,7 @@ mod tests {
             whole.replace("-----END", "END"),
             whole.replace("KEY-----\n", &format!("KEY-----{body}\n")),
             whole.replace(body, &format!("{body}!")),
-            // Thirty-seven characters: no base64, whatever a decoder makes of missing padding.
+            // Thirty-seven characters: invalid base64, with or without padding.
             whole.replace(body, &body[3..]),
             whole.replace("PRIVATE", "ENCRYPTED PRIVATE"),
             whole.replace("-----", ""),
@@ -86,10 +86,10 @@ mod tests {
             let errors = [chain(&files).map(drop), key(&files).map(drop)];
             assert!(errors.iter().all(Result::is_err), "{text}");
             for error in errors.into_iter().filter_map(Result::err) {
-                let told = format!("{error} {error:?}");
-                assert!(told.contains("one.pem: n"), "{told}");
-                assert!(!told.contains("MC4") && !told.contains("45, 45"), "{told}");
-                assert!(told.len() < 400, "{told}");
+                let text = format!("{error} {error:?}");
+                assert!(text.contains("one.pem: n"), "{text}");
+                assert!(!text.contains("MC4") && !text.contains("45, 45"), "{text}");
+                assert!(text.len() < 400, "{text}");
             }
         }
     }

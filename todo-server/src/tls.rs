@@ -1,5 +1,5 @@
-//! The certificate: where it is read, when it is read again, and that a bad one never takes the
-//! place of one that works. Connections that are open keep what they began with.
+//! The TLS certificate: loads it, reloads it on request, and never replaces a working certificate
+//! with an invalid one. Open connections keep the certificate that they started with.
 
 use std::{io, pin::Pin, sync::Arc};
 
@@ -10,15 +10,14 @@ use todo_core::settings::TlsFiles;
 
 use crate::pem;
 
-/// A certificate that was read, and those that take its place.
+/// A loaded certificate and its later replacements.
 pub(crate) struct Certificate(Pin<Box<dyn Stream<Item = ServerConfig> + Send>>);
 
 impl Certificate {
-    /// Reads the files, and again whenever `reloads` has an item.
+    /// Loads the files, and reloads them for each item of `reloads`.
     ///
     /// # Errors
-    /// What is wrong with them now. What is wrong with them later is logged, and the last good ones
-    /// stay.
+    /// If the files are invalid now. A later error is logged, and the current certificate is kept.
     pub(crate) fn read(
         files: TlsFiles,
         reloads: impl Stream<Item = ()> + Send + 'static,
@@ -27,8 +26,8 @@ impl Certificate {
         let later = reloads.filter_map(move |()| {
             let read = config(&files);
             match &read {
-                Ok(_) => tracing::info!("the certificate was read again"),
-                Err(error) => tracing::error!(%error, "the old certificate stays"),
+                Ok(_) => tracing::info!("certificate reloaded"),
+                Err(error) => tracing::error!(%error, "certificate reload failed, old one kept"),
             }
             ready(read.ok())
         });
@@ -44,10 +43,11 @@ impl IntoConfigStream<ServerConfig> for Certificate {
     }
 }
 
-/// HTTP/2 and HTTP/1.1 with these files. salvo's own configuration would take a key that is not the
-/// certificate's: what a reload finds in the middle of a renewal.
+/// TLS configuration for HTTP/2 and HTTP/1.1 with these files. salvo's own configuration would
+/// accept a key that does not match the certificate, as a reload can find during a renewal.
 fn config(files: &TlsFiles) -> io::Result<ServerConfig> {
-    let (chain, key) = (pem::chain(files)?, pem::key(files)?);
+    let chain = pem::chain(files)?;
+    let key = pem::key(files)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))

@@ -1,5 +1,5 @@
-//! Traces by OTLP/HTTP, as a collector receives them: one server span a request, in the trace that
-//! the client began, and the last ones on the way out.
+//! Traces by OTLP/HTTP, as a collector receives them: one server span per request, in the client's
+//! trace, with the last spans sent at shutdown.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const TRACE: [u8; 16] = [
     0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36,
 ];
 const PARENT: [u8; 8] = [0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7];
 
-/// A collector: heads and bodies of the requests it gets, each answered with 200.
+/// A collector that responds with 200; returns the heads and bodies of its requests.
 fn collector() -> (SocketAddr, Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -29,8 +29,8 @@ fn collector() -> (SocketAddr, Receiver<(String, Vec<u8>)>) {
             thread::spawn(move || {
                 let mut reader = BufReader::new(stream);
                 while let Some(request) = request(&mut reader) {
-                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-                    let _ = reader.get_mut().write_all(answer);
+                    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                    let _ = reader.get_mut().write_all(response);
                     let _ = sender.send(request);
                 }
             });
@@ -53,7 +53,7 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
     Some((head, body))
 }
 
-/// The server with this collector, or with none; returns where it listens.
+/// Starts the server with this collector endpoint; returns its address too.
 fn server(dir: &std::path::Path, endpoint: &str) -> (Child, SocketAddr) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_todo-server"))
         .current_dir(dir)
@@ -70,13 +70,13 @@ fn server(dir: &std::path::Path, endpoint: &str) -> (Child, SocketAddr) {
     (child, address[..end.unwrap_or(address.len())].parse().unwrap())
 }
 
-fn ask(address: SocketAddr, request: &str) -> String {
+fn send(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
 }
 
 fn stop(child: &mut Child) {
@@ -85,7 +85,7 @@ fn stop(child: &mut Child) {
     assert!(child.wait().unwrap().success());
 }
 
-fn holds(body: &[u8], part: &[u8]) -> usize {
+fn occurrences(body: &[u8], part: &[u8]) -> usize {
     body.windows(part.len()).filter(|window| *window == part).count()
 }
 
@@ -94,14 +94,14 @@ fn each_request_is_one_span_in_the_clients_trace() {
     let dir = tempfile::tempdir().unwrap();
     let (collector, received) = collector();
     let (mut child, address) = server(dir.path(), &format!("http://{collector}"));
-    let answer = ask(
+    let response = send(
         address,
         "GET /api/users/7/todos?secret=Sup3r HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n",
     );
-    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
-    ask(address, "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    // What is not sent yet is sent on the way out.
+    assert!(response.starts_with("HTTP/1.1 401 "), "{response}");
+    send(address, "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    // Pending spans are sent at shutdown.
     stop(&mut child);
     let mut all = Vec::new();
     while let Ok((head, body)) = received.recv_timeout(Duration::from_millis(500)) {
@@ -110,34 +110,34 @@ fn each_request_is_one_span_in_the_clients_trace() {
         all.extend(body);
     }
     let text = String::from_utf8_lossy(&all);
-    assert_eq!(holds(&all, b"GET /api/users/{user_id}/todos"), 1, "{text}");
-    assert_eq!(holds(&all, b"GET /health"), 1, "{text}");
-    assert_eq!((holds(&all, &TRACE), holds(&all, &PARENT)), (1, 1), "{text}");
-    assert!(holds(&all, b"todo-server") > 0, "the service's name: {text}");
-    assert_eq!(holds(&all, b"Sup3r"), 0, "{text}");
+    assert_eq!(occurrences(&all, b"GET /api/users/{user_id}/todos"), 1, "{text}");
+    assert_eq!(occurrences(&all, b"GET /health"), 1, "{text}");
+    assert_eq!((occurrences(&all, &TRACE), occurrences(&all, &PARENT)), (1, 1), "{text}");
+    assert!(occurrences(&all, b"todo-server") > 0, "no service name: {text}");
+    assert_eq!(occurrences(&all, b"Sup3r"), 0, "{text}");
 }
 
 #[test]
-fn a_collector_that_is_away_holds_nothing_up() {
+fn an_unresponsive_collector_does_not_delay_the_server() {
     let dir = tempfile::tempdir().unwrap();
-    // A listener that never answers.
+    // A listener that never responds.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let (mut child, address) = server(dir.path(), &endpoint);
-    let answer =
-        ask(address, "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let response =
+        send(address, "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     let (sender, ended) = channel();
     thread::spawn(move || {
         stop(&mut child);
         let _ = sender.send(());
     });
-    ended.recv_timeout(PATIENCE).expect("it stops");
+    ended.recv_timeout(TIMEOUT).expect("it stops");
 }
 
-/// It may have a password before its `@`.
+/// An endpoint may contain a password before its `@`.
 #[test]
-fn an_endpoint_that_cannot_be_read_is_not_shown() {
+fn an_invalid_endpoint_is_not_printed() {
     let dir = tempfile::tempdir().unwrap();
     let endpoint = "http://ann:hunter2@ local host";
     let output = Command::new(env!("CARGO_BIN_EXE_todo-server"))
@@ -146,7 +146,10 @@ fn an_endpoint_that_cannot_be_read_is_not_shown() {
         .envs([("PORT", "0"), ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("OTEL_EXPORTER_OTLP_ENDPOINT") && !said.contains("hunter2"), "{said}");
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(
+        printed.contains("OTEL_EXPORTER_OTLP_ENDPOINT") && !printed.contains("hunter2"),
+        "{printed}"
+    );
 }

@@ -1,5 +1,5 @@
-//! How often a request asks the allocator for memory, and for how much: through `Api::handle`, on
-//! SQLite, without a socket. All of the process's threads count; SQLite's own C code does not.
+//! Allocations and allocated bytes per request: through `Api::handle`, on SQLite, without a socket.
+//! Includes all threads of the process, but not SQLite's own C code.
 
 use http::{Method, StatusCode};
 use todo_bench::{Failure, fixture::Fixture};
@@ -7,9 +7,9 @@ use todo_bench::{Failure, fixture::Fixture};
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
-/// Requests before it is counted, so that caches and pools have what they keep.
+/// Uncounted requests at the start, which fill caches and pools.
 const WARM_UP: u32 = 50;
-/// Requests that the count is shared by.
+/// Counted requests, for the average.
 const COUNTED: u32 = 200;
 
 #[tokio::main]
@@ -30,11 +30,11 @@ async fn main() -> Result<(), Failure> {
         let all = (0..WARM_UP + COUNTED).map(|_| fixture.request(&method, path, body));
         let mut requests = all.collect::<Result<Vec<_>, _>>()?.into_iter();
         for request in requests.by_ref().take(WARM_UP as usize) {
-            fixture.ask(request).await;
+            fixture.send(request).await;
         }
         let before = dhat::HeapStats::get();
         for request in requests {
-            let status = fixture.ask(request).await.status();
+            let status = fixture.send(request).await.status();
             if status != expected {
                 return Err(format!("{name}: {status} instead of {expected}").into());
             }

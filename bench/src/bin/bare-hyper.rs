@@ -1,5 +1,5 @@
-//! hyper and nothing else: what `todo-hyper-min` could reach if the contract cost nothing. It reads
-//! each request whole and answers 200 with as many bytes as it was told: `bare-hyper PORT SIZE`.
+//! Bare hyper: the upper bound for `todo-hyper-min`, without the cost of the API. It reads each
+//! request to the end and responds with 200 and a body of the given size: `bare-hyper PORT SIZE`.
 
 use http_body_util::{BodyExt, Full};
 use hyper::{

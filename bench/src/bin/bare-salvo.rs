@@ -1,5 +1,5 @@
-//! salvo and nothing else: what `todo-server` could reach if the contract cost nothing. It reads
-//! each request whole and answers 200 with as many bytes as it was told: `bare-salvo PORT SIZE`.
+//! Bare salvo: the upper bound for `todo-server`, without the cost of the API. It reads each
+//! request to the end and responds with 200 and a body of the given size: `bare-salvo PORT SIZE`.
 
 use bytes::Bytes;
 use salvo::{
@@ -12,10 +12,10 @@ use todo_bench::{
     bare::{JSON, arguments},
 };
 
-struct Answer(Bytes);
+struct FixedResponse(Bytes);
 
 #[async_trait]
-impl Handler for Answer {
+impl Handler for FixedResponse {
     async fn handle(
         &self,
         req: &mut Request,
@@ -39,6 +39,6 @@ impl Handler for Answer {
 async fn main() -> Result<(), Failure> {
     let (address, bytes) = arguments()?;
     let acceptor = TcpListener::new(address).try_bind().await?;
-    let router = Router::with_path("{**rest}").goal(Answer(bytes));
+    let router = Router::with_path("{**rest}").goal(FixedResponse(bytes));
     Ok(Server::new(acceptor).try_serve(router).await?)
 }

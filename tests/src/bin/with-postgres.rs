@@ -1,6 +1,6 @@
-//! Runs a command with `TEST_DATABASE_URL` set to a PostgreSQL that is found or started for it:
+//! Runs a command with `TEST_DATABASE_URL` set to a PostgreSQL that it finds or starts:
 //! `with-postgres -- cargo test --workspace`. With `--lend` it is the lender of
-//! `todo_tests::lease`, which the tests start by themselves.
+//! `todo_tests::lease`, which the tests start themselves.
 #![forbid(unsafe_code)]
 
 use std::{env, process::ExitCode};
@@ -15,7 +15,7 @@ use todo_tests::{
     postgres::{self, Postgres},
 };
 
-// On the main thread: the server is told to end when the thread that started it does.
+// On the main thread: the server receives SIGINT when the thread that started it ends.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -33,11 +33,11 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The command's own exit status, after its server is gone.
+/// The command's exit status, after its server has stopped.
 async fn run(program: &str, args: &[&str]) -> Result<u8, String> {
     let postgres = Postgres::find().await?;
     eprintln!("PostgreSQL for the tests: {}", postgres.origin());
-    // An interrupt from the terminal is the command's to answer; a request to end is passed on.
+    // The command handles an interrupt from the terminal itself; SIGTERM is passed on.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let command = Command::new(program).args(args).env(postgres::URL, postgres.url()).spawn();

@@ -12,14 +12,14 @@ use std::{
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::{BINARIES, TUNING, answers};
+use super::{BINARIES, TUNING, wait_until_ready};
 use crate::client::causes;
 
-/// How long a fast shutdown may take.
+/// Limit for a fast shutdown.
 const STOPPING: Duration = Duration::from_secs(20);
 
-/// A running cluster. [`Cluster::stop`] ends it; where Linux allows, so does the end of the thread
-/// that started it.
+/// A running cluster. [`Cluster::stop`] ends it; on Linux, so does the end of the thread that
+/// started it.
 #[derive(Debug)]
 pub struct Cluster {
     binaries: PathBuf,
@@ -31,19 +31,19 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The one that test processes share: on a unix socket, and nothing kept through a crash.
+    /// The cluster that test processes share: on a unix socket, without crash safety.
     pub(super) async fn start() -> Result<Cluster, String> {
         let settings = TUNING.iter().map(|setting| (*setting).to_owned()).collect();
         Cluster::make(settings, None, &[]).await
     }
 
-    /// One for a single test, on 127.0.0.1 at a free port that it keeps through restarts, as
-    /// durable as PostgreSQL is; with these further settings (`name=value`), and these files
+    /// A cluster for a single test, on 127.0.0.1 at a free port that it keeps through restarts,
+    /// with PostgreSQL's full durability, these further settings (`name=value`), and these files
     /// (name, content) in its data directory, readable by the server alone.
     ///
     /// # Errors
-    /// Why it does not run.
-    pub async fn of_its_own(settings: &[&str], files: &[(&str, &str)]) -> Result<Cluster, String> {
+    /// The reason why it does not run.
+    pub async fn dedicated(settings: &[&str], files: &[(&str, &str)]) -> Result<Cluster, String> {
         let free = std::net::TcpListener::bind("127.0.0.1:0").map_err(causes)?;
         let port = free.local_addr().map_err(causes)?.port();
         drop(free);
@@ -75,11 +75,11 @@ impl Cluster {
         }
         let server = launch(&binaries, &account, dir.path(), &settings, port)?;
         let mut cluster = Cluster { binaries, dir, account, settings, port, server };
-        cluster.answers().await?;
+        cluster.wait_until_ready().await?;
         Ok(cluster)
     }
 
-    /// Its maintenance database.
+    /// The URL of its maintenance database.
     pub fn url(&self) -> String {
         match self.port {
             Some(port) => format!("postgres://postgres@127.0.0.1:{port}/postgres"),
@@ -89,16 +89,16 @@ impl Cluster {
         }
     }
 
-    /// Where it listens, if it is one of its own.
+    /// The port of a dedicated cluster.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// A program that refuses to be root, as the server does: under the server's account, with `dir`
-    /// given to that account to work in. Its pipes are closed.
+    /// A program that must not run as root, as the server: under the server's account, which owns
+    /// `dir`, its working directory. Its output goes to `/dev/null`.
     ///
     /// # Errors
-    /// Why the directory is not to be given.
+    /// The error of the change of ownership.
     pub fn command(&self, program: &Path, dir: &Path) -> Result<Command, String> {
         for entry in fs::read_dir(dir).map_err(causes)?.flatten() {
             self.account.give(&entry.path())?;
@@ -114,38 +114,38 @@ impl Cluster {
         self.dir.path().join("data")
     }
 
-    /// Sends every one of its processes a signal: `STOP` freezes it, `CONT` wakes it, `KILL` is a
+    /// Sends a signal to all of its processes: `STOP` freezes it, `CONT` resumes it, `KILL` is a
     /// crash.
     ///
     /// # Errors
-    /// Why not.
+    /// The error of `kill`.
     pub fn signal_all(&self, signal: &str) -> Result<(), String> {
         let pid = self.pid()?;
-        // Held meanwhile, it has no further children; of those it has, one may just have ended.
+        // Stopped first, it forks no more children; one of its children may just have ended.
         let script = "kill -s STOP \"$0\"; \
                       for child in $(ps -o pid= --ppid \"$0\"); do \
                       kill -s \"$1\" \"$child\" 2>/dev/null; done; \
                       kill -s \"$1\" \"$0\"";
-        let told = Command::new("sh").args(["-c", script, &pid, signal]).output();
-        succeeded("kill", &told.map_err(causes)?)
+        let sent = Command::new("sh").args(["-c", script, &pid, signal]).output();
+        succeeded("kill", &sent.map_err(causes)?)
     }
 
-    /// A fast shutdown, which [`Cluster::start_again`] may follow.
+    /// A fast shutdown; [`Cluster::start_again`] may follow.
     ///
     /// # Errors
-    /// That it does not end.
+    /// A timeout.
     pub async fn shut_down(&mut self) -> Result<(), String> {
         let pid = self.pid()?;
-        let told = Command::new("sh").args(["-c", "kill -INT \"$0\"", &pid]).output();
-        succeeded("kill", &told.map_err(causes)?)?;
-        self.ended().await
+        let sent = Command::new("sh").args(["-c", "kill -INT \"$0\"", &pid]).output();
+        succeeded("kill", &sent.map_err(causes)?)?;
+        self.wait_for_exit().await
     }
 
-    /// Waits for its end, after a signal that brings it about.
+    /// Waits for its end, after a signal.
     ///
     /// # Errors
-    /// That it does not end.
-    pub async fn ended(&mut self) -> Result<(), String> {
+    /// A timeout.
+    pub async fn wait_for_exit(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + STOPPING;
         while self.server.try_wait().map_err(causes)?.is_none() {
             if Instant::now() > deadline {
@@ -156,17 +156,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts it anew on the same data, address and settings, after its end.
+    /// Restarts it on the same data, address and settings, after its end.
     ///
     /// # Errors
-    /// Why it does not run.
+    /// The reason why it does not run.
     pub async fn start_again(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + STOPPING;
         loop {
             self.server =
                 launch(&self.binaries, &self.account, self.dir.path(), &self.settings, self.port)?;
-            match self.answers().await {
-                // Of a server that crashed, the last process may still hold its memory.
+            match self.wait_until_ready().await {
+                // The last process of a crashed server may still hold the shared memory.
                 Err(reason) if reason.contains("shared memory") && Instant::now() < deadline => {
                     sleep(Duration::from_millis(50)).await;
                 }
@@ -180,21 +180,21 @@ impl Cluster {
         Ok(file.lines().next().unwrap_or_default().to_owned())
     }
 
-    async fn answers(&mut self) -> Result<(), String> {
+    async fn wait_until_ready(&mut self) -> Result<(), String> {
         let url = self.url();
-        answers(&url, || self.lives()).await
+        wait_until_ready(&url, || self.check_alive()).await
     }
 
-    /// A fast shutdown, then the directory.
+    /// A fast shutdown, then deletes the directory.
     ///
     /// # Errors
-    /// What is left behind, and why.
+    /// The error; the directory may remain.
     pub async fn stop(mut self) -> Result<(), String> {
         self.shut_down().await?;
         fs::remove_dir_all(self.dir.path()).map_err(causes)
     }
 
-    fn lives(&mut self) -> Result<(), String> {
+    fn check_alive(&mut self) -> Result<(), String> {
         match self.server.try_wait().map_err(causes)? {
             None => Ok(()),
             Some(status) => {
@@ -225,7 +225,7 @@ fn launch(
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // One of its own is not on lease to anybody else; a frozen process ends by this alone.
+        // A dedicated cluster is not leased; only SIGKILL ends a frozen process.
         if self.port.is_some() && matches!(self.server.try_wait(), Ok(None)) {
             let _ = self.signal_all("KILL");
             let _ = self.server.wait();
@@ -239,8 +239,8 @@ impl fmt::Display for Cluster {
     }
 }
 
-/// The directory with `initdb` and `postgres`: the one that was named, else one on the path, else
-/// the newest of those where packages put them.
+/// The directory with `initdb` and `postgres`: [`BINARIES`] if set, else one on the `PATH`, else
+/// the newest of the packages' directories.
 fn binaries() -> Result<PathBuf, String> {
     let complete = |dir: &PathBuf| ["initdb", "postgres"].iter().all(|n| dir.join(n).is_file());
     if let Some(named) = env::var_os(BINARIES).map(PathBuf::from) {
@@ -256,7 +256,7 @@ fn binaries() -> Result<PathBuf, String> {
     found.ok_or_else(|| "no initdb and postgres in PATH or /usr/lib/postgresql/*/bin".to_owned())
 }
 
-/// Whom to run the server as: it refuses to be root.
+/// The account to run the server as: PostgreSQL refuses to run as root.
 #[derive(Debug)]
 enum Account {
     Ours,
@@ -282,7 +282,7 @@ impl Account {
         }
     }
 
-    /// `program` under this account; with `setpriv`, it also ends when we do.
+    /// `program` under this account; with `setpriv`, it also ends with this process.
     fn command(&self, program: &Path, dir: &Path) -> Command {
         let mut command = match *self {
             _ if works("setpriv") => {
@@ -317,11 +317,11 @@ fn succeeded(program: &str, output: &Output) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{program} ended with {}: {}", output.status, said.trim()))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{program} ended with {}: {}", output.status, stderr.trim()))
 }
 
 fn works(program: &str) -> bool {
-    let asked = Command::new(program).arg("--version").output();
-    asked.is_ok_and(|output| output.status.success())
+    let output = Command::new(program).arg("--version").output();
+    output.is_ok_and(|output| output.status.success())
 }

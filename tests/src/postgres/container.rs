@@ -11,7 +11,7 @@ use testcontainers::{
 };
 use tokio::time::timeout;
 
-use super::{IMAGE, STARTING, TUNING, answers};
+use super::{IMAGE, STARTING, TUNING, wait_until_ready};
 use crate::client::causes;
 
 const DEFAULT_IMAGE: &str = "postgres:17-alpine";
@@ -32,7 +32,7 @@ impl Container {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
             _ => (image.as_str(), "latest"),
         };
-        // On the loopback interface alone: a password like this one is for nobody else.
+        // Loopback only: the password is public.
         let loopback = PortBinding { host_ip: Some("127.0.0.1".into()), host_port: None };
         let bindings = HashMap::from([("5432/tcp".to_owned(), Some(vec![loopback]))]);
         let running = GenericImage::new(name, tag)
@@ -49,7 +49,7 @@ impl Container {
             .map_err(|error| format!("no container of {image}: {}", causes(error)))?;
         let port = running.get_host_port_ipv4(5432.tcp()).await.map_err(causes)?;
         let container = Container { image, port, running };
-        answers(&container.url(), || Ok(())).await?;
+        wait_until_ready(&container.url(), || Ok(())).await?;
         Ok(container)
     }
 
@@ -68,7 +68,7 @@ impl fmt::Display for Container {
     }
 }
 
-/// Whether a Docker engine answers.
+/// Pings the Docker engine.
 pub(super) async fn engine() -> Result<(), String> {
     let ping = async {
         let engine = docker_client_instance().await.map_err(causes)?;
@@ -77,6 +77,6 @@ pub(super) async fn engine() -> Result<(), String> {
     match timeout(Duration::from_secs(10), ping).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(reason)) => Err(format!("no Docker engine answers: {reason}")),
-        Err(_) => Err("no Docker engine answers: the socket is silent".to_owned()),
+        Err(_) => Err("no Docker engine answers: no reply on the socket".to_owned()),
     }
 }

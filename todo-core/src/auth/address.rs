@@ -1,7 +1,7 @@
-//! What an e-mail address is, and which spellings of one are the same: by the rule of HTML's
-//! `<input type=email>` (WHATWG HTML, "valid e-mail address") with a dot in the domain, or an
-//! internationalised one (RFC 6531, section 3.3): beyond ASCII, the local part is free and the domain
-//! is one by IDNA (UTS #46, non-transitional).
+//! E-mail addresses: validation, and normalisation of equivalent spellings. An address is valid by
+//! the rule of HTML's `<input type=email>` (WHATWG HTML, "valid e-mail address") with a dot in the
+//! domain, or as an internationalised one (RFC 6531, section 3.3): non-ASCII characters are free in
+//! the local part, and the domain follows IDNA (UTS #46, non-transitional).
 
 use std::borrow::Cow;
 
@@ -9,18 +9,18 @@ use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-/// The characters beside letters and digits that HTML's rule takes in a local part.
+/// The characters besides letters and digits that HTML's rule allows in a local part.
 const ATEXT: &[u8] = b".!#$%&'*+/=?^_`{|}~-";
 
-/// One address, in the spelling that is stored and compared.
+/// An address in its normalised form, which is stored and compared.
 pub(super) struct Address {
     /// In NFC and lower case, the domain in its Unicode form.
     pub(super) text: String,
-    /// The same with the domain in its ASCII form (RFC 5890, A-labels), where that differs.
+    /// The same with the domain in its ASCII form (RFC 5890, A-labels), if that differs.
     pub(super) ascii: Option<String>,
 }
 
-/// Reads an address without white space around it; none if it is none.
+/// Parses an address without surrounding white space; `None` if it is invalid.
 pub(super) fn parse(email: &str) -> Option<Address> {
     let (local, domain) = email.split_once('@')?;
     let local = local_part(local)?;
@@ -30,22 +30,22 @@ pub(super) fn parse(email: &str) -> Option<Address> {
     Some(Address { text, ascii })
 }
 
-/// The local part as it is stored.
+/// Validates and normalises the local part.
 fn local_part(local: &str) -> Option<Cow<'_, str>> {
     let is_ascii_atext = |c: char| {
         u8::try_from(c).is_ok_and(|byte| byte.is_ascii_alphanumeric() || ATEXT.contains(&byte))
     };
     let is_free = |c: char| !c.is_ascii() && is_visible(c);
-    let is_good = !local.is_empty() && local.chars().all(|c| is_ascii_atext(c) || is_free(c));
-    // A mark belongs to the character before it.
+    let is_valid = !local.is_empty() && local.chars().all(|c| is_ascii_atext(c) || is_free(c));
+    // A combining mark needs a character before it.
     let first = local.chars().next().map(UnicodeGeneralCategory::general_category_group);
-    if !is_good || first == Some(GeneralCategoryGroup::Mark) {
+    if !is_valid || first == Some(GeneralCategoryGroup::Mark) {
         return None;
     }
     Some(fold(local))
 }
 
-/// In NFC and lower case.
+/// Converts to NFC and lower case.
 fn fold(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         return Cow::Owned(text.to_ascii_lowercase());
@@ -57,7 +57,7 @@ fn fold(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Neither a control or format character, nor unassigned, nor any kind of blank.
+/// Whether a character is no control or format character, not unassigned and no kind of space.
 fn is_visible(c: char) -> bool {
     !matches!(
         c.general_category_group(),
@@ -65,18 +65,19 @@ fn is_visible(c: char) -> bool {
     )
 }
 
-/// The domain in its Unicode form, and in its ASCII form if that is another.
+/// The domain in its Unicode form, and in its ASCII form if that differs.
 fn domain_forms(domain: &str) -> Option<(String, Option<String>)> {
     const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
     let idna = Uts46::new();
-    let (deny, hyphens) = (AsciiDenyList::STD3, Hyphens::CheckFirstLast);
+    let deny = AsciiDenyList::STD3;
+    let hyphens = Hyphens::CheckFirstLast;
     let to_ascii = |text: &str| {
         idna.to_ascii(text.as_bytes(), deny, hyphens, DnsLength::Verify).ok().map(Cow::into_owned)
     };
     let ascii = if domain.is_ascii() {
         domain.to_ascii_lowercase()
     } else {
-        // UTS #46 drops some of what cannot be seen. The joiners have their place, which it checks.
+        // UTS #46 drops some invisible characters. It checks the context of joiners itself.
         if domain.chars().any(|c| !is_visible(c) && !JOINERS.contains(&c)) {
             return None;
         }
@@ -88,16 +89,16 @@ fn domain_forms(domain: &str) -> Option<(String, Option<String>)> {
     if !ascii.split('.').any(|label| label.starts_with("xn--")) {
         return Some((ascii, None));
     }
-    let (unicode, is_good) = idna.to_unicode(ascii.as_bytes(), deny, hyphens);
-    // Labels that only look like A-labels were always taken, as they are.
-    if is_good.is_err() || to_ascii(&unicode).as_ref() != Some(&ascii) || unicode == ascii {
+    let (unicode, is_valid) = idna.to_unicode(ascii.as_bytes(), deny, hyphens);
+    // Labels with an A-label's prefix that do not decode were always accepted unchanged.
+    if is_valid.is_err() || to_ascii(&unicode).as_ref() != Some(&ascii) || unicode == ascii {
         return Some((ascii, None));
     }
     Some((unicode.into_owned(), Some(ascii)))
 }
 
-/// HTML's rule for a domain, and a dot. Written out because no kept crate has just this one: they
-/// take quoted local parts, or refuse consecutive dots.
+/// Whether a domain follows HTML's rule and has a dot. Implemented here because the maintained
+/// crates differ: they accept quoted local parts, or reject consecutive dots.
 fn is_dotted_domain(domain: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings_of_one_address_are_one() {
+    fn spellings_of_one_address_are_equal() {
         for (same, kept, ascii) in [
             (
                 &[
@@ -152,9 +153,9 @@ mod tests {
         assert_ne!(text("a@fussball.de"), text("a@fußball.de"));
     }
 
-    /// They could sign up before domains were looked at by IDNA.
+    /// They could sign up before IDNA was applied to domains.
     #[test]
-    fn what_only_looks_like_an_a_label_stays_as_it_is() {
+    fn an_invalid_a_label_is_kept_unchanged() {
         for email in ["a@xn--zzzzzzzz.com", "a@xn--a.com", "a@ab--cd.com", "a@xn--abc-.example.com"]
         {
             let parsed = parse(email);
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_or_is_no_domain_is_refused() {
+    fn invisible_characters_and_invalid_domains_are_rejected() {
         for bad in [
             "jö rg@example.com",
             "jö\u{a0}rg@example.com",
@@ -195,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_stored_is_its_own_spelling(
+        fn a_stored_address_parses_to_itself(
             local in "[\\PC&&[^@]]{1,8}", domain in "[\\PC&&[^@.]]{1,8}\\.[a-zäöüß]{2,5}"
         ) {
             if let Some(address) = parse(&format!("{local}@{domain}")) {

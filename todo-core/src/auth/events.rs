@@ -1,8 +1,8 @@
-//! What is logged of authentication: each success and failure of signing up, logging in, logging out
-//! and of a token, with the client's address and why. Of what a client sent, only ids that a good
-//! signature or the database vouches for: never an e-mail, a password, a token or a hash.
+//! The authentication log: each success and failure of signup, login, logout and token, with the
+//! client's address and the reason. Data from the client is limited to ids that a valid signature
+//! or the database confirms: never an e-mail, a password, a token or a hash.
 //!
-//! Each has the id of its request, if it is made for one.
+//! Each event has its request's id, if there is a request.
 
 use std::net::IpAddr;
 
@@ -11,19 +11,19 @@ use uuid::Uuid;
 
 use crate::{error::Error, request_id};
 
-/// What is filtered by: the events of this project's authentication, and nothing else.
+/// The log target of authentication events, for filters. Nothing else uses it.
 const TARGET: &str = "todo_core::auth";
 
-/// What was tried.
+/// The kind of an authentication event.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Attempted {
+pub(crate) enum AuthEvent {
     Signup,
     Login,
     Logout,
     Token,
 }
 
-impl Attempted {
+impl AuthEvent {
     fn as_str(self) -> &'static str {
         match self {
             Self::Signup => "signup",
@@ -34,11 +34,12 @@ impl Attempted {
     }
 }
 
-/// Logs that it was let in. A good token is told at debug: the access log has its user at info, with
+/// Logs a success. A valid token is logged at debug: the access log has its user at info, with
 /// every request.
-pub(crate) fn succeeded(attempted: Attempted, client: Option<IpAddr>, user_id: Uuid) {
-    let is_token = matches!(attempted, Attempted::Token);
-    let (attempted, client_ip) = (attempted.as_str(), client.map(display));
+pub(crate) fn succeeded(event: AuthEvent, client: Option<IpAddr>, user_id: Uuid) {
+    let is_token = matches!(event, AuthEvent::Token);
+    let attempted = event.as_str();
+    let client_ip = client.map(display);
     let user_id = display(user_id);
     if is_token {
         tracing::debug!(
@@ -61,14 +62,15 @@ pub(crate) fn succeeded(attempted: Attempted, client: Option<IpAddr>, user_id: U
     }
 }
 
-/// Logs that it was refused, and why: more than the client is told.
+/// Logs a failure and its reason, which is more specific than the response.
 pub(crate) fn failed(
-    attempted: Attempted,
+    event: AuthEvent,
     client: Option<IpAddr>,
     user_id: Option<Uuid>,
     reason: &'static str,
 ) {
-    let (attempted, client_ip) = (attempted.as_str(), client.map(display));
+    let attempted = event.as_str();
+    let client_ip = client.map(display);
     let user_id = user_id.map(display);
     tracing::warn!(
         target: TARGET,
@@ -81,10 +83,11 @@ pub(crate) fn failed(
     );
 }
 
-/// Logs, at debug, that there was no token where one is needed: nobody tried anything.
+/// Logs a missing token at debug: a request without one is no attempt to authenticate.
 #[cfg(feature = "http")]
-pub(crate) fn absent(client: Option<IpAddr>) {
-    let (attempted, client_ip) = (Attempted::Token.as_str(), client.map(display));
+pub(crate) fn log_missing_token(client: Option<IpAddr>) {
+    let attempted = AuthEvent::Token.as_str();
+    let client_ip = client.map(display);
     tracing::debug!(
         target: TARGET,
         request_id = request_id::current().as_deref(),
@@ -95,7 +98,7 @@ pub(crate) fn absent(client: Option<IpAddr>) {
     );
 }
 
-/// The reason in an error, where there is no better one.
+/// The log reason for an error without a more specific one.
 pub(crate) fn reason(error: &Error) -> &'static str {
     match error {
         Error::Invalid(_) => "invalid form",

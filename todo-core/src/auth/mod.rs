@@ -1,4 +1,4 @@
-//! Accounts and sessions: sign up, log in, log out, and who a token stands for.
+//! Accounts and sessions: signup, login, logout, and the verification of tokens.
 
 use std::net::IpAddr;
 
@@ -6,29 +6,30 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 pub use self::types::{Credentials, Email, Name, Password, Session, Signup, User};
-use self::{events::Attempted, limits::Action, passwords::Ticket};
+use self::{events::AuthEvent, hashing::HashPermit, rate_limit::Action};
 use crate::{
     Core,
     clock::new_id,
-    db::{Changed, Statement, columns::Stamp},
+    db::{RowsAffected, Statement, codec::Timestamp},
     error::{Error, Result},
     todos,
 };
 
 mod address;
 pub(crate) mod events;
-pub(crate) mod limits;
-pub(crate) mod passwords;
-mod queue;
-pub(crate) mod stored;
+mod hash_queue;
+pub(crate) mod hashing;
+pub(crate) mod rate_limit;
+pub(crate) mod stored_hash;
 pub(crate) mod tokens;
 mod types;
 
-/// How often a login looks at an account that is changed meanwhile.
+/// How often a login reads an account that is changed concurrently.
 const TRIES: usize = 3;
 
-/// Who acts. It can be made in two ways only: from a token that [`verify`] or [`authenticate`] found
-/// good, or by a host program that vouches for a user id.
+/// The authenticated user of an operation. There are two ways to get one: from a valid token, with
+/// [`verify`] or [`authenticate`], or from a user id that the host program trusts, with
+/// [`Caller::trusted`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     user_id: Uuid,
@@ -36,10 +37,10 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A caller whom the host program has authenticated in its own way. No session is asked for;
-    /// whoever calls this answers for it.
+    /// A caller that the host program has authenticated by its own means. No session is checked:
+    /// the host program is responsible for the user id.
     #[must_use]
-    pub fn vouched(user_id: Uuid) -> Self {
+    pub fn trusted(user_id: Uuid) -> Self {
         Self { user_id, session: None }
     }
 
@@ -49,7 +50,7 @@ impl Caller {
         self.user_id
     }
 
-    pub(crate) fn is_vouched(&self) -> bool {
+    pub(crate) fn is_trusted(&self) -> bool {
         self.session.is_none()
     }
 
@@ -58,27 +59,28 @@ impl Caller {
     }
 }
 
-/// Makes an account and opens its first session. `client` is the address that the rate limit is
-/// kept by; `None` is not limited.
+/// Creates an account and its first session. The rate limit is per `client` address; `None` is not
+/// limited.
 ///
 /// # Errors
 /// [`Error::EmailTaken`], [`Error::RateLimited`], [`Error::Busy`] if too many passwords wait to be
-/// hashed; else what every operation can fail with: [`Error::Unavailable`], [`Error::Internal`].
+/// hashed; else the errors of every operation: [`Error::Unavailable`], [`Error::Internal`].
 pub async fn signup(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<Session> {
     let work = core.clone();
     core.anonymous(async move {
         let session = sign_up(&work, client, signup).await;
         match &session {
-            Ok(session) => events::succeeded(Attempted::Signup, client, session.user.id),
-            Err(error) => events::failed(Attempted::Signup, client, None, events::reason(error)),
+            Ok(session) => events::succeeded(AuthEvent::Signup, client, session.user.id),
+            Err(error) => events::failed(AuthEvent::Signup, client, None, events::reason(error)),
         }
         session
     })
     .await
 }
 
-/// Opens a session for whoever knows the password. `client` is the address that the rate limit is
-/// kept by; `None` is not limited. A wrong e-mail and a wrong password are told alike and take alike.
+/// Creates a session if the e-mail and the password match. The rate limit is per `client` address;
+/// `None` is not limited. A wrong e-mail and a wrong password are indistinguishable, in their error
+/// and in their duration.
 ///
 /// # Errors
 /// [`Error::InvalidCredentials`], [`Error::RateLimited`] after too many failures; else as
@@ -89,20 +91,20 @@ pub async fn login(core: &Core, client: Option<IpAddr>, given: Credentials) -> R
         let session = log_in(&work, client, given).await;
         match session {
             Ok(session) => {
-                events::succeeded(Attempted::Login, client, session.user.id);
+                events::succeeded(AuthEvent::Login, client, session.user.id);
                 Ok(session)
             }
-            Err(refused) => {
-                events::failed(Attempted::Login, client, refused.user_id, refused.reason);
-                Err(refused.error)
+            Err(failure) => {
+                events::failed(AuthEvent::Login, client, failure.user_id, failure.reason);
+                Err(failure.error)
             }
         }
     })
     .await
 }
 
-/// Ends the session behind `token`: from now on this token is refused, on every replica at once.
-/// Other sessions of the user stay.
+/// Ends the session of `token`: from now on every replica rejects this token. Other sessions of the
+/// user stay.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`]; else as [`authenticate`].
@@ -110,21 +112,22 @@ pub async fn logout(core: &Core, token: &str) -> Result<()> {
     end_session(core, verify(core, token)?, None).await
 }
 
-/// Ends the session that `caller` acts in, whose address is `client`.
+/// Ends the caller's session. `client` is the address for the log.
 pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAddr>) -> Result<()> {
     const SQL: &str = "DELETE FROM sessions WHERE id = $1 AND user_id = $2";
-    let (db, user_id) = (core.db(), caller.user_id);
+    let db = core.db();
+    let user_id = caller.user_id;
     core.write_and_log(user_id, async move {
         let end = Statement::new(SQL).of(user_id).bind(caller.session_or_nil()).bind(user_id);
-        let ended = match db.write(end).await {
-            Ok(Changed(0)) => Err(Error::Unauthenticated),
+        let ended = match db.execute(end).await {
+            Ok(RowsAffected(0)) => Err(Error::Unauthenticated),
             Ok(_) => Ok(()),
             Err(fault) => Err(fault.into()),
         };
         match &ended {
-            Ok(()) => events::succeeded(Attempted::Logout, client, user_id),
+            Ok(()) => events::succeeded(AuthEvent::Logout, client, user_id),
             Err(error) => {
-                events::failed(Attempted::Logout, client, Some(user_id), events::reason(error));
+                events::failed(AuthEvent::Logout, client, Some(user_id), events::reason(error));
             }
         }
         ended
@@ -132,28 +135,28 @@ pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAd
     .await
 }
 
-/// Who `token` stands for, by its signature and times alone. That its session still lives is proved
-/// by the operation the caller is used for, in the same statement; use [`authenticate`] where no
-/// such operation follows.
+/// Verifies the signature and the times of `token`, and returns its caller. The operation that the
+/// caller is used for checks in its own statement that the session still exists; use
+/// [`authenticate`] where no such operation follows.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`].
 pub fn verify(core: &Core, token: &str) -> Result<Caller> {
-    prove(core, token, None)
+    verify_token(core, token, None)
 }
 
-/// As [`verify`], for a client at this address.
-pub(crate) fn prove(core: &Core, token: &str, client: Option<IpAddr>) -> Result<Caller> {
+/// As [`verify`], with the client's address for the log.
+pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> Result<Caller> {
     match core.tokens().verify(token, core.now()) {
-        Ok(proven) => Ok(Caller { user_id: proven.user_id, session: Some(proven.session) }),
+        Ok(verified) => Ok(Caller { user_id: verified.user_id, session: Some(verified.session) }),
         Err(rejected) => {
-            events::failed(Attempted::Token, client, rejected.user_id(), rejected.reason());
+            events::failed(AuthEvent::Token, client, rejected.user_id(), rejected.reason());
             Err(Error::Unauthenticated)
         }
     }
 }
 
-/// Who `token` stands for, its session looked up in the database.
+/// Verifies `token` and its session in the database, and returns its caller.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`]; else [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
@@ -163,17 +166,19 @@ pub async fn authenticate(core: &Core, token: &str) -> Result<Caller> {
     Ok(caller)
 }
 
-/// Fails unless the caller's session lives (or a host program vouches for the caller).
+/// Fails if the caller's session has ended. A [trusted](Caller::trusted) caller has no session.
 ///
 /// # Errors
 /// As [`authenticate`].
 pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
     const SQL: &str = "SELECT EXISTS (SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2)";
     let Some(session) = caller.session else { return Ok(()) };
-    let (db, user_id) = (core.db(), caller.user_id);
+    let db = core.db();
+    let user_id = caller.user_id;
     core.read(user_id, async move {
-        let (lives,): (bool,) = db.one(Statement::new(SQL).bind(session).bind(user_id)).await?;
-        if lives { Ok(()) } else { Err(Error::Unauthenticated) }
+        let (is_live,): (bool,) =
+            db.fetch_one(Statement::new(SQL).bind(session).bind(user_id)).await?;
+        if is_live { Ok(()) } else { Err(Error::Unauthenticated) }
     })
     .await
 }
@@ -182,80 +187,82 @@ pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
 ///
 /// # Errors
 /// As [`authenticate`].
-pub async fn me(core: &Core, caller: &Caller) -> Result<User> {
+pub async fn current_user(core: &Core, caller: &Caller) -> Result<User> {
     const SQL: &str = concat!(
         "SELECT id, email, name, created_at FROM users WHERE id = $1 AND ",
-        todos::caller_lives!()
+        todos::authorized!()
     );
-    let (db, caller) = (core.db(), *caller);
+    let db = core.db();
+    let caller = *caller;
     core.read(caller.user_id(), async move {
-        let user: Option<User> = db.read(todos::by(caller, SQL)).await?;
+        let user: Option<User> = db.fetch(todos::acting_as(caller, SQL)).await?;
         user.ok_or(Error::Unauthenticated)
     })
     .await
 }
 
-/// Deletes what has run its time: expired sessions and old attempts, a bounded number at once; and
-/// learns what the stored password hashes cost. Servers call it every minute; how often does not
-/// matter for sessions, expired ones are refused anyway.
+/// Deletes expired sessions and old rate-limit slots, in bounded batches, and reloads the cost of
+/// the stored password hashes. Servers call it every minute; the interval does not matter for
+/// sessions, as expired ones are rejected anyway.
 ///
 /// # Errors
 /// [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
-pub async fn sweep(core: &Core) -> Result<()> {
+pub async fn delete_expired(core: &Core) -> Result<()> {
     const SESSIONS: &str = "DELETE FROM sessions WHERE id IN \
          (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT 1000)";
-    // A time that lies far ahead was written before the clock was set back.
+    // A time far in the future was written before the clock was set back.
     const ATTEMPTS: &str = "DELETE FROM rate_limits WHERE (action, client, slot) IN \
          (SELECT action, client, slot FROM rate_limits \
          WHERE taken_at <= $1 OR taken_at > $2 LIMIT 1000) \
-         AND (taken_at <= $1 OR taken_at > $2)"; // again: one may be taken while this waits for it
-    let (db, now) = (core.db(), core.now());
+         AND (taken_at <= $1 OR taken_at > $2)"; // again: taken while this waits for the row
+    let db = core.db();
+    let now = core.now();
     let work = core.clone();
     core.anonymous(async move {
-        let sessions = Statement::new(SESSIONS).bind(Stamp(now));
+        let sessions = Statement::new(SESSIONS).bind(Timestamp(now));
         let attempts = Statement::new(ATTEMPTS)
-            .bind(Stamp(now - chrono::TimeDelta::minutes(2)))
-            .bind(Stamp(now + chrono::TimeDelta::hours(1)));
+            .bind(Timestamp(now - chrono::TimeDelta::minutes(2)))
+            .bind(Timestamp(now + chrono::TimeDelta::hours(1)));
         for delete in [sessions, attempts] {
             loop {
-                let Changed(deleted) = db.write(delete.clone()).await?;
+                let RowsAffected(deleted) = db.execute(delete.clone()).await?;
                 if deleted < 1000 {
                     break;
                 }
             }
         }
-        learn_costs(&work).await
+        load_hash_costs(&work).await
     })
     .await
 }
 
-/// Learns what the stored password hashes cost, so that each refusal costs as much.
-pub(crate) async fn learn_costs(core: &Core) -> Result<()> {
-    core.passwords().set_most(stored::survey(&core.db()).await?);
+/// Loads the cost of the stored password hashes: each failed login costs as much as the costliest.
+pub(crate) async fn load_hash_costs(core: &Core) -> Result<()> {
+    core.hasher().set_max_work(stored_hash::max_stored_work(&core.db()).await?);
     Ok(())
 }
 
-/// Makes an account and opens its first session, within the client's limit.
+/// Creates an account and its first session, within the client's rate limit.
 async fn sign_up(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<Session> {
-    // A view, whose trigger makes both rows: there is no account whose maker was told of a failure.
+    // A view whose trigger inserts both rows: after an error there is no account.
     const SQL: &str = "INSERT INTO signups \
          (id, email, name, password_hash, created_at, session_id, expires_at) \
          VALUES ($1, coalesce((SELECT email FROM users WHERE email = $8), $2), $3, $4, $5, $6, $7)";
-    // The queue is asked before a slot is taken: who is turned away has cost no statement and no slot.
-    let entrance = core.limits().enter(Action::Signup, client).await?;
-    let ticket = core.passwords().ticket(client, None)?;
-    let attempt = match entrance {
-        Some(entrance) => Some(entrance.take(core).await?),
+    // The queue first: an attempt that it rejects costs no statement and no rate-limit slot.
+    let admitted = core.rate_limiter().admit(Action::Signup, client).await?;
+    let permit = core.hasher().permit(client, None)?;
+    let attempt = match admitted {
+        Some(admitted) => Some(admitted.take(core).await?),
         None => None,
     };
-    let hash = match (ticket.hash(signup.password).await, attempt) {
+    let hash = match (permit.hash(signup.password).await, attempt) {
         (Err(Error::Busy), Some(attempt)) => {
-            settled(attempt.forgive().await);
+            log_if_failed(attempt.refund().await);
             return Err(Error::Busy);
         }
         (hash, attempt) => (hash?, attempt),
     };
-    // The attempt is under way to the end.
+    // The guard is held until this function returns.
     let (hash, _attempt) = hash;
     let now = core.now();
     let user = User {
@@ -270,94 +277,95 @@ async fn sign_up(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<
         .bind(&*session.user.email)
         .bind(&*session.user.name)
         .bind(hash)
-        .bind(Stamp(now))
+        .bind(Timestamp(now))
         .bind(id)
-        .bind(Stamp(session.expires_at))
+        .bind(Timestamp(session.expires_at))
         .bind(signup.email.in_ascii());
-    // The index decides whether the e-mail is taken: forty at once make one account. An account that
-    // has the ASCII form is met by inserting just that.
-    match core.db().write(insert).await {
-        Ok(Changed(_)) => Ok(session),
+    // The unique index decides whether the e-mail is taken: of forty concurrent signups one
+    // succeeds. The statement inserts the ASCII form if an account has it, to conflict with that
+    // account.
+    match core.db().execute(insert).await {
+        Ok(RowsAffected(_)) => Ok(session),
         Err(fault) if fault.is_unique_violation() => Err(Error::EmailTaken),
         Err(fault) => Err(fault.into()),
     }
 }
 
-/// A login that failed, with what only the log is told.
-struct Refused {
+/// A failed login, with the reason and the user for the log.
+struct LoginFailure {
     error: Error,
     reason: &'static str,
     user_id: Option<Uuid>,
 }
 
-impl From<Error> for Refused {
+impl From<Error> for LoginFailure {
     fn from(error: Error) -> Self {
         Self { reason: events::reason(&error), error, user_id: None }
     }
 }
 
-/// Opens a session if the password is right, within the client's limit.
+/// Creates a session if the password is right, within the client's rate limit.
 async fn log_in(
     core: &Core,
     client: Option<IpAddr>,
     given: Credentials,
-) -> Result<Session, Refused> {
-    // The queue is asked before a slot is taken: who is turned away has cost no statement.
-    let entrance = core.limits().enter(Action::Login, client).await?;
-    let ticket = core.passwords().ticket(client, Some(given.email.as_str()))?;
-    let attempt = match entrance {
-        Some(entrance) => Some(entrance.take(core).await?),
+) -> Result<Session, LoginFailure> {
+    // The queue first: an attempt that it rejects costs no statement.
+    let admitted = core.rate_limiter().admit(Action::Login, client).await?;
+    let permit = core.hasher().permit(client, Some(given.email.as_str()))?;
+    let attempt = match admitted {
+        Some(admitted) => Some(admitted.take(core).await?),
         None => None,
     };
-    let session = open_with_password(core, client, ticket, &given).await;
-    let is_failed = matches!(&session, Err(Refused { error: Error::InvalidCredentials, .. }));
+    let session = check_credentials(core, client, permit, &given).await;
+    let is_failed = matches!(&session, Err(LoginFailure { error: Error::InvalidCredentials, .. }));
     if is_failed {
-        core.passwords().failed(client, given.email.as_str());
+        core.hasher().failed(client, given.email.as_str());
     }
     if let Some(attempt) = attempt {
-        // Neither a right password nor a fault of ours is charged.
-        settled(if is_failed { attempt.count().await } else { attempt.forgive().await });
+        // Only a wrong password counts, not a right one and not an internal error.
+        log_if_failed(if is_failed { attempt.commit().await } else { attempt.refund().await });
     }
     session
 }
 
-/// Whoever logged in is logged in; the slot frees itself, a little later.
-fn settled(ended: Result<()>) {
+/// Logs a failed refund or commit. The login's result stands, and the slot expires on its own.
+fn log_if_failed(ended: Result<()>) {
     if let Err(error) = ended {
-        tracing::warn!(%error, "an attempt was not settled");
+        tracing::warn!(%error, "rate-limit slot not updated");
     }
 }
 
-/// Opens a session if the password is right. Each refusal takes as long as any other.
-async fn open_with_password(
+/// Creates a session if the password is right. All failures take the same time.
+async fn check_credentials(
     core: &Core,
     client: Option<IpAddr>,
-    mut ticket: Ticket,
+    mut permit: HashPermit,
     given: &Credentials,
-) -> Result<Session, Refused> {
+) -> Result<Session, LoginFailure> {
     const SQL: &str =
         "SELECT id, email, name, created_at, password_hash FROM users WHERE email IN ($1, $2)";
     for _ in 0..TRIES {
         let account = Statement::new(SQL).bind(given.email.as_str()).bind(given.email.in_ascii());
-        let found: Option<(Uuid, String, String, Stamp, String)> =
-            core.db().read(account).await.map_err(Error::from)?;
+        let found: Option<(Uuid, String, String, Timestamp, String)> =
+            core.db().fetch(account).await.map_err(Error::from)?;
         let (user, stored) = match found {
             None => (None, None),
             Some((id, email, name, created_at, stored)) => {
                 (Some(User { id, email, name, created_at: created_at.0 }), Some(stored))
             }
         };
-        let verified = ticket.verify(given.password.clone(), stored.clone()).await?;
-        // The client is told one thing for all.
-        let refused =
-            |reason, user_id| Refused { error: Error::InvalidCredentials, reason, user_id };
+        let verified = permit.verify(given.password.clone(), stored.clone()).await?;
+        // The client gets the same error for all of them.
+        let failure =
+            |reason, user_id| LoginFailure { error: Error::InvalidCredentials, reason, user_id };
         let (Some(user), Some(stored)) = (user, stored) else {
-            return Err(refused("no such account", None));
+            return Err(failure("no such account", None));
         };
         if !verified.matches {
             let reason =
                 if verified.is_unusable { "stored hash unusable" } else { "wrong password" };
-            return Err(refused(reason, Some(user.id)));
+            return Err(failure(reason, Some(user.id)));
         }
         let hash = match verified.upgrade {
             None => Some(stored),
@@ -368,13 +376,13 @@ async fn open_with_password(
         {
             return Ok(session);
         }
-        // The account has another password since, or is gone.
-        ticket = core.passwords().ticket(client, Some(given.email.as_str()))?;
+        // The password was changed meanwhile, or the account deleted.
+        permit = core.hasher().permit(client, Some(given.email.as_str()))?;
     }
     Err(Error::Busy.into())
 }
 
-/// Opens a session for `user`; none if the password is no longer that of `hash`.
+/// Creates a session for `user`; `None` if `hash` is no longer the stored one.
 async fn open_session(core: &Core, user: User, hash: &str) -> Result<Option<Session>> {
     const SQL: &str = "INSERT INTO sessions (id, user_id, created_at, expires_at) \
          SELECT $1, id, $3, $4 FROM users WHERE id = $2 AND password_hash = $5";
@@ -383,25 +391,27 @@ async fn open_session(core: &Core, user: User, hash: &str) -> Result<Option<Sess
     let insert = Statement::new(SQL)
         .bind(id)
         .bind(session.user.id)
-        .bind(Stamp(now))
-        .bind(Stamp(session.expires_at))
+        .bind(Timestamp(now))
+        .bind(Timestamp(session.expires_at))
         .bind(hash);
-    match core.db().write(insert).await {
-        Ok(Changed(0)) => Ok(None),
+    match core.db().execute(insert).await {
+        Ok(RowsAffected(0)) => Ok(None),
         Ok(_) => Ok(Some(session)),
         Err(fault) if fault.is_foreign_key_violation() => Ok(None),
         Err(fault) => Err(fault.into()),
     }
 }
 
-/// A session that begins now, its token signed, and its id. It is good once it is stored.
+/// A new session with its signed token, and its id. It is valid once it is stored.
 fn new_session(core: &Core, user: User, now: DateTime<Utc>) -> Result<(Uuid, Session)> {
-    let (id, expires_at) = (new_id(now), core.tokens().expiry(now));
+    let id = new_id(now);
+    let expires_at = core.tokens().expiry(now);
     let token = core.tokens().sign(user.id, id, now, expires_at)?;
     Ok((id, Session { user, token, expires_at }))
 }
 
-/// Stores a hash of today's kind, and returns what is stored then; none if that is another password's.
+/// Stores a hash with the current parameters and returns the stored one; `None` if the password was
+/// changed meanwhile.
 async fn upgrade_hash(
     core: &Core,
     user_id: Uuid,
@@ -410,12 +420,12 @@ async fn upgrade_hash(
 ) -> Option<String> {
     const SQL: &str = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
     let update = Statement::new(SQL).bind(user_id).bind(&*stored).bind(&*upgrade);
-    match core.db().write(update).await {
-        Ok(Changed(0)) => None,
+    match core.db().execute(update).await {
+        Ok(RowsAffected(0)) => None,
         Ok(_) => Some(upgrade),
         Err(fault) => {
             let error = Error::from(fault);
-            tracing::warn!(%error, "a password's hash was not upgraded, its next login will try again");
+            tracing::warn!(%error, "password hash not upgraded, the next login retries");
             Some(stored)
         }
     }
@@ -428,26 +438,26 @@ mod tests {
 
     async fn attempts(core: &Core) -> Result<i64> {
         let count = Statement::new("SELECT count(*) FROM rate_limits");
-        let (count,) = core.db().one(count).await?;
+        let (count,) = core.db().fetch_one(count).await?;
         Ok(count)
     }
 
     #[tokio::test]
-    async fn who_finds_the_queue_full_has_taken_no_slot() {
+    async fn an_attempt_rejected_by_a_full_queue_takes_no_slot() {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
         let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
         let (email, password) = ("ann@example.com", "Correct1horse");
         let network = |n: u32| Some(IpAddr::from(std::net::Ipv4Addr::from(n << 8)));
         let held: Vec<_> =
-            (0..).map_while(|n| core.passwords().ticket(network(n), None).ok()).collect();
-        assert!(held.len() > 100, "each network has one place: {}", held.len());
+            (0..).map_while(|n| core.hasher().permit(network(n), None).ok()).collect();
+        assert!(held.len() > 100, "each network has one slot: {}", held.len());
         let client = Some("192.0.2.7".parse().unwrap());
         let form = || Signup::parse(email, password, "Ann Other").unwrap();
         for _ in 0..10 {
-            let refused = signup(&core, client, form()).await;
-            assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
-            let refused = login(&core, client, Credentials::parse(email, password).unwrap()).await;
-            assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+            let rejected = signup(&core, client, form()).await;
+            assert!(matches!(rejected, Err(Error::Busy)), "{rejected:?}");
+            let rejected = login(&core, client, Credentials::parse(email, password).unwrap()).await;
+            assert!(matches!(rejected, Err(Error::Busy)), "{rejected:?}");
         }
         assert_eq!(attempts(&core).await.unwrap(), 0);
         drop(held);
@@ -455,20 +465,20 @@ mod tests {
         assert_eq!(attempts(&core).await.unwrap(), 1);
     }
 
-    /// A login finds a password and opens a session by two statements, and the password may be
+    /// A login reads the hash and inserts the session in two statements; the password may be
     /// changed, or the account deleted, between them.
     #[tokio::test]
-    async fn a_session_is_opened_only_for_the_password_that_was_found() {
+    async fn a_session_is_created_only_for_the_verified_hash() {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
         let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
         let form = Signup::parse("ann@example.com", "Correct1horse", "Ann Other").unwrap();
         let user = signup(&core, None, form).await.unwrap().user;
         let found = Statement::new("SELECT password_hash FROM users WHERE id = $1").bind(user.id);
-        let (hash,): (String,) = core.db().one(found).await.unwrap();
+        let (hash,): (String,) = core.db().fetch_one(found).await.unwrap();
         assert!(open_session(&core, user.clone(), &hash).await.unwrap().is_some());
         assert!(open_session(&core, user.clone(), "another").await.unwrap().is_none());
         let delete = Statement::new("DELETE FROM users WHERE id = $1").bind(user.id);
-        let Changed(_) = core.db().write(delete).await.unwrap();
+        let RowsAffected(_) = core.db().execute(delete).await.unwrap();
         assert!(open_session(&core, user, &hash).await.unwrap().is_none());
     }
 }

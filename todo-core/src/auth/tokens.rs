@@ -1,6 +1,6 @@
-//! What this installation seals with its secret: access tokens (JWT, RFC 7519, one HMAC algorithm)
-//! and opaque cursors. Nothing here asks the database; whether a token's session still lives is for
-//! the statement that does the work.
+//! Access tokens (JWT, RFC 7519, one HMAC algorithm) and opaque cursors, authenticated with this
+//! installation's secret. Nothing here queries the database: each operation's statement checks that
+//! the token's session still exists.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -16,18 +16,18 @@ use sha2::Sha256;
 use uuid::Uuid;
 
 use crate::{
-    error::{Cause, Error, Result},
+    error::{BoxError, Error, Result},
     secret::{Algorithm, Secret},
 };
 
-/// Who issues the tokens, and for whom.
+/// The issuer and the audience of the tokens.
 const ISSUER: &str = "todo";
-/// Ours are some 350 bytes; a longer text is not worth decoding.
+/// Longer tokens are rejected before decoding; valid ones have about 350 bytes.
 const MAX_TOKEN_BYTES: usize = 2048;
-/// Tokens that are remembered: some 2 MB, if there are so many.
-const SEEN: usize = 4096;
-/// Bytes of a cursor's seal: 128 bits.
-const SEAL: usize = 16;
+/// Slots of the cache of verified tokens: about 2 MB when all are used.
+const CACHE_SLOTS: usize = 4096;
+/// Length of a cursor's MAC: 128 bits.
+const SEAL_BYTES: usize = 16;
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
@@ -42,86 +42,86 @@ struct Claims {
     aud: String,
 }
 
-/// What a good token says.
+/// The user and the session of a valid token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Proven {
+pub(crate) struct VerifiedToken {
     pub(crate) user_id: Uuid,
     pub(crate) session: Uuid,
 }
 
-/// What a token says under our signature, whatever the time.
+/// Claims with a valid signature; their times are not checked yet.
 #[derive(Clone, Copy)]
-struct Signed {
-    proven: Proven,
+struct SignedClaims {
+    verified: VerifiedToken,
     exp: i64,
     nbf: Option<i64>,
 }
 
-impl TryFrom<Claims> for Signed {
-    type Error = Rejected;
+impl TryFrom<Claims> for SignedClaims {
+    type Error = TokenError;
 
-    fn try_from(claims: Claims) -> Result<Self, Rejected> {
+    fn try_from(claims: Claims) -> Result<Self, TokenError> {
         if claims.sub != claims.user_id {
-            return Err(Rejected::Claims);
+            return Err(TokenError::Claims);
         }
-        let proven = Proven { user_id: claims.user_id, session: claims.jti };
-        Ok(Self { proven, exp: claims.exp, nbf: claims.nbf })
+        let verified = VerifiedToken { user_id: claims.user_id, session: claims.jti };
+        Ok(Self { verified, exp: claims.exp, nbf: claims.nbf })
     }
 }
 
-/// Tokens whose signature was found good, which never changes: decoding one anew is a tenth of what a
-/// read costs. One for each place, which the next of the same hash takes.
-struct Seen {
-    places: Vec<Mutex<Place>>,
+/// Cache of tokens with a valid signature, which stays valid: to decode one again costs a tenth of
+/// a read. Each slot holds one token; another token with the same hash replaces it.
+struct VerifiedTokenCache {
+    slots: Vec<Mutex<Slot>>,
     hasher: RandomState,
 }
 
-type Place = Option<Box<(String, Signed)>>;
+type Slot = Option<Box<(String, SignedClaims)>>;
 
-impl Seen {
+impl VerifiedTokenCache {
     fn new() -> Self {
-        let places = std::iter::repeat_with(Mutex::default).take(SEEN).collect();
-        Self { places, hasher: RandomState::new() }
+        let slots = std::iter::repeat_with(Mutex::default).take(CACHE_SLOTS).collect();
+        Self { slots, hasher: RandomState::new() }
     }
 
-    fn recall(&self, token: &str) -> Option<Signed> {
-        self.place(token)?.as_deref().filter(|(seen, _)| seen == token).map(|(_, signed)| *signed)
+    fn get(&self, token: &str) -> Option<SignedClaims> {
+        self.slot(token)?.as_deref().filter(|(seen, _)| seen == token).map(|(_, signed)| *signed)
     }
 
-    fn keep(&self, token: &str, signed: Signed) -> Signed {
-        if let Some(mut place) = self.place(token) {
-            *place = Some(Box::new((token.to_owned(), signed)));
+    fn insert(&self, token: &str, signed: SignedClaims) -> SignedClaims {
+        if let Some(mut slot) = self.slot(token) {
+            *slot = Some(Box::new((token.to_owned(), signed)));
         }
         signed
     }
 
-    fn place(&self, token: &str) -> Option<MutexGuard<'_, Place>> {
-        let hash = usize::try_from(self.hasher.hash_one(token) % SEEN as u64).ok()?;
-        let place = self.places.get(hash)?;
-        Some(place.lock().unwrap_or_else(PoisonError::into_inner))
+    fn slot(&self, token: &str) -> Option<MutexGuard<'_, Slot>> {
+        let hash = usize::try_from(self.hasher.hash_one(token) % CACHE_SLOTS as u64).ok()?;
+        let slot = self.slots.get(hash)?;
+        Some(slot.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Why a token is refused: for the log, the client is not told.
+/// The reason why a token is rejected. It is only logged, not sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rejected {
-    /// Longer than any of ours.
+pub(crate) enum TokenError {
+    /// Longer than [`MAX_TOKEN_BYTES`].
     TooLong,
-    /// No JWT, or one whose claims are not of our shape.
+    /// Not a JWT, or its claims have the wrong shape.
     Malformed,
-    /// Not exactly our header; another algorithm, for one.
+    /// The header differs from ours, for example in its algorithm.
     Header,
-    /// Not signed by us, or altered since.
+    /// The signature is invalid.
     Signature,
-    /// Signed by us and not for this: another issuer or audience, a claim missing.
+    /// The signature is valid, but the issuer or audience is wrong or a claim is missing.
     Claims,
-    /// Good once, for this user.
+    /// This user's token has expired.
     Expired(Uuid),
-    /// Good later, for this user.
+    /// This user's token is not valid yet.
     NotYet(Uuid),
 }
 
-impl Rejected {
+impl TokenError {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::TooLong => "token too long",
@@ -134,7 +134,7 @@ impl Rejected {
         }
     }
 
-    /// Whose token it is, if it is surely one of ours.
+    /// The token's user, if the signature was valid.
     pub(crate) fn user_id(self) -> Option<Uuid> {
         match self {
             Self::Expired(user_id) | Self::NotYet(user_id) => Some(user_id),
@@ -143,7 +143,7 @@ impl Rejected {
     }
 }
 
-impl From<jsonwebtoken::errors::Error> for Rejected {
+impl From<jsonwebtoken::errors::Error> for TokenError {
     fn from(error: jsonwebtoken::errors::Error) -> Self {
         match error.kind() {
             ErrorKind::InvalidSignature => Self::Signature,
@@ -158,18 +158,18 @@ impl From<jsonwebtoken::errors::Error> for Rejected {
     }
 }
 
-/// Makes and checks tokens and cursors.
+/// Creates and verifies tokens and cursors.
 pub(crate) struct Tokens {
     header: Header,
     validation: Validation,
     signing: EncodingKey,
-    /// The current key first, then those it replaced.
-    keys: Vec<Keys>,
-    seen: Seen,
+    /// The current key first, then the previous ones.
+    keys: Vec<SigningKey>,
+    cache: VerifiedTokenCache,
     lifetime: Duration,
 }
 
-struct Keys {
+struct SigningKey {
     token: DecodingKey,
     cursor: Hmac<Sha256>,
 }
@@ -187,21 +187,21 @@ impl Tokens {
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "sub", "iss", "aud"]);
-        // Times are checked below, against our clock and not the library's.
+        // `verify` checks the times: the library would use its own clock.
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        let keys = std::iter::once(secret).chain(previous).map(Keys::new).collect();
+        let keys = std::iter::once(secret).chain(previous).map(SigningKey::new).collect();
         Self {
             header: Header::new(algorithm),
             validation,
             signing: EncodingKey::from_secret(secret.as_bytes()),
             keys,
-            seen: Seen::new(),
+            cache: VerifiedTokenCache::new(),
             lifetime,
         }
     }
 
-    /// When a session opened at `now` ends, in whole seconds as `exp` has it.
+    /// The expiry of a session created at `now`, in whole seconds like `exp`.
     pub(crate) fn expiry(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         let end = now + self.lifetime;
         DateTime::from_timestamp(end.timestamp(), 0).unwrap_or(end)
@@ -226,40 +226,44 @@ impl Tokens {
             aud: ISSUER.into(),
         };
         jsonwebtoken::encode(&self.header, &claims, &self.signing)
-            .map_err(|e| Error::Internal(Cause::new(e)))
+            .map_err(|e| Error::Internal(BoxError::new(e)))
     }
 
-    /// What `token` proves, if it is one of ours and good at `now`: exactly our header (one
-    /// algorithm, no key or extension of the sender's choosing, RFC 8725), our signature, our
-    /// issuer and audience, not expired and not ahead of its time, without leeway.
-    pub(crate) fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Proven, Rejected> {
+    /// Verifies `token` at the time `now`: the header equals ours (one algorithm, no key or
+    /// extension chosen by the sender, RFC 8725), signature, issuer and audience match, and `exp`
+    /// and `nbf` hold, without leeway.
+    pub(crate) fn verify(
+        &self,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Result<VerifiedToken, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Rejected::TooLong);
+            return Err(TokenError::TooLong);
         }
-        let signed = match self.seen.recall(token) {
+        let signed = match self.cache.get(token) {
             Some(signed) => signed,
-            None => self.seen.keep(token, self.claims(token)?.try_into()?),
+            None => self.cache.insert(token, self.claims(token)?.try_into()?),
         };
         let now = now.timestamp();
         if signed.exp <= now {
-            return Err(Rejected::Expired(signed.proven.user_id));
+            return Err(TokenError::Expired(signed.verified.user_id));
         }
         if signed.nbf.is_some_and(|nbf| nbf > now) {
-            return Err(Rejected::NotYet(signed.proven.user_id));
+            return Err(TokenError::NotYet(signed.verified.user_id));
         }
-        Ok(signed.proven)
+        Ok(signed.verified)
     }
 
-    /// The claims under one of our signatures, whatever the time.
-    fn claims(&self, token: &str) -> Result<Claims, Rejected> {
-        let mut rejected = Rejected::Signature;
-        for keys in &self.keys {
-            match jsonwebtoken::decode::<Claims>(token, &keys.token, &self.validation) {
+    /// Decodes the claims with each key in turn; times are not checked.
+    fn claims(&self, token: &str) -> Result<Claims, TokenError> {
+        let mut rejected = TokenError::Signature;
+        for key in &self.keys {
+            match jsonwebtoken::decode::<Claims>(token, &key.token, &self.validation) {
                 Ok(data) if data.header == self.header => return Ok(data.claims),
-                Ok(_) => rejected = Rejected::Header,
+                Ok(_) => rejected = TokenError::Header,
                 Err(error) => match error.into() {
-                    // Another key may have signed it.
-                    Rejected::Signature => {}
+                    // Signed with another key, perhaps.
+                    TokenError::Signature => {}
                     other => rejected = other,
                 },
             }
@@ -267,43 +271,44 @@ impl Tokens {
         Err(rejected)
     }
 
-    /// Seals `payload` for `context`, as text that is safe in a URL.
+    /// Appends a MAC over `context` and `payload`, and encodes both as base64url. The payload is
+    /// authenticated, not encrypted.
     pub(crate) fn seal(&self, payload: &[u8], context: &[u8]) -> String {
-        let Some(keys) = self.keys.first() else { return String::new() };
+        let Some(key) = self.keys.first() else { return String::new() };
         let mut bytes = payload.to_vec();
-        bytes.extend_from_slice(&keys.seal(payload, context).finalize().into_bytes()[..SEAL]);
+        bytes.extend_from_slice(&key.seal(payload, context).finalize().into_bytes()[..SEAL_BYTES]);
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The payload of what [`Tokens::seal`] made for the same context.
-    pub(crate) fn open(&self, sealed: &str, context: &[u8]) -> Option<Vec<u8>> {
+    /// Returns the payload that [`Tokens::seal`] sealed with the same context.
+    pub(crate) fn unseal(&self, sealed: &str, context: &[u8]) -> Option<Vec<u8>> {
         let mut payload = BASE64_URL_SAFE_NO_PAD.decode(sealed).ok()?;
-        let seal = payload.split_off(payload.len().checked_sub(SEAL)?);
+        let seal = payload.split_off(payload.len().checked_sub(SEAL_BYTES)?);
         self.keys
             .iter()
-            .any(|keys| keys.seal(&payload, context).verify_truncated_left(&seal).is_ok())
+            .any(|key| key.seal(&payload, context).verify_truncated_left(&seal).is_ok())
             .then_some(payload)
     }
 }
 
-impl Keys {
+impl SigningKey {
     fn new(secret: &Secret) -> Self {
-        let keyed = |key: &[u8]| {
+        let new_mac = |key: &[u8]| {
             Hmac::<Sha256>::new_from_slice(key)
-                .unwrap_or_else(|_| unreachable!("any length will do"))
+                .unwrap_or_else(|_| unreachable!("HMAC takes keys of any length"))
         };
-        // A key of its own, derived from the secret, so that no cursor can pass for a token's MAC.
-        let mut derive = keyed(secret.as_bytes());
+        // A separate key, derived from the secret: no cursor MAC can be valid as a token's.
+        let mut derive = new_mac(secret.as_bytes());
         derive.update(b"todo list cursor v1");
         Self {
             token: DecodingKey::from_secret(secret.as_bytes()),
-            cursor: keyed(&derive.finalize().into_bytes()),
+            cursor: new_mac(&derive.finalize().into_bytes()),
         }
     }
 
     fn seal(&self, payload: &[u8], context: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.cursor.clone();
-        // The context has one length, so the two cannot run into each other.
+        // The context has a fixed length, so the concatenation is unambiguous.
         mac.update(context);
         mac.update(payload);
         mac
@@ -341,32 +346,32 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_until_its_last_second() {
+    fn a_token_is_valid_until_its_last_second() {
         let tokens = test_tokens();
         let (user_id, session) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let expires_at = tokens.expiry(at(1_000));
         let token = tokens.sign(user_id, session, at(1_000), expires_at).unwrap();
         let last = expires_at - Duration::seconds(1);
-        assert_eq!(tokens.verify(&token, last), Ok(Proven { user_id, session }));
-        assert_eq!(tokens.verify(&token, expires_at), Err(Rejected::Expired(user_id)));
+        assert_eq!(tokens.verify(&token, last), Ok(VerifiedToken { user_id, session }));
+        assert_eq!(tokens.verify(&token, expires_at), Err(TokenError::Expired(user_id)));
     }
 
-    /// What is remembered of a token is its signature, and of no other text.
+    /// The cache holds the result of the signature check, for exactly that token.
     #[test]
-    fn a_token_that_is_known_is_still_asked_for_its_times() {
+    fn the_times_of_a_cached_token_are_still_checked() {
         let tokens = test_tokens();
         let (user_id, session) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let expires_at = tokens.expiry(at(1));
         let token = tokens.sign(user_id, session, at(1), expires_at).unwrap();
         for _ in 0..2 {
-            assert_eq!(tokens.verify(&token, at(1)), Ok(Proven { user_id, session }));
-            assert_eq!(tokens.verify(&token, expires_at), Err(Rejected::Expired(user_id)));
+            assert_eq!(tokens.verify(&token, at(1)), Ok(VerifiedToken { user_id, session }));
+            assert_eq!(tokens.verify(&token, expires_at), Err(TokenError::Expired(user_id)));
         }
-        let known = tokens.seen.place(&token).unwrap().clone();
+        let cached = tokens.cache.slot(&token).unwrap().clone();
         let (signed, _) = token.rsplit_once('.').unwrap();
         for other in [format!("{signed}."), format!("{signed}.AAAA"), format!("{token}A")] {
-            // Where the hashes of the two meet it is the text that counts.
-            tokens.seen.place(&other).unwrap().clone_from(&known);
+            // On a hash collision the texts are compared.
+            tokens.cache.slot(&other).unwrap().clone_from(&cached);
             assert!(tokens.verify(&other, at(1)).is_err(), "{other}");
         }
     }
@@ -428,12 +433,12 @@ mod tests {
         headers.push(extra);
         for header in headers {
             let verified = tokens.verify(&signed(&claims(), &header), at(1_500));
-            assert_eq!(verified, Err(Rejected::Header), "{header:?}");
+            assert_eq!(verified, Err(TokenError::Header), "{header:?}");
         }
     }
 
     #[test]
-    fn a_refusal_says_why() {
+    fn an_error_has_the_reason() {
         let tokens = test_tokens();
         let header = Header::new(jsonwebtoken::Algorithm::HS256);
         let user = Uuid::from_u128(1);
@@ -442,25 +447,25 @@ mod tests {
             claims[name] = value;
             tokens.verify(&signed(&claims, &header), at(1_500)).err()
         };
-        assert_eq!(with("exp", json!(1_500)), Some(Rejected::Expired(user)));
-        assert_eq!(with("nbf", json!(1_501)), Some(Rejected::NotYet(user)));
-        assert_eq!(with("aud", json!("other")), Some(Rejected::Claims));
-        assert_eq!(with("jti", json!("x")), Some(Rejected::Malformed));
+        assert_eq!(with("exp", json!(1_500)), Some(TokenError::Expired(user)));
+        assert_eq!(with("nbf", json!(1_501)), Some(TokenError::NotYet(user)));
+        assert_eq!(with("aud", json!("other")), Some(TokenError::Claims));
+        assert_eq!(with("jti", json!("x")), Some(TokenError::Malformed));
         let rejected = |token: &str| tokens.verify(token, at(1_500)).err();
-        let good = signed(&claims(), &header);
-        assert_eq!(rejected(&good), None);
-        let (signed_part, _) = good.rsplit_once('.').unwrap();
-        assert_eq!(rejected(&format!("{signed_part}.AAAA")), Some(Rejected::Signature));
-        assert_eq!(rejected("x"), Some(Rejected::Malformed));
-        assert_eq!(rejected(&"x".repeat(3000)), Some(Rejected::TooLong));
+        let valid = signed(&claims(), &header);
+        assert_eq!(rejected(&valid), None);
+        let (signed_part, _) = valid.rsplit_once('.').unwrap();
+        assert_eq!(rejected(&format!("{signed_part}.AAAA")), Some(TokenError::Signature));
+        assert_eq!(rejected("x"), Some(TokenError::Malformed));
+        assert_eq!(rejected(&"x".repeat(3000)), Some(TokenError::TooLong));
         let foreign = Header { kid: Some("1".into()), ..header.clone() };
-        assert_eq!(rejected(&signed(&claims(), &foreign)), Some(Rejected::Header));
+        assert_eq!(rejected(&signed(&claims(), &foreign)), Some(TokenError::Header));
         let foreign = Header::new(jsonwebtoken::Algorithm::HS512);
-        assert_eq!(rejected(&signed(&claims(), &foreign)), Some(Rejected::Header));
+        assert_eq!(rejected(&signed(&claims(), &foreign)), Some(TokenError::Header));
     }
 
     #[test]
-    fn a_replaced_secret_still_verifies_and_opens() {
+    fn a_previous_secret_still_verifies_and_unseals() {
         let old = Secret::new("the old secret, of at least 32 bytes").unwrap();
         let new = Secret::new("the new secret, of at least 32 bytes").unwrap();
         let week = Duration::days(7);
@@ -471,14 +476,14 @@ mod tests {
         let token = before.sign(id, id, at(0), at(10)).unwrap();
         assert!(after.verify(&token, at(1)).is_ok() && gone.verify(&token, at(1)).is_err());
         let cursor = before.seal(b"x", b"c");
-        assert!(after.open(&cursor, b"c").is_some() && gone.open(&cursor, b"c").is_none());
+        assert!(after.unseal(&cursor, b"c").is_some() && gone.unseal(&cursor, b"c").is_none());
         let token = after.sign(id, id, at(0), at(10)).unwrap();
-        assert!(before.verify(&token, at(1)).is_err(), "the new secret signs");
+        assert!(before.verify(&token, at(1)).is_err(), "the new secret signs tokens");
     }
 
     proptest! {
         #[test]
-        fn one_flipped_bit_is_refused(bit in any::<prop::sample::Index>()) {
+        fn one_flipped_bit_is_rejected(bit in any::<prop::sample::Index>()) {
             let tokens = test_tokens();
             let mut token = tokens.sign(Uuid::from_u128(1), Uuid::from_u128(2), at(0), at(9)).unwrap().into_bytes();
             let bit = bit.index(token.len() * 7);
@@ -488,7 +493,7 @@ mod tests {
         }
 
         #[test]
-        fn noise_is_refused(noise in "[a-zA-Z0-9_.-]{0,300}") {
+        fn noise_is_rejected(noise in "[a-zA-Z0-9_.-]{0,300}") {
             prop_assert_eq!(test_tokens().verify(&noise, at(1)).ok(), None);
         }
     }

@@ -1,4 +1,4 @@
-//! The words of an account, each built only by parsing: whoever holds an [`Email`] holds a good one.
+//! The types of an account, constructed only by parsing: an [`Email`] is always valid.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::address::{self, Address};
 use crate::{
-    db::{Fault, FromRow, Row, columns::Stamp},
+    db::{DbError, FromRow, Row, codec::Timestamp},
     error::{FieldError, FieldErrors, Result},
-    text, timestamp,
+    timestamp, validate,
 };
 
 /// Characters of an address (RFC 5321, section 4.5.3.1.3, less the brackets).
@@ -18,8 +18,8 @@ const MAX_EMAIL: usize = 254;
 
 /// An e-mail address: trimmed, at most 254 characters (Unicode scalar values). Valid by the rule of
 /// HTML's `<input type=email>` (WHATWG HTML, "valid e-mail address") with a dot in its domain, or
-/// internationalised (RFC 6531, with a domain by IDNA). Kept in NFC and lower case, the domain in its
-/// Unicode form.
+/// internationalised (RFC 6531, with a domain by IDNA). Kept in NFC and lower case, the domain in
+/// its Unicode form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Email {
     text: String,
@@ -27,8 +27,8 @@ pub struct Email {
 }
 
 impl Email {
-    /// Parses an address. All spellings of one address are equal: in upper or lower case, composed or
-    /// not, with the domain in its Unicode or its ASCII form.
+    /// Parses an address. All spellings of one address are equal: in upper or lower case, composed
+    /// or not, with the domain in its Unicode or its ASCII form.
     ///
     /// # Errors
     /// Every rule that the field `email` breaks.
@@ -37,8 +37,8 @@ impl Email {
         if email.is_empty() {
             return Err(FieldError::new("email", "blank", "Email cannot be empty.").into());
         }
-        let mut broken = text::broken("email", email, 0, MAX_EMAIL);
-        // What is far too long is not worth looking at.
+        let mut broken = validate::check_text("email", email, 0, MAX_EMAIL);
+        // A far too long text is not parsed.
         let is_short = email.len() <= 4 * MAX_EMAIL;
         let address = is_short.then(|| address::parse(email)).flatten();
         if !email.contains('\0') && is_short && address.is_none() {
@@ -47,8 +47,11 @@ impl Email {
         let Some(Address { text, ascii }) = address.filter(|_| broken.is_empty()) else {
             return Err(broken);
         };
-        // Lower case can be longer.
-        text::unless(text::broken("email", &text, 0, MAX_EMAIL), || Self { text, ascii })
+        // Lower case can be longer, so the length is checked again.
+        validate::into_result(validate::check_text("email", &text, 0, MAX_EMAIL), || Self {
+            text,
+            ascii,
+        })
     }
 
     /// The address as text.
@@ -57,8 +60,8 @@ impl Email {
         &self.text
     }
 
-    /// The address with its domain in ASCII: how accounts have it that were made before domains were
-    /// looked at by IDNA. Most often the same text.
+    /// The address with its domain in ASCII, as stored by accounts from before IDNA was applied to
+    /// domains. Usually the same text.
     pub(crate) fn in_ascii(&self) -> &str {
         self.ascii.as_deref().unwrap_or(&self.text)
     }
@@ -76,12 +79,12 @@ impl Name {
     /// Every rule that the field `name` breaks.
     pub fn parse(name: &str) -> Result<Self, Vec<FieldError>> {
         let name = name.trim();
-        let mut broken = text::broken("name", name, 2, 100);
+        let mut broken = validate::check_text("name", name, 2, 100);
         if name.chars().any(|c| c.is_control() && c != '\0') {
             let message = "Name cannot contain control characters.";
             broken.push(FieldError::new("name", "control", message));
         }
-        text::unless(broken, || Self(name.to_owned()))
+        validate::into_result(broken, || Self(name.to_owned()))
     }
 
     /// The name as text.
@@ -91,18 +94,18 @@ impl Name {
     }
 }
 
-/// A password. It is never printed: its `Debug` shows nothing of it.
+/// A password. Its `Debug` output does not contain it.
 #[derive(Clone)]
 pub struct Password(String);
 
 impl Password {
-    /// Parses a password for a new account: 8 to 128 characters (Unicode scalar values), among them
-    /// an upper-case letter, a lower-case letter and a digit; no U+0000.
+    /// Parses a new password: 8 to 128 characters (Unicode scalar values) with an upper-case
+    /// letter, a lower-case letter and a digit; no U+0000.
     ///
     /// # Errors
     /// Every rule that the field `password` breaks.
-    pub fn parse_new(password: &str) -> Result<Self, Vec<FieldError>> {
-        let mut broken = text::broken("password", password, 8, 128);
+    pub fn parse(password: &str) -> Result<Self, Vec<FieldError>> {
+        let mut broken = validate::check_text("password", password, 8, 128);
         for (is_there, what) in [
             (password.chars().any(char::is_uppercase), "an upper-case letter"),
             (password.chars().any(char::is_lowercase), "a lower-case letter"),
@@ -113,15 +116,15 @@ impl Password {
                 broken.push(FieldError::new("password", "weak", message));
             }
         }
-        text::unless(broken, || Self(password.to_owned()))
+        validate::into_result(broken, || Self(password.to_owned()))
     }
 
-    /// Takes a password as it was typed, to be compared with what is stored.
+    /// Takes a password for comparison with a stored hash, without the rules for new passwords.
     ///
     /// # Errors
     /// The [`FieldError`] of the field `password`, if it has a U+0000.
-    pub fn parse_given(password: &str) -> Result<Self, FieldError> {
-        text::nul("password", password).map_or_else(|| Ok(Self(password.to_owned())), Err)
+    pub fn unchecked(password: &str) -> Result<Self, FieldError> {
+        validate::check_nul("password", password).map_or_else(|| Ok(Self(password.to_owned())), Err)
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -135,27 +138,27 @@ impl fmt::Debug for Password {
     }
 }
 
-/// What it takes to make an account.
+/// The data of a new account.
 #[derive(Clone, Debug)]
 pub struct Signup {
-    /// Identifies the account.
+    /// The address that identifies the account.
     pub email: Email,
-    /// Opens it.
+    /// The password for logins.
     pub password: Password,
-    /// What the user is called.
+    /// The user's name.
     pub name: Name,
 }
 
 impl Signup {
-    /// Parses the three fields and reports every rule that they break.
+    /// Parses the three fields and returns every rule that they break.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`].
     pub fn parse(email: &str, password: &str, name: &str) -> Result<Self> {
         let mut errors = FieldErrors::default();
-        let email = errors.note(Email::parse(email));
-        let password = errors.note(Password::parse_new(password));
-        let name = errors.note(Name::parse(name));
+        let email = errors.collect(Email::parse(email));
+        let password = errors.collect(Password::parse(password));
+        let name = errors.collect(Name::parse(name));
         match (email, password, name) {
             (Some(email), Some(password), Some(name)) => Ok(Self { email, password, name }),
             _ => Err(errors.into_error()),
@@ -163,25 +166,25 @@ impl Signup {
     }
 }
 
-/// What it takes to log in.
+/// The data of a login.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// Identifies the account.
+    /// The address that identifies the account.
     pub email: Email,
-    /// Opens it.
+    /// The password for logins.
     pub password: Password,
 }
 
 impl Credentials {
-    /// Parses the two fields and reports every bad one. The password need not meet today's rules:
-    /// it is compared with whatever was stored.
+    /// Parses the two fields and returns all invalid ones. The password need not meet the current
+    /// rules: older accounts may have passwords that do not.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`].
     pub fn parse(email: &str, password: &str) -> Result<Self> {
         let mut errors = FieldErrors::default();
-        let email = errors.note(Email::parse(email));
-        let password = errors.note(Password::parse_given(password));
+        let email = errors.collect(Email::parse(email));
+        let password = errors.collect(Password::unchecked(password));
         match (email, password) {
             (Some(email), Some(password)) => Ok(Self { email, password }),
             _ => Err(errors.into_error()),
@@ -189,7 +192,7 @@ impl Credentials {
     }
 }
 
-/// One user, as sent. The password's hash never leaves the database.
+/// A user account. The password's hash is never sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "http", schema(example = json!({
@@ -206,31 +209,31 @@ pub struct User {
     pub email: String,
     /// Trimmed, 2 to 100 characters.
     pub name: String,
-    /// When the account was made.
+    /// When the account was created.
     #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: DateTime<Utc>,
 }
 
 impl FromRow for User {
-    fn from_row(row: &Row<'_>) -> Result<Self, Fault> {
+    fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
         Ok(Self {
             id: row.get(0)?,
             email: row.get(1)?,
             name: row.get(2)?,
-            created_at: row.get::<Stamp>(3)?.0,
+            created_at: row.get::<Timestamp>(3)?.0,
         })
     }
 }
 
-/// A session that was just opened. Its `Debug` does not show the token.
+/// A new session. Its `Debug` output does not contain the token.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Session {
-    /// Whose it is.
+    /// The session's user.
     pub user: User,
-    /// A JWT (RFC 7519), to be sent as `Authorization: Bearer` (RFC 6750).
+    /// A JWT (RFC 7519) for the `Authorization: Bearer` header (RFC 6750).
     pub token: String,
-    /// When the token stops being good, in whole seconds.
+    /// When the token expires, in whole seconds.
     pub expires_at: DateTime<Utc>,
 }
 
@@ -256,14 +259,14 @@ mod tests {
     #[test]
     fn addresses_follow_html_with_a_dotted_domain() {
         let long_label = "a".repeat(63);
-        for good in [
+        for valid in [
             "a@b.co",
             " A.B+c@Example.COM ",
             "..@b.co",
             "a!#$%&'*+/=?^_`{|}~-@x-y.z9",
             &format!("a@{long_label}.de"),
         ] {
-            assert_eq!(Email::parse(good).unwrap().as_str(), good.trim().to_ascii_lowercase());
+            assert_eq!(Email::parse(valid).unwrap().as_str(), valid.trim().to_ascii_lowercase());
         }
         for bad in [
             "",
@@ -295,9 +298,9 @@ mod tests {
 
     #[test]
     fn new_passwords_need_length_and_three_kinds() {
-        assert!(Password::parse_new("Passw0rd").is_ok());
-        assert!(Password::parse_new(&format!("Pw0{}", "é".repeat(125))).is_ok());
-        for (bad, told) in [
+        assert!(Password::parse("Passw0rd").is_ok());
+        assert!(Password::parse(&format!("Pw0{}", "é".repeat(125))).is_ok());
+        for (bad, expected) in [
             ("Passw0r", &["too_short"][..]),
             (&format!("Pw0{}", "é".repeat(126)), &["too_long"]),
             ("passw0rd", &["weak"]),
@@ -308,7 +311,7 @@ mod tests {
             ("weakweak", &["weak", "weak"]),
             ("\0", &["nul", "too_short", "weak", "weak", "weak"]),
         ] {
-            assert_eq!(codes(Password::parse_new(bad)), told, "{bad}");
+            assert_eq!(codes(Password::parse(bad)), expected, "{bad}");
         }
     }
 
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_reports_all_its_bad_fields() {
+    fn a_form_reports_all_invalid_fields() {
         let Err(crate::Error::Invalid(errors)) = Signup::parse("x", "y", "z") else { panic!() };
         let mut fields: Vec<_> = errors.iter().map(|error| error.field.as_ref()).collect();
         fields.dedup();
@@ -347,7 +350,7 @@ mod tests {
 
         #[test]
         fn parsing_never_panics(text in "\\PC*") {
-            let _ = (Email::parse(&text), Name::parse(&text), Password::parse_new(&text));
+            let _ = (Email::parse(&text), Name::parse(&text), Password::parse(&text));
         }
     }
 }

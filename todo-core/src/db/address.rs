@@ -1,10 +1,10 @@
-//! Addresses of databases: the one reader of `DATABASE_URL` and of every other place that takes an
-//! address. It opens nothing and makes no file.
+//! Database addresses: the only parser of `DATABASE_URL` and of every other address. It opens no
+//! connection and creates no file.
 //!
-//! Three documents say what an address is: libpq's connection URIs (PostgreSQL, 34.1.1.2),
-//! SQLAlchemy's database URLs, and those of sqlx. Where they differ, the scheme decides: a driver
-//! behind a plus (`sqlite+aiosqlite`) makes it SQLAlchemy's. A part that is not understood is an
-//! error that names it. No error repeats a value: any part may be a piece of a password.
+//! Three documents define an address: libpq's connection URIs (PostgreSQL, 34.1.1.2), SQLAlchemy's
+//! database URLs, and those of sqlx. Where they differ, the scheme decides: with a driver after a
+//! plus (`sqlite+aiosqlite`) it is SQLAlchemy's. An unknown part is an error that names it. No
+//! error repeats a value: any part may be a piece of a password.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ mod sqlite;
 const SCHEMES: &str = "it begins with sqlite:, postgres:// or postgresql:// (of SQLAlchemy's drivers, \
                        +aiosqlite, +pysqlite, +asyncpg, +psycopg and +psycopg2 are known)";
 
-/// Where a database is.
+/// The address of a database.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Address {
     #[cfg(feature = "sqlite")]
@@ -34,10 +34,10 @@ pub(crate) enum Address {
 }
 
 impl Address {
-    /// Reads an address.
+    /// Parses an address.
     ///
     /// # Errors
-    /// What is wrong, as the end of a sentence, without a value of the address.
+    /// The defect, as the end of a sentence, without a value of the address.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once(':').ok_or(SCHEMES)?;
         match scheme {
@@ -58,12 +58,12 @@ impl Address {
         }
     }
 
-    /// As [`Address::parse`], for what opens a database.
+    /// [`Address::parse`] with the error of opening a database.
     pub(crate) fn read(text: &str) -> Result<Self, OpenError> {
         Self::parse(text).map_err(OpenError::Url)
     }
 
-    /// The address without a secret, for people.
+    /// The address without secrets, for display.
     #[cfg(feature = "server")]
     pub(crate) fn shown(&self) -> String {
         match self {
@@ -103,15 +103,15 @@ impl Address {
     }
 }
 
-/// It may hold a password, which is not shown.
+/// Shows no part of the address: it may contain a password.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Address(…)")
     }
 }
 
-/// The text that percent-encoded bytes stand for (RFC 3986, 2.1). A `%` without two hexadecimal
-/// digits behind it stands for itself, as SQLAlchemy and sqlx have it. `what` is named in the error.
+/// Percent-decodes `text` (RFC 3986, 2.1). A `%` without two hexadecimal digits after it is
+/// literal, as in SQLAlchemy and sqlx. The error names the part by `what`.
 fn decoded(text: &str, what: &str) -> Result<String, String> {
     let text = percent_decode_str(text)
         .decode_utf8()
@@ -122,8 +122,8 @@ fn decoded(text: &str, what: &str) -> Result<String, String> {
     Ok(text.into_owned())
 }
 
-/// The parameters of a query, decoded; a plus is a space, as SQLAlchemy and sqlx have it. `None` for
-/// the value of one without `=`.
+/// The decoded parameters of a query; a plus is a space, as in SQLAlchemy and sqlx. The value of a
+/// parameter without `=` is `None`.
 fn parameters(query: &str) -> impl Iterator<Item = Result<(String, Option<String>), String>> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let part = |text: &str| decoded(&text.replace('+', " "), "a parameter");
@@ -134,7 +134,7 @@ fn parameters(query: &str) -> impl Iterator<Item = Result<(String, Option<String
     })
 }
 
-/// The value of a parameter that is one of `allowed`, in any case of its letters.
+/// Checks that a parameter's value is one of `allowed`, ignoring case.
 fn one_of(name: &str, value: &str, allowed: &[&str]) -> Result<(), String> {
     if allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(value)) {
         return Ok(());
@@ -142,7 +142,7 @@ fn one_of(name: &str, value: &str, allowed: &[&str]) -> Result<(), String> {
     Err(format!("{name} must be {}", allowed.join(", ")))
 }
 
-/// The error of a parameter that is not known. It is named only if it looks like a name.
+/// The error for an unknown parameter. Names it only if it looks like a name.
 fn unknown(name: &str, known: &str) -> String {
     let is_name = name.len() <= 40
         && name.starts_with(|c: char| c.is_ascii_lowercase())

@@ -1,8 +1,8 @@
 //! The database: one enum over two native drivers that run the same [`Statement`]s. This module
-//! knows connections, deadlines and failures; it knows no table.
+//! handles connections, timeouts and errors, independent of any table.
 //!
-//! A statement's text and its binds are the same on both databases. What a dialect does differently
-//! lives in [`columns`] and in the migrations, and in one query: see [`Dialect`].
+//! A statement's text and its binds are the same on both databases. The differences between the
+//! dialects are in [`codec`], in the migrations, and in one query: see [`Dialect`].
 
 use std::{
     sync::{
@@ -13,26 +13,26 @@ use std::{
 };
 
 use self::address::Address;
-use crate::error::Cause;
+use crate::error::BoxError;
 
 #[cfg(all(test, feature = "http"))]
 pub(crate) use self::statement::MADE;
-pub(crate) use self::statement::{Changed, FromRow, Row, Rows, Statement, Value};
+pub(crate) use self::statement::{FromRow, FromRows, Row, RowsAffected, Statement, Value};
 
 pub(crate) mod address;
 #[cfg(feature = "postgres")]
 mod breaker;
-pub(crate) mod columns;
+pub(crate) mod codec;
 #[cfg(feature = "postgres")]
-pub(crate) mod fitness;
-#[cfg(feature = "postgres")]
-mod places;
+mod connection_slots;
 #[cfg(feature = "postgres")]
 mod pool;
 #[cfg(feature = "postgres")]
-pub(crate) mod pooler;
+pub(crate) mod pooler_check;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+#[cfg(feature = "postgres")]
+pub(crate) mod requirements;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod schema;
 #[cfg(feature = "postgres")]
@@ -41,11 +41,11 @@ mod session;
 pub(crate) mod sqlite;
 mod statement;
 
-/// How long closing may wait for connections to come back.
+/// How long closing waits for borrowed connections.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the rows are. A cheap clone.
+/// A database handle. A cheap clone.
 #[derive(Clone)]
 pub(crate) enum Db {
     #[cfg(feature = "sqlite")]
@@ -54,41 +54,41 @@ pub(crate) enum Db {
     Postgres(postgres::Postgres),
 }
 
-/// Whose SQL it is. For a statement that one of the two would not read in the order of an index.
+/// The SQL dialect, for a statement that one of the two databases would not run in index order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Sqlite,
     Postgres,
 }
 
-/// How much of a database one caller may have at once, so that something is left for others.
+/// One caller's limits of concurrent operations, which leave capacity for other callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Share {
-    /// Operations that read. Without a number for writes: all operations.
+    /// Concurrent reads; if `writes` is `None`, concurrent operations of both kinds.
     pub(crate) reads: usize,
-    /// Operations that write.
+    /// Concurrent writes.
     pub(crate) writes: Option<usize>,
-    /// Whether a write may be dropped at any time: one that has not begun never does, one that has
-    /// runs to its end.
+    /// Whether a write's future may be dropped at any time: a write that has not begun never
+    /// begins, and a running one completes.
     pub(crate) drops_writes: bool,
 }
 
-/// How a database is to be used. See [`crate::Options`]. It has no `Debug`: an address may hold a
-/// password.
+/// The configuration of a database. See [`crate::Options`]. It has no `Debug`: an address may
+/// contain a password.
 #[derive(Clone)]
 pub(crate) struct DbOptions {
-    /// Where the schema is brought up to date, if not at the database's own address.
+    /// The address for migrations, if not the database's own.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has one address"))]
     pub(crate) migrations_url: Option<String>,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite keeps one reader"))]
     pub(crate) pool_min: u32,
     pub(crate) pool_max: u32,
-    /// The longest one call may take, the wait for a connection included.
+    /// Timeout of one call, the wait for a connection included.
     pub(crate) timeout: Duration,
 }
 
 impl Db {
-    /// Opens the database that `url` names and brings its schema up to date.
+    /// Opens the database at `url` and migrates its schema to the latest version.
     pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
         match Address::read(url)? {
             #[cfg(feature = "sqlite")]
@@ -113,55 +113,56 @@ impl Db {
         }
     }
 
-    /// Runs a statement that only reads, and takes its rows.
-    pub(crate) async fn read<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+    /// Runs a statement that only reads, and returns its rows.
+    pub(crate) async fn fetch<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(db) => db.read(statement).await,
+            Self::Sqlite(db) => db.fetch(statement).await,
             #[cfg(feature = "postgres")]
-            // Boxed: it is large, and would make whatever awaits this as large on SQLite.
-            Self::Postgres(db) => Box::pin(db.read(statement)).await,
+            // Boxed: the future is large, and would enlarge the callers' futures on SQLite too.
+            Self::Postgres(db) => Box::pin(db.fetch(statement)).await,
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-            _ => Err(Fault::Closed),
+            _ => Err(DbError::Closed),
         }
     }
 
-    /// As [`Db::read`], of a statement that always has a row.
-    pub(crate) async fn one<T>(&self, statement: Statement) -> Result<T, Fault>
+    /// [`Db::fetch`] for a statement that always returns a row.
+    pub(crate) async fn fetch_one<T>(&self, statement: Statement) -> Result<T, DbError>
     where
         T: FromRow + Send + 'static,
     {
-        self.read::<Option<T>>(statement).await?.ok_or(Fault::NoRow)
+        self.fetch::<Option<T>>(statement).await?.ok_or(DbError::NoRow)
     }
 
-    /// Asks for what every request needs: an answer, and the grants on PostgreSQL.
-    pub(crate) async fn ping(&self) -> Result<(), Fault> {
+    /// Checks that the database answers, and the role's grants on PostgreSQL.
+    pub(crate) async fn ping(&self) -> Result<(), DbError> {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => {
-                let (_one,): (i64,) = self.one(Statement::new("SELECT CAST(1 AS bigint)")).await?;
+                let (_one,): (i64,) =
+                    self.fetch_one(Statement::new("SELECT CAST(1 AS bigint)")).await?;
                 Ok(())
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(db) => Box::pin(db.ping()).await,
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-            _ => Err(Fault::Closed),
+            _ => Err(DbError::Closed),
         }
     }
 
-    /// Runs one statement that writes, and takes its rows. It is on disk when this returns.
-    pub(crate) async fn write<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+    /// Runs one statement that writes, and returns its rows. It is on disk when this returns.
+    pub(crate) async fn execute<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(db) => db.write(statement).await,
+            Self::Sqlite(db) => db.execute(statement).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(db) => Box::pin(db.write(statement)).await,
+            Self::Postgres(db) => Box::pin(db.execute(statement)).await,
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-            _ => Err(Fault::Closed),
+            _ => Err(DbError::Closed),
         }
     }
 
-    /// How much of it one caller may have at once.
+    /// One caller's limits of concurrent operations.
     pub(crate) fn share(&self) -> Share {
         match self {
             #[cfg(feature = "sqlite")]
@@ -173,20 +174,20 @@ impl Db {
         }
     }
 
-    /// The pool's part of how busy it is.
+    /// The pool's part of the statistics.
     #[cfg(feature = "http")]
-    pub(crate) fn load(&self) -> crate::core::Load {
+    pub(crate) fn stats(&self) -> crate::core::Stats {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(db) => db.load(),
+            Self::Sqlite(db) => db.stats(),
             #[cfg(feature = "postgres")]
-            Self::Postgres(db) => db.load(),
+            Self::Postgres(db) => db.stats(),
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-            _ => crate::core::Load::default(),
+            _ => crate::core::Stats::default(),
         }
     }
 
-    /// Finishes what is queued and closes every connection.
+    /// Finishes queued writes and closes every connection.
     pub(crate) async fn close(&self) {
         match self {
             #[cfg(feature = "sqlite")]
@@ -199,42 +200,41 @@ impl Db {
     }
 }
 
-/// Calls that wait for a connection, or for their turn before that, and how long calls have waited
-/// in all.
+/// Counts the calls that wait for a connection or for a permit before it, and their total wait.
 #[derive(Default)]
-pub(crate) struct Waits {
+pub(crate) struct WaitStats {
     now: AtomicI64,
     micros: AtomicI64,
 }
 
-/// One call that waits; it may also give up.
-pub(crate) struct Waiting {
-    waits: Arc<Waits>,
+/// One waiting call; the wait ends on drop.
+pub(crate) struct WaitGuard {
+    waits: Arc<WaitStats>,
     since: tokio::time::Instant,
 }
 
-impl Waits {
-    pub(crate) fn begin(this: Arc<Self>) -> Waiting {
+impl WaitStats {
+    pub(crate) fn begin(this: Arc<Self>) -> WaitGuard {
         this.now.fetch_add(1, Ordering::Relaxed);
-        Waiting { waits: this, since: tokio::time::Instant::now() }
+        WaitGuard { waits: this, since: tokio::time::Instant::now() }
     }
 
-    /// How busy a pool is whose calls wait like this, with so many connections of which so many are
-    /// not lent.
+    /// The statistics of a pool with these waits, `size` connections and `idle` of them not
+    /// borrowed.
     #[cfg(feature = "http")]
-    pub(crate) fn load(&self, size: usize, idle: usize) -> crate::core::Load {
+    pub(crate) fn stats(&self, size: usize, idle: usize) -> crate::core::Stats {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        crate::core::Load {
+        crate::core::Stats {
             idle: count(idle),
             used: count(size.saturating_sub(idle)),
             waiting: self.now.load(Ordering::Relaxed),
             waited_micros: self.micros.load(Ordering::Relaxed),
-            ..crate::core::Load::default()
+            ..crate::core::Stats::default()
         }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitGuard {
     fn drop(&mut self) {
         let micros = i64::try_from(self.since.elapsed().as_micros()).unwrap_or(i64::MAX);
         self.waits.now.fetch_sub(1, Ordering::Relaxed);
@@ -242,45 +242,45 @@ impl Drop for Waiting {
     }
 }
 
-/// Why a database could not be opened.
+/// An error of opening a database.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The address makes no sense. The text does not repeat it: it may hold a password.
+    /// The address is invalid. The text does not repeat it: it may contain a password.
     #[error("bad database address: {0}")]
     Url(String),
-    /// The database did not answer, or refused.
+    /// The database did not answer, or refused the connection.
     #[error("cannot open the database: {0}")]
-    Connect(#[source] Cause),
-    /// The schema could not be brought up to date.
+    Connect(#[source] BoxError),
+    /// A migration failed.
     #[error("cannot migrate the database: {0}")]
-    Migrate(#[source] Cause),
-    /// The database or its role cannot do what requests need: its encoding, a default, a grant.
+    Migrate(#[source] BoxError),
+    /// The database or its role does not meet the requirements: its encoding, a default, a grant.
     #[error("the database cannot be used: {0}")]
     Unfit(String),
-    /// The database belongs to another program, or to the Python backend; which, and what to do about
-    /// it. Nothing was written.
+    /// The database belongs to another program, or to the Python backend; the text says which, and
+    /// the remedy. Nothing was written.
     #[error("the database is not of this program: {0}")]
     Foreign(String),
-    /// The schema is that of a newer release: it has this migration, which is not known here.
+    /// The schema is a newer release's: it has this migration, which this release does not have.
     #[error(
-        "the schema is of a newer release: migration {0} is not known here. Start that release, or \
+        "the schema is of a newer release: migration {0} is unknown here. Start that release, or \
          go back with that release's own `todo-server migrate --revert`, once for each of its newer \
          migrations"
     )]
     Newer(i64),
-    /// What stands between here and PostgreSQL mixes up the statements of its clients: rows would go
-    /// to whom they do not belong.
+    /// The connection pooler mixes up the prepared statements of its clients: a user would get
+    /// another user's rows.
     #[error(
         "the connection pooler mixes up prepared statements ({0}): use PgBouncer 1.21 or later with \
          max_prepared_statements above 0, its session mode, or a direct address"
     )]
-    Pooler(#[source] Cause),
+    Pooler(#[source] BoxError),
 }
 
 impl OpenError {
-    /// Whether the database could not be reached, so that a later attempt may find it. A wrong
-    /// password, a database that does not exist or a failed migration stays what it is.
+    /// Whether the database could not be reached, so that a retry may succeed. A wrong password, a
+    /// missing database or a failed migration is permanent.
     #[cfg(feature = "server")]
     #[cfg_attr(
         not(feature = "postgres"),
@@ -289,13 +289,12 @@ impl OpenError {
     pub(crate) fn is_connectivity(&self) -> bool {
         #[cfg(feature = "postgres")]
         if let Self::Connect(cause) = self {
-            let sql = match cause.get::<Fault>() {
-                Some(Fault::Postgres(error)) => Some(error),
-                Some(fault) => return fault.is_connectivity(),
+            let sql = match cause.get::<DbError>() {
+                Some(DbError::Postgres(error)) => Some(error),
+                Some(error) => return error.is_connectivity(),
                 None => cause.get::<sqlx::Error>(),
             };
-            // A certificate that is not trusted will not be a moment later. A handshake tells it as
-            // data that makes no sense.
+            // An untrusted certificate stays untrusted. A handshake reports it as invalid data.
             return sql.is_some_and(|error| match error {
                 sqlx::Error::Tls(_) => false,
                 sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => false,
@@ -306,45 +305,45 @@ impl OpenError {
     }
 }
 
-/// What a call fails with.
+/// The error of a call.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum DbError {
     #[cfg(feature = "postgres")]
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
     #[cfg(feature = "sqlite")]
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    /// The transaction that carried this write failed; shared by all the writes it carried.
+    /// The transaction of this write failed; shared by all the writes in it.
     #[cfg(feature = "sqlite")]
     #[error("the commit failed: {0}")]
     Commit(Arc<rusqlite::Error>),
-    /// Another process holds the file's lock; nothing was begun.
+    /// Another process holds the file's lock; no transaction began.
     #[cfg(feature = "sqlite")]
     #[error("another process holds the database file's lock")]
     Locked,
-    #[error("the database did not answer in time")]
-    Deadline,
+    #[error("the database call timed out")]
+    Timeout,
     #[error("the database was closed")]
     Closed,
-    /// Nothing was asked: it is known not to answer.
+    /// The circuit breaker is open: nothing was sent.
     #[cfg(feature = "postgres")]
-    #[error("the database is known to be away")]
-    Away,
-    /// The role may not do what requests need.
+    #[error("the circuit breaker is open: the database does not answer")]
+    CircuitOpen,
+    /// The role lacks grants that requests need.
     #[cfg(feature = "postgres")]
     #[error("{0}")]
     Grants(String),
-    #[error("a statement that always has a row had none")]
+    #[error("a statement that always returns a row returned none")]
     NoRow,
-    /// A statement names more binds than it was given.
+    /// A statement has more parameters than binds.
     #[cfg(feature = "sqlite")]
-    #[error("a statement lacks a bind")]
+    #[error("a statement has no bind for a parameter")]
     Bind,
 }
 
-impl Fault {
-    /// A unique index refused the row.
+impl DbError {
+    /// A unique index rejected the row.
     pub(crate) fn is_unique_violation(&self) -> bool {
         match self {
             #[cfg(feature = "postgres")]
@@ -355,7 +354,7 @@ impl Fault {
         }
     }
 
-    /// The row that this one belongs to is not there.
+    /// The referenced row does not exist.
     pub(crate) fn is_foreign_key_violation(&self) -> bool {
         match self {
             #[cfg(feature = "postgres")]
@@ -366,46 +365,46 @@ impl Fault {
         }
     }
 
-    /// No database answered, as far as this call can tell.
+    /// The database could not be reached, or did not answer.
     #[cfg(feature = "postgres")]
     fn is_connectivity(&self) -> bool {
         match self {
-            Self::Deadline => true,
+            Self::Timeout => true,
             Self::Postgres(error) => is_connectivity(error),
             _ => false,
         }
     }
 
-    /// It may work a moment later: the database is away, full, read-only or overloaded.
-    fn is_passing(&self) -> bool {
+    /// The call may succeed on a retry: the database is unreachable, full, read-only or overloaded.
+    fn is_transient(&self) -> bool {
         match self {
-            Self::Deadline | Self::Closed => true,
+            Self::Timeout | Self::Closed => true,
             #[cfg(feature = "sqlite")]
             Self::Locked => true,
             #[cfg(feature = "postgres")]
-            Self::Away | Self::Grants(_) => true,
+            Self::CircuitOpen | Self::Grants(_) => true,
             #[cfg(feature = "postgres")]
-            Self::Postgres(error) => is_passing(error),
+            Self::Postgres(error) => is_transient(error),
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(error) => sqlite::is_passing(error),
+            Self::Sqlite(error) => sqlite::is_transient(error),
             #[cfg(feature = "sqlite")]
-            Self::Commit(error) => sqlite::is_passing(error),
+            Self::Commit(error) => sqlite::is_transient(error),
             _ => false,
         }
     }
 }
 
-impl From<Fault> for crate::Error {
-    fn from(fault: Fault) -> Self {
-        if fault.is_passing() {
-            Self::Unavailable(Cause::new(fault))
+impl From<DbError> for crate::Error {
+    fn from(error: DbError) -> Self {
+        if error.is_transient() {
+            Self::Unavailable(BoxError::new(error))
         } else {
-            Self::Internal(Cause::new(fault))
+            Self::Internal(BoxError::new(error))
         }
     }
 }
 
-/// The connection is lost or was not to be had, rather than a statement refused.
+/// The connection is lost or could not be made; the error is not the statement's.
 #[cfg(feature = "postgres")]
 fn is_connectivity(error: &sqlx::Error) -> bool {
     match error {
@@ -420,7 +419,7 @@ fn is_connectivity(error: &sqlx::Error) -> bool {
 }
 
 #[cfg(feature = "postgres")]
-fn is_passing(error: &sqlx::Error) -> bool {
+fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         // SQLSTATE (PostgreSQL, appendix A): connection, login, no such database, resources,
         // operator intervention, system error, read-only, serialisation, deadlock

@@ -1,5 +1,5 @@
-//! Connections to PostgreSQL that wait to be used. The pool itself is deadpool's: sqlx's own asks
-//! each connection for a sign of life whenever it is returned, one more round trip in every request.
+//! The pool of idle PostgreSQL connections. It is built on deadpool: sqlx's own pool pings each
+//! connection whenever it is returned, one more round trip in every request.
 
 use std::{
     sync::{
@@ -14,33 +14,33 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::Pg
 use tokio::time::Instant;
 
 use super::{
-    CLOSE_TIMEOUT, Fault, Waits,
+    CLOSE_TIMEOUT, DbError, WaitStats,
     breaker::{Breaker, Verdict},
-    places::{Place, Places},
-    pooler::Sharing,
+    connection_slots::{ConnectionSlot, ConnectionSlots},
+    pooler_check::PoolingMode,
     session::{self, is_full},
 };
 
-/// Below Neon's five minutes, after which it closes idle connections itself.
+/// Maximum idle time: below the five minutes after which Neon closes idle connections itself.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(4);
-/// A connection is not used for longer than this, so that what the server keeps for it stays small.
+/// Maximum age of a connection, which bounds the memory that the server keeps for it.
 const MAX_AGE: Duration = Duration::from_mins(30);
-/// An idle connection older than this is asked whether it lives before it is lent. The driver does not
-/// say whether its socket is readable, as it is when the server has closed it, so that only a round
-/// trip can tell. A busy pool lends what was used a moment ago, and asks nothing.
+/// A connection idle for longer than this is pinged before use. The socket becomes readable when
+/// the server closes it, but the driver does not expose that: only a round trip detects it. A busy
+/// pool reuses connections within this time and skips the ping.
 const TRUSTED_IDLE: Duration = Duration::from_millis(20);
-/// The same behind a pooler that shares connections: it keeps those of its clients, and has to find a
-/// server's connection to answer.
+/// [`TRUSTED_IDLE`] behind a pooler in transaction mode: it keeps client connections open, and
+/// needs a server connection to answer a ping.
 const TRUSTED_IDLE_SHARED: Duration = Duration::from_secs(1);
-/// An idle connection that takes longer to say that it lives is suspicious.
-const HESITATION: Duration = Duration::from_millis(100);
-/// The longest an idle connection may take to say that it lives.
+/// A ping that takes longer than this triggers a probe.
+const SLOW_PING: Duration = Duration::from_millis(100);
+/// Timeout of a ping on an idle connection.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often idle connections are looked after.
-const MAINTENANCE: Duration = Duration::from_secs(15);
-/// Between two attempts to connect to a server that is starting or full.
-const RETRY: Duration = Duration::from_millis(10);
-const RETRY_MOST: Duration = Duration::from_millis(300);
+/// Interval of the idle connections' maintenance.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(15);
+/// Pause between attempts to connect to a server that is starting or full; it doubles.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+const MAX_RETRY_PAUSE: Duration = Duration::from_millis(300);
 
 /// The pool. A cheap clone.
 #[derive(Clone)]
@@ -48,118 +48,118 @@ pub(super) struct Pool(Arc<Inner>);
 
 struct Inner {
     pool: managed::Pool<Manager>,
-    places: Arc<Places>,
-    waits: Arc<Waits>,
+    slots: Arc<ConnectionSlots>,
+    waits: Arc<WaitStats>,
 }
 
 pub(super) struct Manager {
     connect: Arc<PgConnectOptions>,
-    /// The longest a call may take, for what is set on a new connection.
+    /// The timeout of a call, from which a new session's settings are derived.
     call: Duration,
-    sharing: Sharing,
+    pooling_mode: PoolingMode,
     breaker: Arc<Breaker>,
     held: Arc<AtomicUsize>,
     pool: Weak<Inner>,
 }
 
-/// A connection, and since when it is there and good.
-pub(super) struct Held {
+/// A connection, when it was made and when the server last answered on it.
+pub(super) struct PooledConnection {
     connection: PgConnection,
-    made: Instant,
-    answered: Instant,
-    _counted: Counted,
+    made_at: Instant,
+    answered_at: Instant,
+    _count: ConnectionCount,
 }
 
-/// One connection that there is.
-struct Counted(Arc<AtomicUsize>);
+/// Counts one open connection until it is dropped.
+struct ConnectionCount(Arc<AtomicUsize>);
 
-impl Counted {
+impl ConnectionCount {
     fn among(all: &Arc<AtomicUsize>) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(all))
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A borrowed connection. Unless its call ended in an answer of the server, which
-/// [`Lease::settle`] says, it is closed: it may have half a statement on it.
+/// A borrowed connection. It is closed on drop unless [`Lease::release`] marked it as reusable: a
+/// statement may still be running on it.
 pub(super) struct Lease {
-    // Returned before its place is.
+    // Declared before the slot: the connection is returned first.
     held: Option<Object<Manager>>,
-    is_settled: bool,
-    _place: Place,
+    is_reusable: bool,
+    _slot: ConnectionSlot,
 }
 
 impl Pool {
-    /// A pool of `min` to `max` connections, the former made in the background. What is set on a new
-    /// connection depends on `call`, the longest a call may take.
+    /// A pool of `min` to `max` connections; the first `min` are made in the background. `call` is
+    /// the timeout of a call, from which a new session's settings are derived.
     pub(super) fn new(
         connect: Arc<PgConnectOptions>,
         call: Duration,
-        sharing: Sharing,
+        pooling_mode: PoolingMode,
         breaker: Arc<Breaker>,
         (min, max): (u32, u32),
     ) -> Self {
         let max = usize::try_from(max).unwrap_or(usize::MAX).max(1);
         let inner = Arc::new_cyclic(|pool| {
-            let (held, pool) = (Arc::default(), Weak::clone(pool));
-            let manager = Manager { connect, call, sharing, breaker, held, pool };
+            let held = Arc::default();
+            let pool = Weak::clone(pool);
+            let manager = Manager { connect, call, pooling_mode, breaker, held, pool };
             let pool = managed::Pool::builder(manager)
                 .max_size(max)
-                // The one that was used last is the least likely to have been closed meanwhile.
+                // The last used connection is the least likely to have been closed meanwhile.
                 .queue_mode(managed::QueueMode::Lifo)
                 .build()
-                .unwrap_or_else(|e| unreachable!("nothing here needs a runtime to be named: {e}"));
-            Inner { pool, places: Places::new(max), waits: Arc::default() }
+                .unwrap_or_else(|e| unreachable!("no timeout of the pool needs a runtime: {e}"));
+            Inner { pool, slots: ConnectionSlots::new(max), waits: Arc::default() }
         });
         let min = usize::try_from(min).unwrap_or(usize::MAX).min(max);
         tokio::spawn(maintain(Arc::downgrade(&inner), min));
         Self(inner)
     }
 
-    /// Borrows a connection, or makes one. A server that is starting up is asked again, and one that
-    /// is full is not: what comes back is waited for. How long all that may take is for the caller to
-    /// say.
-    pub(super) async fn acquire(&self) -> Result<Lease, Fault> {
-        let Inner { pool, places, waits } = &*self.0;
-        let _waiting = Waits::begin(Arc::clone(waits));
-        let mut place = places.take().await?;
-        let mut pause = RETRY;
+    /// Borrows a connection, or makes one. Retries while the server is starting; if the server is
+    /// full, waits for a connection to be returned. The caller sets the timeout.
+    pub(super) async fn acquire(&self) -> Result<Lease, DbError> {
+        let Inner { pool, slots, waits } = &*self.0;
+        let _waiting = WaitStats::begin(Arc::clone(waits));
+        let mut slot = slots.take().await?;
+        let mut pause = RETRY_PAUSE;
         loop {
             let kept = match pool.get().await {
                 Err(PoolError::Backend(error)) if is_full(&error) => {
-                    places.refused(place, self.held())
+                    slots.refused(slot, self.held())
                 }
-                Err(PoolError::Backend(error)) if is_starting(&error) => Some(place),
-                got => return lease(got, place),
+                Err(PoolError::Backend(error)) if is_starting(&error) => Some(slot),
+                got => return lease(got, slot),
             };
-            place = match kept {
-                None => places.take().await?,
+            slot = match kept {
+                None => slots.take().await?,
                 Some(kept) => {
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_MOST);
+                    pause = (pause * 2).min(MAX_RETRY_PAUSE);
                     kept
                 }
             };
         }
     }
 
-    /// A connection that nobody uses right now.
+    /// An idle connection, without waiting.
     async fn try_acquire(&self) -> Option<Lease> {
-        let Inner { pool, places, .. } = &*self.0;
+        let Inner { pool, slots, .. } = &*self.0;
         if pool.status().available == 0 {
             return None;
         }
-        let place = places.try_take()?;
-        lease(pool.timeout_get(&AT_ONCE).await, place).ok()
+        let slot = slots.try_take()?;
+        lease(pool.timeout_get(&AT_ONCE).await, slot).ok()
     }
 
-    /// How many connections there are.
+    /// The number of open connections.
     fn held(&self) -> usize {
         self.manager().held.load(Ordering::Relaxed)
     }
@@ -168,13 +168,13 @@ impl Pool {
         self.0.pool.manager()
     }
 
-    /// Has somebody find out in the background whether the database answers.
-    pub(super) fn suspect(&self) {
+    /// Starts a background probe of the database, unless one is running.
+    pub(super) fn trigger_probe(&self) {
         let inner = Arc::downgrade(&self.0);
-        self.manager().breaker.suspect(move || probe(Weak::clone(&inner)));
+        self.manager().breaker.trigger_probe(move || probe(Weak::clone(&inner)));
     }
 
-    /// Closes every connection, or gives up on those that do not come back.
+    /// Closes every connection; gives up on borrowed ones after [`CLOSE_TIMEOUT`].
     pub(super) async fn close(&self) {
         let pool = &self.0.pool;
         let closed = async {
@@ -183,7 +183,7 @@ impl Pool {
                 if pool.status().size == 0 {
                     return;
                 }
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         };
         if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
@@ -193,143 +193,152 @@ impl Pool {
     }
 
     #[cfg(feature = "http")]
-    pub(super) fn load(&self) -> crate::core::Load {
+    pub(super) fn stats(&self) -> crate::core::Stats {
         let status = self.0.pool.status();
-        self.0.waits.load(status.size, status.available)
+        self.0.waits.stats(status.size, status.available)
     }
 }
 
-/// Without waiting for one that is lent.
+/// Does not wait for a borrowed connection.
 const AT_ONCE: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
 
 fn lease(
     got: Result<Object<Manager>, PoolError<sqlx::Error>>,
-    place: Place,
-) -> Result<Lease, Fault> {
+    slot: ConnectionSlot,
+) -> Result<Lease, DbError> {
     match got {
-        Ok(held) => Ok(Lease { held: Some(held), is_settled: false, _place: place }),
+        Ok(held) => Ok(Lease { held: Some(held), is_reusable: false, _slot: slot }),
         Err(PoolError::Backend(error)) => Err(error.into()),
-        Err(PoolError::Closed) => Err(Fault::Closed),
-        Err(_) => Err(Fault::Deadline),
+        Err(PoolError::Closed) => Err(DbError::Closed),
+        Err(_) => Err(DbError::Timeout),
     }
 }
 
 impl Lease {
-    pub(super) fn connection(&mut self) -> Result<&mut PgConnection, Fault> {
-        self.held.as_deref_mut().map(|held| &mut held.connection).ok_or(Fault::Closed)
+    pub(super) fn connection(&mut self) -> Result<&mut PgConnection, DbError> {
+        self.held.as_deref_mut().map(|held| &mut held.connection).ok_or(DbError::Closed)
     }
 
-    /// How long ago the connection was made.
+    /// The age of the connection.
     pub(super) fn age(&self) -> Duration {
-        self.held.as_deref().map_or(Duration::ZERO, |held| held.made.elapsed())
+        self.held.as_deref().map_or(Duration::ZERO, |held| held.made_at.elapsed())
     }
 
-    /// Says whether the call ended in an answer of the server after which the connection is as good
-    /// as before.
-    pub(super) fn settle(&mut self, is_settled: bool) {
-        self.is_settled = is_settled;
-        if let (true, Some(held)) = (is_settled, self.held.as_deref_mut()) {
-            held.answered = Instant::now();
+    /// Marks the connection as reusable: the server answered, and the session is still usable.
+    pub(super) fn release(&mut self, is_reusable: bool) {
+        self.is_reusable = is_reusable;
+        if let (true, Some(held)) = (is_reusable, self.held.as_deref_mut()) {
+            held.answered_at = Instant::now();
         }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let (false, Some(held)) = (self.is_settled, self.held.take()) {
+        if let (false, Some(held)) = (self.is_reusable, self.held.take()) {
             drop(Object::take(held));
         }
     }
 }
 
 impl managed::Manager for Manager {
-    type Type = Held;
+    type Type = PooledConnection;
     type Error = sqlx::Error;
 
-    async fn create(&self) -> sqlx::Result<Held> {
+    async fn create(&self) -> sqlx::Result<PooledConnection> {
         let connection = self.connect().await?;
         if let Some(inner) = self.pool.upgrade() {
-            inner.places.made();
+            inner.slots.made();
         }
         let now = Instant::now();
-        Ok(Held { connection, made: now, answered: now, _counted: Counted::among(&self.held) })
+        Ok(PooledConnection {
+            connection,
+            made_at: now,
+            answered_at: now,
+            _count: ConnectionCount::among(&self.held),
+        })
     }
 
-    async fn recycle(&self, held: &mut Held, _: &Metrics) -> RecycleResult<sqlx::Error> {
-        if held.made.elapsed() > MAX_AGE {
+    async fn recycle(
+        &self,
+        held: &mut PooledConnection,
+        _: &Metrics,
+    ) -> RecycleResult<sqlx::Error> {
+        if held.made_at.elapsed() > MAX_AGE {
             return Err(RecycleError::message("too old"));
         }
-        if self.breaker.is_outdated(held.answered) {
-            return Err(RecycleError::message("older than some trouble"));
+        if self.breaker.is_outdated(held.answered_at) {
+            return Err(RecycleError::message("older than a failure"));
         }
-        let trusted = match self.sharing {
-            Sharing::None => TRUSTED_IDLE,
-            Sharing::Transactions => TRUSTED_IDLE_SHARED,
+        let trusted = match self.pooling_mode {
+            PoolingMode::Session => TRUSTED_IDLE,
+            PoolingMode::Transaction => TRUSTED_IDLE_SHARED,
         };
-        let is_trusted = held.answered.elapsed() < trusted && !self.breaker.doubts(held.answered);
-        if is_trusted || self.lives(held).await {
+        let is_trusted =
+            held.answered_at.elapsed() < trusted && !self.breaker.failed_since(held.answered_at);
+        if is_trusted || self.is_alive(held).await {
             return Ok(());
         }
-        Err(RecycleError::message("it does not answer"))
+        Err(RecycleError::message("no answer to a ping"))
     }
 }
 
 impl Manager {
     async fn connect(&self) -> sqlx::Result<PgConnection> {
         let mut connection = self.connect.connect().await?;
-        if self.sharing == Sharing::None {
+        if self.pooling_mode == PoolingMode::Session {
             let set = session::settings(self.call, connection.server_version_num());
-            // Numbers of ours, no input.
+            // Only our own numbers, no input.
             sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut connection).await?;
         }
         Ok(connection)
     }
 
-    /// Whether an idle connection lives. One that has fallen silent is given up as soon as a probe
-    /// over a new connection has an answer.
-    async fn lives(&self, held: &mut Held) -> bool {
-        let (asked, answered) = (Instant::now(), held.answered);
-        let doubt = async {
-            tokio::time::sleep(HESITATION).await;
-            self.breaker.silent(asked);
+    /// Pings an idle connection. Gives it up as soon as a probe over a new connection succeeds.
+    async fn is_alive(&self, held: &mut PooledConnection) -> bool {
+        let sent_at = Instant::now();
+        let answered_at = held.answered_at;
+        let outdated = async {
+            tokio::time::sleep(SLOW_PING).await;
+            self.breaker.silent(sent_at);
             if let Some(inner) = self.pool.upgrade() {
-                Pool(inner).suspect();
+                Pool(inner).trigger_probe();
             }
-            self.breaker.outdated(answered).await;
+            self.breaker.wait_until_outdated(answered_at).await;
         };
-        let lives = tokio::select! {
+        let is_alive = tokio::select! {
             biased;
-            lives = answers(&mut held.connection) => lives,
-            () = doubt => return false,
+            is_alive = ping(&mut held.connection) => is_alive,
+            () = outdated => return false,
         };
-        if lives {
-            self.breaker.late(asked);
-            held.answered = Instant::now();
+        if is_alive {
+            self.breaker.late(sent_at);
+            held.answered_at = Instant::now();
         } else {
-            // Others may have ended with it.
+            // Other connections may be dead too.
             self.breaker.failed();
         }
-        lives
+        is_alive
     }
 }
 
-/// Asks the database for a sign of life: over a connection that nobody uses, if that answers at once
-/// and none is suspected to have fallen silent, else over a new one.
+/// Probes the database: with a ping on an idle connection if it answers within [`SLOW_PING`] and no
+/// connection is suspected to be silent, otherwise by a new connection.
 async fn probe(inner: Weak<Inner>) -> Verdict {
-    // Nobody is left to ask.
+    // The pool is gone.
     let Some(pool) = inner.upgrade().map(Pool) else { return Verdict::Up };
     let breaker = &pool.manager().breaker;
     let is_silent = breaker.is_silent();
     let mut idle = std::pin::pin!(async {
         let Some(mut lease) = pool.try_acquire().await else { return false };
         let Ok(connection) = lease.connection() else { return false };
-        let lives = answers(connection).await;
-        lease.settle(lives);
-        lives
+        let is_alive = ping(connection).await;
+        lease.release(is_alive);
+        is_alive
     });
     let mut found = None;
     if !is_silent {
-        found = tokio::time::timeout(HESITATION, &mut idle).await.ok();
+        found = tokio::time::timeout(SLOW_PING, &mut idle).await.ok();
         if found == Some(true) {
             return Verdict::Up;
         }
@@ -342,23 +351,23 @@ async fn probe(inner: Weak<Inner>) -> Verdict {
         Err(error) => error,
     };
     tracing::debug!(%error, "probe failed");
-    // A refusal for want of room is an answer, as long as there is a connection to wait for.
+    // A server that is full is up, as long as there is a connection to wait for.
     let is_busy = is_full(&error) && pool.held() > 0;
-    // New connections may be what does not work: a resolver that is away, a password that was changed.
-    let lives = is_busy
+    // Only new connections may fail: the resolver is down, or the password was changed.
+    let is_alive = is_busy
         || match found {
-            Some(lives) => lives,
+            Some(is_alive) => is_alive,
             None => idle.await,
         };
-    if lives { Verdict::Up } else { Verdict::Down }
+    if is_alive { Verdict::Up } else { Verdict::Down }
 }
 
-/// Whether an idle connection lives.
-async fn answers(connection: &mut PgConnection) -> bool {
+/// Whether a connection answers a ping.
+async fn ping(connection: &mut PgConnection) -> bool {
     matches!(tokio::time::timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(())))
 }
 
-/// Whether a server refused for a moment: it is starting.
+/// Whether the server refused the connection because it is starting.
 fn is_starting(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
@@ -367,38 +376,40 @@ fn is_starting(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Closes what has been idle or alive for too long and makes up for what is missing, as long as
-/// there is a pool.
+/// Closes connections that are too old or idle for too long and keeps `min` open, until the pool is
+/// closed.
 async fn maintain(inner: Weak<Inner>, min: usize) {
     while let Some(inner) = inner.upgrade().filter(|inner| !inner.pool.is_closed()) {
         let pool = Pool(inner);
-        let is_fresh = |held: &Held| {
-            held.answered.elapsed() < IDLE_TIMEOUT
-                && held.made.elapsed() < MAX_AGE
-                && !pool.manager().breaker.is_outdated(held.answered)
+        let is_fresh = |held: &PooledConnection| {
+            held.answered_at.elapsed() < IDLE_TIMEOUT
+                && held.made_at.elapsed() < MAX_AGE
+                && !pool.manager().breaker.is_outdated(held.answered_at)
         };
         close_all(pool.0.pool.retain(|held, _| is_fresh(held)).removed).await;
         let mut kept = Vec::new();
         while pool.0.pool.status().size < min && !pool.manager().breaker.is_open() {
-            // Kept until there are enough: what is idle is lent before a new one is made.
-            let Some(place) = pool.0.places.try_take() else { break };
-            match tokio::time::timeout(MAINTENANCE, pool.0.pool.timeout_get(&AT_ONCE)).await {
-                Ok(Ok(held)) => kept.push((held, place)),
+            // Kept until there are enough: the pool lends an idle connection before it makes one.
+            let Some(slot) = pool.0.slots.try_take() else { break };
+            match tokio::time::timeout(MAINTENANCE_INTERVAL, pool.0.pool.timeout_get(&AT_ONCE))
+                .await
+            {
+                Ok(Ok(held)) => kept.push((held, slot)),
                 Ok(Err(PoolError::Backend(error))) if is_full(&error) => {
-                    pool.0.places.refused(place, pool.held());
+                    pool.0.slots.refused(slot, pool.held());
                     break;
                 }
                 _ => break,
             }
         }
         drop((kept, pool));
-        tokio::time::sleep(MAINTENANCE).await;
+        tokio::time::sleep(MAINTENANCE_INTERVAL).await;
     }
 }
 
-async fn close_all(connections: Vec<Held>) {
+async fn close_all(connections: Vec<PooledConnection>) {
     for held in connections {
-        // It is told to be polite: a server notes connections that just go.
+        // Closed with a Terminate message: servers log connections that end without one.
         let _ = tokio::time::timeout(PING_TIMEOUT, held.connection.close()).await;
     }
 }

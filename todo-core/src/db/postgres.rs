@@ -1,5 +1,5 @@
-//! PostgreSQL: a pool, a deadline on every call, and a lease that closes a connection whose call
-//! did not end well instead of handing it to the next borrower.
+//! PostgreSQL: a pool, a timeout on every call, and a lease that closes a connection whose call
+//! failed or was dropped, instead of lending it again.
 
 use std::{
     pin::pin,
@@ -16,46 +16,46 @@ use tokio::time::Instant;
 
 use crate::{
     db::{
-        DbOptions, Fault, OpenError, Row, Rows, Share, Statement,
+        DbError, DbOptions, FromRows, OpenError, Row, Share, Statement,
         address::{Address, PostgresAddress},
         breaker::{Breaker, SLOW},
-        fitness::{self, Grants},
         is_connectivity,
         pool::{Lease, Pool},
-        pooler::{self, Sharing},
+        pooler_check::{self, PoolingMode},
+        requirements::{self, Grants},
         schema::Found,
-        session::{Session, is_full},
+        session::{SessionState, is_full},
     },
-    error::Cause,
+    error::BoxError,
 };
 
 pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
 
-/// How long a start may wait for another replica to finish migrating.
+/// Timeout of a migration, which includes waiting for another replica's.
 pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long one attempt to connect may take at the start.
+/// Timeout of connecting at the start.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two attempts to connect to a server that is full, at the start.
-const FULL_PAUSE: Duration = Duration::from_millis(50);
-/// A session that may not write is kept for so long, although a new one might: where it is the server
-/// that may not be written to, each write would otherwise end one.
-const READ_ONLY_FOR: Duration = Duration::from_secs(1);
+/// Pause between attempts to connect to a full server at the start.
+const FULL_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Minimum age at which a read-only session is replaced, since a new session may be able to write.
+/// If the server itself is read-only, each write would otherwise close a session.
+const READ_ONLY_MIN_AGE: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(crate) struct Postgres {
     pool: Pool,
     timeout: Duration,
-    sharing: Sharing,
+    pooling_mode: PoolingMode,
     breaker: Arc<Breaker>,
     pool_max: u32,
 }
 
-/// Whether a statement whose connection is lost may run once more.
+/// Whether a statement may be retried after its connection is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It only reads.
+    /// Only reads: retried.
     Read,
-    /// It writes: what became of it is not known.
+    /// Writes: its outcome is unknown, so it is not retried.
     Write,
 }
 
@@ -65,141 +65,146 @@ impl Postgres {
         options: &DbOptions,
     ) -> Result<Self, OpenError> {
         let connect = driver_options(address)?;
-        // First of all: a schema is not to be changed over a pooler that mixes things up.
-        let sharing = pooler::check(&connect, options.pool_max).await?;
-        let mut session = connected(&connect).await?;
-        let findings = fitness::settings(&mut session, sharing).await;
+        // First: never migrate over a pooler that mixes up statements.
+        let pooling_mode = pooler_check::check(&connect, options.pool_max).await?;
+        let mut session = connect_at_start(&connect).await?;
+        let findings = requirements::settings(&mut session, pooling_mode).await;
         let _ = session.close().await;
-        fitness::heed(findings?)?;
+        requirements::reject_or_warn(findings?)?;
         match &options.migrations_url {
-            Some(url) => migrate(&connect_options(url)?, Sharing::None).await?,
-            None => migrate(&connect, sharing).await?,
+            Some(url) => migrate(&connect_options(url)?, PoolingMode::Session).await?,
+            None => migrate(&connect, pooling_mode).await?,
         }
-        if sharing == Sharing::Transactions {
-            // They would stay on the server's connections for other users of the pooler, a migration
-            // among them. The role can have them (ALTER ROLE … SET), and a call has its own deadline.
+        if pooling_mode == PoolingMode::Transaction {
+            // A SET would leak to other clients of the pooler, migrations included. The limits can
+            // be set for the role (ALTER ROLE … SET), and each call has its own timeout.
             tracing::info!(
                 "a pooler shares connections between transactions: statement_timeout and \
                  lock_timeout are left to the role's settings"
             );
         }
-        let (breaker, connect) = (Breaker::new(), Arc::new(connect));
-        let (timeout, size) = (options.timeout, (options.pool_min, options.pool_max));
-        let pool = Pool::new(connect, timeout, sharing, Arc::clone(&breaker), size);
+        let breaker = Breaker::new();
+        let connect = Arc::new(connect);
+        let timeout = options.timeout;
+        let size = (options.pool_min, options.pool_max);
+        let pool = Pool::new(connect, timeout, pooling_mode, Arc::clone(&breaker), size);
         let pool_max = options.pool_max;
-        let db = Self { pool, timeout, sharing, breaker, pool_max };
+        let db = Self { pool, timeout, pooling_mode, breaker, pool_max };
         let grants: Option<Grants> = db
-            .read(fitness::grants())
+            .fetch(requirements::grants())
             .await
-            .map_err(|fault| OpenError::Connect(Cause::new(fault)))?;
+            .map_err(|error| OpenError::Connect(BoxError::new(error)))?;
         if let Some(grants) = grants {
-            fitness::lacking(&grants).map_err(|lack| OpenError::Unfit(lack.to_string()))?;
-            fitness::heed(fitness::hidden(&grants))?;
+            requirements::check_grants(&grants)
+                .map_err(|lack| OpenError::Unfit(lack.to_string()))?;
+            requirements::reject_or_warn(requirements::check_row_security(&grants))?;
         }
         Ok(db)
     }
 
-    /// Asks for an answer, and whether the role may do what requests need.
-    pub(crate) async fn ping(&self) -> Result<(), Fault> {
-        let grants: Option<Grants> = self.read(fitness::grants()).await?;
-        fitness::lacking(&grants.ok_or(Fault::NoRow)?)
+    /// Checks that the database answers and that the role has the grants that requests need.
+    pub(crate) async fn ping(&self) -> Result<(), DbError> {
+        let grants: Option<Grants> = self.fetch(requirements::grants()).await?;
+        requirements::check_grants(&grants.ok_or(DbError::NoRow)?)
     }
 
-    /// Runs a statement that only reads, and takes its rows.
-    pub(crate) async fn read<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+    /// Runs a statement that only reads, and returns its rows.
+    pub(crate) async fn fetch<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
         self.run(statement, Kind::Read).await
     }
 
-    /// Runs a statement that writes, and takes its rows.
-    pub(crate) async fn write<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+    /// Runs a statement that writes, and returns its rows.
+    pub(crate) async fn execute<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
         self.run(statement, Kind::Write).await
     }
 
-    async fn run<R: Rows>(&self, statement: Statement, kind: Kind) -> Result<R, Fault> {
+    async fn run<R: FromRows>(&self, statement: Statement, kind: Kind) -> Result<R, DbError> {
         if self.breaker.is_open() {
-            self.pool.suspect();
-            return Err(Fault::Away);
+            self.pool.trigger_probe();
+            return Err(DbError::CircuitOpen);
         }
-        // Since when an answer to what was sent is due.
+        // When the running statement was sent.
         let sent = Mutex::new(None);
         let mut call = pin!(async {
             let first = self.attempt(&statement, kind, &sent).await?;
-            let Attempt::RunAgain(why) = first else { return first.ended() };
-            tracing::debug!(error = %why, "a statement runs once more, on another connection");
-            self.attempt(&statement, kind, &sent).await?.ended()
+            let AttemptOutcome::Retry(why) = first else { return first.into_result() };
+            tracing::debug!(error = %why, "retrying a statement on another connection");
+            self.attempt(&statement, kind, &sent).await?.into_result()
         });
-        // Two deadlines, of which nearly every call sets only the first.
+        // Two timers: nearly every call finishes before the second is set.
         let outcome = match tokio::time::timeout(SLOW.min(self.timeout), &mut call).await {
             Ok(outcome) => outcome,
             Err(_slow) => {
-                self.pool.suspect();
+                self.pool.trigger_probe();
                 let rest = self.timeout.saturating_sub(SLOW);
-                tokio::time::timeout(rest, call).await.unwrap_or(Err(Fault::Deadline))
+                tokio::time::timeout(rest, call).await.unwrap_or(Err(DbError::Timeout))
             }
         };
-        if let Err(fault) = &outcome
-            && fault.is_connectivity()
+        if let Err(error) = &outcome
+            && error.is_connectivity()
         {
-            // A session with a limit of its own would have answered with that.
-            if let (Fault::Deadline, Sharing::None, Some(sent)) =
-                (fault, self.sharing, *lock(&sent))
+            // In session mode a live server would have hit its statement_timeout before.
+            if let (DbError::Timeout, PoolingMode::Session, Some(sent)) =
+                (error, self.pooling_mode, *lock(&sent))
             {
                 self.breaker.silent(sent);
             }
             self.breaker.failed();
-            self.pool.suspect();
+            self.pool.trigger_probe();
         }
         outcome
     }
 
-    /// Runs a statement on one connection, and notes in `sent` since when its answer is due.
-    async fn attempt<R: Rows>(
+    /// Runs a statement on one connection; `sent` holds when it was sent, until the server answers.
+    async fn attempt<R: FromRows>(
         &self,
         statement: &Statement,
         kind: Kind,
         sent: &Mutex<Option<Instant>>,
-    ) -> Result<Attempt<R>, Fault> {
+    ) -> Result<AttemptOutcome<R>, DbError> {
         let mut lease = tokio::select! {
-            // In this order: there is nothing to listen for if a connection is there at once.
+            // In this order: if a connection is free, the breaker is not polled.
             biased;
             lease = self.pool.acquire() => lease?,
-            // Nothing was sent yet. A statement under way is left to its own deadline.
-            () = self.breaker.opened() => return Err(Fault::Away),
+            // Nothing was sent yet. A running statement is bounded by the call's timeout.
+            () = self.breaker.wait_until_open() => return Err(DbError::CircuitOpen),
         };
         *lock(sent) = Some(Instant::now());
-        let outcome = run_on(lease.connection()?, statement).await;
+        let outcome = run_statement(lease.connection()?, statement).await;
         *lock(sent) = None;
         match outcome {
-            Err(Fault::Postgres(error)) => Ok(self.failed(lease, error, kind)),
+            Err(DbError::Postgres(error)) => Ok(self.failed(lease, error, kind)),
             outcome => {
-                lease.settle(outcome.is_ok());
-                outcome.map(Attempt::Done)
+                lease.release(outcome.is_ok());
+                outcome.map(AttemptOutcome::Done)
             }
         }
     }
 
-    /// Decides after an error whether its session ends and whether its statement runs once more.
-    fn failed<R>(&self, mut lease: Lease, error: sqlx::Error, kind: Kind) -> Attempt<R> {
-        let session = Session::after(&error);
+    /// Decides after an error whether to close the session and whether to retry the statement.
+    fn failed<R>(&self, mut lease: Lease, error: sqlx::Error, kind: Kind) -> AttemptOutcome<R> {
+        let session = SessionState::after(&error);
         let is_lost = is_connectivity(&error);
         let is_outdated = match session {
-            Session::Good | Session::Over => false,
-            Session::Outdated => true,
-            Session::ReadOnly => lease.age() > READ_ONLY_FOR,
+            SessionState::Usable | SessionState::Broken => false,
+            SessionState::Outdated => true,
+            SessionState::ReadOnly => lease.age() > READ_ONLY_MIN_AGE,
         };
-        lease.settle(session == Session::Good || (session == Session::ReadOnly && !is_outdated));
+        lease.release(
+            session == SessionState::Usable || (session == SessionState::ReadOnly && !is_outdated),
+        );
         if is_outdated {
-            tracing::info!(%error, "sessions that can only fail are replaced");
+            tracing::info!(%error, "replacing outdated sessions");
             self.breaker.outdate(Instant::now());
         }
         if is_lost {
             self.breaker.failed();
-            self.pool.suspect();
+            self.pool.trigger_probe();
         }
         if is_outdated || (is_lost && kind == Kind::Read) {
-            Attempt::RunAgain(error)
+            AttemptOutcome::Retry(error)
         } else {
-            Attempt::Failed(error)
+            AttemptOutcome::Failed(error)
         }
     }
 
@@ -208,9 +213,9 @@ impl Postgres {
     }
 
     #[cfg(feature = "http")]
-    pub(crate) fn load(&self) -> crate::core::Load {
+    pub(crate) fn stats(&self) -> crate::core::Stats {
         let breaker_open = i64::from(self.breaker.is_open());
-        crate::core::Load { breaker_open, ..self.pool.load() }
+        crate::core::Stats { breaker_open, ..self.pool.stats() }
     }
 
     pub(crate) async fn close(&self) {
@@ -218,27 +223,28 @@ impl Postgres {
     }
 }
 
-/// How many of `pool_max` connections one caller may use: a quarter, but two if one is left for
-/// others. More would gain little: a caller's creations wait for each other at its row of counts.
+/// One caller's share of `pool_max` connections: a quarter, but at least two if that leaves one for
+/// others. More would gain little: a caller's inserts wait for each other on its row in
+/// `todo_counts`.
 fn share_of(pool_max: u32) -> usize {
     let pool_max = usize::try_from(pool_max).unwrap_or(usize::MAX);
     (pool_max / 4).max(2).min(pool_max.saturating_sub(1)).max(1)
 }
 
-/// What became of a statement on one connection.
-enum Attempt<R> {
+/// The outcome of a statement on one connection.
+enum AttemptOutcome<R> {
     Done(R),
     Failed(sqlx::Error),
-    /// It had no effect, or only reads: it may run once more on another connection.
-    RunAgain(sqlx::Error),
+    /// The statement had no effect or only reads: it can be retried on another connection.
+    Retry(sqlx::Error),
 }
 
-impl<R> Attempt<R> {
-    /// Its outcome, if it is the last one.
-    fn ended(self) -> Result<R, Fault> {
+impl<R> AttemptOutcome<R> {
+    /// The result of the last attempt.
+    fn into_result(self) -> Result<R, DbError> {
         match self {
             Self::Done(rows) => Ok(rows),
-            Self::Failed(error) | Self::RunAgain(error) => Err(error.into()),
+            Self::Failed(error) | Self::Retry(error) => Err(error.into()),
         }
     }
 }
@@ -247,84 +253,88 @@ fn lock(sent: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
     sent.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn run_on<R: Rows>(connection: &mut PgConnection, statement: &Statement) -> Result<R, Fault> {
+async fn run_statement<R: FromRows>(
+    connection: &mut PgConnection,
+    statement: &Statement,
+) -> Result<R, DbError> {
     let query = sqlx::query_with(statement.sql, statement.arguments()?);
     let mut outcome = R::default();
     let mut results = connection.fetch_many(query);
     while let Some(result) = results.try_next().await? {
         match result {
-            Either::Left(done) => outcome.changed(done.rows_affected()),
+            Either::Left(done) => outcome.set_affected(done.rows_affected()),
             Either::Right(row) => outcome.push(&Row::Postgres(&row))?,
         }
     }
     Ok(outcome)
 }
 
-/// How the driver connects to the PostgreSQL database at `url`.
+/// The driver's options for the PostgreSQL database at `url`.
 pub(crate) fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
     match Address::read(url)? {
         Address::Postgres(address) => driver_options(&address),
         #[cfg(feature = "sqlite")]
-        Address::Sqlite(_) => Err(OpenError::Url("it must be one of PostgreSQL".into())),
+        Address::Sqlite(_) => Err(OpenError::Url("it must be a PostgreSQL address".into())),
     }
 }
 
 pub(crate) fn driver_options(address: &PostgresAddress) -> Result<PgConnectOptions, OpenError> {
     let options: PgConnectOptions = address
-        .for_the_driver()
+        .driver_url()
         .parse()
-        // The driver's own text may repeat parts of the address, a password among them.
+        // The driver's error may repeat parts of the address, such as the password.
         .map_err(|_: sqlx::Error| OpenError::Url("not a PostgreSQL address".into()))?;
     let name = address.application_name().unwrap_or("todo");
-    // PgBouncer refuses this start-up parameter, and nothing here is a float.
+    // PgBouncer rejects this startup parameter, and no column is a float.
     Ok(options.extra_float_digits(None).application_name(name).disable_statement_logging())
 }
 
-/// A connection at the start. Those that were closed a moment ago may still count at the server: one
-/// that is full is asked again.
-pub(super) async fn connected(connect: &PgConnectOptions) -> Result<PgConnection, OpenError> {
+/// Connects at the start. Retries if the server is full: it may still count connections that were
+/// just closed.
+pub(super) async fn connect_at_start(
+    connect: &PgConnectOptions,
+) -> Result<PgConnection, OpenError> {
     let connecting = async {
         loop {
             match connect.connect().await {
-                Err(error) if is_full(&error) => tokio::time::sleep(FULL_PAUSE).await,
+                Err(error) if is_full(&error) => tokio::time::sleep(FULL_RETRY_PAUSE).await,
                 outcome => return outcome,
             }
         }
     };
     tokio::time::timeout(CONNECT_TIMEOUT, connecting)
         .await
-        .map_err(|_| OpenError::Connect(Cause::new(Fault::Deadline)))?
-        .map_err(|e| OpenError::Connect(Cause::new(e)))
+        .map_err(|_| OpenError::Connect(BoxError::new(DbError::Timeout)))?
+        .map_err(|e| OpenError::Connect(BoxError::new(e)))
 }
 
-async fn migrate(connect: &PgConnectOptions, sharing: Sharing) -> Result<(), OpenError> {
+async fn migrate(connect: &PgConnectOptions, pooling_mode: PoolingMode) -> Result<(), OpenError> {
     let run = async {
-        let mut conn = connected(connect).await?;
-        if sharing == Sharing::None {
-            // Limits of the role are for requests; a migration has one of its own, below.
+        let mut conn = connect_at_start(connect).await?;
+        if pooling_mode == PoolingMode::Session {
+            // The role's limits are meant for requests; a migration has its own timeout, below.
             let set = "SET statement_timeout = 0; SET lock_timeout = 0; \
                        SET default_transaction_isolation = 'read committed'; \
                        SET standard_conforming_strings = on";
             let set = sqlx::raw_sql(set).execute(&mut conn).await;
-            set.map_err(|e| OpenError::Connect(Cause::new(e)))?;
+            set.map_err(|e| OpenError::Connect(BoxError::new(e)))?;
         }
-        // Before anything is written: sqlx would begin with a table of its own.
+        // Before any write: sqlx would first create its own table.
         let found = Found::in_postgres(&mut conn).await.map_err(|e| {
-            pooler::mixed_up(e).unwrap_or_else(|e| OpenError::Connect(Cause::new(e)))
+            pooler_check::detect_mixup(e).unwrap_or_else(|e| OpenError::Connect(BoxError::new(e)))
         })?;
         found.applied(&MIGRATIONS)?;
-        // Under sqlx's advisory lock: replicas that start together take turns.
+        // Under sqlx's advisory lock: replicas that start together migrate one at a time.
         MIGRATIONS.run(&mut conn).await.map_err(|e| match e {
-            MigrateError::Execute(e) => {
-                pooler::mixed_up(e).unwrap_or_else(|e| OpenError::Migrate(Cause::new(e)))
-            }
-            e => OpenError::Migrate(Cause::new(e)),
+            MigrateError::Execute(e) => pooler_check::detect_mixup(e)
+                .unwrap_or_else(|e| OpenError::Migrate(BoxError::new(e))),
+            e => OpenError::Migrate(BoxError::new(e)),
         })?;
-        conn.close().await.map_err(|e| OpenError::Connect(Cause::new(e)))
+        conn.close().await.map_err(|e| OpenError::Connect(BoxError::new(e)))
     };
     tokio::time::timeout(MIGRATION_TIMEOUT, run)
         .await
-        .unwrap_or_else(|_| Err(OpenError::Migrate(Cause::new("timed out after 60 s"))))
+        .unwrap_or_else(|_| Err(OpenError::Migrate(BoxError::new("timed out after 60 s"))))
 }
 
 #[cfg(test)]
@@ -332,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_caller_gets_no_more_than_a_share_of_the_pool() {
+    fn one_caller_gets_at_most_its_share_of_the_pool() {
         let shares = [0, 1, 2, 3, 4, 8, 20, 100].map(share_of);
         assert_eq!(shares, [1, 1, 1, 2, 2, 2, 5, 25]);
     }

@@ -1,26 +1,26 @@
-//! Whose schema a database has, before anything is written to it: none yet, this program's, that of a
-//! newer release, or another program's. It reads names and checksums, and no row of anybody.
+//! Identifies the schema of a database before any write to it: empty, this program's, a newer
+//! release's, or another program's. It reads names and checksums, and no user data.
 
 use std::{collections::BTreeSet, fmt::Write};
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 use super::OpenError;
-use crate::error::Cause;
+use crate::error::BoxError;
 
-/// Where sqlx notes which migrations were applied.
-const NOTES: &str = "_sqlx_migrations";
-/// A table of this program that the Python backend does not have.
-const OWN: &str = "todo_counts";
-/// Tables that an error names; there may be thousands.
-const NAMED: usize = 5;
+/// The table in which sqlx records the applied migrations.
+const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
+/// A table of this program that the Python backend lacks.
+const OWN_TABLE: &str = "todo_counts";
+/// Maximum number of tables named in an error; there may be thousands.
+const MAX_NAMED_TABLES: usize = 5;
 
-/// What is in a database.
+/// The tables and the applied migrations of a database.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// Names of tables and views, but those of SQLite itself and of PostgreSQL's extensions.
+    /// Names of tables and views, except SQLite's own and those of PostgreSQL's extensions.
     tables: Vec<String>,
-    /// Version, checksum and success of each migration that is noted there.
+    /// Version, checksum and success of each recorded migration.
     applied: Vec<(i64, Vec<u8>, bool)>,
 }
 
@@ -30,8 +30,8 @@ impl Found {
         let sql = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') \
                    AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
         let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *db).await?;
-        // Asked last: of a migration that runs meanwhile, its tables must not be seen without its note.
-        let applied = if tables.iter().any(|table| table == NOTES) {
+        // Read last: a concurrent migration's tables must not be read without its record.
+        let applied = if tables.iter().any(|table| table == MIGRATIONS_TABLE) {
             let sql = "SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version";
             sqlx::query_as(sql).fetch_all(db).await?
         } else {
@@ -51,7 +51,7 @@ impl Found {
                                    AND objid = pg_class.oid AND deptype = 'e') \
                    ORDER BY relname";
         let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *db).await?;
-        // Asked last, as above. Where the search path finds it: that is where sqlx looks.
+        // Read last, as above. Resolved by the search path, as sqlx does.
         let sql = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
         let applied = if sqlx::query_scalar(sql).fetch_one(&mut *db).await? {
             let sql = "SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version";
@@ -64,22 +64,23 @@ impl Found {
 }
 
 impl Found {
-    /// The versions that are applied, if `migrator` can go on from there; none of an empty database.
+    /// The applied versions, if `migrator` can migrate from them; none for an empty database.
     ///
     /// # Errors
-    /// [`OpenError::Foreign`], [`OpenError::Newer`]; [`OpenError::Migrate`] if a migration was applied
-    /// with another text, or in part.
+    /// [`OpenError::Foreign`], [`OpenError::Newer`]; [`OpenError::Migrate`] if a migration was
+    /// applied with a different text, or in part.
     pub(crate) fn applied(&self, migrator: &Migrator) -> Result<BTreeSet<i64>, OpenError> {
         let known = |version| ups(migrator).find(|migration| migration.version == version);
         let is_same = |(version, checksum, _): &(i64, Vec<u8>, bool)| {
             known(*version).is_some_and(|migration| *migration.checksum == **checksum)
         };
         let has = |name: &str| self.tables.iter().any(|table| table == name);
-        if !self.applied.iter().any(is_same) && !has(OWN) {
-            let others: Vec<_> = self.tables.iter().filter(|table| *table != NOTES).collect();
+        if !self.applied.iter().any(is_same) && !has(OWN_TABLE) {
+            let others: Vec<_> =
+                self.tables.iter().filter(|table| *table != MIGRATIONS_TABLE).collect();
             if has("users") && has("todos") {
                 return Err(OpenError::Foreign(
-                    "it has tables users and todos, as the Python backend has. Nothing was \
+                    "it has the tables users and todos of the Python backend. Nothing was \
                      written. Set DATABASE_URL to an empty database and run `todo-server import \
                      --from` with the address of this one"
                         .into(),
@@ -88,20 +89,20 @@ impl Found {
             if !others.is_empty() || !self.applied.is_empty() {
                 return Err(OpenError::Foreign(format!(
                     "it has tables of another program ({}). Nothing was written. Name an empty \
-                     database, or a schema of its own by the search_path",
-                    named(&others)
+                     database, or a separate schema by the search_path",
+                    list_names(&others)
                 )));
             }
         }
-        let wrong = |text: String| Err(OpenError::Migrate(Cause::new(text)));
+        let wrong = |text: String| Err(OpenError::Migrate(BoxError::new(text)));
         for applied @ (version, _, success) in &self.applied {
             if !success {
-                return wrong(format!("migration {version} was begun and not finished"));
+                return wrong(format!("migration {version} was started and not finished"));
             }
             if known(*version).is_some() && !is_same(applied) {
                 return wrong(format!(
-                    "migration {version} was applied with another text than this program has: was \
-                     it built from files with changed line ends?"
+                    "migration {version} was applied with a different text than this program's: \
+                     was it built from files with changed line endings?"
                 ));
             }
         }
@@ -112,21 +113,21 @@ impl Found {
     }
 }
 
-/// The migrations that bring a schema up to date, in order.
+/// The up migrations, in order.
 pub(crate) fn ups(migrator: &Migrator) -> impl Iterator<Item = &Migration> {
     migrator.iter().filter(|m| m.migration_type != MigrationType::ReversibleDown)
 }
 
-fn named(tables: &[&String]) -> String {
+fn list_names(tables: &[&String]) -> String {
     let mut text = String::new();
-    for (i, table) in tables.iter().take(NAMED).enumerate() {
+    for (i, table) in tables.iter().take(MAX_NAMED_TABLES).enumerate() {
         let table: String = table.chars().take(64).collect();
         let comma = if i > 0 { ", " } else { "" };
-        // Of a String it does not fail.
+        // Writing to a String does not fail.
         let _ = write!(text, "{comma}{}", table.escape_debug());
     }
-    match tables.len().saturating_sub(NAMED) {
-        0 if tables.is_empty() => "migrations that are not known here".into(),
+    match tables.len().saturating_sub(MAX_NAMED_TABLES) {
+        0 if tables.is_empty() => "unknown migrations".into(),
         0 => text,
         more => format!("{text} and {more} more"),
     }
@@ -140,7 +141,7 @@ mod tests {
     use crate::db::sqlite::MIGRATIONS;
 
     #[tokio::test]
-    async fn a_newer_release_takes_its_migrations_back_and_the_older_one_goes_on() {
+    async fn a_newer_release_reverts_its_migrations_and_the_older_one_continues() {
         let last = ups(&MIGRATIONS).map(|m| m.version).max().unwrap();
         let known = MIGRATIONS.iter().filter(|m| m.version < last).cloned();
         let older = Migrator::with_migrations(known.collect());
@@ -151,8 +152,8 @@ mod tests {
 
         let found = Found::in_sqlite(&mut db).await.unwrap();
         assert_eq!(found.applied(&MIGRATIONS).unwrap().last(), Some(&last));
-        let refused = found.applied(&older);
-        assert!(matches!(refused, Err(OpenError::Newer(version)) if version == last));
+        let outcome = found.applied(&older);
+        assert!(matches!(outcome, Err(OpenError::Newer(version)) if version == last));
 
         MIGRATIONS.undo(&mut db, last - 1).await.unwrap();
         let found = Found::in_sqlite(&mut db).await.unwrap();
@@ -163,11 +164,11 @@ mod tests {
     }
 
     #[test]
-    fn few_names_are_told_and_none_breaks_the_line() {
+    fn an_error_names_few_tables_and_has_no_line_break() {
         let tables: Vec<_> = (0..9).map(|i| format!("t\n{i}")).collect();
-        let told = Found { tables, applied: Vec::new() }.applied(&MIGRATIONS).unwrap_err();
-        let told = told.to_string();
-        assert!(told.contains("t\\n0, t\\n1") && told.contains("and 4 more"), "{told}");
-        assert!(!told.contains('\n'));
+        let error = Found { tables, applied: Vec::new() }.applied(&MIGRATIONS).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("t\\n0, t\\n1") && error.contains("and 4 more"), "{error}");
+        assert!(!error.contains('\n'));
     }
 }

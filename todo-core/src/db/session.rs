@@ -1,5 +1,5 @@
-//! A session of PostgreSQL: what is set on it when it is new, and which errors say that it is of no
-//! further use. An error of the session, unlike one of the statement, comes again with every call.
+//! PostgreSQL sessions: the settings of a new one, and the errors after which it must be closed. An
+//! error of the session, unlike one of the statement, recurs with every call.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use super::is_connectivity;
 
-/// What is set on a new session, whatever the defaults of its database or role are. By SET, not as
-/// start-up parameters: poolers refuse those that they do not know, and a session of its own keeps
-/// what is set. The driver sets `client_encoding`, `DateStyle` and `TimeZone` itself.
+/// The settings of a new session, which override the defaults of its database and role. They are
+/// SET, not sent as startup parameters: poolers reject unknown parameters, and in session mode a
+/// SET lasts. The driver sets `client_encoding`, `DateStyle` and `TimeZone` itself.
 ///
-/// `call` is the longest that a call may take.
+/// `call` is the timeout of a call.
 pub(super) fn settings(call: Duration, server_version: Option<u32>) -> String {
-    // Shorter than the call's own deadline: a row that somebody holds is then told by the server, and
-    // does not look like a server that has gone silent.
+    // Shorter than the call's timeout: the server then reports a locked row, which would otherwise
+    // look like a dead server.
     let timeout_ms = (call * 3 / 4).as_millis().max(1);
     let mut set = format!(
         "SET statement_timeout = {timeout_ms}; SET lock_timeout = {timeout_ms}; \
@@ -28,54 +28,54 @@ pub(super) fn settings(call: Duration, server_version: Option<u32>) -> String {
     set
 }
 
-/// What an error of a statement says of the session that it came on.
+/// The state of a session after an error of a statement on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Session {
-    /// It is as good as before.
-    Good,
-    /// It can only fail, or its state is not known. It is to be closed.
-    Over,
-    /// As [`Session::Over`], and so are probably all that are as old. The statement had no effect for
-    /// sure, and may succeed on a new session.
+pub(super) enum SessionState {
+    /// It can run further statements.
+    Usable,
+    /// Further statements fail, or its state is unknown: it must be closed.
+    Broken,
+    /// As [`SessionState::Broken`], and probably so are all sessions of its age. The statement
+    /// certainly had no effect, and may succeed on a new session.
     Outdated,
-    /// As [`Session::Outdated`], unless it is the server that may not be written to now.
+    /// As [`SessionState::Outdated`], unless the server itself is read-only now.
     ReadOnly,
 }
 
-impl Session {
+impl SessionState {
     pub(super) fn after(error: &sqlx::Error) -> Self {
-        let sqlx::Error::Database(database) = error else { return Self::Over };
+        let sqlx::Error::Database(database) = error else { return Self::Broken };
         let code = database.code().unwrap_or_default();
         let server = database.try_downcast_ref::<PgDatabaseError>();
         let is = |severity| server.is_some_and(|error| error.severity() == severity);
         // SQLSTATE (PostgreSQL, appendix A).
         match &*code {
             _ if is_connectivity(error) || is(PgSeverity::Fatal) || is(PgSeverity::Panic) => {
-                Self::Over
+                Self::Broken
             }
-            // A kept plan no longer fits its tables. The code alone means any missing feature.
+            // A cached plan no longer matches its tables. The code alone means any missing feature.
             "0A000"
                 if server.and_then(PgDatabaseError::routine) == Some("RevalidateCachedQuery") =>
             {
                 Self::Outdated
             }
-            // No such prepared statement; one of this name is there; inside a failed transaction.
+            // No such prepared statement; a statement of this name exists; in a failed transaction.
             "26000" | "42P05" | "25P02" => Self::Outdated,
             "25006" => Self::ReadOnly,
-            // Other states of a transaction, which nothing here begins; no such cursor, or one of this
-            // name is there; an internal error.
-            code if code.starts_with("25") || code.starts_with("XX") => Self::Over,
-            "34000" | "42P03" => Self::Over,
-            _ => Self::Good,
+            // Other transaction states, although no transaction is begun here; no such cursor, or a
+            // cursor of this name exists; an internal error.
+            code if code.starts_with("25") || code.starts_with("XX") => Self::Broken,
+            "34000" | "42P03" => Self::Broken,
+            _ => Self::Usable,
         }
     }
 }
 
-/// Whether a server, or the pooler before it, refused a connection because it has no place for one.
+/// Whether the server, or the pooler before it, refused a connection because it is full.
 pub(super) fn is_full(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     error.code().is_some_and(|code| code == "53300")
-        // PgBouncer and Supavisor have other codes for it.
+        // PgBouncer and Supavisor use other codes.
         || ["no more connections allowed", "max clients reached", "MaxClientsInSessionMode"]
             .iter()
             .any(|text| error.message().contains(text))
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_is_told_what_its_server_knows() {
+    fn a_session_gets_only_settings_that_its_server_supports() {
         let call = Duration::from_millis(1800);
         let old = settings(call, Some(130_000));
         assert!(old.contains("statement_timeout = 1350;"), "{old}");
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_is_no_answer_ends_the_session() {
-        assert_eq!(Session::after(&sqlx::Error::WorkerCrashed), Session::Over);
+    fn an_error_without_a_server_response_breaks_the_session() {
+        assert_eq!(SessionState::after(&sqlx::Error::WorkerCrashed), SessionState::Broken);
     }
 }

@@ -1,39 +1,39 @@
-//! A statement as both databases take it, and the rows that come of it. A statement's text and its
-//! binds are written once (`$1` works on both); each driver binds and reads them in its own types.
+//! Statements for both databases, and their rows. A statement's text and its binds are written once
+//! (`$1` works on both); each driver binds and decodes them in its own types.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    Fault,
-    columns::{Stamp, Tick},
+    DbError,
+    codec::{OneMicrosecond, Timestamp},
 };
 
-/// One statement: its text, and what is bound to it in the order of its numbers.
+/// One statement: its text, and its binds in the order of their numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Statement {
     pub(super) sql: &'static str,
     pub(super) binds: Vec<Value>,
-    /// Whose it is, for what takes callers in turn.
+    /// The caller, for queues that are fair between callers.
     pub(super) caller: Option<Uuid>,
 }
 
-/// What can be bound.
+/// A value that can be bound.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
-    Id(Uuid),
-    Flag(bool),
-    Number(i64),
-    Rank(Option<i16>),
+    Uuid(Uuid),
+    Bool(bool),
+    BigInt(i64),
+    SmallInt(Option<i16>),
     Text(Option<String>),
-    Time(DateTime<Utc>),
+    Timestamp(DateTime<Utc>),
     /// One microsecond.
-    Tick,
+    OneMicrosecond,
 }
 
 #[cfg(test)]
 thread_local! {
-    /// How many statements this thread has made.
+    /// The number of statements made on this thread.
     pub(crate) static MADE: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
@@ -41,18 +41,18 @@ impl Statement {
     pub(crate) fn new(sql: &'static str) -> Self {
         #[cfg(test)]
         MADE.with(|made| made.set(made.get() + 1));
-        // The longest has eleven.
+        // The most binds of any statement.
         Self { sql, binds: Vec::with_capacity(11), caller: None }
     }
 
-    /// Says whose it is.
+    /// Sets the caller.
     #[must_use]
     pub(crate) fn of(mut self, caller: Uuid) -> Self {
         self.caller = Some(caller);
         self
     }
 
-    /// Binds the next number.
+    /// Binds the next parameter.
     #[must_use]
     pub(crate) fn bind(mut self, value: impl Into<Value>) -> Self {
         self.binds.push(value.into());
@@ -70,15 +70,15 @@ macro_rules! binds {
     };
 }
 binds! {
-    Uuid => |id| Self::Id(id),
-    bool => |flag| Self::Flag(flag),
-    i64 => |number| Self::Number(number),
+    Uuid => |id| Self::Uuid(id),
+    bool => |flag| Self::Bool(flag),
+    i64 => |number| Self::BigInt(number),
     &str => |text| Self::Text(Some(text.to_owned())),
     String => |text| Self::Text(Some(text)),
     Option<&str> => |text| Self::Text(text.map(str::to_owned)),
     Option<String> => |text| Self::Text(text),
-    Stamp => |stamp| Self::Time(stamp.0),
-    Tick => |_tick| Self::Tick,
+    Timestamp => |stamp| Self::Timestamp(stamp.0),
+    OneMicrosecond => |_one| Self::OneMicrosecond,
 }
 
 /// A row of either driver.
@@ -93,7 +93,7 @@ pub(crate) enum Row<'r> {
 
 impl Row<'_> {
     /// The column at `index`, from 0.
-    pub(crate) fn get<T: Column>(&self, index: usize) -> Result<T, Fault> {
+    pub(crate) fn get<T: Decode>(&self, index: usize) -> Result<T, DbError> {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(row) => Ok(row.get(index)?),
@@ -105,41 +105,39 @@ impl Row<'_> {
     }
 }
 
-/// What a column can be read as: whatever each of the drivers that are linked can read.
-pub(crate) trait Column: OfSqlite + OfPostgres {}
-impl<T: OfSqlite + OfPostgres> Column for T {}
+/// A type that a column can be decoded as, by each of the enabled drivers.
+pub(crate) trait Decode: SqliteDecode + PgDecode {}
+impl<T: SqliteDecode + PgDecode> Decode for T {}
 
 #[cfg(feature = "sqlite")]
-pub(crate) use rusqlite::types::FromSql as OfSqlite;
+pub(crate) use rusqlite::types::FromSql as SqliteDecode;
 #[cfg(not(feature = "sqlite"))]
-pub(crate) trait OfSqlite {}
+pub(crate) trait SqliteDecode {}
 #[cfg(not(feature = "sqlite"))]
-impl<T> OfSqlite for T {}
+impl<T> SqliteDecode for T {}
 
 #[cfg(feature = "postgres")]
-pub(crate) trait OfPostgres:
+pub(crate) trait PgDecode:
     sqlx::Type<sqlx::Postgres> + for<'r> sqlx::Decode<'r, sqlx::Postgres>
 {
 }
 #[cfg(feature = "postgres")]
-impl<T> OfPostgres for T where
-    T: sqlx::Type<sqlx::Postgres> + for<'r> sqlx::Decode<'r, sqlx::Postgres>
-{
-}
+impl<T> PgDecode for T where T: sqlx::Type<sqlx::Postgres> + for<'r> sqlx::Decode<'r, sqlx::Postgres>
+{}
 #[cfg(not(feature = "postgres"))]
-pub(crate) trait OfPostgres {}
+pub(crate) trait PgDecode {}
 #[cfg(not(feature = "postgres"))]
-impl<T> OfPostgres for T {}
+impl<T> PgDecode for T {}
 
-/// What is made of one row. Columns are read by position, which spares a look-up by name for each.
+/// A type made from one row. Columns are read by position, which saves a lookup by name for each.
 pub(crate) trait FromRow: Sized {
-    fn from_row(row: &Row<'_>) -> Result<Self, Fault>;
+    fn from_row(row: &Row<'_>) -> Result<Self, DbError>;
 }
 
 macro_rules! tuples {
     ($(($($column:ident $index:tt),+))+) => {
-        $(impl<$($column: Column),+> FromRow for ($($column,)+) {
-            fn from_row(row: &Row<'_>) -> Result<Self, Fault> {
+        $(impl<$($column: Decode),+> FromRow for ($($column,)+) {
+            fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
                 Ok(($(row.get::<$column>($index)?,)+))
             }
         })+
@@ -153,36 +151,39 @@ tuples! {
     (A 0, B 1, C 2, D 3, E 4)
 }
 
-/// What takes the outcome of a statement: its rows one by one, then how many were changed.
-pub(crate) trait Rows: Default + Send + 'static {
-    fn push(&mut self, row: &Row<'_>) -> Result<(), Fault>;
+/// The result of a statement: receives its rows one by one, then the number of affected rows.
+pub(crate) trait FromRows: Default + Send + 'static {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError>;
 
-    fn changed(&mut self, _rows: u64) {}
+    fn set_affected(&mut self, _rows: u64) {}
 
-    /// Whether no further row of a statement that reads is wanted: what follows may be left unread.
-    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "PostgreSQL's rows come whole"))]
+    /// Whether the remaining rows of a read may be left unread.
+    #[cfg_attr(
+        not(feature = "sqlite"),
+        expect(dead_code, reason = "PostgreSQL's rows are all read")
+    )]
     fn is_full(&self) -> bool {
         false
     }
 }
 
-/// How many rows a statement changed.
+/// The number of rows that a statement affected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Changed(pub(crate) u64);
+pub(crate) struct RowsAffected(pub(crate) u64);
 
-impl Rows for Changed {
-    fn push(&mut self, _: &Row<'_>) -> Result<(), Fault> {
+impl FromRows for RowsAffected {
+    fn push(&mut self, _: &Row<'_>) -> Result<(), DbError> {
         Ok(())
     }
 
-    fn changed(&mut self, rows: u64) {
+    fn set_affected(&mut self, rows: u64) {
         self.0 = rows;
     }
 }
 
 /// The first row, if there is one.
-impl<T: FromRow + Send + 'static> Rows for Option<T> {
-    fn push(&mut self, row: &Row<'_>) -> Result<(), Fault> {
+impl<T: FromRow + Send + 'static> FromRows for Option<T> {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
         if self.is_none() {
             *self = Some(T::from_row(row)?);
         }
@@ -190,8 +191,8 @@ impl<T: FromRow + Send + 'static> Rows for Option<T> {
     }
 }
 
-impl<T: FromRow + Send + 'static> Rows for Vec<T> {
-    fn push(&mut self, row: &Row<'_>) -> Result<(), Fault> {
+impl<T: FromRow + Send + 'static> FromRows for Vec<T> {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
         Vec::push(self, T::from_row(row)?);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The body of an answer: whole bytes, or pieces that are made while the client takes them.
+//! Response bodies: whole, or in chunks that are produced while the client reads.
 
 use std::{
     fmt,
@@ -13,74 +13,74 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::{
     error::Error,
-    http::{access::Answering, problem::Failure},
+    http::{access_log::StreamLog, problem::ApiError},
 };
 
-/// The body of an answer. Most are whole; a long list comes in pieces, of which one at a time is held.
+/// A response body. Most are whole; a long list is sent in chunks, with one in memory at a time.
 #[derive(Default)]
-pub struct Body(Kind);
+pub struct Body(Inner);
 
-enum Kind {
+enum Inner {
     Whole(Bytes),
-    /// In a mutex, which is never locked, for the sake of `Sync`.
-    Pieces(Box<Mutex<Pieces>>),
+    /// The mutex is never locked: it makes the body `Sync`.
+    Chunks(Box<Mutex<Chunks>>),
 }
 
-struct Pieces {
+struct Chunks {
     stream: BoxStream<'static, Result<Bytes, Error>>,
-    /// Logs and counts the answer when the body ends or is dropped.
-    answering: Option<Answering>,
+    /// Logs and counts the response when the body ends or is dropped.
+    log: Option<StreamLog>,
     is_done: bool,
 }
 
-impl Default for Kind {
+impl Default for Inner {
     fn default() -> Self {
         Self::Whole(Bytes::new())
     }
 }
 
-/// An answer that could not be sent to its end. Its connection, or over HTTP/2 its stream, must be
-/// aborted: otherwise the client would take what it has for all of it.
+/// A response body that failed before its end. The connection, or over HTTP/2 the stream, must be
+/// aborted: otherwise the client would take the truncated body as complete.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer was cut off: {0}")]
+#[error("the response was cut off: {0}")]
 pub struct BodyError(#[source] Error);
 
 impl Body {
     pub(crate) fn new(bytes: Bytes) -> Self {
-        Self(Kind::Whole(bytes))
+        Self(Inner::Whole(bytes))
     }
 
-    /// A body of the pieces of `stream`. None of them may be empty.
-    pub(crate) fn pieces(
+    /// A body of the chunks of `stream`, none of which may be empty.
+    pub(crate) fn chunked(
         stream: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
     ) -> Self {
-        let pieces = Pieces { stream: stream.boxed(), answering: None, is_done: false };
-        Self(Kind::Pieces(Box::new(Mutex::new(pieces))))
+        let chunks = Chunks { stream: stream.boxed(), log: None, is_done: false };
+        Self(Inner::Chunks(Box::new(Mutex::new(chunks))))
     }
 
-    /// All of it, if the body is whole.
+    /// The bytes of a whole body.
     ///
     /// # Errors
-    /// The body itself, if it comes in pieces.
+    /// The body itself, if it is chunked.
     pub fn into_bytes(self) -> Result<Bytes, Self> {
         match self.0 {
-            Kind::Whole(bytes) => Ok(bytes),
-            pieces @ Kind::Pieces(_) => Err(Self(pieces)),
+            Inner::Whole(bytes) => Ok(bytes),
+            chunks @ Inner::Chunks(_) => Err(Self(chunks)),
         }
     }
 
-    /// All of it, if the body is whole.
+    /// The bytes of a whole body.
     pub(crate) fn whole(&self) -> Option<&Bytes> {
         match &self.0 {
-            Kind::Whole(bytes) => Some(bytes),
-            Kind::Pieces(_) => None,
+            Inner::Whole(bytes) => Some(bytes),
+            Inner::Chunks(_) => None,
         }
     }
 
-    /// Has `answering` know how a body in pieces ends.
-    pub(crate) fn answers(&mut self, answering: Answering) {
-        if let Kind::Pieces(pieces) = &mut self.0 {
-            pieces.get_mut().unwrap_or_else(PoisonError::into_inner).answering = Some(answering);
+    /// Sets the log entry that a chunked body completes when it ends.
+    pub(crate) fn set_log(&mut self, log: StreamLog) {
+        if let Inner::Chunks(chunks) = &mut self.0 {
+            chunks.get_mut().unwrap_or_else(PoisonError::into_inner).log = Some(log);
         }
     }
 }
@@ -91,26 +91,26 @@ impl From<Bytes> for Body {
     }
 }
 
-impl Pieces {
+impl Chunks {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         if self.is_done {
             return Poll::Ready(None);
         }
-        let piece = ready!(self.stream.poll_next_unpin(cx));
-        self.is_done = !matches!(piece, Some(Ok(_)));
-        Poll::Ready(match piece {
-            Some(Ok(piece)) => Some(Ok(piece)),
+        let chunk = ready!(self.stream.poll_next_unpin(cx));
+        self.is_done = !matches!(chunk, Some(Ok(_)));
+        Poll::Ready(match chunk {
+            Some(Ok(chunk)) => Some(Ok(chunk)),
             Some(Err(error)) => {
-                let failure = Failure::Core(error);
-                if let Some(answering) = self.answering.take() {
-                    answering.cut_off(&failure);
+                let failure = ApiError::Core(error);
+                if let Some(log) = self.log.take() {
+                    log.cut_off(&failure);
                 }
-                let Failure::Core(error) = failure else { return Poll::Ready(None) };
+                let ApiError::Core(error) = failure else { return Poll::Ready(None) };
                 Some(Err(BodyError(error)))
             }
             None => {
-                if let Some(answering) = self.answering.take() {
-                    answering.end();
+                if let Some(log) = self.log.take() {
+                    log.end();
                 }
                 None
             }
@@ -127,13 +127,13 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
-            Kind::Whole(bytes) => {
+            Inner::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Kind::Pieces(pieces) => {
-                let pieces = pieces.get_mut().unwrap_or_else(PoisonError::into_inner);
-                Poll::Ready(ready!(pieces.poll_next(cx)).map(|piece| piece.map(Frame::data)))
+            Inner::Chunks(chunks) => {
+                let chunks = chunks.get_mut().unwrap_or_else(PoisonError::into_inner);
+                Poll::Ready(ready!(chunks.poll_next(cx)).map(|chunk| chunk.map(Frame::data)))
             }
         }
     }
@@ -150,8 +150,8 @@ impl HttpBody for Body {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Whole(bytes) => f.debug_tuple("Body").field(&bytes.len()).finish(),
-            Kind::Pieces(_) => f.write_str("Body(pieces)"),
+            Inner::Whole(bytes) => f.debug_tuple("Body").field(&bytes.len()).finish(),
+            Inner::Chunks(_) => f.write_str("Body(chunks)"),
         }
     }
 }

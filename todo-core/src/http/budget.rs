@@ -1,6 +1,6 @@
-//! A budget in bytes for the bodies in flight, of requests and of answers, over all connections. It
-//! bounds the memory that clients can fill, however many requests they begin or answers they leave
-//! unread. It knows sizes and who is charged, and nothing of what the bytes are.
+//! A memory budget for all request and response bodies in flight, over all connections. It bounds
+//! the memory that clients can fill, however many requests they start or responses they leave
+//! unread. It tracks sizes and payers, not contents.
 
 use std::{
     collections::HashMap,
@@ -16,21 +16,21 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
-/// The part of the budget that one client network, or one user, may hold: a quarter.
-pub(crate) const SHARES: usize = 4;
-/// What a head, a body or an answer may have without being charged. Most have less.
-pub(crate) const FREE: usize = 4 << 10;
-/// How long an answer waits for budget, and how many may wait at once.
-const PATIENCE: Duration = Duration::from_secs(1);
-const MOST_WAITING: usize = 64;
+/// One client network, or one user, may hold this fraction of the budget: a quarter.
+pub(crate) const SHARE_DIVISOR: usize = 4;
+/// Heads and bodies up to this size are not charged. Most are smaller.
+pub(crate) const UNCHARGED_BYTES: usize = 4 << 10;
+/// How long a response waits for budget, and how many may wait at once.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+const MAX_WAITING: usize = 64;
 
-/// Bytes that may be in flight at once. A cheap clone.
+/// The budget of bytes in flight. A cheap clone.
 #[derive(Clone)]
 pub(crate) struct Budget(Arc<Inner>);
 
 struct Inner {
-    /// The most bytes in all, and for each payer.
-    most: usize,
+    /// The limit in bytes: in total, and for each account.
+    max: usize,
     share: usize,
     ledger: Mutex<Ledger>,
     freed: Notify,
@@ -40,9 +40,9 @@ struct Inner {
 
 #[derive(Default)]
 struct Ledger {
-    held: usize,
-    /// By whom; nobody is kept who holds nothing.
-    by: HashMap<Account, usize>,
+    reserved: usize,
+    /// Bytes per account; an account without any is removed.
+    by_account: HashMap<Account, usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,7 +51,8 @@ enum Account {
     User(Uuid),
 }
 
-/// Who is charged: the network of the client's address (an IPv6 /64), and the user once known.
+/// The accounts to charge: the network of the client's address (an IPv6 /64), and the user once
+/// authenticated.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Payer {
     network: Option<IpAddr>,
@@ -60,7 +61,7 @@ pub(crate) struct Payer {
 
 impl Payer {
     pub(crate) fn new(client: Option<IpAddr>, user: Option<Uuid>) -> Self {
-        Self { network: client.map(network), user }
+        Self { network: client.map(client_network), user }
     }
 
     fn accounts(self) -> impl Iterator<Item = Account> {
@@ -68,76 +69,76 @@ impl Payer {
     }
 }
 
-/// The network that counts as one client.
-fn network(address: IpAddr) -> IpAddr {
+/// The network of an address, which counts as one client: an IPv6 /64 or an IPv4 address.
+fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (!0 << 64)).into(),
         address @ IpAddr::V4(_) => address,
     }
 }
 
-/// Bytes that are held until this is dropped.
-pub(crate) struct Held {
+/// Reserved bytes, released on drop.
+pub(crate) struct Reservation {
     budget: Budget,
     payer: Payer,
     bytes: usize,
 }
 
 impl Budget {
-    pub(crate) fn new(most: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self(Arc::new(Inner {
-            most,
-            share: most / SHARES,
+            max,
+            share: max / SHARE_DIVISOR,
             ledger: Mutex::default(),
             freed: Notify::new(),
-            waiting: Semaphore::new(MOST_WAITING),
+            waiting: Semaphore::new(MAX_WAITING),
             refused: AtomicU64::new(0),
         }))
     }
 
-    /// Takes so many bytes, if there are so many for this payer now.
-    pub(crate) fn take(&self, payer: Payer, bytes: usize) -> Option<Held> {
-        let mut held = Held { budget: self.clone(), payer, bytes: 0 };
-        held.grow(bytes).then_some(held)
+    /// Reserves `bytes` for `payer`; `None`, counted as a refusal, if they are not available now.
+    pub(crate) fn reserve(&self, payer: Payer, bytes: usize) -> Option<Reservation> {
+        let mut reservation = Reservation { budget: self.clone(), payer, bytes: 0 };
+        reservation.grow(bytes).then_some(reservation)
     }
 
-    /// As [`Budget::take`], where there is another way without it: this is not counted as a refusal.
-    pub(crate) fn try_take(&self, payer: Payer, bytes: usize) -> Option<Held> {
-        let mut held = Held { budget: self.clone(), payer, bytes: 0 };
-        held.try_grow(bytes).then_some(held)
+    /// Like [`Budget::reserve`], but not counted as a refusal: the caller has a fallback.
+    pub(crate) fn try_reserve(&self, payer: Payer, bytes: usize) -> Option<Reservation> {
+        let mut reservation = Reservation { budget: self.clone(), payer, bytes: 0 };
+        reservation.try_grow(bytes).then_some(reservation)
     }
 
-    /// As [`Budget::take`], but waits a moment for what others give back.
-    pub(crate) async fn take_soon(&self, payer: Payer, bytes: usize) -> Option<Held> {
-        let mut held = Held { budget: self.clone(), payer, bytes: 0 };
-        // Each of them is woken whenever anything is given back.
+    /// Like [`Budget::reserve`], but waits up to [`MAX_WAIT`] for bytes to be released.
+    pub(crate) async fn reserve_or_wait(&self, payer: Payer, bytes: usize) -> Option<Reservation> {
+        let mut reservation = Reservation { budget: self.clone(), payer, bytes: 0 };
+        // The number is limited because every release wakes all waiters.
         let waiting = self.0.waiting.try_acquire();
         let taken = async {
             if waiting.is_err() {
-                return held.try_grow(bytes);
+                return reservation.try_grow(bytes);
             }
             loop {
-                // Before the attempt: what is given back in between is noticed.
+                // Registered before the attempt, so that no release in between is missed.
                 let freed = self.0.freed.notified();
-                if held.try_grow(bytes) {
+                if reservation.try_grow(bytes) {
                     return true;
                 }
                 freed.await;
             }
         };
-        if tokio::time::timeout(PATIENCE, taken).await.unwrap_or(false) {
-            return Some(held);
+        if tokio::time::timeout(MAX_WAIT, taken).await.unwrap_or(false) {
+            return Some(reservation);
         }
         self.0.refused.fetch_add(1, Ordering::Relaxed);
         None
     }
 
-    /// Bytes that are held now.
-    pub(crate) fn held(&self) -> usize {
-        self.ledger().held
+    /// Bytes reserved now.
+    pub(crate) fn reserved(&self) -> usize {
+        self.ledger().reserved
     }
 
-    /// How often there was not enough.
+    /// The number of refusals.
     pub(crate) fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::Relaxed)
     }
@@ -147,8 +148,8 @@ impl Budget {
     }
 }
 
-impl Held {
-    /// Takes more, to `bytes` in all, if there is so much; else what is held stays as it is.
+impl Reservation {
+    /// Grows the reservation to `bytes` in total if they are available; else it stays as it is.
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         let has_grown = self.try_grow(bytes);
         if !has_grown {
@@ -159,16 +160,16 @@ impl Held {
 
     fn try_grow(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        let Inner { most, share, .. } = *self.budget.0;
+        let Inner { max, share, .. } = *self.budget.0;
         let mut ledger = self.budget.ledger();
-        let has_room = ledger.held + more <= most
+        let has_room = ledger.reserved + more <= max
             && self.payer.accounts().all(|account| {
-                ledger.by.get(&account).copied().unwrap_or_default() + more <= share
+                ledger.by_account.get(&account).copied().unwrap_or_default() + more <= share
             });
         if has_room && more > 0 {
-            ledger.held += more;
+            ledger.reserved += more;
             for account in self.payer.accounts() {
-                *ledger.by.entry(account).or_default() += more;
+                *ledger.by_account.entry(account).or_default() += more;
             }
             drop(ledger);
             self.bytes = bytes;
@@ -176,11 +177,11 @@ impl Held {
         has_room
     }
 
-    /// `bytes` that hold this as long as they, or a part of them, are there.
-    pub(crate) fn by(self: &Arc<Self>, bytes: impl Into<Bytes>) -> Bytes {
+    /// Attaches the reservation to `bytes`: it is released with the last slice of them.
+    pub(crate) fn attach_to(self: &Arc<Self>, bytes: impl Into<Bytes>) -> Bytes {
         struct Charged {
             bytes: Bytes,
-            _held: Arc<Held>,
+            _reservation: Arc<Reservation>,
         }
 
         impl AsRef<[u8]> for Charged {
@@ -189,28 +190,28 @@ impl Held {
             }
         }
 
-        Bytes::from_owner(Charged { bytes: bytes.into(), _held: Arc::clone(self) })
+        Bytes::from_owner(Charged { bytes: bytes.into(), _reservation: Arc::clone(self) })
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         if self.bytes == 0 {
             return;
         }
         let mut ledger = self.budget.ledger();
-        ledger.held = ledger.held.saturating_sub(self.bytes);
+        ledger.reserved = ledger.reserved.saturating_sub(self.bytes);
         for account in self.payer.accounts() {
-            if let Some(held) = ledger.by.get_mut(&account) {
+            if let Some(held) = ledger.by_account.get_mut(&account) {
                 *held = held.saturating_sub(self.bytes);
                 if *held == 0 {
-                    ledger.by.remove(&account);
+                    ledger.by_account.remove(&account);
                 }
             }
         }
-        // A burst of many clients is not to be paid for ever after.
-        if ledger.by.is_empty() && ledger.by.capacity() > 1024 {
-            ledger.by.shrink_to_fit();
+        // Frees the map's memory after a burst of many clients.
+        if ledger.by_account.is_empty() && ledger.by_account.capacity() > 1024 {
+            ledger.by_account.shrink_to_fit();
         }
         drop(ledger);
         self.budget.0.freed.notify_waiters();
@@ -227,60 +228,63 @@ mod tests {
     }
 
     #[test]
-    fn nobody_holds_more_than_a_share_and_all_no_more_than_the_budget() {
+    fn one_payer_is_limited_to_a_share_and_all_to_the_budget() {
         let budget = Budget::new(400);
-        let ann = budget.take(payer("10.0.0.1", 1), 100).unwrap();
-        assert!(budget.take(payer("10.0.0.1", 2), 1).is_none(), "the address has its share");
-        assert!(budget.take(payer("10.0.0.2", 1), 1).is_none(), "the user has her share");
+        let ann = budget.reserve(payer("10.0.0.1", 1), 100).unwrap();
+        assert!(
+            budget.reserve(payer("10.0.0.1", 2), 1).is_none(),
+            "the address has used its share"
+        );
+        assert!(budget.reserve(payer("10.0.0.2", 1), 1).is_none(), "the user has used her share");
         let others: Vec<_> = (2_u32..5)
-            .map(|n| budget.take(payer(&format!("10.0.0.{n}"), n.into()), 100).unwrap())
+            .map(|n| budget.reserve(payer(&format!("10.0.0.{n}"), n.into()), 100).unwrap())
             .collect();
-        assert!(budget.take(payer("10.0.0.9", 9), 1).is_none(), "all is held");
-        assert_eq!((budget.held(), budget.refused()), (400, 3));
+        assert!(budget.reserve(payer("10.0.0.9", 9), 1).is_none(), "the budget is exhausted");
+        assert_eq!((budget.reserved(), budget.refused()), (400, 3));
         drop(ann);
-        let mut bob = budget.take(payer("10.0.0.9", 9), 60).unwrap();
+        let mut bob = budget.reserve(payer("10.0.0.9", 9), 60).unwrap();
         assert!(!bob.grow(101) && bob.grow(100) && bob.grow(50));
         drop((bob, others));
-        assert_eq!(budget.held(), 0);
-        assert!(budget.ledger().by.is_empty());
+        assert_eq!(budget.reserved(), 0);
+        assert!(budget.ledger().by_account.is_empty());
     }
 
     #[test]
-    fn a_network_is_one_client() {
+    fn addresses_of_one_network_share_a_limit() {
         let budget = Budget::new(400);
-        let _held = budget.take(payer("2001:db8::1", 0), 100).unwrap();
-        assert!(budget.take(payer("2001:db8::ffff:2", 0), 1).is_none());
-        assert!(budget.take(payer("2001:db8:0:1::1", 0), 100).is_some());
-        let _held = budget.take(payer("::ffff:10.0.0.1", 0), 100).unwrap();
-        assert!(budget.take(payer("10.0.0.1", 0), 1).is_none());
+        let _reservation = budget.reserve(payer("2001:db8::1", 0), 100).unwrap();
+        assert!(budget.reserve(payer("2001:db8::ffff:2", 0), 1).is_none());
+        assert!(budget.reserve(payer("2001:db8:0:1::1", 0), 100).is_some());
+        let _reservation = budget.reserve(payer("::ffff:10.0.0.1", 0), 100).unwrap();
+        assert!(budget.reserve(payer("10.0.0.1", 0), 1).is_none());
     }
 
     #[test]
-    fn bytes_are_held_until_their_last_part_is_gone() {
+    fn bytes_stay_reserved_until_their_last_slice_is_dropped() {
         let budget = Budget::new(400);
-        let held = Arc::new(budget.take(Payer::default(), 300).unwrap());
-        let mut bytes = held.by(vec![1; 8]);
+        let held = Arc::new(budget.reserve(Payer::default(), 300).unwrap());
+        let mut bytes = held.attach_to(vec![1; 8]);
         drop(held);
         let part = bytes.split_to(2);
         drop(bytes);
-        assert_eq!(budget.held(), 300);
+        assert_eq!(budget.reserved(), 300);
         drop(part);
-        assert_eq!(budget.held(), 0);
+        assert_eq!(budget.reserved(), 0);
     }
 
     #[tokio::test]
-    async fn an_answer_waits_a_moment_for_what_is_given_back() {
+    async fn a_response_waits_a_moment_for_released_bytes() {
         let budget = Budget::new(100);
-        let held = budget.take(Payer::default(), 100).unwrap();
+        let held = budget.reserve(Payer::default(), 100).unwrap();
         let waiting = tokio::spawn({
             let budget = budget.clone();
-            async move { budget.take_soon(Payer::default(), 100).await.is_some() }
+            async move { budget.reserve_or_wait(Payer::default(), 100).await.is_some() }
         });
         tokio::task::yield_now().await;
         drop(held);
         assert!(waiting.await.unwrap());
         tokio::time::pause();
-        let _held = budget.take(Payer::default(), 100).unwrap();
-        assert!(budget.take_soon(Payer::default(), 1).await.is_none());
+        let _reservation = budget.reserve(Payer::default(), 100).unwrap();
+        assert!(budget.reserve_or_wait(Payer::default(), 1).await.is_none());
     }
 }

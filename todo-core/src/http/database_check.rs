@@ -1,5 +1,6 @@
-//! The check behind `/health/db`: at most one runs at a time and at most one begins in any
-//! [`FRESH`], however many ask. All that wait share its outcome. It knows no database.
+//! The check behind `/health/db`: at most one runs at a time, and its result is cached for
+//! [`CACHE_TTL`], however many requests there are. All waiting requests share the result. The query
+//! is an argument.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,67 +9,67 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-use crate::error::{Cause, Error, Result};
+use crate::error::{BoxError, Error, Result};
 
-/// The longest a check may take: the contract promises an answer in 2 s.
+/// Time limit of a check: the contract promises a response within 2 s.
 const TIMEOUT: Duration = Duration::from_millis(1850);
-/// How long an outcome is told to further callers before the database is asked again.
-const FRESH: Duration = Duration::from_millis(100);
+/// How long a result is returned to further requests before the database is queried again.
+const CACHE_TTL: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 pub(super) struct DatabaseCheck(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The check that runs.
+    /// The running check.
     running: Option<watch::Receiver<Option<bool>>>,
-    /// When the last one ended, and whether the database answered.
+    /// The end of the last check, and whether it succeeded.
     last: Option<(Instant, bool)>,
 }
 
 impl DatabaseCheck {
-    /// Whether the database answers `ask`, which is asked only if no check runs and the last one
-    /// is not fresh.
-    pub(super) async fn answers<F>(self: &Arc<Self>, ask: impl FnOnce() -> F) -> bool
+    /// Whether `query` succeeds. It is run only if no check is running and the last result has
+    /// expired.
+    pub(super) async fn is_healthy<F>(self: &Arc<Self>, query: impl FnOnce() -> F) -> bool
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
         let mut outcome = {
             let mut state = self.state();
-            if let Some((at, answers)) = state.last
-                && at.elapsed() < FRESH
+            if let Some((at, is_healthy)) = state.last
+                && at.elapsed() < CACHE_TTL
             {
-                return answers;
+                return is_healthy;
             }
-            // One whose task has ended without an outcome is none.
+            // A check whose task ended without a result, by a panic, is not running.
             match state.running.clone().filter(|running| running.has_changed().is_ok()) {
                 Some(running) => running,
-                None => state.running.insert(self.begin(ask())).clone(),
+                None => state.running.insert(self.spawn_check(query())).clone(),
             }
         };
         match outcome.wait_for(Option::is_some).await {
-            Ok(answers) => answers.unwrap_or(false),
+            Ok(is_healthy) => is_healthy.unwrap_or(false),
             Err(_ended) => false,
         }
     }
 
-    /// Checks in a task of its own: whoever asked first may leave.
-    fn begin(
+    /// Runs the check in a separate task: the first request may be dropped.
+    fn spawn_check(
         self: &Arc<Self>,
         check: impl Future<Output = Result<()>> + Send + 'static,
     ) -> watch::Receiver<Option<bool>> {
-        let (told, outcome) = watch::channel(None);
+        let (sender, outcome) = watch::channel(None);
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let checked = tokio::time::timeout(TIMEOUT, check).await;
-            let checked = checked.unwrap_or_else(|e| Err(Error::Unavailable(Cause::new(e))));
+            let checked = checked.unwrap_or_else(|e| Err(Error::Unavailable(BoxError::new(e))));
             if let Err(error) = &checked {
-                tracing::warn!(%error, "the database does not answer");
+                tracing::warn!(%error, "database health check failed");
             }
             let mut state = this.state();
             state.last = Some((Instant::now(), checked.is_ok()));
             state.running = None;
-            told.send_replace(Some(checked.is_ok()));
+            sender.send_replace(Some(checked.is_ok()));
         });
         outcome
     }
@@ -86,16 +87,16 @@ mod tests {
 
     use super::*;
 
-    /// Asks `n` times at once; how many times the answer was that it answers.
-    async fn ask(
+    /// Makes `n` concurrent calls and returns the number of `true` results.
+    async fn call_at_once(
         check: &Arc<DatabaseCheck>,
         n: usize,
-        asked: &Arc<AtomicUsize>,
+        queries: &Arc<AtomicUsize>,
         outcome: impl Fn() -> Option<Result<()>>,
     ) -> usize {
-        let answers = join_all((0..n).map(|_| {
-            check.answers(|| {
-                asked.fetch_add(1, Ordering::Relaxed);
+        let results = join_all((0..n).map(|_| {
+            check.is_healthy(|| {
+                queries.fetch_add(1, Ordering::Relaxed);
                 let outcome = outcome();
                 async move {
                     match outcome {
@@ -105,40 +106,48 @@ mod tests {
                 }
             })
         }));
-        answers.await.into_iter().filter(|answers| *answers).count()
+        results.await.into_iter().filter(|is_healthy| *is_healthy).count()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_calls_at_once_are_one_check_of_a_database_that_does_not_answer() {
-        let (check, asked) = (Arc::new(DatabaseCheck::default()), Arc::new(AtomicUsize::new(0)));
-        let began = Instant::now();
-        assert_eq!(ask(&check, 200, &asked, || None).await, 0);
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    async fn concurrent_calls_share_one_check_of_an_unresponsive_database() {
+        let (check, queries) = (Arc::new(DatabaseCheck::default()), Arc::new(AtomicUsize::new(0)));
+        let started = Instant::now();
+        assert_eq!(call_at_once(&check, 200, &queries, || None).await, 0);
+        assert_eq!(queries.load(Ordering::Relaxed), 1);
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outcome_is_told_for_a_moment_and_then_looked_for_again() {
-        let (check, asked) = (Arc::new(DatabaseCheck::default()), Arc::new(AtomicUsize::new(0)));
-        assert_eq!(ask(&check, 200, &asked, || Some(Ok(()))).await, 200);
-        assert_eq!(ask(&check, 200, &asked, || Some(Err(Error::Busy))).await, 200, "still fresh");
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
-        tokio::time::sleep(FRESH).await;
-        assert_eq!(ask(&check, 200, &asked, || Some(Err(Error::Busy))).await, 0);
-        tokio::time::sleep(FRESH).await;
-        assert_eq!(ask(&check, 1, &asked, || Some(Ok(()))).await, 1);
-        assert_eq!(asked.load(Ordering::Relaxed), 3);
+    async fn a_result_is_cached_for_a_moment_and_then_checked_again() {
+        let (check, queries) = (Arc::new(DatabaseCheck::default()), Arc::new(AtomicUsize::new(0)));
+        assert_eq!(call_at_once(&check, 200, &queries, || Some(Ok(()))).await, 200);
+        assert_eq!(
+            call_at_once(&check, 200, &queries, || Some(Err(Error::Busy))).await,
+            200,
+            "still cached"
+        );
+        assert_eq!(queries.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(CACHE_TTL).await;
+        assert_eq!(call_at_once(&check, 200, &queries, || Some(Err(Error::Busy))).await, 0);
+        tokio::time::sleep(CACHE_TTL).await;
+        assert_eq!(call_at_once(&check, 1, &queries, || Some(Ok(()))).await, 1);
+        assert_eq!(queries.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_check_goes_on_when_its_caller_leaves_and_a_panic_ends_it() {
-        let (check, asked) = (Arc::new(DatabaseCheck::default()), Arc::new(AtomicUsize::new(0)));
-        let first = ask(&check, 1, &asked, || None);
+    async fn a_check_continues_when_its_caller_is_dropped_and_a_panic_ends_it() {
+        let (check, queries) = (Arc::new(DatabaseCheck::default()), Arc::new(AtomicUsize::new(0)));
+        let first = call_at_once(&check, 1, &queries, || None);
         assert!(tokio::time::timeout(Duration::from_millis(10), first).await.is_err());
-        assert_eq!(ask(&check, 1, &asked, || Some(Ok(()))).await, 0, "it shares the first one's");
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
-        tokio::time::sleep(FRESH).await;
-        assert!(!check.answers(|| async { panic!("a fault") }).await);
-        assert_eq!(ask(&check, 1, &asked, || Some(Ok(()))).await, 1);
+        assert_eq!(
+            call_at_once(&check, 1, &queries, || Some(Ok(()))).await,
+            0,
+            "it shares the first check"
+        );
+        assert_eq!(queries.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(CACHE_TTL).await;
+        assert!(!check.is_healthy(|| async { panic!("a fault") }).await);
+        assert_eq!(call_at_once(&check, 1, &queries, || Some(Ok(()))).await, 1);
     }
 }

@@ -1,5 +1,5 @@
-//! One handler a route: decode, call, encode. What a value must be is for the types of `auth` and
-//! `todos`; which error is which status is for `problem`.
+//! One handler per route: decode, call, encode. The types of `auth` and `todos` validate values;
+//! `problem` maps errors to statuses.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -14,52 +14,52 @@ use uuid::Uuid;
 use crate::{
     auth::{
         self, Caller, Credentials, Session, Signup, User,
-        events::{self, Attempted},
+        events::{self, AuthEvent},
     },
     error::{Error, FieldError, FieldErrors},
     http::{
         Api, Body,
-        budget::{FREE, Held, Payer},
+        budget::{Payer, Reservation, UNCHARGED_BYTES},
         list,
-        problem::Failure,
+        problem::ApiError,
         request::{Form, Incoming, Query},
-        routes::{Ids, Operation},
+        routes::{Operation, PathParams},
     },
-    text::Named,
     timestamp,
     todos::{
-        self, Description, Filters, Limit, ListQuery, NewTodo, Order, Priority, SortBy, Status,
+        self, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder, Status,
         Title, TodoPatch,
     },
+    validate::FieldLabel,
 };
 
-type Answer = Result<Response<Body>, Failure>;
+type HandlerResult = Result<Response<Body>, ApiError>;
 
-/// The most bytes that a body may have where no token is wanted: all it holds is an account.
-pub(crate) const OPEN_BODY_BYTES: usize = 8 << 10;
+/// Maximum body size of the public routes: it contains no more than an account.
+pub(crate) const PUBLIC_BODY_BYTES: usize = 8 << 10;
 
-/// What signing up and logging in answer.
+/// The response to signup and login.
 #[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct AuthAnswer {
+pub(crate) struct AuthResponse {
     user: User,
-    /// A JWT, to be sent as `Authorization: Bearer`.
+    /// A JWT for the `Authorization: Bearer` header.
     token: String,
-    /// The same as `token`, by the name OAuth gives it.
+    /// The same as `token`, under its OAuth 2.0 name.
     access_token: String,
     /// `bearer`
     token_type: &'static str,
-    /// When the token stops being good.
+    /// The end of the token's validity.
     #[serde(serialize_with = "timestamp::serialize")]
     expires_at: chrono::DateTime<chrono::Utc>,
 }
 
-impl From<Session> for AuthAnswer {
+impl From<Session> for AuthResponse {
     fn from(Session { user, token, expires_at }: Session) -> Self {
         Self { user, access_token: token.clone(), token, token_type: "bearer", expires_at }
     }
 }
 
-/// What a process that lives answers.
+/// The response of the liveness probe.
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
@@ -67,205 +67,229 @@ struct Health {
     timestamp: chrono::DateTime<chrono::Utc>,
 }
 
-/// A request on its way to its handler.
-pub(crate) struct Ask<'a, 'b, B> {
+/// A request as its handler receives it.
+pub(crate) struct RequestContext<'a, 'b, B> {
     pub(crate) parts: &'a Parts,
-    pub(crate) ids: Ids<'a>,
+    pub(crate) params: PathParams<'a>,
     pub(crate) body: &'a mut Incoming<'b, B>,
-    /// Who is charged for what its bodies take.
+    /// The accounts charged for its bodies.
     pub(crate) payer: Payer,
 }
 
-impl<B> Ask<'_, '_, B>
+impl<B> RequestContext<'_, '_, B>
 where
     B: HttpBody<Data: Send> + Send,
 {
-    async fn form(&mut self, api: &Api) -> Result<Form, Failure> {
+    async fn form(&mut self, api: &Api) -> Result<Form, ApiError> {
         let max = api.config().max_body_bytes;
         self.body.json(&self.parts.headers, max, api.budget(), self.payer).await
     }
 
-    /// As [`Ask::form`], where nobody is known yet.
-    async fn open_form(&mut self, api: &Api) -> Result<Form, Failure> {
-        let max = api.config().max_body_bytes.min(OPEN_BODY_BYTES);
+    /// Like [`RequestContext::form`], with the smaller limit of unauthenticated routes.
+    async fn public_form(&mut self, api: &Api) -> Result<Form, ApiError> {
+        let max = api.config().max_body_bytes.min(PUBLIC_BODY_BYTES);
         self.body.json(&self.parts.headers, max, api.budget(), self.payer).await
     }
 
-    /// The todo's id; one that is no UUID names no todo.
-    fn todo_id(&self) -> Result<Uuid, Failure> {
-        parse_id(self.ids.todo).ok_or(Failure::Core(Error::NotFound))
+    /// The todo's id; not found if it is not a UUID.
+    fn todo_id(&self) -> Result<Uuid, ApiError> {
+        parse_id(self.params.todo).ok_or(ApiError::Core(Error::NotFound))
     }
 }
 
-/// Does what the route is for. Everything that `caller` is needed for has one by now.
-pub(crate) async fn run<B: HttpBody<Data: Send> + Send>(
+/// Runs the handler of `operation`. `caller` is `None` for public operations only.
+pub(crate) async fn dispatch<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     operation: Operation,
     caller: Option<Caller>,
-    mut ask: Ask<'_, '_, B>,
-) -> Answer {
-    let Some(caller) = caller else { return open(api, operation, &mut ask).await };
-    let owner = check_owner(operation, &caller, ask.ids);
-    let names_a_todo = owner.is_ok() && ask.todo_id().is_ok();
-    let answer = match owner {
-        Ok(()) => protected(api, operation, caller, &mut ask).await,
+    mut request: RequestContext<'_, '_, B>,
+) -> HandlerResult {
+    let Some(caller) = caller else { return public(api, operation, &mut request).await };
+    let owner = check_owner(operation, &caller, request.params);
+    let names_a_todo = owner.is_ok() && request.todo_id().is_ok();
+    let result = match owner {
+        Ok(()) => protected(api, operation, caller, &mut request).await,
         Err(failure) => Err(failure),
     };
-    match answer {
-        // The core's: its statement has asked for the session.
-        Err(failure @ Failure::Core(Error::Forbidden | Error::NotFound)) if names_a_todo => {
+    match result {
+        // From the core, whose statement has checked the session.
+        Err(failure @ ApiError::Core(Error::Forbidden | Error::NotFound)) if names_a_todo => {
             Err(failure)
         }
-        // These come after the token in the order of checks, but no statement has asked yet whether
-        // its session lives.
+        // These come after the token in the order of checks, but no statement has checked the
+        // session yet.
         Err(
-            failure @ (Failure::OtherUser
-            | Failure::Core(Error::Forbidden | Error::NotFound | Error::Invalid(_))
-            | Failure::UnsupportedMediaType
-            | Failure::BodyTimeout
-            | Failure::BadRequest(_)
-            | Failure::TooLarge(_)
-            | Failure::Malformed(..)),
+            failure @ (ApiError::OtherUser
+            | ApiError::Core(Error::Forbidden | Error::NotFound | Error::Invalid(_))
+            | ApiError::UnsupportedMediaType
+            | ApiError::BodyTimeout
+            | ApiError::BadRequest(_)
+            | ApiError::TooLarge(_)
+            | ApiError::Malformed(..)),
         ) => {
             Box::pin(auth::check_session(api.core(), &caller)).await?;
             Err(failure)
         }
-        answer => answer,
+        result => result,
     }
 }
 
-/// What needs no caller.
-async fn open<B: HttpBody<Data: Send> + Send>(
+/// Runs an operation without a caller.
+async fn public<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     operation: Operation,
-    ask: &mut Ask<'_, '_, B>,
-) -> Answer {
-    let answer = match operation {
-        Operation::Signup => signup(api, ask).boxed(),
-        Operation::Login => login(api, ask).boxed(),
+    request: &mut RequestContext<'_, '_, B>,
+) -> HandlerResult {
+    let future = match operation {
+        Operation::Signup => signup(api, request).boxed(),
+        Operation::Login => login(api, request).boxed(),
         Operation::Health => return Ok(health(api)),
         Operation::Readiness => return Ok(readiness(api)),
         Operation::DatabaseHealth => database_health(api).boxed(),
-        Operation::Metrics => return charged(api, ask.payer, metrics(api)?),
+        Operation::Metrics => return charge_response(api, request.payer, metrics(api)?),
         Operation::OpenApi => return Ok(bytes(StatusCode::OK, api.openapi())),
         Operation::Index => return Ok(bytes(StatusCode::OK, api.index())),
-        _ => return Err(Failure::NoToken),
+        _ => return Err(ApiError::MissingToken),
     };
-    answer.await
+    future.await
 }
 
-/// What needs a caller. Each operation is boxed by itself: together they would be as large as the
-/// largest, for every request, and whoever mounts this would carry the type of all of them in theirs
-/// (a release build of a server ran into rustc's depth limit).
+/// Runs an operation of a caller. Each future is boxed: unboxed, every request's future would be as
+/// large as the largest, and its type would contain the types of all operations (a release build of
+/// a server ran into rustc's depth limit).
 async fn protected<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     operation: Operation,
     caller: Caller,
-    ask: &mut Ask<'_, '_, B>,
-) -> Answer {
-    let payer = ask.payer;
-    let answer = match operation {
-        Operation::Logout => logout(api, caller, api.client_ip(ask.parts)).boxed(),
-        Operation::Me => me(api, caller).boxed(),
-        Operation::CreateTodo => create_todo(api, caller, ask).boxed(),
-        // It holds what it takes itself.
-        Operation::ListTodos => return list_todos(api, caller, ask).boxed().await,
-        Operation::GetTodo => get_todo(api, caller, ask.todo_id()?).boxed(),
-        Operation::ReplaceTodo => replace_todo(api, caller, ask).boxed(),
-        Operation::PatchTodo => patch_todo(api, caller, ask).boxed(),
-        Operation::DeleteTodo => delete_todo(api, caller, ask).boxed(),
-        Operation::CompleteTodo => complete_todo(api, caller, ask).boxed(),
-        _ => return Err(Failure::NoRoute),
+    request: &mut RequestContext<'_, '_, B>,
+) -> HandlerResult {
+    let payer = request.payer;
+    let future = match operation {
+        Operation::Logout => logout(api, caller, api.client_ip(request.parts)).boxed(),
+        Operation::CurrentUser => current_user(api, caller).boxed(),
+        Operation::CreateTodo => create_todo(api, caller, request).boxed(),
+        // It makes its own reservation.
+        Operation::ListTodos => return list_todos(api, caller, request).boxed().await,
+        Operation::GetTodo => get_todo(api, caller, request.todo_id()?).boxed(),
+        Operation::ReplaceTodo => replace_todo(api, caller, request).boxed(),
+        Operation::PatchTodo => patch_todo(api, caller, request).boxed(),
+        Operation::DeleteTodo => delete_todo(api, caller, request).boxed(),
+        Operation::CompleteTodo => complete_todo(api, caller, request).boxed(),
+        _ => return Err(ApiError::NoRoute),
     };
-    match (answer.await, operation) {
-        (Ok(response), Operation::GetTodo) => charged(api, payer, response),
-        // What took effect is told in any case: its answer is small, and charged if there is room.
-        (Ok(response), _) => Ok(held(api.budget().try_take(payer, size(&response)), response)),
+    match (future.await, operation) {
+        (Ok(response), Operation::GetTodo) => charge_response(api, payer, response),
+        // A change that took effect is always confirmed: the response is small, and charged if
+        // there is budget.
+        (Ok(response), _) => Ok(attach_reservation(
+            api.budget().try_reserve(payer, charged_size(&response)),
+            response,
+        )),
         (failed, _) => failed,
     }
 }
 
-/// Charges a whole answer, or refuses it.
-fn charged(api: &Api, payer: Payer, response: Response<Body>) -> Answer {
-    let size = size(&response);
+/// Charges a whole response to the budget, or fails.
+fn charge_response(api: &Api, payer: Payer, response: Response<Body>) -> HandlerResult {
+    let size = charged_size(&response);
     if size == 0 {
         return Ok(response);
     }
-    let room = api.budget().take(payer, size).ok_or(Failure::BodyMemory)?;
-    Ok(held(Some(room), response))
+    let reservation = api.budget().reserve(payer, size).ok_or(ApiError::BodyMemory)?;
+    Ok(attach_reservation(Some(reservation), response))
 }
 
-/// What is charged for a whole answer.
-fn size(response: &Response<Body>) -> usize {
-    response.body().whole().map(Bytes::len).filter(|size| *size > FREE).unwrap_or_default()
+/// The number of bytes to charge for a whole response.
+fn charged_size(response: &Response<Body>) -> usize {
+    response
+        .body()
+        .whole()
+        .map(Bytes::len)
+        .filter(|size| *size > UNCHARGED_BYTES)
+        .unwrap_or_default()
 }
 
-/// The answer, which holds its room until it is sent.
-fn held(room: Option<Held>, response: Response<Body>) -> Response<Body> {
-    match room {
-        Some(room) if size(&response) > 0 => response.map(|body| match body.into_bytes() {
-            Ok(bytes) => Arc::new(room).by(bytes).into(),
-            Err(pieces) => pieces,
-        }),
+/// Attaches the reservation to the response until it is sent.
+fn attach_reservation(
+    reservation: Option<Reservation>,
+    response: Response<Body>,
+) -> Response<Body> {
+    match reservation {
+        Some(reservation) if charged_size(&response) > 0 => {
+            response.map(|body| match body.into_bytes() {
+                Ok(bytes) => Arc::new(reservation).attach_to(bytes).into(),
+                Err(chunks) => chunks,
+            })
+        }
         _ => response,
     }
 }
 
-async fn signup<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_, B>) -> Answer {
-    let client = api.client_ip(ask.parts);
+async fn signup<B: HttpBody<Data: Send> + Send>(
+    api: &Api,
+    request: &mut RequestContext<'_, '_, B>,
+) -> HandlerResult {
+    let client = api.client_ip(request.parts);
     let parsed = async {
-        let mut form = ask.open_form(api).await?;
-        let (email, password) = (form.text("email"), form.text("password"));
+        let mut form = request.public_form(api).await?;
+        let email = form.text("email");
+        let password = form.text("password");
         let name = form.text("name");
         form.finish()?;
         Ok(Signup::parse(&email, &password, &name)?)
     };
-    let form = parsed.await.inspect_err(|failure| unread(Attempted::Signup, client, failure))?;
+    let form =
+        parsed.await.inspect_err(|failure| log_bad_form(AuthEvent::Signup, client, failure))?;
     let session = auth::signup(api.core(), client, form).await?;
-    Ok(json(StatusCode::CREATED, &AuthAnswer::from(session)))
+    Ok(json(StatusCode::CREATED, &AuthResponse::from(session)))
 }
 
-async fn login<B: HttpBody<Data: Send> + Send>(api: &Api, ask: &mut Ask<'_, '_, B>) -> Answer {
-    let client = api.client_ip(ask.parts);
+async fn login<B: HttpBody<Data: Send> + Send>(
+    api: &Api,
+    request: &mut RequestContext<'_, '_, B>,
+) -> HandlerResult {
+    let client = api.client_ip(request.parts);
     let parsed = async {
-        let mut form = ask.open_form(api).await?;
-        let (email, password) = (form.text("email"), form.text("password"));
+        let mut form = request.public_form(api).await?;
+        let email = form.text("email");
+        let password = form.text("password");
         form.finish()?;
         Ok(Credentials::parse(&email, &password)?)
     };
-    let given = parsed.await.inspect_err(|failure| unread(Attempted::Login, client, failure))?;
+    let given =
+        parsed.await.inspect_err(|failure| log_bad_form(AuthEvent::Login, client, failure))?;
     let session = auth::login(api.core(), client, given).await?;
-    Ok(json(StatusCode::OK, &AuthAnswer::from(session)))
+    Ok(json(StatusCode::OK, &AuthResponse::from(session)))
 }
 
-/// Logs an attempt that got no further than its form.
-fn unread(attempted: Attempted, client: Option<IpAddr>, failure: &Failure) {
+/// Logs a signup or login whose form is invalid.
+fn log_bad_form(attempted: AuthEvent, client: Option<IpAddr>, failure: &ApiError) {
     let reason = match failure {
-        Failure::Core(error) => events::reason(error),
+        ApiError::Core(error) => events::reason(error),
         _ => "unreadable form",
     };
     events::failed(attempted, client, None, reason);
 }
 
-async fn logout(api: &Api, caller: Caller, client: Option<IpAddr>) -> Answer {
+async fn logout(api: &Api, caller: Caller, client: Option<IpAddr>) -> HandlerResult {
     auth::end_session(api.core(), caller, client).await?;
     Ok(json(StatusCode::OK, &json!({ "message": "Successfully logged out" })))
 }
 
-async fn me(api: &Api, caller: Caller) -> Answer {
-    Ok(json(StatusCode::OK, &auth::me(api.core(), &caller).await?))
+async fn current_user(api: &Api, caller: Caller) -> HandlerResult {
+    Ok(json(StatusCode::OK, &auth::current_user(api.core(), &caller).await?))
 }
 
-async fn get_todo(api: &Api, caller: Caller, id: Uuid) -> Answer {
+async fn get_todo(api: &Api, caller: Caller, id: Uuid) -> HandlerResult {
     Ok(json(StatusCode::OK, &todos::get(api.core(), &caller, id).await?))
 }
 
 async fn create_todo<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     caller: Caller,
-    ask: &mut Ask<'_, '_, B>,
-) -> Answer {
-    let mut form = ask.form(api).await?;
+    request: &mut RequestContext<'_, '_, B>,
+) -> HandlerResult {
+    let mut form = request.form(api).await?;
     let title = form.text("title");
     let description = form.nullable_text("description").flatten();
     let priority = form.optional_text("priority");
@@ -273,7 +297,7 @@ async fn create_todo<B: HttpBody<Data: Send> + Send>(
     let new = new_todo(&title, description.as_deref(), priority.as_deref())?;
     let todo = todos::create(api.core(), &caller, new).await?;
     let mut response = json(StatusCode::CREATED, &todo);
-    let location = format!("{}/users/{}/todos/{}", api.public_prefix(), todo.user_id, todo.id);
+    let location = format!("{}/users/{}/todos/{}", api.base_path(), todo.user_id, todo.id);
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -283,14 +307,14 @@ async fn create_todo<B: HttpBody<Data: Send> + Send>(
 async fn list_todos<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     caller: Caller,
-    ask: &mut Ask<'_, '_, B>,
-) -> Answer {
-    let query = Query::parse(&ask.parts.uri);
+    request: &mut RequestContext<'_, '_, B>,
+) -> HandlerResult {
+    let query = Query::parse(&request.parts.uri);
     let mut errors = Vec::new();
     let filters = Filters {
         status: query.read("status", &mut errors, Status::parse),
         sort_by: query.read("sort_by", &mut errors, SortBy::parse),
-        order: query.read("order", &mut errors, Order::parse),
+        order: query.read("order", &mut errors, SortOrder::parse),
     };
     let limit = query.read("limit", &mut errors, |limit| Limit::parse(limit).map(Some));
     let cursor = query.read("cursor", &mut errors, |cursor| Ok(Some(cursor.to_owned())));
@@ -298,7 +322,7 @@ async fn list_todos<B: HttpBody<Data: Send> + Send>(
         return Err(Error::Invalid(errors).into());
     }
     let query = ListQuery { filters, limit, cursor };
-    let list = list::body(api, &caller, query, ask.payer).await?;
+    let list = list::body(api, &caller, query, request.payer).await?;
     let mut response = bytes(StatusCode::OK, list);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
@@ -307,61 +331,62 @@ async fn list_todos<B: HttpBody<Data: Send> + Send>(
 async fn replace_todo<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     caller: Caller,
-    ask: &mut Ask<'_, '_, B>,
-) -> Answer {
-    let mut form = ask.form(api).await?;
-    let (title, priority) = (form.text("title"), form.text("priority"));
+    request: &mut RequestContext<'_, '_, B>,
+) -> HandlerResult {
+    let mut form = request.form(api).await?;
+    let title = form.text("title");
+    let priority = form.text("priority");
     let description = form.nullable_text("description").flatten();
     form.finish()?;
     let new = new_todo(&title, description.as_deref(), Some(&priority))?;
-    let todo = todos::replace(api.core(), &caller, ask.todo_id()?, new).await?;
+    let todo = todos::replace(api.core(), &caller, request.todo_id()?, new).await?;
     Ok(json(StatusCode::OK, &todo))
 }
 
 async fn patch_todo<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     caller: Caller,
-    ask: &mut Ask<'_, '_, B>,
-) -> Answer {
-    let mut form = ask.form(api).await?;
+    request: &mut RequestContext<'_, '_, B>,
+) -> HandlerResult {
+    let mut form = request.form(api).await?;
     let title = form.nullable_text("title");
     let description = form.nullable_text("description");
     let priority = form.nullable_text("priority");
     form.finish()?;
     let patch = todo_patch(title, description, priority)?;
-    let todo = todos::patch(api.core(), &caller, ask.todo_id()?, patch).await?;
+    let todo = todos::patch(api.core(), &caller, request.todo_id()?, patch).await?;
     Ok(json(StatusCode::OK, &todo))
 }
 
 async fn complete_todo<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     caller: Caller,
-    ask: &mut Ask<'_, '_, B>,
-) -> Answer {
-    let mut form = ask.form(api).await?;
+    request: &mut RequestContext<'_, '_, B>,
+) -> HandlerResult {
+    let mut form = request.form(api).await?;
     let completed = form.boolean("completed");
     form.finish()?;
-    let todo = todos::set_completed(api.core(), &caller, ask.todo_id()?, completed).await?;
+    let todo = todos::set_completed(api.core(), &caller, request.todo_id()?, completed).await?;
     Ok(json(StatusCode::OK, &todo))
 }
 
 async fn delete_todo<B: HttpBody<Data: Send> + Send>(
     api: &Api,
     caller: Caller,
-    ask: &mut Ask<'_, '_, B>,
-) -> Answer {
-    let id = ask.todo_id()?;
+    request: &mut RequestContext<'_, '_, B>,
+) -> HandlerResult {
+    let id = request.todo_id()?;
     todos::delete(api.core(), &caller, id).await?;
-    let answer = json!({ "message": "Todo deleted successfully", "deleted_id": id });
-    Ok(json(StatusCode::OK, &answer))
+    let body = json!({ "message": "Todo deleted successfully", "deleted_id": id });
+    Ok(json(StatusCode::OK, &body))
 }
 
 fn health(api: &Api) -> Response<Body> {
     json(StatusCode::OK, &Health { status: "healthy", timestamp: api.core().now() })
 }
 
-/// Not draining, and no more: the database is not asked. All replicas share it, so that an outage
-/// would take every one of them out of service, and with them the answers that tell of it.
+/// Ready unless draining. The database is not checked: all replicas share it, so that an outage
+/// would take all of them out of service, and with them the responses that report it.
 fn readiness(api: &Api) -> Response<Body> {
     if !api.is_draining() {
         return json(StatusCode::OK, &json!({ "status": "ready" }));
@@ -371,20 +396,20 @@ fn readiness(api: &Api) -> Response<Body> {
     response
 }
 
-async fn database_health(api: &Api) -> Answer {
+async fn database_health(api: &Api) -> HandlerResult {
     let core = api.core().clone();
-    if api.0.database_check.answers(|| async move { core.ping().await }).await {
+    if api.0.database_check.is_healthy(|| async move { core.ping().await }).await {
         return Ok(json(StatusCode::OK, &json!({ "status": "healthy", "database": "connected" })));
     }
-    let answer = json!({ "status": "unhealthy", "error": "the database does not answer" });
-    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &answer);
+    let body = json!({ "status": "unhealthy", "error": "the database does not answer" });
+    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &body);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     Ok(response)
 }
 
-pub(crate) fn metrics(api: &Api) -> Answer {
-    let mut response = bytes(StatusCode::OK, Bytes::from(api.metrics()?));
-    // The exposition format's own name, which scrapers ask for.
+pub(crate) fn metrics(api: &Api) -> HandlerResult {
+    let mut response = bytes(StatusCode::OK, Bytes::from(api.metrics_text()?));
+    // The media type of the exposition format, which scrapers request.
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, text);
@@ -392,20 +417,24 @@ pub(crate) fn metrics(api: &Api) -> Answer {
     Ok(response)
 }
 
-/// The path's user must be the caller; an id that is no UUID is nobody's.
-fn check_owner(operation: Operation, caller: &Caller, ids: Ids<'_>) -> Result<(), Failure> {
+/// Checks that the path's user is the caller; an id that is not a UUID is forbidden.
+fn check_owner(
+    operation: Operation,
+    caller: &Caller,
+    params: PathParams<'_>,
+) -> Result<(), ApiError> {
     let is_own = match operation {
-        Operation::Logout | Operation::Me => true,
-        _ => parse_id(ids.user) == Some(caller.user_id()),
+        Operation::Logout | Operation::CurrentUser => true,
+        _ => parse_id(params.user) == Some(caller.user_id()),
     };
-    match ids.todo {
+    match params.todo {
         _ if is_own => Ok(()),
-        "" => Err(Failure::OtherUser),
-        _ => Err(Failure::Core(Error::Forbidden)),
+        "" => Err(ApiError::OtherUser),
+        _ => Err(ApiError::Core(Error::Forbidden)),
     }
 }
 
-/// The hyphenated form (RFC 9562, section 4) and no other.
+/// Parses a UUID in the hyphenated form only (RFC 9562, section 4).
 fn parse_id(id: &str) -> Option<Uuid> {
     if id.len() == 36 { Uuid::try_parse(id).ok() } else { None }
 }
@@ -416,9 +445,9 @@ fn new_todo(
     priority: Option<&str>,
 ) -> Result<NewTodo, Error> {
     let mut errors = FieldErrors::default();
-    let title = errors.note(Title::parse(title));
-    let description = errors.note(description.map(Description::parse).transpose());
-    let priority = errors.note(priority.map_or(Ok(Priority::default()), Priority::parse));
+    let title = errors.collect(Title::parse(title));
+    let description = errors.collect(description.map(Description::parse).transpose());
+    let priority = errors.collect(priority.map_or(Ok(Priority::default()), Priority::parse));
     match (title, description, priority) {
         (Some(title), Some(description), Some(priority)) => {
             Ok(NewTodo { title, description, priority })
@@ -433,17 +462,17 @@ fn todo_patch(
     priority: Option<Option<String>>,
 ) -> Result<TodoPatch, Error> {
     let mut errors = FieldErrors::default();
-    // Null removes a member (RFC 7396), and these two cannot be without a value.
+    // Null removes a member (RFC 7396), and these two are required.
     let given = |name, value: Option<String>| {
-        let message = || format!("{} cannot be null.", Named(name));
+        let message = || format!("{} cannot be null.", FieldLabel(name));
         value.ok_or_else(|| FieldError::new(name, "null", message()))
     };
     let parse_title = |title| Title::parse(&given("title", title)?);
-    let title = errors.note(title.map(parse_title).transpose());
-    let description = errors.note(
+    let title = errors.collect(title.map(parse_title).transpose());
+    let description = errors.collect(
         description.map(|text| text.map(|text| Description::parse(&text)).transpose()).transpose(),
     );
-    let priority = errors.note(
+    let priority = errors.collect(
         priority
             .map(|word| given("priority", word).and_then(|word| Priority::parse(&word)))
             .transpose(),
@@ -456,13 +485,13 @@ fn todo_patch(
     }
 }
 
-/// An answer of JSON that must not be kept: it is somebody's.
+/// A JSON response with `no-store`: it is personal.
 fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
     let mut body = Vec::with_capacity(512);
     let mut response = match serde_json::to_writer(&mut body, value) {
         Ok(()) => bytes(status, Bytes::from(body)),
         Err(error) => {
-            tracing::error!(%error, "an answer could not be written");
+            tracing::error!(%error, "response not serializable");
             bytes(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new())
         }
     };
@@ -473,7 +502,7 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
 fn bytes(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
-    // For those that every answer gets as well: the map does not have to grow.
+    // Includes the headers of every response, so that the map does not grow.
     response.headers_mut().reserve(12);
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);

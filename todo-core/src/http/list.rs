@@ -1,5 +1,5 @@
-//! A list as JSON: whole if it is one piece, else piece by piece in the members and the order of a
-//! [`TodoList`]. A piece is made when the client has taken the last.
+//! A list as JSON: whole if it is one chunk, else in chunks that together have the members and the
+//! order of a [`TodoList`]. A chunk is produced when the client has read the previous one.
 
 use std::sync::Arc;
 
@@ -8,73 +8,75 @@ use futures_util::{Stream, StreamExt, future::ready, stream};
 
 use crate::{
     auth::Caller,
-    error::{Cause, Error},
+    error::{BoxError, Error},
     http::{
         Api, Body,
-        budget::{FREE, Held, Payer},
-        problem::Failure,
+        budget::{Payer, Reservation, UNCHARGED_BYTES},
+        problem::ApiError,
     },
     request_id,
     todos::{ListQuery, Listing, TodoList},
 };
 
-/// What a list in pieces holds: one that is being sent, and the beginning of the next.
-const HELD: usize = 320 << 10;
+/// Bytes reserved for a chunked list: the chunk being sent and the beginning of the next.
+const CHUNKED_LIST_BYTES: usize = 320 << 10;
 
-/// The list that `query` asks for. Its first piece is read here: whether there is an answer at all is
-/// known before its head is sent.
+/// The body of the list for `query`. The first chunk is read here, so that an error is known before
+/// the response head is sent.
 pub(crate) async fn body(
     api: &Api,
     caller: &Caller,
     query: ListQuery,
     payer: Payer,
-) -> Result<Body, Failure> {
+) -> Result<Body, ApiError> {
     let budget = api.budget();
     let (mut listing, mut first) = begin(api, caller, query.clone()).await?;
-    let size = if listing.is_done() { listing.piece_bytes() } else { HELD };
-    let held = if size <= FREE {
+    let size = if listing.is_done() { listing.chunk_bytes() } else { CHUNKED_LIST_BYTES };
+    let held = if size <= UNCHARGED_BYTES {
         None
-    } else if let Some(held) = budget.try_take(payer, size) {
+    } else if let Some(held) = budget.try_reserve(payer, size) {
         Some(Arc::new(held))
     } else {
-        // What was read is let go of for the wait, and read again.
+        // The chunk is dropped during the wait, and read again.
         drop((listing, first));
-        let held = budget.take_soon(payer, HELD).await.ok_or(Failure::BodyMemory)?;
+        let held =
+            budget.reserve_or_wait(payer, CHUNKED_LIST_BYTES).await.ok_or(ApiError::BodyMemory)?;
         (listing, first) = begin(api, caller, query).await?;
         Some(Arc::new(held))
     };
     let json = encode(&first, &listing, true)?;
     Ok(match held {
         None => json.into(),
-        Some(held) if listing.is_done() => held.by(json).into(),
-        Some(held) => Body::pieces(pieces(json, listing, held)),
+        Some(held) if listing.is_done() => held.attach_to(json).into(),
+        Some(held) => Body::chunked(chunks(json, listing, held)),
     })
 }
 
-/// A list and its first piece.
+/// Opens a listing and reads its first chunk.
 async fn begin(
     api: &Api,
     caller: &Caller,
     query: ListQuery,
-) -> Result<(Listing, TodoList), Failure> {
+) -> Result<(Listing, TodoList), ApiError> {
     let mut listing = Listing::new(api.core(), caller, query)?;
     let first = listing.next().await?;
-    let first = first.ok_or_else(|| Error::Internal(Cause::new("a list without a piece")))?;
+    let first =
+        first.ok_or_else(|| Error::Internal(BoxError::new("a list without a first chunk")))?;
     Ok((listing, first))
 }
 
-/// The `first` piece, then the rest of `listing`.
-fn pieces(
+/// The `first` chunk, then the rest of `listing`.
+fn chunks(
     first: Bytes,
     listing: Listing,
-    held: Arc<Held>,
+    held: Arc<Reservation>,
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send {
     let id = request_id::current();
-    let first = held.by(first);
+    let first = held.attach_to(first);
     let rest = stream::try_unfold((listing, held), move |(mut listing, held)| {
         let id = id.clone();
         async move {
-            // The database may answer without a pause: others want their turn between two pieces.
+            // The database may return chunks without a pause: other tasks must run in between.
             tokio::task::yield_now().await;
             let next = match id {
                 Some(id) => request_id::scope(id, listing.next()).await?,
@@ -82,17 +84,17 @@ fn pieces(
             };
             let Some(piece) = next else { return Ok(None) };
             let json = encode(&piece, &listing, false)?;
-            Ok(Some((held.by(json), (listing, held))))
+            Ok(Some((held.attach_to(json), (listing, held))))
         }
     });
     stream::once(ready(Ok(first))).chain(rest)
 }
 
-/// A piece that was just read, with what stands around it.
+/// Encodes a chunk that was just read, with the start or the end of the list object.
 fn encode(piece: &TodoList, listing: &Listing, is_first: bool) -> Result<Bytes, Error> {
-    let mut json = Vec::with_capacity(listing.piece_bytes() + 512);
+    let mut json = Vec::with_capacity(listing.chunk_bytes() + 512);
     write(&mut json, piece, is_first, listing.is_done())
-        .map_err(|error| Error::Internal(Cause::new(error)))?;
+        .map_err(|error| Error::Internal(BoxError::new(error)))?;
     Ok(json.into())
 }
 

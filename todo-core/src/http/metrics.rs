@@ -1,8 +1,8 @@
-//! What is counted, for `/metrics` in Prometheus' text format. Every label comes from a set that is
-//! fixed when the program is built: route patterns, methods, statuses; never a path or an id.
+//! Metrics for `/metrics` in Prometheus' text format. Every label comes from a set that is fixed at
+//! build time: route patterns, methods, statuses; never a path or an id.
 //!
-//! The registry belongs to its [`Api`](super::Api): two in one process count apart. That is why this
-//! is the `prometheus` crate and not the `metrics` facade, whose recorder is the process's.
+//! Each [`Api`](super::Api) has its own registry: two in one process count separately. Therefore
+//! this uses the `prometheus` crate and not the `metrics` facade, whose recorder is process-wide.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -16,11 +16,11 @@ use prometheus::{
 };
 
 use crate::{
-    core::Load,
-    http::{budget::Budget, problem::Failure},
+    core::Stats,
+    http::{budget::Budget, problem::ApiError},
 };
 
-/// Answers that were waited for by a person, and those that a database made slow.
+/// Upper bounds in seconds, from fast responses to those that wait for a slow database.
 const BUCKETS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
@@ -44,7 +44,7 @@ pub(crate) struct Metrics {
     body_memory_refusals: IntCounter,
     #[cfg(feature = "server")]
     log_dropped: IntCounter,
-    scraping: Mutex<()>,
+    scrape_lock: Mutex<()>,
 }
 
 impl Metrics {
@@ -56,11 +56,11 @@ impl Metrics {
             Ok::<_, prometheus::Error>(gauge)
         };
         let requests = IntCounterVec::new(
-            Opts::new("http_requests_total", "Requests answered"),
+            Opts::new("http_requests_total", "Requests completed"),
             &["method", "route", "status"],
         )?;
         let durations = HistogramVec::new(
-            HistogramOpts::new("http_request_duration_seconds", "Time from request to answer")
+            HistogramOpts::new("http_request_duration_seconds", "Time from request to response")
                 .buckets(BUCKETS.to_vec()),
             &["method", "route"],
         )?;
@@ -76,10 +76,10 @@ impl Metrics {
         let hashed = IntCounter::new("password_hashes_total", "Password hashes computed")?;
         let pool_waits = Counter::new(
             "database_wait_seconds_total",
-            "Time that calls have waited for a connection, all of them together",
+            "Total time that calls have waited for a connection",
         )?;
         let build = IntGaugeVec::new(
-            Opts::new("todo_build_info", "Always 1; its label is the version that runs"),
+            Opts::new("todo_build_info", "Always 1; the label is the running version"),
             &["version"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -87,7 +87,7 @@ impl Metrics {
         registry.register(Box::new(hashed.clone()))?;
         let body_memory_refusals = IntCounter::new(
             "body_memory_refusals_total",
-            "Bodies refused for the memory of those in flight",
+            "Requests and responses rejected because the body memory was used up",
         )?;
         registry.register(Box::new(body_memory_refusals.clone()))?;
         registry.register(Box::new(pool_waits.clone()))?;
@@ -100,20 +100,20 @@ impl Metrics {
         #[cfg(feature = "server")]
         registry.register(Box::new(log_dropped.clone()))?;
         Ok(Self {
-            in_flight: gauge("http_requests_in_flight", "Requests being worked on")?,
+            in_flight: gauge("http_requests_in_flight", "Requests in progress")?,
             pool_waiting: gauge("database_calls_waiting", "Calls waiting for a connection")?,
             pool_waits,
             breaker_open: gauge(
                 "database_breaker_open",
-                "1 while the database is known to be away and calls fail at once",
+                "1 while the circuit breaker is open and database calls fail at once",
             )?,
-            hashing: gauge("password_hashes_queued", "Passwords being hashed or waiting for it")?,
+            hashing: gauge("password_hashes_queued", "Password hashes running or queued")?,
             hashed,
             body_memory: gauge("body_memory_bytes", "Memory held by bodies in flight")?,
             body_memory_refusals,
             #[cfg(feature = "server")]
             log_dropped,
-            scraping: Mutex::new(()),
+            scrape_lock: Mutex::new(()),
             registry,
             requests,
             durations,
@@ -122,39 +122,45 @@ impl Metrics {
         })
     }
 
-    /// A request began; it is in flight until what this returns is dropped.
-    pub(crate) fn begin(&self) -> InFlight {
+    /// Counts a request as in flight until the returned guard is dropped.
+    pub(crate) fn start_request(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
     }
 
-    /// A request was answered.
-    pub(crate) fn answered(&self, method: &Method, route: &str, status: u16, took: Duration) {
+    /// Records the response to a request.
+    pub(crate) fn record_request(
+        &self,
+        method: &Method,
+        route: &str,
+        status: u16,
+        duration: Duration,
+    ) {
         let method = method_label(method);
         let status = StatusCode::from_u16(status).unwrap_or_default();
         self.requests.with_label_values(&[method, route, status.as_str()]).inc();
-        self.durations.with_label_values(&[method, route]).observe(took.as_secs_f64());
+        self.durations.with_label_values(&[method, route]).observe(duration.as_secs_f64());
     }
 
-    /// A request failed; a login that did is counted.
-    pub(crate) fn failed(&self, failure: &Failure) {
-        if matches!(failure, Failure::Core(crate::Error::InvalidCredentials)) {
+    /// Counts a failed request, if it is a login with wrong credentials.
+    pub(crate) fn record_failure(&self, failure: &ApiError) {
+        if matches!(failure, ApiError::Core(crate::Error::InvalidCredentials)) {
             self.failed_logins.inc();
         }
     }
 
-    /// All of it as text (Prometheus exposition format 0.0.4).
-    pub(crate) fn text(&self, load: Load, budget: &Budget) -> Result<String, prometheus::Error> {
-        self.connections.with_label_values(&["idle"]).set(load.idle);
-        self.connections.with_label_values(&["used"]).set(load.used);
-        self.pool_waiting.set(load.waiting);
-        self.breaker_open.set(load.breaker_open);
-        self.hashing.set(load.hashing);
-        self.body_memory.set(i64::try_from(budget.held()).unwrap_or(i64::MAX));
+    /// All metrics as text (Prometheus exposition format 0.0.4).
+    pub(crate) fn text(&self, stats: Stats, budget: &Budget) -> Result<String, prometheus::Error> {
+        self.connections.with_label_values(&["idle"]).set(stats.idle);
+        self.connections.with_label_values(&["used"]).set(stats.used);
+        self.pool_waiting.set(stats.waiting);
+        self.breaker_open.set(stats.breaker_open);
+        self.hashing.set(stats.hashing);
+        self.body_memory.set(i64::try_from(budget.reserved()).unwrap_or(i64::MAX));
         {
-            // Counted where it happens; two scrapes at once must not add the same twice.
-            let _one = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
-            self.hashed.inc_by(load.hashed.saturating_sub(self.hashed.get()));
+            // These are counted elsewhere; concurrent scrapes must not add the same increase twice.
+            let _one = self.scrape_lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.hashed.inc_by(stats.hashed.saturating_sub(self.hashed.get()));
             let refused = budget.refused().saturating_sub(self.body_memory_refusals.get());
             self.body_memory_refusals.inc_by(refused);
             #[cfg(feature = "server")]
@@ -162,7 +168,7 @@ impl Metrics {
                 let dropped = crate::log::dropped_lines();
                 self.log_dropped.inc_by(dropped.saturating_sub(self.log_dropped.get()));
             }
-            let waited = Duration::from_micros(load.waited_micros.try_into().unwrap_or_default());
+            let waited = Duration::from_micros(stats.waited_micros.try_into().unwrap_or_default());
             let more = waited.as_secs_f64() - self.pool_waits.get();
             self.pool_waits.inc_by(more.max(0.0));
         }
@@ -170,7 +176,7 @@ impl Metrics {
     }
 }
 
-/// A request under way.
+/// A request in flight.
 pub(crate) struct InFlight(IntGauge);
 
 impl Drop for InFlight {
@@ -179,7 +185,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The methods of the contract; a client can make up any number of others.
+/// The method as a label; `other` for methods outside the contract, which a client can invent.
 pub(crate) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

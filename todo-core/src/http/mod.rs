@@ -1,6 +1,6 @@
-//! The HTTP contract: from an `http::Request` to an `http::Response`, with no framework, listener or
-//! runtime in between. [`Api::handle`] owns routing, extraction, authentication, status mapping,
-//! problem bodies and the headers every answer carries; a server only has to call it.
+//! The HTTP contract: from an `http::Request` to an `http::Response`, without a framework, listener
+//! or runtime. [`Api::handle`] owns routing, extraction, authentication, status mapping, problem
+//! bodies and the headers of every response; a server only has to call it.
 
 use std::{
     convert::Infallible,
@@ -28,21 +28,21 @@ use tower_service::Service;
 use uuid::Uuid;
 
 #[cfg(feature = "otlp")]
-pub(crate) use self::access::TRACE;
-pub(crate) use self::budget::{Held, Payer};
+pub(crate) use self::access_log::TRACE;
+pub(crate) use self::budget::{Payer, Reservation};
 pub use self::{
-    access::Asked,
+    access_log::RequestLog,
     body::{Body, BodyError},
     origin::Origin,
-    proxies::{Peer, Surplus},
+    proxies::{OverCapacity, Peer},
     public::PublicUrl,
 };
 use self::{
-    budget::{Budget, FREE},
+    budget::{Budget, UNCHARGED_BYTES},
     database_check::DatabaseCheck,
-    handlers::Ask,
+    handlers::RequestContext,
     metrics::Metrics,
-    problem::Failure,
+    problem::ApiError,
     request::Incoming,
     routes::{Matched, Matcher},
 };
@@ -50,14 +50,14 @@ use crate::{
     Core,
     auth::{
         self, Caller,
-        events::{self, Attempted},
+        events::{self, AuthEvent},
     },
     clock::new_id,
-    error::{Cause, Error},
+    error::{BoxError, Error},
     request_id,
 };
 
-mod access;
+mod access_log;
 mod body;
 mod budget;
 mod database_check;
@@ -72,48 +72,47 @@ mod public;
 mod request;
 mod routes;
 
-/// The pattern of the route that may be on a listener of its own.
+/// The pattern of the route that may be on a separate listener.
 const METRICS: &str = "/metrics";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// An API answer is data; whatever a browser makes of it may do nothing.
-const API_POLICY: HeaderValue =
+/// `Content-Security-Policy` of API responses: they are data, and a browser must run none of it.
+const API_CONTENT_SECURITY_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
-/// Two years, as the preload lists ask (RFC 6797).
+/// Two years, as the preload lists require (RFC 6797).
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=63072000; includeSubDomains");
 
-/// How the API presents itself. Start from `ApiOptions::default()`.
+/// Options of the API. Start from `ApiOptions::default()`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ApiOptions {
-    /// What the API's routes begin with. Default: `/api`.
+    /// Path prefix of the API's routes. Default: `/api`.
     pub prefix: String,
-    /// A path that the host program serves this under and that requests still carry, such as
-    /// `/todo`. Default: none.
-    pub mount: String,
-    /// Under which address clients reach the root of the host program, if not by the one it listens
-    /// on: `Location`, the index and the document name paths below it, and [`ApiOptions::mount`] comes
-    /// behind it. Default: none.
+    /// The path under which the host program serves the API, such as `/todo`. Requests must still
+    /// carry it. Default: none.
+    pub mount_path: String,
+    /// The address under which clients reach the root of the host program, if it is not the one it
+    /// listens on. `Location`, the index and the document contain paths below it;
+    /// [`ApiOptions::mount_path`] is appended to it. Default: none.
     pub public_url: Option<PublicUrl>,
-    /// What the document and the index call it. Default: `Todo API`.
+    /// The API's name in the OpenAPI document and the index. Default: `Todo API`.
     pub name: String,
-    /// Origins that a browser may call from. Default: none.
+    /// Origins allowed by CORS. Default: none.
     pub allowed_origins: Vec<Origin>,
-    /// Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. Default: none.
+    /// Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted. Default: none.
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// How long a request may take before it is answered with 504. Default: 30 s.
+    /// Time limit of a request; beyond it, 504. Default: 30 s.
     pub request_timeout: Duration,
-    /// The most bytes a body may have. Default: 65,536.
+    /// Maximum size of a request body in bytes. Default: 65,536.
     pub max_body_bytes: usize,
-    /// The most bytes that all bodies in flight may have together, those of requests and those of
-    /// answers; a client address and a user may each have a quarter. Beyond it, 503. At least four
-    /// times `max_body_bytes`. Default: 64 MiB.
+    /// Maximum total size in bytes of all bodies in flight, of requests and responses; a quarter of
+    /// it for one client address and for one user. Beyond it, 503. At least four times
+    /// `max_body_bytes`. Default: 64 MiB.
     pub body_memory_bytes: usize,
-    /// Whether plain http is refused (`/health` and what is below it excepted), and
-    /// `Strict-Transport-Security` sent over https.
-    /// Default: no.
+    /// Whether plain http is rejected (except for `/health` and the paths below it) and
+    /// `Strict-Transport-Security` is sent over https. Default: no.
     pub https_only: bool,
-    /// Whether `/metrics` is among the routes. Where it is not, [`Api::handle_metrics`] answers it
-    /// on another listener. Default: yes.
+    /// Whether `/metrics` is one of the routes. If not, [`Api::handle_metrics`] serves it on
+    /// another listener. Default: yes.
     pub metrics: bool,
 }
 
@@ -121,7 +120,7 @@ impl Default for ApiOptions {
     fn default() -> Self {
         Self {
             prefix: "/api".into(),
-            mount: String::new(),
+            mount_path: String::new(),
             public_url: None,
             name: "Todo API".into(),
             allowed_origins: Vec::new(),
@@ -135,7 +134,7 @@ impl Default for ApiOptions {
     }
 }
 
-/// The OpenAPI document as `options` present the API, without a database.
+/// The OpenAPI document of an API with these options; needs no database.
 #[must_use]
 pub fn openapi_document(options: &ApiOptions) -> serde_json::Value {
     openapi::document(options)
@@ -143,9 +142,9 @@ pub fn openapi_document(options: &ApiOptions) -> serde_json::Value {
 
 /// The whole API over a [`Core`]. A cheap clone; also a `tower` service.
 ///
-/// A server tells it who is asking by putting a [`Peer`] into the request's extensions. Without one
-/// there is no client address, and no rate limit is kept. A server with more connections than it
-/// wants marks the requests of those beyond as [`Surplus`].
+/// A server passes the client's address as a [`Peer`] in the request's extensions. Without one
+/// there is no client address, and rate limits do not apply. A server marks the requests of
+/// connections above its limit as [`OverCapacity`].
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
 
@@ -156,9 +155,9 @@ struct Inner {
     cors: CorsLayer,
     metrics: Metrics,
     budget: Budget,
-    /// Made when first asked for: making it takes more memory than all else at the start.
+    /// Generated on first use: that takes more memory than the rest of the startup.
     openapi: OnceLock<Bytes>,
-    /// Pages that the server has beside the API: their names and their paths below the mount.
+    /// The server's own pages: names, and paths below the mount path.
     pages: OnceLock<&'static [(&'static str, &'static str)]>,
     draining: AtomicBool,
     database_check: Arc<DatabaseCheck>,
@@ -183,28 +182,28 @@ impl Api {
         }))
     }
 
-    /// The core underneath.
+    /// The core that this API uses.
     #[must_use]
     pub fn core(&self) -> &Core {
         &self.0.core
     }
 
-    /// The path that the host program serves this under.
+    /// The path under which the host program serves the API.
     #[must_use]
-    pub fn mount(&self) -> &str {
-        &self.0.config.mount
+    pub fn mount_path(&self) -> &str {
+        &self.0.config.mount_path
     }
 
-    /// Names pages that a server has beside the API, for the index to link: each by a name and its
-    /// path below the mount, such as `("docs", "/docs")`. The first call counts.
+    /// Adds links to the server's own pages to the index: a name and a path below the mount path
+    /// each, such as `("docs", "/docs")`. Only the first call has an effect.
     pub fn link_pages(&self, pages: &'static [(&'static str, &'static str)]) {
         // A second router over one API has the same pages.
         let _ = self.0.pages.set(pages);
     }
 
-    /// Says from now on that new work should go elsewhere: `GET /health/ready` is a 503, and every
-    /// answer over HTTP/1 asks for its connection to be closed (RFC 9112, section 9.6), so that a
-    /// proxy's next request goes to another server. All requests are still answered.
+    /// Starts draining: from now on `GET /health/ready` is a 503, and every HTTP/1 response carries
+    /// `Connection: close` (RFC 9112, section 9.6), so that a proxy's next request goes to another
+    /// server. All requests are still served.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }
@@ -215,9 +214,9 @@ impl Api {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    /// Answers a request. Every answer, the worst included, is one of the contract.
+    /// Handles a request. Every response follows the contract, even after a panic.
     ///
-    /// It may be dropped at any point: what it started on the database runs on to its end.
+    /// The future may be dropped at any point: started database operations run to completion.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: HttpBody + Send,
@@ -226,78 +225,83 @@ impl Api {
         let (parts, body) = request.into_parts();
         // HTTP/2 has no such header (RFC 9113, section 8.2.2).
         let is_http1 = parts.version < Version::HTTP_2;
-        let is_surplus = parts.extensions.get::<Surplus>().is_some();
-        let asked = self.asked(&parts.method, &parts.headers, parts.extensions.get().copied());
-        // Whatever is logged on the way has the request's id.
-        let id = Arc::clone(asked.shared_id());
-        // The CORS layer takes every OPTIONS for a preflight, and answers it before any guard.
+        let is_over_capacity = parts.extensions.get::<OverCapacity>().is_some();
+        let log = self.request_log(&parts.method, &parts.headers, parts.extensions.get().copied());
+        // Everything logged while the request is handled carries its id.
+        let id = Arc::clone(log.shared_request_id());
+        // The CORS layer treats every OPTIONS as a preflight and responds before any check.
         let is_cors = parts.headers.contains_key(header::ORIGIN)
             && (parts.method != Method::OPTIONS
                 || parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
-                    && request::guard(&parts).is_ok());
+                    && request::check_request_head(&parts).is_ok());
         if is_cors && parts.method == Method::OPTIONS {
-            asked.see(|seen| seen.route = self.pattern(&parts.method, &parts.uri));
+            log.update(|fields| fields.route = self.pattern(&parts.method, &parts.uri));
         }
         let request = Request::from_parts(parts, body);
         let mut response = if is_cors {
-            let answer = Answer { api: self, asked: &asked };
-            match request_id::scope(id, self.0.cors.layer(answer).call(request)).boxed().await {
+            let inner = CorsInner { api: self, log: &log };
+            match request_id::scope(id, self.0.cors.layer(inner).call(request)).boxed().await {
                 Ok(response) => response,
             }
         } else {
-            let mut response = request_id::scope(id, self.answer(request, &asked)).await;
+            let mut response = request_id::scope(id, self.respond(request, &log)).await;
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
             response
         };
-        self.add_headers(response.headers_mut(), &asked);
-        if is_http1 && (is_surplus || self.is_draining()) {
+        self.add_headers(response.headers_mut(), &log);
+        if is_http1 && (is_over_capacity || self.is_draining()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let status = response.status();
         if response.body().whole().is_some() {
-            asked.end(status);
+            log.finish_with(status);
         } else {
-            response.body_mut().answers(asked.goes_on(self.clone(), status));
+            response.body_mut().set_log(log.into_stream_log(self.clone(), status));
         }
         response
     }
 
-    /// Answers a request on a listener that is for metrics alone: `GET /metrics`, whatever
-    /// [`ApiOptions::metrics`] says, over plain http as well. Anything else is a 404.
+    /// Handles a request on the metrics listener: `GET /metrics`, independent of
+    /// [`ApiOptions::metrics`] and also over plain http. Anything else is a 404.
     pub fn handle_metrics<B>(&self, request: Request<B>) -> Response<Body> {
         let (parts, _) = request.into_parts();
-        let asked = self.asked(&parts.method, &parts.headers, parts.extensions.get().copied());
+        let log = self.request_log(&parts.method, &parts.headers, parts.extensions.get().copied());
         let found = self.0.matcher.find(&parts.method, parts.uri.path());
-        let answer = match (request::guard(&parts), found) {
+        let result = match (request::check_request_head(&parts), found) {
             (Err(failure), _) => Err(failure),
             (Ok(()), Some((pattern @ METRICS, matched))) => {
-                asked.see(|seen| seen.route = Some(pattern));
+                log.update(|fields| fields.route = Some(pattern));
                 match matched {
-                    Matched::WrongMethod(allow) => Err(Failure::WrongMethod(allow.clone())),
-                    Matched::Options(allow) => Ok(options(allow)),
+                    Matched::WrongMethod(allow) => Err(ApiError::WrongMethod(allow.clone())),
+                    Matched::Options(allow) => Ok(options_response(allow)),
                     Matched::Operation { .. } => handlers::metrics(self),
                 }
             }
-            (Ok(()), _) => Err(Failure::NoRoute),
+            (Ok(()), _) => Err(ApiError::NoRoute),
         };
-        let mut response = answer.unwrap_or_else(|failure| failure.respond(asked.request_id()));
+        let mut response = result.unwrap_or_else(|failure| failure.respond(log.request_id()));
         if parts.method == Method::HEAD {
             strip_body(&mut response);
         }
-        self.add_headers(response.headers_mut(), &asked);
-        asked.end(response.status());
+        self.add_headers(response.headers_mut(), &log);
+        log.finish_with(response.status());
         response
     }
 
-    /// Begins a request that a server answers itself, for the access log and the metrics.
+    /// Starts the access log entry and metrics of a request that a server handles itself.
     #[must_use]
-    pub fn asked(&self, method: &Method, headers: &HeaderMap, peer: Option<Peer>) -> Asked<'_> {
+    pub fn request_log(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+    ) -> RequestLog<'_> {
         let client = peer.map(|peer| self.client(peer, headers));
-        Asked::new(&self.0.metrics, self.request_id(headers), method.clone(), headers, client)
+        RequestLog::new(&self.0.metrics, self.request_id(headers), method.clone(), headers, client)
     }
 
-    /// The answer where a server has something of its own at a path and the method is not among
-    /// those of `allow`: OPTIONS is told, anything else is a 405.
+    /// The response of a server's own page to a method that is not in `allow`: 204 with `Allow` for
+    /// OPTIONS, else 405.
     #[must_use]
     pub fn method_not_allowed(
         &self,
@@ -307,61 +311,61 @@ impl Api {
     ) -> Response<Body> {
         let allow = HeaderValue::from_static(allow);
         if method == Method::OPTIONS {
-            return options(&allow);
+            return options_response(&allow);
         }
-        Failure::WrongMethod(allow).respond(request_id)
+        ApiError::WrongMethod(allow).respond(request_id)
     }
 
-    /// The answer that comes before one that a server makes itself, by the rules of every route: the
-    /// refusal of a bad head (RFC 9112, section 3.2), of plain http where https is required, of a
-    /// connection too many; the redirect of a path with one trailing slash too many.
+    /// The response that replaces a server's own page, by the rules of every route: the rejection
+    /// of an invalid head (RFC 9112, section 3.2), of plain http where https is required, of a
+    /// connection over capacity; the redirect of a path with a trailing slash.
     ///
-    /// `head` is that of the request, with its [`Peer`] and [`Surplus`] in its extensions.
+    /// `head` is the request's head, with its [`Peer`] and [`OverCapacity`] in its extensions.
     #[must_use]
     pub fn preempt(&self, head: &http::request::Parts, request_id: &str) -> Option<Response<Body>> {
-        let admitted = request::guard(head).and_then(|()| self.admit(head, false));
+        let admitted = request::check_request_head(head).and_then(|()| self.admit(head, false));
         if let Err(failure) = admitted {
             return Some(failure.respond(request_id));
         }
-        let path = head.uri.path().strip_prefix(&*self.config().mount)?;
-        without_slash(path).map(|shorter| self.redirect(shorter, head.uri.query()))
+        let path = head.uri.path().strip_prefix(&*self.config().mount_path)?;
+        without_trailing_slash(path).map(|shorter| self.redirect(shorter, head.uri.query()))
     }
 
-    /// All of the answer to a request of HTTP/1 whose head does not arrive in time, or is refused for
-    /// want of memory, as it is sent.
+    /// The complete HTTP/1 response, as sent, to a request whose head does not arrive in time or is
+    /// rejected for lack of memory.
     #[cfg(feature = "server")]
-    pub(crate) fn without_head(&self, is_refused: bool) -> Vec<u8> {
+    pub(crate) fn head_error_response(&self, is_refused: bool) -> Vec<u8> {
         let now = self.core().now();
         let id = new_id(now).to_string();
-        let failure = if is_refused { Failure::BodyMemory } else { Failure::HeadTimeout };
+        let failure = if is_refused { ApiError::BodyMemory } else { ApiError::HeadTimeout };
         let mut response = failure.respond(&id);
-        // Whether the connection is TLS is not known here.
+        // It is not known here whether the connection is TLS.
         self.add_common_headers(response.headers_mut(), &id, false);
         let date = now.format("%a, %d %b %Y %H:%M:%S GMT");
         let body = response.body().whole().cloned().unwrap_or_default();
         let length = body.len();
-        let mut answer = format!(
+        let mut bytes = format!(
             "HTTP/1.1 {}\r\nDate: {date}\r\nConnection: close\r\nContent-Length: {length}\r\n",
             response.status(),
         )
         .into_bytes();
         for (name, value) in response.headers() {
             for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                answer.extend_from_slice(part);
+                bytes.extend_from_slice(part);
             }
         }
-        answer.extend_from_slice(b"\r\n");
-        answer.extend_from_slice(&body);
-        answer
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&body);
+        bytes
     }
 
-    /// Adds the headers that every answer carries, for answers that a server makes itself: the
-    /// request's id and those that keep browsers from misusing an answer. What is set already stays.
+    /// Adds the headers of every response to a response that a server makes itself: the request's
+    /// id and the browser security headers. A `Content-Security-Policy` that is already set stays.
     ///
-    /// `Strict-Transport-Security` is among them only if the request came over https (RFC 6797,
-    /// section 7.2).
-    pub fn add_headers(&self, headers: &mut HeaderMap, asked: &Asked<'_>) {
-        self.add_common_headers(headers, asked.request_id(), asked.is_https());
+    /// `Strict-Transport-Security` is added only if the request came over https (RFC 6797, section
+    /// 7.2).
+    pub fn add_headers(&self, headers: &mut HeaderMap, log: &RequestLog<'_>) {
+        self.add_common_headers(headers, log.request_id(), log.is_https());
     }
 
     fn add_common_headers(&self, headers: &mut HeaderMap, request_id: &str, is_https: bool) {
@@ -371,9 +375,9 @@ impl Api {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        // The filter it would turn on does harm; OWASP's advice is to turn it off.
+        // The browser filter does more harm than good; OWASP recommends turning it off.
         headers.insert(header::X_XSS_PROTECTION, HeaderValue::from_static("0"));
-        headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(API_POLICY);
+        headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(API_CONTENT_SECURITY_POLICY);
         if self.config().https_only && is_https {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
         }
@@ -395,40 +399,41 @@ impl Api {
         }
     }
 
-    async fn answer<'s, B>(&'s self, request: Request<B>, asked: &Asked<'s>) -> Response<Body>
+    async fn respond<'s, B>(&'s self, request: Request<B>, log: &RequestLog<'s>) -> Response<Body>
     where
         B: HttpBody + Send,
         B::Data: Send,
     {
         let (parts, body) = request.into_parts();
-        let (version, is_head) = (parts.version, parts.method == Method::HEAD);
+        let version = parts.version;
+        let is_head = parts.method == Method::HEAD;
         let mut body = pin!(body);
         let mut body = Incoming::new(body.as_mut(), &parts.headers);
-        let in_flight = self.0.metrics.begin();
+        let in_flight = self.0.metrics.start_request();
         let dispatched = AssertUnwindSafe(tokio::time::timeout(
             self.config().request_timeout,
-            self.dispatch(&parts, &mut body, asked),
+            self.dispatch(&parts, &mut body, log),
         ))
         .catch_unwind()
         .await;
-        // It may be large, and the rest of the body may be slow.
+        // The head may be large, and the rest of the body may be slow.
         drop(parts);
-        let answer = match dispatched {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_elapsed)) => Err(Failure::Timeout),
+        let result = match dispatched {
+            Ok(Ok(result)) => result,
+            Ok(Err(_elapsed)) => Err(ApiError::Timeout),
             Err(_panic) => {
-                tracing::error!(request_id = asked.request_id(), "a handler panicked");
-                Err(Failure::Panicked)
+                tracing::error!(request_id = log.request_id(), "a handler panicked");
+                Err(ApiError::Panicked)
             }
         };
-        if let Some(user_id) = asked.seen().user_id {
-            log_session(asked.client(), user_id, &answer);
+        if let Some(user_id) = log.fields().user_id {
+            log_token_use(log.client(), user_id, &result);
         }
-        let mut response = answer.unwrap_or_else(|failure| {
-            self.0.metrics.failed(&failure);
-            let mut response = failure.respond(asked.request_id());
-            if matches!(failure, Failure::BodyMemory) && version < Version::HTTP_2 {
-                // What is left of the request is not worth its memory.
+        let mut response = result.unwrap_or_else(|failure| {
+            self.0.metrics.record_failure(&failure);
+            let mut response = failure.respond(log.request_id());
+            if matches!(failure, ApiError::BodyMemory) && version < Version::HTTP_2 {
+                // The rest of the request is not read: it would need memory too.
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
@@ -437,8 +442,8 @@ impl Api {
         if is_head {
             strip_body(&mut response);
         }
-        // Before the rest of the body is drained: the answer is ready now.
-        asked.see(|seen| seen.took = Some(asked.elapsed()));
+        // Before the rest of the body is drained: the response is ready now.
+        log.update(|fields| fields.duration = Some(log.elapsed()));
         drop(in_flight);
         body.drain().await;
         response
@@ -448,59 +453,65 @@ impl Api {
         &'s self,
         parts: &http::request::Parts,
         body: &mut Incoming<'_, B>,
-        asked: &Asked<'s>,
-    ) -> Result<Response<Body>, Failure>
+        log: &RequestLog<'s>,
+    ) -> Result<Response<Body>, ApiError>
     where
         B: HttpBody + Send,
         B::Data: Send,
     {
-        request::guard(parts)?;
-        let _head = self.charge_head(parts, asked.client())?;
+        request::check_request_head(parts)?;
+        let _head = self.charge_head(parts, log.client())?;
         if request::is_server_options(&parts.method, &parts.uri) {
-            return Ok(options(&HeaderValue::from_static(
+            return Ok(options_response(&HeaderValue::from_static(
                 "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
             )));
         }
-        let path = parts.uri.path().strip_prefix(&*self.config().mount).unwrap_or_default();
+        let path = parts.uri.path().strip_prefix(&*self.config().mount_path).unwrap_or_default();
         let found = self.find(&parts.method, path);
         let is_probe = matches!(found, Some((pattern, _)) if routes::is_probe(pattern));
         self.admit(parts, is_probe)?;
         let Some((pattern, matched)) = found else {
-            let shorter = without_slash(path).ok_or(Failure::NoRoute)?;
-            let (pattern, _) = self.find(&parts.method, shorter).ok_or(Failure::NoRoute)?;
-            asked.see(|seen| seen.route = Some(pattern));
+            let shorter = without_trailing_slash(path).ok_or(ApiError::NoRoute)?;
+            let (pattern, _) = self.find(&parts.method, shorter).ok_or(ApiError::NoRoute)?;
+            log.update(|fields| fields.route = Some(pattern));
             return Ok(self.redirect(shorter, parts.uri.query()));
         };
-        asked.see(|seen| seen.route = Some(pattern));
+        log.update(|fields| fields.route = Some(pattern));
         match matched {
-            Matched::WrongMethod(allow) => Err(Failure::WrongMethod(allow.clone())),
-            Matched::Options(allow) => Ok(options(allow)),
-            Matched::Operation { operation, auth, ids } => {
+            Matched::WrongMethod(allow) => Err(ApiError::WrongMethod(allow.clone())),
+            Matched::Options(allow) => Ok(options_response(allow)),
+            Matched::Operation { operation, auth, params } => {
                 let caller = if auth {
-                    let caller = self.caller(parts, asked.client())?;
-                    asked.see(|seen| seen.user_id = Some(caller.user_id()));
+                    let caller = self.authenticate(parts, log.client())?;
+                    log.update(|fields| fields.user_id = Some(caller.user_id()));
                     Some(caller)
                 } else {
                     None
                 };
-                let payer = Payer::new(asked.client(), caller.map(|caller| caller.user_id()));
-                handlers::run(self, operation, caller, Ask { parts, ids, body, payer }).await
+                let payer = Payer::new(log.client(), caller.map(|caller| caller.user_id()));
+                handlers::dispatch(
+                    self,
+                    operation,
+                    caller,
+                    RequestContext { parts, params, body, payer },
+                )
+                .await
             }
         }
     }
 
-    /// Holds what a head of more than usual size takes, as long as its request runs.
+    /// Reserves the memory of an unusually large head for as long as its request runs.
     fn charge_head(
         &self,
         parts: &http::request::Parts,
         client: Option<IpAddr>,
-    ) -> Result<Option<Held>, Failure> {
+    ) -> Result<Option<Reservation>, ApiError> {
         let size = request::head_bytes(parts);
-        if size <= FREE {
+        if size <= UNCHARGED_BYTES {
             return Ok(None);
         }
-        let held = self.0.budget.take(Payer::new(client, None), size);
-        held.map(Some).ok_or(Failure::BodyMemory)
+        let held = self.0.budget.reserve(Payer::new(client, None), size);
+        held.map(Some).ok_or(ApiError::BodyMemory)
     }
 
     /// The budget of the bodies in flight.
@@ -508,19 +519,19 @@ impl Api {
         &self.0.budget
     }
 
-    /// Refuses what may not come in whatever it asks for: plain http where https is required, and
-    /// requests of connections too many. Probes pass.
-    fn admit(&self, parts: &http::request::Parts, is_probe: bool) -> Result<(), Failure> {
+    /// Rejects plain http where https is required, and requests of connections over capacity.
+    /// Probes are exempt.
+    fn admit(&self, parts: &http::request::Parts, is_probe: bool) -> Result<(), ApiError> {
         if self.config().https_only && !is_probe && !self.is_https(parts) {
-            return Err(Failure::HttpsRequired);
+            return Err(ApiError::HttpsRequired);
         }
-        if !is_probe && parts.extensions.get::<Surplus>().is_some() {
-            return Err(Failure::Core(Error::Busy));
+        if !is_probe && parts.extensions.get::<OverCapacity>().is_some() {
+            return Err(ApiError::Core(Error::Busy));
         }
         Ok(())
     }
 
-    /// Leads to `path`, which is below the mount. The host is not named: a client may have chosen it.
+    /// A redirect to `path`, below the mount path. It contains no host, which a client may forge.
     fn redirect(&self, path: &str, query: Option<&str>) -> Response<Body> {
         let (mark, query) = query.map_or(("", ""), |query| ("?", query));
         let location = format!("{}{path}{mark}{query}", self.public_path());
@@ -532,18 +543,18 @@ impl Api {
         response
     }
 
-    /// Who the request's token stands for.
-    fn caller(
+    /// The caller that the request's token authenticates.
+    fn authenticate(
         &self,
         parts: &http::request::Parts,
         client: Option<IpAddr>,
-    ) -> Result<Caller, Failure> {
+    ) -> Result<Caller, ApiError> {
         match request::bearer(&parts.headers) {
-            Ok(token) => Ok(auth::prove(self.core(), token, client)?),
+            Ok(token) => Ok(auth::verify_token(self.core(), token, client)?),
             Err(failure) => {
                 match failure {
-                    Failure::NoToken => events::absent(client),
-                    _ => events::failed(Attempted::Token, client, None, "malformed header"),
+                    ApiError::MissingToken => events::log_missing_token(client),
+                    _ => events::failed(AuthEvent::Token, client, None, "malformed header"),
                 }
                 Err(failure)
             }
@@ -552,10 +563,10 @@ impl Api {
 
     fn is_https(&self, parts: &http::request::Parts) -> bool {
         let peer: Option<&Peer> = parts.extensions.get();
-        peer.is_some_and(|peer| self.client(*peer, &parts.headers).https)
+        peer.is_some_and(|peer| self.client(*peer, &parts.headers).is_tls)
     }
 
-    /// Who asks, behind however many trusted proxies.
+    /// The client of a request, behind any number of trusted proxies.
     fn client(&self, peer: Peer, headers: &HeaderMap) -> Peer {
         proxies::client(peer, headers, &self.config().trusted_proxies)
     }
@@ -567,11 +578,11 @@ impl Api {
 
     /// The pattern of the route at a target.
     fn pattern(&self, method: &Method, uri: &http::Uri) -> Option<&str> {
-        let path = uri.path().strip_prefix(&*self.config().mount).unwrap_or_default();
+        let path = uri.path().strip_prefix(&*self.config().mount_path).unwrap_or_default();
         self.find(method, path).map(|(pattern, _)| pattern)
     }
 
-    /// What is at a path of this listener.
+    /// The route of this listener at a path.
     fn find<'p>(&self, method: &Method, path: &'p str) -> Option<(&str, Matched<'_, 'p>)> {
         let found = self.0.matcher.find(method, path);
         found.filter(|(pattern, _)| self.config().metrics || *pattern != METRICS)
@@ -581,14 +592,14 @@ impl Api {
         &self.0.config
     }
 
-    /// What a client puts before the paths of the table of routes that are not below the prefix.
+    /// The public path in front of the routes that are not below the prefix.
     fn public_path(&self) -> String {
-        let ApiOptions { public_url, mount, .. } = self.config();
-        format!("{}{mount}", public_url.as_ref().map_or("", PublicUrl::path))
+        let ApiOptions { public_url, mount_path, .. } = self.config();
+        format!("{}{mount_path}", public_url.as_ref().map_or("", PublicUrl::path))
     }
 
-    /// What a client puts before the API's paths.
-    fn public_prefix(&self) -> String {
+    /// The public path in front of the API's routes.
+    fn base_path(&self) -> String {
         format!("{}{}", self.public_path(), self.config().prefix)
     }
 
@@ -597,17 +608,18 @@ impl Api {
         self.0.openapi.get_or_init(made).clone()
     }
 
-    fn metrics(&self) -> Result<String, Error> {
-        let text = self.0.metrics.text(self.core().load(), &self.0.budget);
-        text.map_err(|error| Error::Internal(Cause::new(error)))
+    fn metrics_text(&self) -> Result<String, Error> {
+        let text = self.0.metrics.text(self.core().stats(), &self.0.budget);
+        text.map_err(|error| Error::Internal(BoxError::new(error)))
     }
 
-    pub(crate) fn counters(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
     fn index(&self) -> Bytes {
-        let (path, name) = (self.public_path(), &self.config().name);
+        let path = self.public_path();
+        let name = &self.config().name;
         let mut links = json!({
             "health": format!("{path}/health"),
             "readiness": format!("{path}/health/ready"),
@@ -652,13 +664,13 @@ where
     }
 }
 
-/// The API as the CORS layer sees it.
-struct Answer<'a, 's> {
+/// The API as the inner service of the CORS layer.
+struct CorsInner<'a, 's> {
     api: &'s Api,
-    asked: &'a Asked<'s>,
+    log: &'a RequestLog<'s>,
 }
 
-impl<'a, 's: 'a, B> Service<Request<B>> for Answer<'a, 's>
+impl<'a, 's: 'a, B> Service<Request<B>> for CorsInner<'a, 's>
 where
     B: HttpBody + Send + 'a,
     B::Data: Send,
@@ -672,14 +684,14 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (api, asked) = (self.api, self.asked);
-        Box::pin(async move { Ok(api.answer(request, asked).await) })
+        let api = self.api;
+        let log = self.log;
+        Box::pin(async move { Ok(api.respond(request, log).await) })
     }
 }
 
-/// Headers that a browser may send besides those that need no permission: ours, those of traces (W3C
-/// Trace Context), of conditional and of repeated requests, of event streams, and the one that many
-/// clients add to each request.
+/// Headers allowed by CORS besides the safelisted ones: ours, those of traces (W3C Trace Context),
+/// conditional requests, retries and event streams, and one that many clients always send.
 const ALLOWED_HEADERS: [HeaderName; 10] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
@@ -695,7 +707,7 @@ const ALLOWED_HEADERS: [HeaderName; 10] = [
 
 fn cors(origins: &[Origin]) -> CorsLayer {
     let allowed = if origins.iter().any(Origin::is_any) {
-        // With credentials there is no `*` (Fetch standard, 3.2.5): the origin is named instead.
+        // `*` is invalid with credentials (Fetch standard, 3.2.5): the origin is mirrored instead.
         AllowOrigin::mirror_request()
     } else {
         let origins = origins.to_vec();
@@ -720,32 +732,32 @@ fn cors(origins: &[Origin]) -> CorsLayer {
         .vary([header::ORIGIN])
 }
 
-/// Logs what became of a token that was proven: by now its session was asked for.
-fn log_session(client: Option<IpAddr>, user_id: Uuid, answer: &Result<Response<Body>, Failure>) {
-    match answer {
-        Err(Failure::Core(error @ Error::Unauthenticated)) => {
-            events::failed(Attempted::Token, client, Some(user_id), events::reason(error));
+/// Logs the outcome of a request with a verified token: by now its session has been checked.
+fn log_token_use(client: Option<IpAddr>, user_id: Uuid, result: &Result<Response<Body>, ApiError>) {
+    match result {
+        Err(ApiError::Core(error @ Error::Unauthenticated)) => {
+            events::failed(AuthEvent::Token, client, Some(user_id), events::reason(error));
         }
-        // Without the database nobody knows.
+        // After a server error, it is unknown whether the session is live.
         Err(failure) if failure.status().is_server_error() => {}
-        _ => events::succeeded(Attempted::Token, client, user_id),
+        _ => events::succeeded(AuthEvent::Token, client, user_id),
     }
 }
 
-/// A path without its last slash, if one is too many and more than a slash is left.
-fn without_slash(path: &str) -> Option<&str> {
+/// The path without its trailing slash, if it has one and the rest is more than a slash.
+fn without_trailing_slash(path: &str) -> Option<&str> {
     path.strip_suffix('/').filter(|shorter| !matches!(*shorter, "" | "/"))
 }
 
-fn options(allow: &HeaderValue) -> Response<Body> {
+fn options_response(allow: &HeaderValue) -> Response<Body> {
     let mut response = Response::new(Body::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::ALLOW, allow.clone());
     response
 }
 
-/// Leaves the headers of the GET that a HEAD stands for, its length included if that is known
-/// (RFC 9110, 9.3.2).
+/// Turns the response to a GET into that to a HEAD: the same headers, with `Content-Length` if it
+/// is known (RFC 9110, 9.3.2).
 fn strip_body(response: &mut Response<Body>) {
     if let Some(length) = response.body().whole().map(Bytes::len) {
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
@@ -758,9 +770,9 @@ mod tests {
     use super::*;
     use crate::{Options, Secret};
 
-    /// It is moved on its way to the task that runs it, all of it, with every request.
+    /// The whole future is moved into its task for every request.
     #[tokio::test]
-    async fn the_future_of_a_request_is_small() {
+    async fn the_future_of_a_request_is_at_most_3_kib() {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
         let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
         let api = Api::new(core, ApiOptions::default());
@@ -768,9 +780,9 @@ mod tests {
         let size = size_of_val(&api.handle(request));
         assert!(size <= 3072, "{size} bytes");
     }
-    /// The same on PostgreSQL, and counted by the database: `tests/tests/statements.rs`.
+    /// `tests/tests/contract/statements.rs` checks the same on PostgreSQL, counted by the database.
     #[tokio::test]
-    async fn a_refusal_is_at_most_two_statements() {
+    async fn a_rejected_request_takes_at_most_two_statements() {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
         let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
         let form = auth::Signup::parse("ann@example.com", "Correct1horse", "Ann Other").unwrap();

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document: paths from the one table of routes, schemas from the wire types.
+//! The OpenAPI 3.1 document: paths from the table of routes, schemas from the wire types.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use utoipa::PartialSchema;
 
 use crate::{
     auth::User,
-    error::{Cause, Error, FieldError},
+    error::{BoxError, Error, FieldError},
     http::{
         ApiOptions,
-        handlers::{AuthAnswer, OPEN_BODY_BYTES},
-        problem::{Detail, Failure, Problem},
+        handlers::{AuthResponse, PUBLIC_BODY_BYTES},
+        problem::{ApiError, Detail, Problem},
         routes::{self, Operation, ROUTES, Route},
     },
-    todos::{Filters, Order, Priority, SortBy, Status, Todo, TodoList},
+    todos::{Filters, Priority, SortBy, SortOrder, Status, Todo, TodoList},
 };
 
-/// What the types of `auth` and `todos` take, as regular expressions that JSON Schema's dialect
-/// (ECMA-262) and Python's `re` read alike: what fits one is never refused for its value. They are
-/// stricter where no expression says it all: a blank before or behind a name is trimmed, and a
-/// password's letters may be of any script.
+/// The values that the types of `auth` and `todos` accept, as regular expressions with the same
+/// meaning in JSON Schema's dialect (ECMA-262) and Python's `re`: a value that matches is never
+/// rejected. They are stricter where an expression cannot be exact: a leading or trailing blank of
+/// a name is trimmed, and a password's letters may be of any script.
 const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
 const CURSOR: &str = "^[A-Za-z0-9_-]+$";
-/// Letters beyond ASCII: those of which each may stand anywhere in an address (Latin, Greek, Cyrillic,
-/// kana, Han, Hangul). Which others may, and where, no expression says.
+/// Non-ASCII letters that are valid at any position of an address (Latin, Greek, Cyrillic, kana,
+/// Han, Hangul). For other letters the valid positions cannot be expressed.
 macro_rules! letters {
     () => {
         "\\u00c0-\\u00d6\\u00d8-\\u00f6\\u00f8-\\u012f\\u0134-\\u013e\\u0141-\\u0148\\u014a-\\u017e\
@@ -32,7 +32,7 @@ macro_rules! letters {
          \\u3041-\\u3093\\u30a1-\\u30f6\\u4e00-\\u9fa5\\uac00-\\ud7a3"
     };
 }
-/// A domain in ASCII, or a short one that has such letters: its ASCII form is longer than itself.
+/// A domain in ASCII, or a short one with such letters: its ASCII form is longer than the original.
 const EMAIL: &str = concat!(
     "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~",
     letters!(),
@@ -49,14 +49,14 @@ const NAME: &str = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007
     [^\\s\\u0000-\\u001f\\u007f-\\u009f]$";
 const PASSWORD: &str = "^(?=[^\\u0000]*[A-Z])(?=[^\\u0000]*[a-z])(?=[^\\u0000]*[0-9])[^\\u0000]+$";
 
-/// The document of the API as `options` present it.
+/// The document of an API with these options.
 pub(crate) fn document(options: &ApiOptions) -> Value {
     let mut paths = Map::new();
     for route in ROUTES {
         if route.operation == Operation::Metrics && !options.metrics {
             continue;
         }
-        let path = format!("{}{}", options.mount, route.full_path(&options.prefix));
+        let path = format!("{}{}", options.mount_path, route.full_path(&options.prefix));
         let item = paths.entry(path).or_insert_with(|| json!({}));
         item[route.method.as_str().to_ascii_lowercase()] = operation(&route, options);
     }
@@ -65,7 +65,7 @@ pub(crate) fn document(options: &ApiOptions) -> Value {
         "info": {
             "title": options.name,
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Accounts and todos, each user strictly apart. Errors are \
+            "description": "Accounts and todos, strictly separate for each user. Errors are \
                 application/problem+json (RFC 9457) and carry the request's X-Request-Id.",
             "license": {
                 "name": "MIT or Apache 2.0, at your choice",
@@ -73,7 +73,7 @@ pub(crate) fn document(options: &ApiOptions) -> Value {
             },
             "contact": { "name": options.name },
         },
-        // The paths below carry the mount already.
+        // The paths below already contain the mount path.
         "servers": [{ "url": options.public_url.as_ref().map_or("/".into(), ToString::to_string) }],
         "tags": [
             { "name": "Authentication", "description": "Accounts and sessions" },
@@ -88,12 +88,12 @@ pub(crate) fn document(options: &ApiOptions) -> Value {
             },
             "headers": {
                 "X-Request-Id": {
-                    "description": "The client's, if it is 1 to 128 visible ASCII characters, else \
-                        a new one",
+                    "description": "The id of the request: the client's, if it is 1 to 128 visible \
+                        ASCII characters, else a new one",
                     "schema": { "type": "string", "minLength": 1, "maxLength": 128 },
                 },
                 "Retry-After": {
-                    "description": "Whole seconds until another try makes sense",
+                    "description": "Whole seconds to wait before a retry",
                     "schema": { "type": "integer", "minimum": 1 },
                 },
             },
@@ -137,7 +137,7 @@ fn operation_id(operation: Operation) -> &'static str {
         Operation::Signup => "signup",
         Operation::Login => "login",
         Operation::Logout => "logout",
-        Operation::Me => "getCurrentUser",
+        Operation::CurrentUser => "getCurrentUser",
         Operation::CreateTodo => "createTodo",
         Operation::ListTodos => "listTodos",
         Operation::GetTodo => "getTodo",
@@ -157,48 +157,53 @@ fn operation_id(operation: Operation) -> &'static str {
 fn description(operation: Operation) -> &'static str {
     match operation {
         Operation::Signup => {
-            "Makes an account and opens its first session. Signups are limited per client address."
+            "Creates an account and its first session. Signups are rate-limited per client address."
         }
         Operation::Login => {
-            "Opens a session. A wrong e-mail and a wrong password are told alike; failures are \
-             limited per client address."
+            "Creates a session. The errors for a wrong e-mail and a wrong password are \
+             indistinguishable. Failures are rate-limited per client address."
         }
-        Operation::Logout => "Ends this session: its token is refused from now on.",
-        Operation::Me => "Tells whose token it is.",
-        Operation::CreateTodo => "Makes a todo of the caller. `Location` is its path.",
-        Operation::GetTodo => "Reads one todo of the caller.",
-        Operation::DeleteTodo => "Removes a todo for good: it is a 404 from now on.",
+        Operation::Logout => "Ends this session: its token is rejected from now on.",
+        Operation::CurrentUser => "Returns the account of the authenticated user.",
+        Operation::CreateTodo => "Creates a todo of the caller. `Location` is its path.",
+        Operation::GetTodo => "Returns one todo of the caller.",
+        Operation::DeleteTodo => "Deletes a todo permanently: it is a 404 from now on.",
         Operation::ListTodos => {
-            "One page with `limit` or `cursor`, else the whole list, up to 10,000 todos. Pages \
-             follow each other by key: a todo that is there throughout is seen exactly once."
+            "Returns one page with `limit` or `cursor`, else the whole list, up to 10,000 todos. \
+             Pagination is by key: a todo that exists throughout is returned exactly once."
         }
-        Operation::ReplaceTodo => "Sets title, priority and description; `completed` stays.",
+        Operation::ReplaceTodo => {
+            "Replaces title, priority and description; `completed` is unchanged."
+        }
         Operation::PatchTodo => {
-            "Changes the members given (RFC 7396): an absent one is kept, a null description is \
-             cleared."
+            "Updates the given members (RFC 7396): absent ones are unchanged, a null description \
+             is cleared."
         }
         Operation::CompleteTodo => {
-            "`completed_at` is set on the first completion and kept, and cleared on reopening."
+            "Sets `completed`. `completed_at` is set on completion, unchanged if the todo is \
+             already completed, and cleared on reopening."
         }
         Operation::Readiness => {
-            "For load balancers: 503 once the server was told to stop, while it still finishes \
-             what it is given. The database is not asked."
+            "For load balancers: 503 once the server is shutting down, while it still serves \
+             requests. The database is not checked."
         }
         Operation::Health => {
-            "For supervisors: 200 as long as the process answers, whatever the database does."
+            "For supervisors: 200 as long as the process responds, independent of the database."
         }
         Operation::DatabaseHealth => {
-            "For alerts: asks the database, and answers within two seconds whether it did."
+            "For alerts: queries the database, and responds within two seconds with the result."
         }
         Operation::Metrics => {
-            "Counters in Prometheus' text format. No label has an id, an address or a raw path."
+            "Metrics in Prometheus' text format. No label contains an id, an address or a raw path."
         }
-        Operation::OpenApi => "Describes every route in OpenAPI 3.1.",
-        Operation::Index => "Names the API and its version, and links what else there is.",
+        Operation::OpenApi => "Returns this document, in OpenAPI 3.1.",
+        Operation::Index => {
+            "Returns the name and version of the API, and links to its other resources."
+        }
     }
 }
 
-/// The request's schema and an example of it.
+/// The schema of the request body, and an example.
 fn body(operation: Operation) -> Option<(&'static str, Value)> {
     Some(match operation {
         Operation::Signup => (
@@ -234,18 +239,18 @@ fn parameters(route: &Route) -> Vec<Value> {
     }
     if route.operation == Operation::ListTodos {
         for (name, schema, description) in [
-            ("status", with_default("Status", "all"), "Which todos"),
-            ("sort_by", with_default("SortBy", "created_at"), "Sorted by what"),
-            ("order", with_default("Order", "desc"), "In which direction"),
+            ("status", with_default("Status", "all"), "Filter by completion"),
+            ("sort_by", with_default("SortBy", "created_at"), "Field to sort by"),
+            ("order", with_default("Order", "desc"), "Sort direction"),
             (
                 "limit",
                 json!({ "type": "integer", "minimum": 1, "maximum": 500 }),
-                "The size of a page",
+                "Maximum number of todos on the page",
             ),
             (
                 "cursor",
                 json!({ "type": "string", "minLength": 1, "pattern": CURSOR }),
-                "The `next_cursor` of the page before, with the same filters",
+                "The `next_cursor` of the previous page, with the same filters",
             ),
         ] {
             parameters.push(json!({
@@ -268,7 +273,7 @@ fn responses(route: &Route, options: &ApiOptions) -> Value {
         Operation::Metrics => "text/plain",
         _ => "application/json",
     };
-    let mut success = answer(description, media_type, &schema);
+    let mut success = response(description, media_type, &schema);
     if let Some(example) = success_example(route.operation) {
         success["content"][media_type]["example"] = example;
     }
@@ -278,9 +283,9 @@ fn responses(route: &Route, options: &ApiOptions) -> Value {
         });
     }
     responses.insert(status.into(), success);
-    for (status, description) in errors(route).iter().copied().chain(everywhere(route)) {
+    for (status, description) in errors(route).iter().copied().chain(common_errors(route)) {
         const PROBLEM: &str = "application/problem+json";
-        let mut problem = answer(description, PROBLEM, &reference("Problem"));
+        let mut problem = response(description, PROBLEM, &reference("Problem"));
         let failure = example(route, status, options);
         let body = failure.body("01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11");
         problem["content"][PROBLEM]["example"] = serde_json::from_slice(&body).unwrap_or_default();
@@ -297,7 +302,7 @@ fn responses(route: &Route, options: &ApiOptions) -> Value {
     }
     if route.operation == Operation::DatabaseHealth {
         let mut unhealthy =
-            answer("The database does not answer", "application/json", &reference("Unhealthy"));
+            response("The database does not respond", "application/json", &reference("Unhealthy"));
         unhealthy["content"]["application/json"]["example"] =
             json!({ "status": "unhealthy", "error": "the database does not answer" });
         unhealthy["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
@@ -305,7 +310,7 @@ fn responses(route: &Route, options: &ApiOptions) -> Value {
     }
     if route.operation == Operation::Readiness {
         let mut draining =
-            answer("The server is about to stop", "application/json", &reference("Draining"));
+            response("The server is shutting down", "application/json", &reference("Draining"));
         draining["content"]["application/json"]["example"] = json!({ "status": "draining" });
         draining["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
         responses.insert("503".into(), draining);
@@ -318,7 +323,7 @@ fn success(operation: Operation) -> (&'static str, &'static str, Value) {
         Operation::Signup => ("201", "The account and its first session", reference("Auth")),
         Operation::Login => ("200", "A session", reference("Auth")),
         Operation::Logout => ("200", "Logged out", reference("Message")),
-        Operation::Me => ("200", "The account", reference("User")),
+        Operation::CurrentUser => ("200", "The account", reference("User")),
         Operation::CreateTodo => ("201", "The todo", reference("Todo")),
         Operation::ListTodos => ("200", "The todos", reference("TodoList")),
         Operation::GetTodo
@@ -326,16 +331,16 @@ fn success(operation: Operation) -> (&'static str, &'static str, Value) {
         | Operation::PatchTodo
         | Operation::CompleteTodo => ("200", "The todo", reference("Todo")),
         Operation::DeleteTodo => ("200", "Deleted", reference("Deleted")),
-        Operation::Health => ("200", "The process lives", reference("Health")),
-        Operation::Readiness => ("200", "New work is welcome", reference("Ready")),
-        Operation::DatabaseHealth => ("200", "The database answers", reference("DatabaseHealth")),
-        Operation::Metrics => ("200", "What is counted", json!({ "type": "string" })),
-        Operation::OpenApi => ("200", "A document", json!({ "type": "object" })),
+        Operation::Health => ("200", "The process is running", reference("Health")),
+        Operation::Readiness => ("200", "The server is ready for requests", reference("Ready")),
+        Operation::DatabaseHealth => ("200", "The database responds", reference("DatabaseHealth")),
+        Operation::Metrics => ("200", "The metrics", json!({ "type": "string" })),
+        Operation::OpenApi => ("200", "The OpenAPI document", json!({ "type": "object" })),
         Operation::Index => ("200", "The index", reference("Index")),
     }
 }
 
-/// An example of a good answer, where its schema has none.
+/// An example of a success response whose schema has none.
 fn success_example(operation: Operation) -> Option<Value> {
     Some(match operation {
         Operation::Health => {
@@ -362,71 +367,72 @@ fn success_example(operation: Operation) -> Option<Value> {
     })
 }
 
-/// What any request can get, whatever it asks for.
-fn everywhere(route: &Route) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let https = ("403", "Plain http, where https is required");
+/// Error responses that are possible on every route.
+fn common_errors(route: &Route) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let https = ("403", "Plain http where https is required");
     let may_be_plain = routes::is_probe(route.path) || errors(route).iter().any(|e| e.0 == https.0);
     let long = [("414", "The request target is too long"), ("431", "The headers are too large")];
     (!may_be_plain).then_some(https).into_iter().chain(long)
 }
 
-/// What a route fails with when it answers with this status, or one of such things.
-fn example(route: &Route, status: &str, options: &ApiOptions) -> Failure {
+/// An example error of a route for this status.
+fn example(route: &Route, status: &str, options: &ApiOptions) -> ApiError {
     let field = |name, code, message| vec![FieldError::new(name, code, message)];
     match (status, route.operation) {
         ("400", Operation::CreateTodo | Operation::ReplaceTodo | Operation::PatchTodo) => {
-            Failure::Core(Error::Invalid(field("title", "blank", "Title cannot be empty.")))
+            ApiError::Core(Error::Invalid(field("title", "blank", "Title cannot be empty.")))
         }
-        ("400", Operation::ListTodos) => Failure::Core(Error::Invalid(field(
+        ("400", Operation::ListTodos) => ApiError::Core(Error::Invalid(field(
             "limit",
             "out_of_range",
             "Limit must be a whole number from 1 to 500.",
         ))),
-        ("400", _) => Failure::BadRequest("There must be a Host header."),
-        ("401", Operation::Login) => Failure::Core(Error::InvalidCredentials),
-        ("401", _) => Failure::Core(Error::Unauthenticated),
-        // Whose routes name a user can be another user's.
-        ("403", _) if route.path.contains("{todo_id}") => Failure::Core(Error::Forbidden),
-        ("403", _) if route.path.contains("{user_id}") => Failure::OtherUser,
-        ("403", _) => Failure::HttpsRequired,
-        ("404", _) => Failure::Core(Error::NotFound),
-        ("408", _) => Failure::BodyTimeout,
-        ("409", _) => Failure::Core(Error::EmailTaken),
+        ("400", _) => ApiError::BadRequest("There must be a Host header."),
+        ("401", Operation::Login) => ApiError::Core(Error::InvalidCredentials),
+        ("401", _) => ApiError::Core(Error::Unauthenticated),
+        // Routes with a user in the path can be another user's.
+        ("403", _) if route.path.contains("{todo_id}") => ApiError::Core(Error::Forbidden),
+        ("403", _) if route.path.contains("{user_id}") => ApiError::OtherUser,
+        ("403", _) => ApiError::HttpsRequired,
+        ("404", _) => ApiError::Core(Error::NotFound),
+        ("408", _) => ApiError::BodyTimeout,
+        ("409", _) => ApiError::Core(Error::EmailTaken),
         ("413", Operation::Signup | Operation::Login) => {
-            Failure::TooLarge(options.max_body_bytes.min(OPEN_BODY_BYTES))
+            ApiError::TooLarge(options.max_body_bytes.min(PUBLIC_BODY_BYTES))
         }
-        ("413", _) => Failure::TooLarge(options.max_body_bytes),
-        ("414", _) => Failure::UriTooLong,
-        ("415", _) => Failure::UnsupportedMediaType,
+        ("413", _) => ApiError::TooLarge(options.max_body_bytes),
+        ("414", _) => ApiError::UriTooLong,
+        ("415", _) => ApiError::UnsupportedMediaType,
         ("422", Operation::Signup | Operation::Login) => {
-            Failure::Malformed("", field("password", "missing", "Password is required."))
+            ApiError::Malformed("", field("password", "missing", "Password is required."))
         }
         ("422", Operation::CompleteTodo) => {
-            Failure::Malformed("", field("completed", "missing", "Completed is required."))
+            ApiError::Malformed("", field("completed", "missing", "Completed is required."))
         }
-        ("422", _) => Failure::Malformed("", field("title", "missing", "Title is required.")),
-        ("429", _) => Failure::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),
-        ("431", _) => Failure::HeadTooLarge,
-        ("503", _) => Failure::Core(Error::Busy),
-        ("504", _) => Failure::Timeout,
-        _ => Failure::Core(Error::Internal(Cause::new("not told"))),
+        ("422", _) => ApiError::Malformed("", field("title", "missing", "Title is required.")),
+        ("429", _) => ApiError::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),
+        ("431", _) => ApiError::HeadTooLarge,
+        ("503", _) => ApiError::Core(Error::Busy),
+        ("504", _) => ApiError::Timeout,
+        _ => ApiError::Core(Error::Internal(BoxError::new("example"))),
     }
 }
 
-/// The error answers of a route, besides those of [`everywhere`].
+/// The error responses of a route, besides those of [`common_errors`].
 fn errors(route: &Route) -> &'static [(&'static str, &'static str)] {
-    const INVALID: (&str, &str) = ("400", "A value breaks a rule, or the request itself");
+    const INVALID: (&str, &str) = ("400", "A value is invalid, or the request is malformed");
     const UNAUTHORIZED: (&str, &str) = ("401", "No token, or one that is not valid");
     const FORBIDDEN: (&str, &str) =
-        ("403", "It belongs to another user; or plain http, where https is required");
+        ("403", "It belongs to another user, or plain http where https is required");
     const NOT_FOUND: (&str, &str) = ("404", "There is no such todo");
     const BODY_TIMEOUT: (&str, &str) = ("408", "The body did not arrive in time");
     const TOO_LARGE: (&str, &str) = ("413", "The body is too large");
     const MEDIA_TYPE: (&str, &str) = ("415", "The body is not application/json");
     const MALFORMED: (&str, &str) = ("422", "The body is not JSON of the request's shape");
     const LIMITED: (&str, &str) = ("429", "Too many attempts from this client");
-    const INTERNAL: (&str, &str) = ("500", "A fault of the server");
-    const UNAVAILABLE: (&str, &str) = ("503", "The database is away or the server overloaded");
+    const INTERNAL: (&str, &str) = ("500", "Internal server error");
+    const UNAVAILABLE: (&str, &str) =
+        ("503", "The database is unavailable or the server overloaded");
     const TIMEOUT: (&str, &str) = ("504", "The request took too long");
     match route.operation {
         Operation::Signup => &[
@@ -453,7 +459,7 @@ fn errors(route: &Route) -> &'static [(&'static str, &'static str)] {
             UNAVAILABLE,
             TIMEOUT,
         ],
-        Operation::Logout | Operation::Me => {
+        Operation::Logout | Operation::CurrentUser => {
             &[INVALID, UNAUTHORIZED, INTERNAL, UNAVAILABLE, TIMEOUT]
         }
         Operation::CreateTodo => &[
@@ -494,7 +500,7 @@ fn errors(route: &Route) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-fn answer(description: &str, media_type: &str, schema: &Value) -> Value {
+fn response(description: &str, media_type: &str, schema: &Value) -> Value {
     json!({
         "description": description,
         "headers": { "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" } },
@@ -513,7 +519,7 @@ fn schemas() -> Value {
     let email = json!({ "type": "string", "maxLength": 254, "pattern": EMAIL });
     let title = json!({ "type": "string", "minLength": 1, "maxLength": 200, "pattern": NOT_BLANK });
     let description = json!({ "type": ["string", "null"], "maxLength": 1000, "pattern": TEXT });
-    let mut auth = of::<AuthAnswer>();
+    let mut auth = of::<AuthResponse>();
     auth["properties"]["token_type"]["const"] = json!("bearer");
     auth["example"] = json!({
         "user": of::<User>()["example"],
@@ -532,7 +538,7 @@ fn schemas() -> Value {
             "password": {
                 "type": "string", "format": "password", "minLength": 8, "maxLength": 128,
                 "pattern": PASSWORD,
-                "description": "With an upper-case letter, a lower-case letter and a digit",
+                "description": "At least one upper-case and one lower-case letter and one digit",
             },
             "name": { "type": "string", "minLength": 2, "maxLength": 100, "pattern": NAME },
         })),
@@ -561,7 +567,7 @@ fn schemas() -> Value {
             "version": { "type": "string" },
             "links": {
                 "type": "object",
-                "description": "Names and paths",
+                "description": "Paths by name",
                 "additionalProperties": { "type": "string" },
             },
         })),
@@ -585,7 +591,7 @@ fn schemas() -> Value {
         "Priority": of::<Priority>(),
         "Status": of::<Status>(),
         "SortBy": of::<SortBy>(),
-        "Order": of::<Order>(),
+        "Order": of::<SortOrder>(),
         "Problem": of::<Problem<'static>>(),
         "FieldError": of::<Detail<'static>>(),
     })

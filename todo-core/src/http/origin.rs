@@ -1,5 +1,4 @@
-//! Origins as browsers write them into the header `Origin`, so that what a person wrote is compared
-//! with what comes.
+//! Origins in the form of the `Origin` header, so that configured origins can be compared with it.
 
 use std::{fmt, str::FromStr};
 
@@ -7,13 +6,13 @@ use url::{Host, Url};
 
 use crate::error::FieldError;
 
-/// Schemes whose documents have no origin of their own (`null`), or that no document is loaded by.
+/// Schemes whose documents have an opaque origin (`null`), and schemes that load no documents.
 const WITHOUT_ORIGIN: [&str; 9] =
     ["about", "blob", "data", "file", "filesystem", "ftp", "javascript", "ws", "wss"];
 
-/// An origin that a browser may call from, or any, in the form that browsers send it (RFC 6454,
-/// section 6.2, and the HTML standard's serialisation): scheme and host in lower case, an
-/// international name in punycode, no default port.
+/// An allowed CORS origin, or all of them, in the form that browsers send (RFC 6454, section 6.2,
+/// and the HTML standard's serialisation): scheme and host in lower case, an international name in
+/// punycode, no default port.
 ///
 /// ```
 /// use todo_core::http::Origin;
@@ -26,26 +25,26 @@ const WITHOUT_ORIGIN: [&str; 9] =
 pub struct Origin(String);
 
 impl Origin {
-    /// Every origin, `*`.
+    /// All origins, `*`.
     #[must_use]
     pub fn any() -> Self {
         Self("*".into())
     }
 
-    /// Whether it is every origin.
+    /// Whether this is `*`.
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.0 == "*"
     }
 
-    /// The text of it.
+    /// The origin as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether a header names it. Scheme and host have no case; a browser that keeps that of an
-    /// extension's id is understood.
+    /// Whether a header contains this origin. Scheme and host are case-insensitive; some browsers
+    /// keep the case of an extension's id.
     pub(crate) fn is(&self, header: &[u8]) -> bool {
         self.0.as_bytes().eq_ignore_ascii_case(header)
     }
@@ -60,11 +59,11 @@ impl fmt::Display for Origin {
 impl FromStr for Origin {
     type Err = FieldError;
 
-    /// Takes `scheme://host`, `scheme://host:port` or `*`; a slash at the end is dropped. The scheme
-    /// may be an application's own, such as `capacitor`, `tauri` or `chrome-extension`.
+    /// Parses `scheme://host`, `scheme://host:port` or `*`; a trailing slash is dropped. Custom
+    /// schemes such as `capacitor`, `tauri` or `chrome-extension` are valid.
     ///
     /// # Errors
-    /// A [`FieldError`], if no browser can send it: a path, a user, a wildcard in a host, a port above
+    /// [`FieldError`] if no browser can send it: a path, a user, a wildcard in a host, a port above
     /// 65535, a scheme without origins, such as `file`.
     fn from_str(text: &str) -> Result<Self, FieldError> {
         if text == "*" {
@@ -88,19 +87,19 @@ impl TryFrom<&str> for Origin {
 fn canonical(text: &str) -> Option<String> {
     let (scheme, authority) = text.split_once("://")?;
     let authority = authority.strip_suffix('/').unwrap_or(authority);
-    // A reader of URLs would drop some of these, and end the host at others.
-    let is_unfit = |c: char| c.is_whitespace() || c.is_control() || r"/\?#@%*".contains(c);
-    if authority.is_empty() || authority.contains(is_unfit) {
+    // A URL parser would drop some of these, and end the host at others.
+    let is_forbidden = |c: char| c.is_whitespace() || c.is_control() || r"/\?#@%*".contains(c);
+    if authority.is_empty() || authority.contains(is_forbidden) {
         return None;
     }
     let scheme = scheme.to_ascii_lowercase();
     if scheme == "http" || scheme == "https" {
         let url = Url::parse(&format!("{scheme}://{authority}")).ok()?;
-        let is_good = match url.host()? {
+        let is_valid = match url.host()? {
             Host::Domain(name) => is_name(name.strip_suffix('.').unwrap_or(name)),
             Host::Ipv4(_) | Host::Ipv6(_) => true,
         };
-        return is_good.then(|| url.origin().ascii_serialization());
+        return is_valid.then(|| url.origin().ascii_serialization());
     }
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
@@ -122,7 +121,7 @@ fn canonical(text: &str) -> Option<String> {
     }
 }
 
-/// Whether it is labels with dots between them.
+/// Whether a host is a sequence of labels separated by dots.
 fn is_name(host: &str) -> bool {
     host.split('.').all(|label| {
         !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~".contains(&b))
@@ -134,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_written_as_browsers_write_them() {
+    fn origins_are_canonicalised_as_by_browsers() {
         for (text, canonical) in [
             ("https://example.com", "https://example.com"),
             ("https://Example.COM", "https://example.com"),
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_browser_sends_is_refused() {
+    fn an_origin_that_no_browser_sends_is_rejected() {
         for text in [
             "",
             "example.com",
@@ -230,9 +229,9 @@ mod tests {
     }
 
     #[test]
-    fn a_header_names_an_origin_in_any_case() {
+    fn a_header_matches_an_origin_in_any_case() {
         let origin: Origin = "moz-extension://2c127fa4".parse().unwrap();
         assert!(origin.is(b"moz-extension://2C127FA4") && !origin.is(b"moz-extension://2c127fa"));
-        assert!(!Origin::any().is(b"https://example.com"), "that is asked for by its own name");
+        assert!(!Origin::any().is(b"https://example.com"), "`is_any` is the check for that");
     }
 }

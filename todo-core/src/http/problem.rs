@@ -1,6 +1,5 @@
-//! Errors on the wire: RFC 9457 problem details. The one place that knows which error is which
-//! status, and the one place that logs a cause. What the client reads and what the log reads are two
-//! texts.
+//! Errors on the wire: RFC 9457 problem details. This is the only file that maps errors to statuses
+//! and that logs causes. The text for the client and the text for the log are separate.
 
 use std::error::Error as _;
 
@@ -13,9 +12,9 @@ use crate::{
     http::Body,
 };
 
-/// The body of every error answer (RFC 9457, section 3). `error` repeats `title` and `details`
-/// lists every rule that a field breaks: clients of the Python backend read these, and show `detail`
-/// and each `message` to people as they are.
+/// The body of every error response (RFC 9457, section 3). `error` repeats `title`, and `details`
+/// lists all invalid fields: clients of the Python backend read these, and show `detail` and each
+/// `message` to users unchanged.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(example = json!({
     "type": "/problems/validation-error",
@@ -30,96 +29,95 @@ use crate::{
     "request_id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11"
 }))]
 pub(crate) struct Problem<'a> {
-    /// A relative URI that names the kind of problem.
+    /// A relative URI that identifies the problem type.
     #[serde(rename = "type")]
     pub(crate) kind: &'a str,
-    /// The kind of problem in words.
+    /// The problem type in words.
     pub(crate) title: &'a str,
     /// The HTTP status.
     pub(crate) status: u16,
-    /// What was wrong this time, in whole sentences for people.
+    /// This occurrence of the problem, in whole sentences for users.
     pub(crate) detail: &'a str,
-    /// The kind of problem for programs.
+    /// The problem type for programs.
     pub(crate) code: &'a str,
     /// The same as `title`.
     pub(crate) error: &'a str,
-    /// Every rule that a field breaks, where fields are to blame (400 and 422).
+    /// All invalid fields, with the rule that each breaks (400 and 422).
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
     pub(crate) details: &'a [Detail<'a>],
-    /// The answer's `X-Request-Id`: what to tell an operator.
+    /// The response's `X-Request-Id`, for reports to an operator.
     pub(crate) request_id: &'a str,
 }
 
-/// One rule that a field breaks, as sent.
+/// A field and the rule that it breaks.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = FieldError)]
 pub(crate) struct Detail<'a> {
-    /// The field's name: a member of the body, or a parameter of the query.
+    /// The field's name: a member of the body, or a query parameter.
     #[schema(example = "title")]
     field: &'a str,
-    /// Where the field is, as a JSON Pointer (RFC 6901) into the body, or into the query's
-    /// parameters.
+    /// The field's location, as a JSON Pointer (RFC 6901) into the body or the query parameters.
     #[schema(example = "/title")]
     pointer: String,
     /// The rule, for programs.
     #[schema(example = "blank")]
     code: &'a str,
-    /// The rule in one whole sentence, for people.
+    /// The rule in one whole sentence, for users.
     #[schema(example = "Title cannot be empty.")]
     message: &'a str,
 }
 
 impl<'a> From<&'a FieldError> for Detail<'a> {
     fn from(error: &'a FieldError) -> Self {
-        // No field's name has a `~` or `/`, which would have to be escaped.
+        // Field names contain no `~` or `/`, which would need escaping.
         let pointer = format!("/{}", error.field);
         Self { field: &error.field, pointer, code: error.code, message: &error.message }
     }
 }
 
-/// Why a request is not answered with what it asked for.
+/// An error that ends a request; each has a status and a problem body.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum ApiError {
     /// The operation failed.
     Core(Error),
-    /// The request itself is not acceptable (RFC 9112, sections 3.2 and 2.2).
+    /// The request is malformed (RFC 9112, sections 3.2 and 2.2).
     BadRequest(&'static str),
-    /// The target, or the headers together, are longer than anybody needs.
+    /// The target, or the headers together, are over their limit.
     UriTooLong,
     HeadTooLarge,
-    /// There is a token where none is good: without one, or with one that is no good.
-    NoToken,
-    /// This deployment takes tokens and passwords over https only.
+    /// The route needs a token and none was sent.
+    MissingToken,
+    /// The request came over plain http where https is required.
     HttpsRequired,
     /// The path's user is not the caller.
     OtherUser,
     NoRoute,
     WrongMethod(HeaderValue),
     /// The head, or the body, did not arrive in time.
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "a server's to notice"))]
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only servers detect it"))]
     HeadTimeout,
     BodyTimeout,
     TooLarge(usize),
-    /// The bodies in flight, all of them or this client's, leave no memory for one more.
+    /// The memory budget of bodies in flight, in total or of this client, is used up.
     BodyMemory,
     UnsupportedMediaType,
-    /// The body is not JSON of the request's shape; the fields to blame, where they are known.
+    /// The body is not JSON of the required shape; with the invalid fields, if known.
     Malformed(&'static str, Vec<FieldError>),
     /// The request took too long.
     Timeout,
-    /// A handler panicked; what it said is in the log already.
+    /// A handler panicked; its message is already in the log.
     Panicked,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         Self::Core(error)
     }
 }
 
-/// Titles and the other words of each kind of problem.
-struct Kind {
+/// Status, code, title and URI of a problem type.
+struct ProblemKind {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
@@ -128,7 +126,7 @@ struct Kind {
 
 macro_rules! kind {
     ($status:ident, $code:literal, $title:literal, $slug:literal) => {
-        Kind {
+        ProblemKind {
             status: StatusCode::$status,
             code: $code,
             title: $title,
@@ -137,14 +135,14 @@ macro_rules! kind {
     };
 }
 
-impl Failure {
-    fn kind(&self) -> Kind {
+impl ApiError {
+    fn kind(&self) -> ProblemKind {
         match self {
             Self::Core(Error::Invalid(_)) => {
                 kind!(BAD_REQUEST, "validation_error", "Validation Error", "validation-error")
             }
             Self::BadRequest(_) => kind!(BAD_REQUEST, "bad_request", "Bad Request", "bad-request"),
-            Self::NoToken | Self::Core(Error::Unauthenticated) => {
+            Self::MissingToken | Self::Core(Error::Unauthenticated) => {
                 kind!(UNAUTHORIZED, "unauthorized", "Unauthorized", "unauthorized")
             }
             Self::Core(Error::InvalidCredentials) => kind!(
@@ -215,7 +213,7 @@ impl Failure {
         self.kind().status
     }
 
-    /// What the client is told. Of causes, nothing.
+    /// The text for the client, without causes.
     fn detail(&self) -> String {
         match self {
             Self::Core(Error::Unauthenticated) => {
@@ -241,7 +239,7 @@ impl Failure {
             Self::Core(Error::Forbidden) => "You don't have access to this todo.".into(),
             Self::OtherUser => "You don't have access to this user's todos.".into(),
             Self::BadRequest(detail) => (*detail).into(),
-            Self::NoToken => "You are not logged in. Please log in.".into(),
+            Self::MissingToken => "You are not logged in. Please log in.".into(),
             Self::HttpsRequired => "This service can be used over HTTPS only.".into(),
             Self::NoRoute => "There is nothing at this address.".into(),
             Self::WrongMethod(allow) => {
@@ -262,7 +260,7 @@ impl Failure {
         }
     }
 
-    /// Why it failed, for the log: never a client's own text.
+    /// The cause for the log, without text from the client.
     pub(crate) fn cause(&self) -> String {
         match self {
             Self::Core(Error::Unavailable(cause) | Error::Internal(cause)) => {
@@ -275,9 +273,9 @@ impl Failure {
         }
     }
 
-    /// The body of its answer.
+    /// The response body.
     pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
-        let Kind { status, code, title, uri } = self.kind();
+        let ProblemKind { status, code, title, uri } = self.kind();
         let errors = match self {
             Self::Core(Error::Invalid(errors)) | Self::Malformed(_, errors) => errors.as_slice(),
             _ => &[],
@@ -297,9 +295,9 @@ impl Failure {
         serde_json::to_vec(&problem).unwrap_or_default()
     }
 
-    /// Turns the failure into its answer, and logs the cause of those that are ours.
+    /// The response for this error. Logs the cause of a server error.
     pub(crate) fn respond(&self, request_id: &str) -> Response<Body> {
-        let Kind { status, code, .. } = self.kind();
+        let ProblemKind { status, code, .. } = self.kind();
         if let Self::Core(Error::Unavailable(cause) | Error::Internal(cause)) = self {
             let source = cause.source().map(ToString::to_string);
             tracing::error!(request_id, code, %cause, source, "request failed");
@@ -312,7 +310,7 @@ impl Failure {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
             // RFC 6750, section 3: no error code where no token was sent.
-            Self::NoToken | Self::Core(Error::InvalidCredentials) => {
+            Self::MissingToken | Self::Core(Error::InvalidCredentials) => {
                 let challenge = HeaderValue::from_static("Bearer realm=\"todo\"");
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
             }
@@ -332,7 +330,7 @@ impl Failure {
         response
     }
 
-    /// When to ask again, wherever a bound was met: what is passing, and what a smaller request passes.
+    /// `Retry-After` for transient failures and for requests over a limit.
     pub(crate) fn retry_after(&self) -> Option<HeaderValue> {
         match self {
             Self::Core(Error::RateLimited { retry_after }) => {
@@ -352,7 +350,7 @@ impl Failure {
     }
 }
 
-/// The messages of several errors, one sentence after the other.
+/// The messages of all errors, joined with spaces.
 fn sentences(errors: &[FieldError]) -> String {
     let messages: Vec<&str> = errors.iter().map(|error| error.message.as_ref()).collect();
     messages.join(" ")
@@ -365,17 +363,17 @@ mod tests {
     use super::*;
     use crate::{
         auth::{Email, Name, Password},
-        error::Cause,
-        todos::{Description, Limit, Order, Priority, SortBy, Status, Title},
+        error::BoxError,
+        todos::{Description, Limit, Priority, SortBy, SortOrder, Status, Title},
     };
 
     #[test]
-    fn nothing_of_a_cause_is_told() {
-        let cause = || Cause::new("SELECT secret FROM table at /var/lib/x");
+    fn a_response_contains_no_cause() {
+        let cause = || BoxError::new("SELECT secret FROM table at /var/lib/x");
         for failure in [
-            Failure::Core(Error::Internal(cause())),
-            Failure::Core(Error::Unavailable(cause())),
-            Failure::Panicked,
+            ApiError::Core(Error::Internal(cause())),
+            ApiError::Core(Error::Unavailable(cause())),
+            ApiError::Panicked,
         ] {
             let response = failure.respond("id");
             assert!(response.status().is_server_error());
@@ -385,17 +383,17 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_whole_and_at_least_one() {
+    fn retry_after_is_a_whole_number_of_at_least_one_second() {
         for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
             assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
         }
     }
 
     #[test]
-    fn retry_after_and_the_text_agree() {
+    fn retry_after_and_the_detail_agree() {
         for millis in [0, 1000, 1001, 58_001, 59_999, 60_000] {
             let retry_after = Duration::from_millis(millis);
-            let failure = Failure::Core(Error::RateLimited { retry_after });
+            let failure = ApiError::Core(Error::RateLimited { retry_after });
             let header = failure.retry_after().unwrap();
             let detail = failure.detail();
             let number = detail.split(' ').find(|word| word.parse::<u64>().is_ok());
@@ -404,8 +402,8 @@ mod tests {
     }
 
     /// One of each variant; a new one does not compile until it is here.
-    fn every_failure() -> Vec<Failure> {
-        let cause = || Cause::new("SELECT secret FROM table");
+    fn every_failure() -> Vec<ApiError> {
+        let cause = || BoxError::new("SELECT secret FROM table");
         let retry_after = Duration::from_secs(42);
         let errors = [
             Error::Invalid(every_field_error()),
@@ -434,79 +432,79 @@ mod tests {
                 | Error::Internal(_) => {}
             }
         }
-        let mut failures: Vec<Failure> = errors.into_iter().map(Failure::Core).collect();
+        let mut failures: Vec<ApiError> = errors.into_iter().map(ApiError::Core).collect();
         failures.extend([
-            Failure::BadRequest("There must be a Host header."),
-            Failure::UriTooLong,
-            Failure::HeadTooLarge,
-            Failure::NoToken,
-            Failure::HttpsRequired,
-            Failure::OtherUser,
-            Failure::NoRoute,
-            Failure::WrongMethod(HeaderValue::from_static("GET, HEAD, OPTIONS")),
-            Failure::HeadTimeout,
-            Failure::BodyTimeout,
-            Failure::TooLarge(65_536),
-            Failure::BodyMemory,
-            Failure::UnsupportedMediaType,
-            Failure::Malformed("The request body is not valid JSON.", Vec::new()),
-            Failure::Malformed("", every_field_error()),
-            Failure::Timeout,
-            Failure::Panicked,
+            ApiError::BadRequest("There must be a Host header."),
+            ApiError::UriTooLong,
+            ApiError::HeadTooLarge,
+            ApiError::MissingToken,
+            ApiError::HttpsRequired,
+            ApiError::OtherUser,
+            ApiError::NoRoute,
+            ApiError::WrongMethod(HeaderValue::from_static("GET, HEAD, OPTIONS")),
+            ApiError::HeadTimeout,
+            ApiError::BodyTimeout,
+            ApiError::TooLarge(65_536),
+            ApiError::BodyMemory,
+            ApiError::UnsupportedMediaType,
+            ApiError::Malformed("The request body is not valid JSON.", Vec::new()),
+            ApiError::Malformed("", every_field_error()),
+            ApiError::Timeout,
+            ApiError::Panicked,
         ]);
         for failure in &failures {
             match failure {
-                Failure::Core(_)
-                | Failure::BadRequest(_)
-                | Failure::UriTooLong
-                | Failure::HeadTooLarge
-                | Failure::NoToken
-                | Failure::HttpsRequired
-                | Failure::OtherUser
-                | Failure::NoRoute
-                | Failure::WrongMethod(_)
-                | Failure::HeadTimeout
-                | Failure::BodyTimeout
-                | Failure::TooLarge(_)
-                | Failure::BodyMemory
-                | Failure::UnsupportedMediaType
-                | Failure::Malformed(..)
-                | Failure::Timeout
-                | Failure::Panicked => {}
+                ApiError::Core(_)
+                | ApiError::BadRequest(_)
+                | ApiError::UriTooLong
+                | ApiError::HeadTooLarge
+                | ApiError::MissingToken
+                | ApiError::HttpsRequired
+                | ApiError::OtherUser
+                | ApiError::NoRoute
+                | ApiError::WrongMethod(_)
+                | ApiError::HeadTimeout
+                | ApiError::BodyTimeout
+                | ApiError::TooLarge(_)
+                | ApiError::BodyMemory
+                | ApiError::UnsupportedMediaType
+                | ApiError::Malformed(..)
+                | ApiError::Timeout
+                | ApiError::Panicked => {}
             }
         }
         failures
     }
 
-    /// What each value of the API says of itself when it breaks each of its rules.
+    /// Field errors of every value type of the API, from invalid inputs.
     fn every_field_error() -> Vec<FieldError> {
         let mut errors = crate::error::FieldErrors::default();
         for text in ["", "x", "\0", "\u{7}x", &"x".repeat(2000)] {
-            errors.note(Email::parse(text));
-            errors.note(Name::parse(text));
-            errors.note(Password::parse_new(text));
-            errors.note(Password::parse_given(text));
-            errors.note(Title::parse(text));
-            errors.note(Description::parse(text));
-            errors.note(Priority::parse(text));
-            errors.note(Status::parse(text));
-            errors.note(SortBy::parse(text));
-            errors.note(Order::parse(text));
-            errors.note(Limit::parse(text));
+            errors.collect(Email::parse(text));
+            errors.collect(Name::parse(text));
+            errors.collect(Password::parse(text));
+            errors.collect(Password::unchecked(text));
+            errors.collect(Title::parse(text));
+            errors.collect(Description::parse(text));
+            errors.collect(Priority::parse(text));
+            errors.collect(Status::parse(text));
+            errors.collect(SortBy::parse(text));
+            errors.collect(SortOrder::parse(text));
+            errors.collect(Limit::parse(text));
         }
         let Error::Invalid(errors) = errors.into_error() else { unreachable!() };
         errors
     }
 
-    /// People read these as they are.
+    /// Clients show these to users unchanged.
     #[test]
-    fn every_text_is_of_whole_sentences() {
+    fn every_message_is_a_whole_sentence() {
         fn check(text: &str) {
             assert!(text.starts_with(|c: char| c.is_ascii_uppercase()), "{text:?}");
             assert!(text.ends_with('.') && !text.ends_with(".."), "{text:?}");
             assert!(!text.contains("  ") && !text.contains(".;"), "{text:?}");
             for word in text.split(' ').filter(|word| word.ends_with(':')) {
-                assert_eq!(word, "only:", "a field before its message: {text:?}");
+                assert_eq!(word, "only:", "a field name in front of its message: {text:?}");
             }
         }
         for failure in every_failure() {

@@ -1,29 +1,29 @@
-//! Who a request really comes from. `X-Forwarded-For` and `X-Forwarded-Proto` are anybody's to
-//! write: they are believed only from the proxies that the settings name, and read from the right,
-//! where the nearest proxy wrote.
+//! The client of a request behind proxies. `X-Forwarded-For` and `X-Forwarded-Proto` are
+//! client-controlled: they are trusted only from the configured proxies, and read from the right,
+//! where the nearest proxy appends.
 
 use std::net::IpAddr;
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// The other end of the connection that a request came on. A server puts it into the request's
-/// extensions; without one there is no client to rate-limit.
+/// The other end of a request's connection. A server puts it into the request's extensions; without
+/// it there is no client to rate-limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The address the connection came from.
+    /// The remote address.
     pub address: IpAddr,
     /// Whether the connection is TLS.
-    pub https: bool,
+    pub is_tls: bool,
 }
 
-/// Marks a request, in its extensions, whose connection is one more than the server wants. Unless it
-/// asks for the server's health it is answered with 503; over HTTP/1 its connection ends with that.
+/// Marks a request, in its extensions, whose connection is above the server's limit. The response
+/// is 503, except for health probes; over HTTP/1 the connection is then closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Surplus;
+pub struct OverCapacity;
 
-/// Networks as addresses are compared with them: IPv4 that was written as IPv6 (`::ffff:10.0.0.0/104`)
-/// as IPv4, no host's bits, and each once.
+/// Networks in the form that addresses are compared with: IPv4-mapped IPv6 networks
+/// (`::ffff:10.0.0.0/104`) as IPv4, no host bits, no duplicates.
 pub(crate) fn canonical(networks: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
     let mut canonical = Vec::new();
     for network in networks {
@@ -44,7 +44,7 @@ pub(crate) fn canonical(networks: impl IntoIterator<Item = IpNet>) -> Vec<IpNet>
     canonical
 }
 
-/// The client of a request, behind however many trusted proxies.
+/// The client of a request, behind any number of trusted proxies.
 pub(crate) fn client(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Peer {
     let is_trusted =
         |address: IpAddr| trusted.iter().any(|net| net.contains(&address.to_canonical()));
@@ -53,7 +53,7 @@ pub(crate) fn client(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Peer
     }
     let mut client = peer;
     for hop in from_the_right(headers, "x-forwarded-for") {
-        // Beyond something unreadable nothing can be believed.
+        // Nothing to the left of an unreadable hop can be trusted.
         let Some(address) = parse_hop(hop) else { break };
         client.address = address.to_canonical();
         if !is_trusted(client.address) {
@@ -61,18 +61,18 @@ pub(crate) fn client(peer: Peer, headers: &HeaderMap, trusted: &[IpNet]) -> Peer
         }
     }
     if let Some(proto) = from_the_right(headers, "x-forwarded-proto").next() {
-        client.https = proto.eq_ignore_ascii_case("https");
+        client.is_tls = proto.eq_ignore_ascii_case("https");
     }
     client
 }
 
-/// The elements of a list header, last first, over all its lines.
+/// The elements of a list header, last first, over all its field lines.
 fn from_the_right<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
     let lines: Vec<&str> = headers.get_all(name).iter().map(|v| v.to_str().unwrap_or("")).collect();
     lines.into_iter().rev().flat_map(|line| line.rsplit(',').map(str::trim))
 }
 
-/// An address, which some proxies write with a port or in brackets.
+/// Parses an address, which some proxies write with a port or in brackets.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
     hop.parse().ok().or_else(|| {
         let socket: Option<std::net::SocketAddr> = hop.parse().ok();
@@ -86,7 +86,7 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn ask(peer: &str, forwarded_for: &[&str], proto: Option<&str>) -> (String, bool) {
+    fn resolve(peer: &str, forwarded_for: &[&str], proto: Option<&str>) -> (String, bool) {
         let mut headers = HeaderMap::new();
         for line in forwarded_for {
             headers.append("x-forwarded-for", line.parse().unwrap());
@@ -95,19 +95,19 @@ mod tests {
             headers.insert("x-forwarded-proto", proto.parse().unwrap());
         }
         let trusted = ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
-        let peer = Peer { address: peer.parse().unwrap(), https: false };
+        let peer = Peer { address: peer.parse().unwrap(), is_tls: false };
         let client = client(peer, &headers, &trusted);
-        (client.address.to_string(), client.https)
+        (client.address.to_string(), client.is_tls)
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
-        assert_eq!(ask("192.0.2.1", &["1.2.3.4"], Some("https")), ("192.0.2.1".into(), false));
+    fn headers_of_an_untrusted_peer_are_ignored() {
+        assert_eq!(resolve("192.0.2.1", &["1.2.3.4"], Some("https")), ("192.0.2.1".into(), false));
     }
 
     #[test]
     fn proxies_are_read_from_the_right() {
-        let from = |lines: &[&str]| ask("10.0.0.1", lines, None).0;
+        let from = |lines: &[&str]| resolve("10.0.0.1", lines, None).0;
         assert_eq!(from(&[]), "10.0.0.1");
         assert_eq!(from(&["1.2.3.4"]), "1.2.3.4");
         assert_eq!(from(&["6.6.6.6, 1.2.3.4"]), "1.2.3.4", "the left was written by the client");
@@ -118,11 +118,11 @@ mod tests {
         assert_eq!(from(&["1.2.3.4:5678"]), "1.2.3.4");
         assert_eq!(from(&["[2001:db8::7]:443"]), "2001:db8::7");
         assert_eq!(from(&["[2001:db8::7]"]), "2001:db8::7");
-        assert_eq!(ask("::ffff:10.0.0.1", &["1.2.3.4"], None).0, "1.2.3.4", "a mapped proxy");
+        assert_eq!(resolve("::ffff:10.0.0.1", &["1.2.3.4"], None).0, "1.2.3.4", "a mapped proxy");
     }
 
     #[test]
-    fn networks_are_compared_as_addresses_are() {
+    fn networks_are_canonicalised_like_addresses() {
         for (written, compared) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
             ("10.1.2.3/8", "10.0.0.0/8"),
@@ -138,9 +138,9 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_proxy_tells_the_scheme() {
-        assert!(ask("::1", &[], Some("HTTPS")).1);
-        assert!(!ask("::1", &[], Some("https, http")).1);
-        assert!(!ask("::1", &[], None).1);
+    fn the_nearest_proxy_determines_the_scheme() {
+        assert!(resolve("::1", &[], Some("HTTPS")).1);
+        assert!(!resolve("::1", &[], Some("https, http")).1);
+        assert!(!resolve("::1", &[], None).1);
     }
 }

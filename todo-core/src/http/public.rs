@@ -1,11 +1,11 @@
-//! The address under which clients reach a server, where that is not the one it listens on: behind a
-//! proxy that has another name, or that takes a path off.
+//! The address under which clients reach a server if it is not the one it listens on: behind a
+//! proxy that has another name, or that strips a path.
 
 use crate::http::Origin;
 
-/// Origin and path of a server as its clients know it, such as `https://example.com/todo`: http or
-/// https, a host, an optional port, and segments of letters, digits and `-._~`. Canonical: scheme and
-/// host in lower case, an international name in its ASCII form, no default port, no slash at the end.
+/// The public origin and path of a server, such as `https://example.com/todo`: http or https, a
+/// host, an optional port, and segments of letters, digits and `-._~`. Canonical: scheme and host
+/// in lower case, an international name in its ASCII form, no default port, no slash at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     origin: String,
@@ -13,18 +13,18 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// What [`PublicUrl::parse`] takes, in words.
+    /// The values that [`PublicUrl::parse`] accepts, for error messages.
     pub const ALLOWED: &str = "an http or https address such as https://example.com/todo, without user, query or fragment";
 
-    /// Parses an address. A slash at its end does not count.
+    /// Parses an address. A trailing slash is dropped.
     ///
     /// # Errors
-    /// [`PublicUrl::ALLOWED`], if it is something else.
+    /// [`PublicUrl::ALLOWED`] for anything else.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        Self::read(text).ok_or(Self::ALLOWED)
+        Self::parse_url(text).ok_or(Self::ALLOWED)
     }
 
-    fn read(text: &str) -> Option<Self> {
+    fn parse_url(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let path = path.strip_suffix('/').unwrap_or(path);
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_made_canonical() {
+    fn addresses_are_canonicalised() {
         for (text, canonical) in [
             ("https://example.com", "https://example.com"),
             ("HTTPS://Example.COM:443/", "https://example.com"),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn other_addresses_are_refused() {
+    fn other_addresses_are_rejected() {
         for text in [
             "",
             "/todo",

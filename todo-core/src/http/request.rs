@@ -1,5 +1,5 @@
-//! Reading a request: the guard in front of everything, the bearer token, the query and the JSON
-//! body. What the values must be is for the library's types; this file knows shapes.
+//! Reading a request: the check of its head, the bearer token, the query and the JSON body. This
+//! file checks shapes; the library's types validate values.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, pin::Pin, time::Duration};
 
@@ -13,30 +13,30 @@ use serde_json::Value;
 use crate::{
     error::{Error, FieldError},
     http::{
-        budget::{Budget, FREE, Held, Payer},
-        problem::Failure,
+        budget::{Budget, Payer, Reservation, UNCHARGED_BYTES},
+        problem::ApiError,
     },
-    text::Named,
+    validate::FieldLabel,
 };
 
-/// What is first allocated for a body that does not come at once.
-const FEWEST_BYTES: usize = 512;
-/// How long a body may take to arrive.
+/// Initial allocation for a body of more than one frame.
+const MIN_CAPACITY: usize = 512;
+/// Time limit for a body to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
-/// What is read and thrown away of a body nobody wants, so that its sender comes to read the answer
-/// instead of a reset.
+/// How much of an unused body is read and discarded, so that its sender reads the response instead
+/// of a reset.
 const DRAIN_BYTES: usize = 8 << 20;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// A sender that pauses for this long is not writing: it may be waiting for the answer.
+/// A sender that pauses for this long is not writing: it may be waiting for the response.
 const DRAIN_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long a target may be, how many headers there may be, and how long they may be together.
-/// Servers cut off what is twice as large, without a problem body.
+/// The limits of a head: the length of the target, the number of headers, their total length.
+/// Servers reject a head of twice the size, without a problem body.
 const TARGET_BYTES: usize = 8 << 10;
 const HEADERS: usize = 64;
 const HEADER_BYTES: usize = 32 << 10;
 
-/// The labels of UTF-8 (WHATWG Encoding, section 4.2), and US-ASCII, which is a part of it.
+/// The labels of UTF-8 (WHATWG Encoding, section 4.2), and of US-ASCII, its subset.
 const UTF_8: [&str; 8] = [
     "utf-8",
     "utf8",
@@ -49,34 +49,34 @@ const UTF_8: [&str; 8] = [
 ];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Refuses what RFC 9112 and RFC 9110 want refused and servers let through: exactly one valid Host on
-/// HTTP/1.1 (section 3.2); a target of ASCII in origin form, or in absolute form, whose authority
-/// counts as the Host then (section 3.2.2).
-pub(crate) fn guard(parts: &Parts) -> Result<(), Failure> {
+/// Rejects requests that RFC 9112 and RFC 9110 forbid but HTTP servers accept by default. Required:
+/// exactly one valid Host on HTTP/1.1 (RFC 9112, section 3.2); an ASCII target in origin form, or
+/// in absolute form, whose authority then counts as the Host (section 3.2.2).
+pub(crate) fn check_request_head(parts: &Parts) -> Result<(), ApiError> {
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
     if target + authority > TARGET_BYTES {
-        return Err(Failure::UriTooLong);
+        return Err(ApiError::UriTooLong);
     }
     if parts.headers.len() > HEADERS || header_bytes(&parts.headers) > HEADER_BYTES {
-        return Err(Failure::HeadTooLarge);
+        return Err(ApiError::HeadTooLarge);
     }
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => return Err(Failure::BadRequest("There must be exactly one Host header.")),
+        (_, Some(_)) => return Err(ApiError::BadRequest("There must be exactly one Host header.")),
         (Some(host), None) if !host.to_str().is_ok_and(is_host) => {
-            return Err(Failure::BadRequest(
+            return Err(ApiError::BadRequest(
                 "The Host header must be a host and an optional port.",
             ));
         }
         (None, None) if parts.version == Version::HTTP_11 => {
-            return Err(Failure::BadRequest("There must be a Host header."));
+            return Err(ApiError::BadRequest("There must be a Host header."));
         }
         _ => {}
     }
     if !is_target(&parts.uri) && !is_server_options(&parts.method, &parts.uri) {
         let detail = "The request target must be a path in ASCII, or an http address of one.";
-        return Err(Failure::BadRequest(detail));
+        return Err(ApiError::BadRequest(detail));
     }
     Ok(())
 }
@@ -85,13 +85,13 @@ fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
-/// How many bytes the target and the headers have.
+/// The size of the target and the headers in bytes.
 pub(crate) fn head_bytes(parts: &Parts) -> usize {
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     target + header_bytes(&parts.headers)
 }
 
-/// `OPTIONS *` (RFC 9110, section 9.3.7): asks about the server, not a route.
+/// Whether this is `OPTIONS *`, for the server and not a route (RFC 9110, section 9.3.7).
 pub(crate) fn is_server_options(method: &Method, uri: &Uri) -> bool {
     method == Method::OPTIONS && uri.path() == "*"
 }
@@ -125,20 +125,24 @@ fn is_host(host: &str) -> bool {
         && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// The token of the one `Authorization: Bearer` header (RFC 6750, section 2.1), the scheme in any
-/// case. `None` without the header; anything else that is not a bearer token is a bad one.
-pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
-    let bad = || Failure::Core(Error::Unauthenticated);
+/// The token of the single `Authorization: Bearer` header (RFC 6750, section 2.1); the scheme is
+/// case-insensitive.
+///
+/// # Errors
+/// [`ApiError::MissingToken`] without the header, [`Error::Unauthenticated`] for any other value.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let invalid = || ApiError::Core(Error::Unauthenticated);
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().ok_or(Failure::NoToken)?;
+    let value = values.next().ok_or(ApiError::MissingToken)?;
     if values.next().is_some() {
-        return Err(bad());
+        return Err(invalid());
     }
-    let (scheme, token) = value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(bad)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim_matches(' ')) } else { Err(bad()) }
+    let (scheme, token) =
+        value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(invalid)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim_matches(' ')) } else { Err(invalid()) }
 }
 
-/// Query parameters by name, decoded; a name asked for must be given at most once.
+/// Decoded query parameters; one that is read must occur at most once.
 pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -147,7 +151,7 @@ impl Query {
         Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
-    /// The parameter through `parse`, its default if absent.
+    /// Parses a parameter, or returns the default if it is absent.
     pub(crate) fn read<T: Default>(
         &self,
         name: &'static str,
@@ -159,7 +163,7 @@ impl Query {
             (None, _) => return T::default(),
             (Some(value), None) => parse(value),
             (Some(_), Some(_)) => {
-                let message = format!("{} must be given only once.", Named(name));
+                let message = format!("{} must be given only once.", FieldLabel(name));
                 Err(FieldError::new(name, "repeated", message))
             }
         };
@@ -170,12 +174,11 @@ impl Query {
     }
 }
 
-/// A request's body on its way in. It outlives the handler that reads it, so that what is left of
-/// it can be drained.
+/// A request's body. It outlives the handler that reads it, so that the rest can be drained.
 pub(crate) struct Incoming<'b, B> {
     body: Pin<&'b mut B>,
     expects_continue: bool,
-    touched: bool,
+    was_read: bool,
 }
 
 impl<'b, B> Incoming<'b, B>
@@ -184,28 +187,28 @@ where
 {
     pub(crate) fn new(body: Pin<&'b mut B>, headers: &HeaderMap) -> Self {
         let expects_continue = headers.contains_key(header::EXPECT);
-        Self { body, expects_continue, touched: false }
+        Self { body, expects_continue, was_read: false }
     }
 
-    /// The members of the JSON object that the body is, of at most `max` bytes; what is held of it
-    /// meanwhile is charged to `payer`.
+    /// Reads the body as a JSON object of at most `max` bytes. Its buffer is charged to `payer`.
     pub(crate) async fn json(
         &mut self,
         headers: &HeaderMap,
         max: usize,
         budget: &Budget,
         payer: Payer,
-    ) -> Result<Form, Failure> {
+    ) -> Result<Form, ApiError> {
         if !is_json(headers) {
-            return Err(Failure::UnsupportedMediaType);
+            return Err(ApiError::UnsupportedMediaType);
         }
-        // The declared length decides before the first byte is asked for (`Expect: 100-continue`).
+        // With `Expect: 100-continue`, the declared length is checked before the first byte is
+        // requested.
         if self.body.size_hint().lower() > max as u64 {
-            return Err(Failure::TooLarge(max));
+            return Err(ApiError::TooLarge(max));
         }
         let (bytes, _held) = tokio::time::timeout(BODY_TIMEOUT, self.read(max, budget, payer))
             .await
-            .unwrap_or(Err(Failure::BodyTimeout))?;
+            .unwrap_or(Err(ApiError::BodyTimeout))?;
         Form::parse(&bytes)
     }
 
@@ -214,34 +217,34 @@ where
         max: usize,
         budget: &Budget,
         payer: Payer,
-    ) -> Result<(Bytes, Option<Held>), Failure> {
-        self.touched = true;
+    ) -> Result<(Bytes, Option<Reservation>), ApiError> {
+        self.was_read = true;
         let mut whole = Vec::new();
-        let mut held: Option<Held> = None;
+        let mut held: Option<Reservation> = None;
         while let Some(frame) = self.body.frame().await {
             let frame =
-                frame.map_err(|_| Failure::BadRequest("The request body could not be read."))?;
+                frame.map_err(|_| ApiError::BadRequest("The request body could not be read."))?;
             let Ok(mut data) = frame.into_data() else { continue };
             let size = whole.len() + data.remaining();
             if size > max {
-                return Err(Failure::TooLarge(max));
+                return Err(ApiError::TooLarge(max));
             }
-            // Nearly every body is one frame, which needs no copy. One that goes on is copied: its
-            // frame would keep all of the connection's buffer that it is a part of.
+            // Nearly every body is one frame, which needs no copy. Longer ones are copied: a
+            // frame is a slice that keeps the whole connection buffer alive.
             if whole.is_empty() && self.body.is_end_stream() {
                 return Ok((data.copy_to_bytes(size), None));
             }
             if size > whole.capacity() {
-                let capacity = size.max(2 * whole.capacity()).max(FEWEST_BYTES).min(max);
-                if capacity > FREE {
+                let capacity = size.max(2 * whole.capacity()).max(MIN_CAPACITY).min(max);
+                if capacity > UNCHARGED_BYTES {
                     let has_room = if let Some(held) = &mut held {
                         held.grow(capacity)
                     } else {
-                        held = budget.take(payer, capacity);
+                        held = budget.reserve(payer, capacity);
                         held.is_some()
                     };
                     if !has_room {
-                        return Err(Failure::BodyMemory);
+                        return Err(ApiError::BodyMemory);
                     }
                 }
                 whole.reserve_exact(capacity - whole.len());
@@ -256,9 +259,9 @@ where
         Ok((whole.into(), held))
     }
 
-    /// Reads what is left, within bounds, unless the client waits to be told to send it.
+    /// Reads and discards the rest, within limits, unless the client waits for `100 Continue`.
     pub(crate) async fn drain(&mut self) {
-        if self.body.is_end_stream() || (self.expects_continue && !self.touched) {
+        if self.body.is_end_stream() || (self.expects_continue && !self.was_read) {
             return;
         }
         let read = async {
@@ -277,8 +280,8 @@ where
     }
 }
 
-/// Whether the one Content-Type is JSON in UTF-8, and not compressed. Codings have no case (RFC 9110,
-/// section 8.4.1).
+/// Whether the single Content-Type is JSON in UTF-8, and the body not compressed. Codings are
+/// case-insensitive (RFC 9110, section 8.4.1).
 fn is_json(headers: &HeaderMap) -> bool {
     let is_plain = |codings: &HeaderValue| {
         codings.to_str().is_ok_and(|codings| {
@@ -305,7 +308,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     is_json && is_utf8
 }
 
-/// The members of a JSON object, taken out one by one; every one of the wrong shape is noted.
+/// The members of a JSON object, read one by one; errors of type or presence are collected.
 #[derive(Debug)]
 pub(crate) struct Form {
     members: BTreeMap<String, Value>,
@@ -313,22 +316,22 @@ pub(crate) struct Form {
 }
 
 impl Form {
-    /// Reads JSON. A byte order mark before it is skipped (RFC 8259, section 8.1).
-    fn parse(bytes: &[u8]) -> Result<Self, Failure> {
+    /// Parses JSON. A leading byte order mark is skipped (RFC 8259, section 8.1).
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         match serde_json::from_slice::<Members>(bytes) {
             Ok(Members::Object(members)) => Ok(Self { members, errors: Vec::new() }),
             Ok(Members::Repeated) => {
-                Err(Failure::Malformed("The request body names a member twice.", Vec::new()))
+                Err(ApiError::Malformed("The request body names a member twice.", Vec::new()))
             }
             Err(error) if error.is_data() => {
-                Err(Failure::Malformed("The request body must be a JSON object.", Vec::new()))
+                Err(ApiError::Malformed("The request body must be a JSON object.", Vec::new()))
             }
-            Err(_) => Err(Failure::Malformed("The request body is not valid JSON.", Vec::new())),
+            Err(_) => Err(ApiError::Malformed("The request body is not valid JSON.", Vec::new())),
         }
     }
 
-    /// A string that must be there; empty if it is not, which nobody sees: [`Form::finish`] fails.
+    /// A required string; empty if it is absent, and [`Form::finish`] then fails.
     pub(crate) fn text(&mut self, name: &'static str) -> String {
         match self.members.remove(name) {
             Some(Value::String(text)) => text,
@@ -354,7 +357,7 @@ impl Form {
         }
     }
 
-    /// A boolean that must be there.
+    /// A required boolean.
     pub(crate) fn boolean(&mut self, name: &'static str) -> bool {
         match self.members.remove(name) {
             Some(Value::Bool(value)) => value,
@@ -363,28 +366,28 @@ impl Form {
         }
     }
 
-    /// Fails if a member was missing or of the wrong type. Members nobody took are ignored.
-    pub(crate) fn finish(self) -> Result<(), Failure> {
+    /// Fails if a member was missing or of the wrong type. Unread members are ignored.
+    pub(crate) fn finish(self) -> Result<(), ApiError> {
         if self.errors.is_empty() {
             return Ok(());
         }
-        Err(Failure::Malformed("", self.errors))
+        Err(ApiError::Malformed("", self.errors))
     }
 
     fn wrong<T: Default>(&mut self, name: &'static str, message: &'static str) -> T {
-        let message = format!("{} {message}.", Named(name));
+        let message = format!("{} {message}.", FieldLabel(name));
         self.errors.push(FieldError::new(name, "wrong_type", message));
         T::default()
     }
 
     fn missing<T: Default>(&mut self, name: &'static str) -> T {
-        let message = format!("{} is required.", Named(name));
+        let message = format!("{} is required.", FieldLabel(name));
         self.errors.push(FieldError::new(name, "missing", message));
         T::default()
     }
 }
 
-/// A JSON object whose members have different names; `serde_json` alone lets the last one win.
+/// A JSON object with distinct member names; `serde_json` alone keeps the last duplicate.
 enum Members {
     Object(BTreeMap<String, Value>),
     Repeated,
@@ -423,66 +426,66 @@ mod tests {
 
     use super::*;
 
-    fn guarded(uri: &str, hosts: &[&str]) -> bool {
+    fn is_accepted(uri: &str, hosts: &[&str]) -> bool {
         let mut request = Request::builder().uri(uri);
         for host in hosts {
             request = request.header("host", *host);
         }
-        guard(&request.body(()).unwrap().into_parts().0).is_ok()
+        check_request_head(&request.body(()).unwrap().into_parts().0).is_ok()
     }
 
     #[test]
-    fn one_valid_host_and_a_plain_path() {
+    fn a_request_needs_one_valid_host_and_a_plain_path() {
         for host in ["example.com", "localhost:8000", "127.0.0.1", "[::1]:80", "[::1]", "a_b.c~d:"]
         {
-            assert!(guarded("/x?y=z", &[host]), "{host}");
+            assert!(is_accepted("/x?y=z", &[host]), "{host}");
         }
         for host in [
             "", "a b", "a/b", "a,b", "u@a", "a:b", "a:123456", "[::1", "[[::1]", "[x]", "[::1]x",
             ":80", "a:8:0", "a?b", "a#b", "bü.de",
         ] {
-            assert!(!guarded("/", &[host]), "{host}");
+            assert!(!is_accepted("/", &[host]), "{host}");
         }
-        assert!(!guarded("/", &[]) && !guarded("/", &["a", "a"]));
-        assert!(!guarded("*", &["a"]));
+        assert!(!is_accepted("/", &[]) && !is_accepted("/", &["a", "a"]));
+        assert!(!is_accepted("*", &["a"]));
         for target in ["http://a/x", "HTTPS://B:8?x", "http://[::1]", "http://a/x?y=http://u@b"] {
-            assert!(guarded(target, &["a"]), "{target}");
-            assert!(!guarded(target, &[]) && !guarded(target, &["a/b"]), "{target}");
+            assert!(is_accepted(target, &["a"]), "{target}");
+            assert!(!is_accepted(target, &[]) && !is_accepted(target, &["a/b"]), "{target}");
         }
         for target in ["http://u@a/x", "http://u:p@a/x", "ftp://a/x", "a:80", "http://:80/x"] {
-            assert!(!guarded(target, &["a"]), "{target}");
+            assert!(!is_accepted(target, &["a"]), "{target}");
         }
         let long = format!("http://{}/{}", "a".repeat(4100), "b".repeat(4100));
-        assert!(!guarded(&long, &["a"]));
+        assert!(!is_accepted(&long, &["a"]));
     }
 
     #[test]
-    fn bearer_takes_one_header_and_one_scheme() {
-        let ask = |values: &[&str]| {
+    fn bearer_accepts_one_header_and_one_scheme() {
+        let parse = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {
                 headers.append("authorization", value.parse().unwrap());
             }
             bearer(&headers).map(str::to_owned)
         };
-        assert_eq!(ask(&["Bearer abc"]).unwrap(), "abc");
-        assert_eq!(ask(&["bEARER  abc "]).unwrap(), "abc");
-        assert!(matches!(ask(&[]), Err(Failure::NoToken)));
+        assert_eq!(parse(&["Bearer abc"]).unwrap(), "abc");
+        assert_eq!(parse(&["bEARER  abc "]).unwrap(), "abc");
+        assert!(matches!(parse(&[]), Err(ApiError::MissingToken)));
         for bad in [&["Basic abc"][..], &["abc"], &["Bearer"], &["Bearer a", "Bearer a"]] {
-            assert!(matches!(ask(bad), Err(Failure::Core(Error::Unauthenticated))), "{bad:?}");
+            assert!(matches!(parse(bad), Err(ApiError::Core(Error::Unauthenticated))), "{bad:?}");
         }
     }
 
     #[test]
-    fn media_types() {
-        let ask = |value: &str| {
+    fn only_json_in_utf_8_is_accepted() {
+        let accepts = |value: &str| {
             let headers = HeaderMap::from_iter([(
                 header::CONTENT_TYPE,
                 value.parse::<HeaderValue>().unwrap(),
             )]);
             is_json(&headers)
         };
-        for good in [
+        for valid in [
             "application/json",
             "Application/JSON; charset=UTF-8",
             "application/merge-patch+json",
@@ -491,7 +494,7 @@ mod tests {
             "application/json; charset=US-ASCII",
             "application/json;",
         ] {
-            assert!(ask(good), "{good}");
+            assert!(accepts(valid), "{valid}");
         }
         for bad in [
             "text/plain",
@@ -502,7 +505,7 @@ mod tests {
             "",
             "json",
         ] {
-            assert!(!ask(bad), "{bad}");
+            assert!(!accepts(bad), "{bad}");
         }
         assert!(!is_json(&HeaderMap::new()));
 
@@ -519,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_are_told_apart() {
+    fn members_of_the_wrong_shape_are_reported() {
         let json = "\u{feff}{\"a\":\"x\",\"b\":null,\"c\":true,\"d\":1,\"other\":[{}]}";
         let mut form = Form::parse(json.as_bytes()).unwrap();
         assert_eq!(form.text("a"), "x");
@@ -528,13 +531,13 @@ mod tests {
         assert!(form.boolean("c"));
         assert_eq!(form.optional_text("d"), Some(String::new()));
         form.text("e");
-        let Err(Failure::Malformed(_, errors)) = form.finish() else { panic!() };
-        let told: Vec<_> = errors.iter().map(|e| (e.field.as_ref(), e.code)).collect();
-        assert_eq!(told, [("d", "wrong_type"), ("e", "missing")]);
+        let Err(ApiError::Malformed(_, errors)) = form.finish() else { panic!() };
+        let reported: Vec<_> = errors.iter().map(|e| (e.field.as_ref(), e.code)).collect();
+        assert_eq!(reported, [("d", "wrong_type"), ("e", "missing")]);
     }
 
     #[test]
-    fn what_is_no_object_of_distinct_members_is_malformed() {
+    fn a_body_other_than_an_object_of_distinct_members_is_malformed() {
         for bad in [
             &b""[..],
             b"null",
@@ -551,7 +554,7 @@ mod tests {
             b"{\"a\":1e999}",
             b"{'a':1}",
         ] {
-            assert!(matches!(Form::parse(bad), Err(Failure::Malformed(..))), "{bad:?}");
+            assert!(matches!(Form::parse(bad), Err(ApiError::Malformed(..))), "{bad:?}");
         }
         let deep = "[".repeat(100_000);
         assert!(Form::parse(format!("{{\"a\":{deep}").as_bytes()).is_err());

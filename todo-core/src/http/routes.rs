@@ -3,13 +3,13 @@
 
 use http::{HeaderValue, Method};
 
-/// What a route does. One handler each, in `http::handlers`.
+/// The operation of a route. Each has one handler, in `http::handlers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Signup,
     Login,
     Logout,
-    Me,
+    CurrentUser,
     CreateTodo,
     ListTodos,
     GetTodo,
@@ -32,7 +32,7 @@ pub(crate) struct Route {
     /// Below the API's prefix if [`Route::is_api`], else from the root.
     pub(crate) path: &'static str,
     pub(crate) operation: Operation,
-    /// Whether it wants a token.
+    /// Whether it requires a token.
     pub(crate) auth: bool,
     pub(crate) is_api: bool,
     pub(crate) summary: &'static str,
@@ -56,28 +56,28 @@ const TODOS: &str = "/users/{user_id}/todos";
 const TODO: &str = "/users/{user_id}/todos/{todo_id}";
 const COMPLETE: &str = "/users/{user_id}/todos/{todo_id}/complete";
 
-/// Every route, in the order the document shows them.
+/// Every route, in the order of the OpenAPI document.
 pub(crate) const ROUTES: [Route; 17] = [
     api(Method::POST, "/auth/signup", Operation::Signup, false, "Sign up"),
     api(Method::POST, "/auth/login", Operation::Login, false, "Log in"),
     api(Method::POST, "/auth/logout", Operation::Logout, true, "Log out"),
-    api(Method::GET, "/auth/me", Operation::Me, true, "The caller's account"),
+    api(Method::GET, "/auth/me", Operation::CurrentUser, true, "Get the current user"),
     api(Method::POST, TODOS, Operation::CreateTodo, true, "Create a todo"),
     api(Method::GET, TODOS, Operation::ListTodos, true, "List todos"),
     api(Method::GET, TODO, Operation::GetTodo, true, "Get a todo"),
     api(Method::PUT, TODO, Operation::ReplaceTodo, true, "Replace a todo"),
-    api(Method::PATCH, TODO, Operation::PatchTodo, true, "Change a todo"),
+    api(Method::PATCH, TODO, Operation::PatchTodo, true, "Update a todo"),
     api(Method::DELETE, TODO, Operation::DeleteTodo, true, "Delete a todo"),
     api(Method::PATCH, COMPLETE, Operation::CompleteTodo, true, "Complete or reopen a todo"),
-    root("/health", Operation::Health, "Whether the process lives"),
-    root("/health/ready", Operation::Readiness, "Whether new work is welcome"),
-    root("/health/db", Operation::DatabaseHealth, "Whether the database answers"),
-    root("/metrics", Operation::Metrics, "What is counted"),
-    root("/openapi.json", Operation::OpenApi, "This document"),
-    root("/", Operation::Index, "What this is and where to go on"),
+    root("/health", Operation::Health, "Liveness"),
+    root("/health/ready", Operation::Readiness, "Readiness"),
+    root("/health/db", Operation::DatabaseHealth, "Database health"),
+    root("/metrics", Operation::Metrics, "Prometheus metrics"),
+    root("/openapi.json", Operation::OpenApi, "OpenAPI document"),
+    root("/", Operation::Index, "API index"),
 ];
 
-/// Whether what asks there is a probe, which carries nothing and speaks plain http everywhere.
+/// Whether a route is a health probe, which is exempt from the https requirement.
 pub(crate) fn is_probe(pattern: &str) -> bool {
     let is_it = |route: &Route| {
         let probes = [Operation::Health, Operation::Readiness, Operation::DatabaseHealth];
@@ -89,38 +89,38 @@ pub(crate) fn is_probe(pattern: &str) -> bool {
 /// Finds routes by path and method.
 pub(crate) struct Matcher(matchit::Router<Resource>);
 
-/// What each method does, and whether it wants a token.
+/// The methods of a path: operation, and whether it requires a token.
 type Methods = Vec<(Method, Operation, bool)>;
 
-/// All that is to be had at one path.
+/// The operations of one path.
 #[derive(Clone, Debug)]
 struct Resource {
-    /// The path with its parameters' names: what metrics call it.
+    /// The path with the names of its parameters, used as a metrics label.
     pattern: String,
     methods: Methods,
     /// The `Allow` header: the methods above, HEAD where there is GET, and OPTIONS.
     allow: HeaderValue,
 }
 
-/// What is at a path.
+/// The result of matching a path and a method.
 pub(crate) enum Matched<'m, 'p> {
-    /// An operation, and the ids in its path.
-    Operation { operation: Operation, auth: bool, ids: Ids<'p> },
-    /// The path is known, the method is not.
+    /// An operation, and the parameters of its path.
+    Operation { operation: Operation, auth: bool, params: PathParams<'p> },
+    /// The path matched, the method did not.
     WrongMethod(&'m HeaderValue),
     /// OPTIONS.
     Options(&'m HeaderValue),
 }
 
-/// The parameters of a path as they were sent, empty where there are none.
+/// The parameters of a path as sent; empty if absent.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Ids<'p> {
+pub(crate) struct PathParams<'p> {
     pub(crate) user: &'p str,
     pub(crate) todo: &'p str,
 }
 
 impl Matcher {
-    /// The matcher of the table, its API routes below `prefix`.
+    /// The matcher of all routes, with the API's below `prefix`.
     pub(crate) fn new(prefix: &str) -> Self {
         let mut router = matchit::Router::new();
         for (at, route) in ROUTES.iter().enumerate() {
@@ -137,16 +137,16 @@ impl Matcher {
             let allow = allow(&methods);
             let pattern = route.full_path(prefix);
             let resource = Resource { pattern: pattern.clone(), methods, allow };
-            // Settings allow no prefix that could collide with another route.
+            // The settings reject a prefix that could collide with another route.
             if let Err(error) = router.insert(pattern, resource) {
-                tracing::error!(%error, "route left out");
+                tracing::error!(%error, "route not added");
             }
         }
         Self(router)
     }
 
-    /// What is at `path`, taken literally: no decoding, no merging of slashes. With it comes the
-    /// pattern that matched.
+    /// The match for `path`, taken literally (no decoding, no merging of slashes), and the pattern
+    /// of the route.
     pub(crate) fn find<'p>(
         &self,
         method: &Method,
@@ -159,11 +159,11 @@ impl Matcher {
             _ if method == Method::OPTIONS => Matched::Options(&resource.allow),
             None => Matched::WrongMethod(&resource.allow),
             Some(&(_, operation, auth)) => {
-                let ids = Ids {
+                let params = PathParams {
                     user: found.params.get("user_id").unwrap_or_default(),
                     todo: found.params.get("todo_id").unwrap_or_default(),
                 };
-                Matched::Operation { operation, auth, ids }
+                Matched::Operation { operation, auth, params }
             }
         };
         Some((&resource.pattern, matched))
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_taken_literally() {
+    fn paths_are_matched_literally() {
         let matcher = Matcher::new("/api");
         let finds = |path| matcher.find(&Method::POST, path).is_some();
         assert!(finds("/api/auth/login"));
@@ -215,18 +215,18 @@ mod tests {
     }
 
     #[test]
-    fn every_route_is_found_by_its_own_path_and_allowed() {
+    fn every_route_matches_its_path_and_its_method_is_allowed() {
         let matcher = Matcher::new("/v9");
         for route in ROUTES {
             let path = route.full_path("/v9").replace("{user_id}", "u").replace("{todo_id}", "t");
-            let Some((pattern, Matched::Operation { operation, auth, ids })) =
+            let Some((pattern, Matched::Operation { operation, auth, params })) =
                 matcher.find(&route.method, &path)
             else {
                 panic!("{path}")
             };
             assert_eq!((operation, auth), (route.operation, route.auth));
             assert_eq!(pattern, route.full_path("/v9"));
-            assert_eq!(ids.user == "u", path.contains("/u/"));
+            assert_eq!(params.user == "u", path.contains("/u/"));
             let Some((_, Matched::Options(allow))) = matcher.find(&Method::OPTIONS, &path) else {
                 panic!()
             };

@@ -1,37 +1,37 @@
-//! A list read in pieces of bounded size. Each piece is one page, found by key behind the last: the
-//! memory that a list takes does not grow with what its owner has stored.
+//! A list read in chunks of bounded size. Each chunk is one page after the last key, so the memory
+//! of a list does not grow with the number of its todos.
 
 use std::collections::HashSet;
 
 use uuid::Uuid;
 
 use super::{
-    FULL_LIST, bad_cursor, by, count,
-    cursor::{Key, Place},
-    statements,
+    MAX_UNPAGED, acting_as, bad_cursor, count,
+    cursor::{Key, Position},
+    list_query,
     types::{Filters, Limit, ListQuery, SortBy, TODO_COLUMNS, Todo, TodoList},
 };
 use crate::{
     Core,
     auth::Caller,
-    db::{Fault, FromRow, Row, Rows, columns::Stamp},
+    db::{DbError, FromRow, FromRows, Row, codec::Timestamp},
     error::{Error, Result},
 };
 
-/// The most todos in a piece.
-const PIECE_ROWS: u16 = 500;
-/// The most bytes that a piece has as JSON, unless it is a single todo.
-const PIECE_BYTES: usize = 256 << 10;
-/// The fewest rows that a statement asks for after a piece was full before its rows were.
-const FEWEST_ROWS: u16 = 16;
-/// What a todo has as JSON beside its texts, at most.
-const TODO_BYTES: usize = 340;
+/// Maximum number of todos in a chunk.
+const CHUNK_ROWS: u16 = 500;
+/// Maximum size of a chunk as JSON in bytes, unless it is a single todo.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Minimum number of rows of a statement after a chunk that reached [`CHUNK_BYTES`].
+const MIN_ROWS: u16 = 16;
+/// Maximum size of a todo as JSON without its texts, in bytes.
+const TODO_OVERHEAD_BYTES: usize = 340;
 
-/// A list on its way, in pieces: see [`Listing::next`].
+/// A list that is read in chunks: see [`Listing::next`].
 ///
-/// Pieces are separate reads, not one snapshot. A todo that is there throughout and keeps its place
-/// in the order comes exactly once, and no todo comes twice, whatever is inserted, changed or deleted
-/// meanwhile.
+/// Chunks are separate reads, not one snapshot. A todo that exists throughout and keeps its
+/// position is returned exactly once, and no todo is returned twice, whatever is inserted, changed
+/// or deleted meanwhile.
 ///
 /// ```
 /// use todo_core::{Core, Error, auth::Caller, todos::{ListQuery, Listing}};
@@ -39,8 +39,8 @@ const TODO_BYTES: usize = 340;
 /// async fn titles(core: &Core, caller: &Caller) -> Result<Vec<String>, Error> {
 ///     let mut listing = Listing::new(core, caller, ListQuery::default())?;
 ///     let mut titles = Vec::new();
-///     while let Some(piece) = listing.next().await? {
-///         titles.extend(piece.todos.into_iter().map(|todo| todo.title));
+///     while let Some(chunk) = listing.next().await? {
+///         titles.extend(chunk.todos.into_iter().map(|todo| todo.title));
 ///     }
 ///     Ok(titles)
 /// }
@@ -49,32 +49,32 @@ pub struct Listing {
     core: Core,
     caller: Caller,
     filters: Filters,
-    /// Where the last piece ended.
-    after: Option<Place>,
-    /// How many more todos the list may hold.
+    /// The position of the last chunk's end.
+    after: Option<Position>,
+    /// The number of todos that the list may still return.
     left: u16,
-    /// How many rows the next statement asks for at most.
+    /// The maximum number of rows of the next statement.
     rows: u16,
-    /// The total as the first piece had it.
+    /// The total of the first chunk.
     total: Option<i64>,
-    /// The ids of what was listed, where a change can move a todo on to a later piece.
+    /// The ids of the returned todos, if a change can move a todo to a later chunk.
     seen: HashSet<Uuid>,
     is_done: bool,
     bytes: usize,
 }
 
 impl Listing {
-    /// Begins the list. Nothing is read yet.
+    /// Creates the listing, without a read.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a cursor that was altered or belongs to another list.
+    /// [`Error::Invalid`] if the cursor was altered or belongs to another list.
     pub fn new(core: &Core, caller: &Caller, query: ListQuery) -> Result<Self> {
         let ListQuery { filters, limit, cursor } = query;
         let after = match cursor {
             None => None,
             Some(cursor) => {
-                let place = Place::open(&cursor, core.tokens(), caller.user_id(), filters);
-                Some(place.ok_or_else(|| Error::invalid(bad_cursor()))?)
+                let position = Position::unseal(&cursor, core.tokens(), caller.user_id(), filters);
+                Some(position.ok_or_else(|| Error::invalid(bad_cursor()))?)
             }
         };
         Ok(Self {
@@ -82,8 +82,8 @@ impl Listing {
             caller: *caller,
             filters,
             after,
-            left: limit.map_or(FULL_LIST, Limit::as_u16),
-            rows: PIECE_ROWS,
+            left: limit.map_or(MAX_UNPAGED, Limit::as_u16),
+            rows: CHUNK_ROWS,
             total: None,
             seen: HashSet::new(),
             is_done: false,
@@ -91,46 +91,48 @@ impl Listing {
         })
     }
 
-    /// Reads the next piece, by one statement: at most 500 todos, and at most 256 KiB of them as JSON.
-    /// `None` after the last, which is the first if there are no todos.
+    /// Reads the next chunk with one statement: at most 500 todos, and at most 256 KiB of JSON.
+    /// Returns `None` after the last chunk. A list without todos has one empty chunk.
     ///
-    /// The `total` of each piece is the first one's; its `next_cursor` asks for what follows the piece.
+    /// The `total` of each chunk is that of the first; its `next_cursor` continues after the chunk.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] if the caller's session is gone, also if it went after the last
-    /// piece; else what every operation can fail with: [`Error::Busy`], [`Error::Unavailable`],
-    /// [`Error::Internal`]. The list can then be gone on with.
+    /// [`Error::Unauthenticated`] if the caller's session has ended, also between two chunks; else
+    /// the errors of every operation: [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
+    /// The call can be repeated after an error.
     pub async fn next(&mut self) -> Result<Option<TodoList>> {
         while !self.is_done {
-            let piece = self.read().await?;
-            if !piece.todos.is_empty() || self.is_done {
-                return Ok(Some(piece));
+            let chunk = self.read().await?;
+            if !chunk.todos.is_empty() || self.is_done {
+                return Ok(Some(chunk));
             }
         }
         Ok(None)
     }
 
-    /// Whether the last piece was read.
+    /// Whether the last chunk was read.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.is_done
     }
 
-    /// About how many bytes the last piece has as JSON, rather more than fewer.
+    /// The size of the last chunk as JSON in bytes, rather over- than underestimated.
     #[cfg(any(feature = "http", test))]
-    pub(crate) fn piece_bytes(&self) -> usize {
+    pub(crate) fn chunk_bytes(&self) -> usize {
         self.bytes
     }
 
     async fn read(&mut self) -> Result<TodoList> {
-        let (filters, caller) = (self.filters, self.caller);
+        let filters = self.filters;
+        let caller = self.caller;
         let size = self.left.min(self.rows);
-        let (db, work) = (self.core.db(), self.core.clone());
-        let sql = statements::page(db.dialect(), filters, self.after.is_some());
-        // One more than is shown tells whether there is more.
-        let mut page = by(caller, sql).bind(i64::from(size) + 1);
-        if let Some(Place { key, created_at, id }) = &self.after {
-            page = page.bind(Stamp(*created_at)).bind(*id);
+        let db = self.core.db();
+        let work = self.core.clone();
+        let sql = list_query::page(db.dialect(), filters, self.after.is_some());
+        // One row more than the size shows whether the list continues.
+        let mut page = acting_as(caller, sql).bind(i64::from(size) + 1);
+        if let Some(Position { key, created_at, id }) = &self.after {
+            page = page.bind(Timestamp(*created_at)).bind(*id);
             page = match key {
                 Key::CreatedAt => page,
                 Key::Priority(priority) => page.bind(*priority),
@@ -138,7 +140,7 @@ impl Listing {
             };
         }
         let page = self.core.read(caller.user_id(), async move {
-            let mut page: Page = db.read(page).await?;
+            let mut page: Page = db.fetch(page).await?;
             if page.todos.is_empty() {
                 page.total = Box::pin(count(&work, caller, filters.status)).await?;
             }
@@ -149,16 +151,16 @@ impl Listing {
         let has_more = is_full || todos.len() > usize::from(size);
         todos.truncate(usize::from(size));
         if is_full {
-            let kept = u16::try_from(todos.len()).unwrap_or(PIECE_ROWS);
-            self.rows = kept.saturating_mul(2).clamp(FEWEST_ROWS, PIECE_ROWS);
+            let kept = u16::try_from(todos.len()).unwrap_or(CHUNK_ROWS);
+            self.rows = kept.saturating_mul(2).clamp(MIN_ROWS, CHUNK_ROWS);
         } else {
-            self.rows = self.rows.saturating_mul(2).min(PIECE_ROWS);
+            self.rows = self.rows.saturating_mul(2).min(CHUNK_ROWS);
         }
         if let Some(last) = todos.last() {
-            self.after = Some(Place::of(last, filters.sort_by));
+            self.after = Some(Position::of(last, filters.sort_by));
         }
-        // A todo made keeps its `created_at`. Its title and priority may change, and it would come
-        // again.
+        // A changed title or priority can move a todo, which would then be returned again;
+        // `created_at` never changes.
         if filters.sort_by != SortBy::CreatedAt && (has_more || !self.seen.is_empty()) {
             todos.retain(|todo| self.seen.insert(todo.id));
         }
@@ -170,7 +172,7 @@ impl Listing {
             .after
             .as_ref()
             .filter(|_| has_more)
-            .map(|place| place.seal(self.core.tokens(), caller.user_id(), filters));
+            .map(|position| position.seal(self.core.tokens(), caller.user_id(), filters));
         Ok(TodoList { todos, total, filters_applied: filters, next_cursor })
     }
 }
@@ -181,7 +183,7 @@ impl std::fmt::Debug for Listing {
     }
 }
 
-/// The rows of a page: todos, and with each the list's total. It is full at [`PIECE_BYTES`].
+/// The rows of a page: todos, each with the list's total. It is full at [`CHUNK_BYTES`].
 #[derive(Default)]
 struct Page {
     todos: Vec<Todo>,
@@ -190,18 +192,18 @@ struct Page {
     is_full: bool,
 }
 
-impl Rows for Page {
-    fn push(&mut self, row: &Row<'_>) -> std::result::Result<(), Fault> {
+impl FromRows for Page {
+    fn push(&mut self, row: &Row<'_>) -> std::result::Result<(), DbError> {
         if self.is_full {
             return Ok(());
         }
         let todo = Todo::from_row(row)?;
-        let bytes = TODO_BYTES
-            + escaped(&todo.title)
-            + todo.description.as_deref().map(escaped).unwrap_or_default();
+        let bytes = TODO_OVERHEAD_BYTES
+            + json_len(&todo.title)
+            + todo.description.as_deref().map(json_len).unwrap_or_default();
         if self.todos.is_empty() {
             self.total = row.get(TODO_COLUMNS)?;
-        } else if self.bytes + bytes > PIECE_BYTES {
+        } else if self.bytes + bytes > CHUNK_BYTES {
             self.is_full = true;
             return Ok(());
         }
@@ -215,8 +217,8 @@ impl Rows for Page {
     }
 }
 
-/// How many bytes a text has as JSON (RFC 8259, section 7), at most.
-fn escaped(text: &str) -> usize {
+/// Maximum size of a text as JSON (RFC 8259, section 7), in bytes.
+fn json_len(text: &str) -> usize {
     let bytes = text.bytes().map(|byte| match byte {
         0..0x20 => 6,
         b'"' | b'\\' => 2,
@@ -230,7 +232,7 @@ mod tests {
     use super::*;
     use crate::{
         Options, Secret,
-        todos::{Description, NewTodo, Order, Priority, Title},
+        todos::{Description, NewTodo, Priority, SortOrder, Title},
     };
 
     const MANY: usize = 1200;
@@ -241,7 +243,7 @@ mod tests {
         let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
         let signup = crate::auth::Signup::parse("a@example.com", "Correct1horse", "Ann").unwrap();
         let session = crate::auth::signup(&core, None, signup).await.unwrap();
-        let caller = crate::auth::prove(&core, &session.token, None).unwrap();
+        let caller = crate::auth::verify_token(&core, &session.token, None).unwrap();
         (core, caller)
     }
 
@@ -260,23 +262,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_are_bounded_in_rows_and_bytes() {
+    async fn chunks_are_bounded_in_rows_and_bytes() {
         let (core, caller) = core().await;
-        let mut made = Vec::new();
+        let mut created = Vec::new();
         for number in 0..MANY {
-            made.push(make(&core, &caller, &format!("{number}"), None).await.id);
+            created.push(make(&core, &caller, &format!("{number}"), None).await.id);
         }
-        made.reverse();
+        created.reverse();
         let mut listing = Listing::new(&core, &caller, ListQuery::default()).unwrap();
         let (mut seen, mut sizes) = (Vec::new(), Vec::new());
-        while let Some(piece) = listing.next().await.unwrap() {
-            assert_eq!(piece.total, i64::try_from(MANY).unwrap());
-            assert_eq!(piece.next_cursor.is_none(), listing.is_done());
-            sizes.push(piece.todos.len());
-            seen.extend(ids(&piece.todos));
+        while let Some(chunk) = listing.next().await.unwrap() {
+            assert_eq!(chunk.total, i64::try_from(MANY).unwrap());
+            assert_eq!(chunk.next_cursor.is_none(), listing.is_done());
+            sizes.push(chunk.todos.len());
+            seen.extend(ids(&chunk.todos));
         }
         assert_eq!(sizes, [500, 500, 200]);
-        assert_eq!(seen, made);
+        assert_eq!(seen, created);
 
         let long = "\u{1}".repeat(1000);
         for number in 0..60 {
@@ -284,27 +286,28 @@ mod tests {
         }
         let mut listing = Listing::new(&core, &caller, ListQuery::default()).unwrap();
         let mut listed = 0;
-        while let Some(piece) = listing.next().await.unwrap() {
-            let size = serde_json::to_vec(&piece).unwrap().len();
-            assert!(size <= PIECE_BYTES + 1024, "{size} bytes");
-            assert!(size <= listing.piece_bytes() + 1024);
-            listed += piece.todos.len();
+        while let Some(chunk) = listing.next().await.unwrap() {
+            let size = serde_json::to_vec(&chunk).unwrap().len();
+            assert!(size <= CHUNK_BYTES + 1024, "{size} bytes");
+            assert!(size <= listing.chunk_bytes() + 1024);
+            listed += chunk.todos.len();
         }
         assert_eq!(listed, MANY + 60);
         let limit = Limit::new(50).unwrap();
         let query = ListQuery { limit: Some(limit), ..ListQuery::default() };
         let list = crate::todos::list(&core, &caller, query).await.unwrap();
-        assert_eq!(list.todos.len(), 50, "a page that is read in pieces is as long as asked for");
+        assert_eq!(list.todos.len(), 50, "a page that is read in chunks has the requested length");
         assert!(list.next_cursor.is_some());
     }
 
     #[tokio::test]
-    async fn a_todo_that_is_moved_on_comes_once() {
+    async fn a_todo_moved_to_a_later_chunk_is_returned_once() {
         let (core, caller) = core().await;
         for number in 0..600 {
             make(&core, &caller, &format!("a{number:03}"), None).await;
         }
-        let filters = Filters { sort_by: SortBy::Title, order: Order::Asc, ..Filters::default() };
+        let filters =
+            Filters { sort_by: SortBy::Title, order: SortOrder::Asc, ..Filters::default() };
         let query = ListQuery { filters, ..ListQuery::default() };
         let mut listing = Listing::new(&core, &caller, query).unwrap();
         let first = listing.next().await.unwrap().unwrap().todos;
@@ -319,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_ends_ends_the_list() {
+    async fn the_end_of_the_session_ends_the_list() {
         let (core, caller) = core().await;
         for number in 0..600 {
             make(&core, &caller, &format!("{number}"), None).await;
@@ -331,8 +334,8 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_not_longer_than_reckoned() {
+    fn texts_are_not_longer_than_estimated() {
         let all: String = ('\0'..'\u{300}').chain(['\u{1f600}', '\u{2028}']).collect();
-        assert!(serde_json::to_string(&all).unwrap().len() <= escaped(&all) + 2);
+        assert!(serde_json::to_string(&all).unwrap().len() <= json_len(&all) + 2);
     }
 }

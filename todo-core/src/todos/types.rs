@@ -1,4 +1,4 @@
-//! The words of a todo list, each built only by parsing: whoever holds a [`Title`] holds a good one.
+//! The types of a todo list, constructed only by parsing: a [`Title`] is always valid.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    db::{Fault, FromRow, Row, Value, columns::Stamp},
+    db::{DbError, FromRow, Row, Value, codec::Timestamp},
     error::{Error, FieldError},
-    text::{self, Named},
     timestamp,
+    validate::{self, FieldLabel},
 };
 
 /// A todo's title: trimmed, 1 to 200 characters (Unicode scalar values), no U+0000.
@@ -27,7 +27,9 @@ impl Title {
         if title.is_empty() {
             return Err(FieldError::new("title", "blank", "Title cannot be empty.").into());
         }
-        text::unless(text::broken("title", title, 1, 200), || Self(title.to_owned()))
+        validate::into_result(validate::check_text("title", title, 1, 200), || {
+            Self(title.to_owned())
+        })
     }
 
     /// The title as text.
@@ -47,8 +49,8 @@ impl Description {
     /// # Errors
     /// Every rule that the field `description` breaks.
     pub fn parse(description: &str) -> Result<Self, Vec<FieldError>> {
-        let broken = text::broken("description", description, 0, 1000);
-        text::unless(broken, || Self(description.to_owned()))
+        let broken = validate::check_text("description", description, 0, 1000);
+        validate::into_result(broken, || Self(description.to_owned()))
     }
 
     /// The description as text.
@@ -66,17 +68,17 @@ impl Description {
 #[serde(rename_all = "lowercase")]
 #[repr(i16)]
 pub enum Priority {
-    /// Can wait.
+    /// Not urgent.
     Low = 1,
     /// The default.
     #[default]
     Medium = 2,
-    /// Comes first.
+    /// Urgent.
     High = 3,
 }
 
 impl Priority {
-    /// Parses one of the three words, in lower case.
+    /// Parses a priority: `low`, `medium` or `high`, in lower case.
     ///
     /// # Errors
     /// The [`FieldError`] of the field `priority`.
@@ -95,13 +97,13 @@ impl Priority {
 
 impl From<Priority> for Value {
     fn from(priority: Priority) -> Self {
-        Self::Rank(Some(priority as i16))
+        Self::SmallInt(Some(priority as i16))
     }
 }
 
 impl From<Option<Priority>> for Value {
     fn from(priority: Option<Priority>) -> Self {
-        Self::Rank(priority.map(|priority| priority as i16))
+        Self::SmallInt(priority.map(|priority| priority as i16))
     }
 }
 
@@ -117,7 +119,7 @@ impl rusqlite::types::FromSql for Priority {
     }
 }
 
-/// One todo, as stored and as sent.
+/// A todo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "http", schema(example = json!({
@@ -135,7 +137,7 @@ impl rusqlite::types::FromSql for Priority {
 pub struct Todo {
     /// A UUIDv7.
     pub id: Uuid,
-    /// Whose it is.
+    /// The owner.
     pub user_id: Uuid,
     /// Trimmed, 1 to 200 characters.
     pub title: String,
@@ -144,15 +146,15 @@ pub struct Todo {
     pub description: Option<String>,
     /// `high`, `medium` or `low`.
     pub priority: Priority,
-    /// Whether it is done.
+    /// Whether it is completed.
     pub completed: bool,
-    /// When it was made.
+    /// When it was created.
     #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: DateTime<Utc>,
-    /// When it last changed; moves forward, strictly, with every change.
+    /// When it was last changed; increases strictly with every change.
     #[serde(serialize_with = "timestamp::serialize")]
     pub updated_at: DateTime<Utc>,
-    /// When it was first completed since it was last open.
+    /// When it was completed; null while it is open.
     #[cfg_attr(feature = "http", schema(required = true))]
     #[serde(serialize_with = "timestamp::serialize_option")]
     pub completed_at: Option<DateTime<Utc>>,
@@ -166,11 +168,11 @@ macro_rules! todo_columns {
 }
 pub(crate) use todo_columns;
 
-/// How many columns [`todo_columns!`] names: what a statement adds comes behind them.
+/// The number of columns of [`todo_columns!`]; further columns of a statement follow them.
 pub(crate) const TODO_COLUMNS: usize = 9;
 
 impl FromRow for Todo {
-    fn from_row(row: &Row<'_>) -> Result<Self, Fault> {
+    fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
         Ok(Self {
             id: row.get(0)?,
             user_id: row.get(1)?,
@@ -178,25 +180,25 @@ impl FromRow for Todo {
             description: row.get(3)?,
             priority: row.get(4)?,
             completed: row.get(5)?,
-            created_at: row.get::<Stamp>(6)?.0,
-            updated_at: row.get::<Stamp>(7)?.0,
-            completed_at: row.get::<Option<Stamp>>(8)?.map(|stamp| stamp.0),
+            created_at: row.get::<Timestamp>(6)?.0,
+            updated_at: row.get::<Timestamp>(7)?.0,
+            completed_at: row.get::<Option<Timestamp>>(8)?.map(|timestamp| timestamp.0),
         })
     }
 }
 
-/// A todo to be made, or to replace one.
+/// The data of a new todo, or of a replacement.
 #[derive(Clone, Debug)]
 pub struct NewTodo {
-    /// What is to be done.
+    /// The title.
     pub title: Title,
-    /// More about it.
+    /// The description, if any.
     pub description: Option<Description>,
-    /// How urgent it is.
+    /// The priority.
     pub priority: Priority,
 }
 
-/// What a partial update changes; `None` keeps (RFC 7396).
+/// A partial update (RFC 7396); a field that is `None` is unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct TodoPatch {
     /// A new title.
@@ -208,46 +210,47 @@ pub struct TodoPatch {
 }
 
 impl TodoPatch {
-    /// Whether it changes nothing.
+    /// Whether the patch changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.title.is_none() && self.description.is_none() && self.priority.is_none()
     }
 }
 
-/// Which todos a list holds.
+/// Filter of a list by completion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// All of them.
+    /// All todos.
     #[default]
     All,
-    /// Those not completed.
+    /// Todos that are not completed.
     Pending,
-    /// Those completed.
+    /// Completed todos.
     Completed,
 }
 
-/// What a list is sorted by; ties go by `created_at`, then `id`, in the same direction.
+/// The sort key of a list; ties are sorted by `created_at`, then `id`, in the same direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SortBy {
-    /// When it was made.
+    /// By creation time.
     #[default]
     CreatedAt,
-    /// Its rank, low to high.
+    /// By rank, low to high.
     Priority,
-    /// Its title in Unicode lower case, in code point order.
+    /// By title in Unicode lower case, in code point order.
     Title,
 }
 
-/// In which direction a list is sorted.
+/// The sort direction of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "http", schema(as = Order))]
 #[serde(rename_all = "snake_case")]
-pub enum Order {
+pub enum SortOrder {
     /// Smallest first.
     Asc,
     /// Greatest first.
@@ -255,11 +258,11 @@ pub enum Order {
     Desc,
 }
 
-/// Parses each of a small set of words.
-macro_rules! words {
+/// Implements `parse` for an enum of fixed strings.
+macro_rules! string_enum {
     ($type:ident, $field:literal, $allowed:literal, $($word:literal => $value:ident),+) => {
         impl $type {
-            #[doc = concat!("Parses a word: ", $allowed, ".")]
+            #[doc = concat!("Parses a string: ", $allowed, ".")]
             ///
             /// # Errors
             #[doc = concat!("The [`FieldError`] of the field `", $field, "`.")]
@@ -267,7 +270,7 @@ macro_rules! words {
                 match word {
                     $($word => Ok(Self::$value),)+
                     _ => {
-                        let message = format!(concat!("{} must be ", $allowed, "."), Named($field));
+                        let message = format!(concat!("{} must be ", $allowed, "."), FieldLabel($field));
                         Err(FieldError::new($field, "invalid", message))
                     }
                 }
@@ -275,33 +278,33 @@ macro_rules! words {
         }
     };
 }
-words!(Status, "status", "all, pending or completed",
+string_enum!(Status, "status", "all, pending or completed",
     "all" => All, "pending" => Pending, "completed" => Completed);
-words!(SortBy, "sort_by", "created_at, priority or title",
+string_enum!(SortBy, "sort_by", "created_at, priority or title",
     "created_at" => CreatedAt, "priority" => Priority, "title" => Title);
-words!(Order, "order", "asc or desc", "asc" => Asc, "desc" => Desc);
+string_enum!(SortOrder, "order", "asc or desc", "asc" => Asc, "desc" => Desc);
 
-/// What a list is of and in which order.
+/// The filter and the order of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct Filters {
-    /// Which todos.
+    /// The filter by completion.
     pub status: Status,
-    /// Sorted by what.
+    /// The sort key.
     pub sort_by: SortBy,
-    /// In which direction.
-    pub order: Order,
+    /// The sort direction.
+    pub order: SortOrder,
 }
 
-/// How many todos a page holds at most: 1 to 500.
+/// The maximum number of todos on a page: 1 to 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(u16);
 
 impl Limit {
-    /// The most that a page can be asked to hold.
+    /// The largest limit.
     pub const MAX: u16 = 500;
 
-    /// A limit.
+    /// Creates a limit.
     ///
     /// # Errors
     /// The [`FieldError`] of the field `limit`, unless it is 1 to 500.
@@ -328,29 +331,29 @@ impl Limit {
     }
 }
 
-/// What to list.
+/// The query of a list.
 #[derive(Clone, Debug, Default)]
 pub struct ListQuery {
-    /// Which todos, in which order.
+    /// The filter and the order.
     pub filters: Filters,
-    /// The size of a page. Without a limit, a list runs to [`super::FULL_LIST`] todos.
+    /// The size of a page. Without a limit, a list has up to [`super::MAX_UNPAGED`] todos.
     pub limit: Option<Limit>,
-    /// Where the last page ended: its `next_cursor`, unaltered, with the same filters.
+    /// The `next_cursor` of the previous page, unaltered, with the same filters.
     pub cursor: Option<String>,
 }
 
-/// A list, or one page of it.
+/// A list of todos, or one page of it.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct TodoList {
-    /// The todos, in the order asked for.
+    /// The todos, in the requested order.
     pub todos: Vec<Todo>,
-    /// How many todos match the filters, on this page or not.
+    /// The number of todos that match the filters, on all pages.
     pub total: i64,
-    /// The filters as understood.
+    /// The filters of this list, defaults included.
     pub filters_applied: Filters,
-    /// Asks for the rest, if there is more.
+    /// The cursor of the next page, or null after the last.
     #[cfg_attr(feature = "http", schema(required = true))]
     pub next_cursor: Option<String>,
 }
@@ -396,18 +399,18 @@ mod tests {
     }
 
     #[test]
-    fn words_are_exact() {
+    fn enum_strings_are_exact() {
         assert_eq!(Priority::parse("high"), Ok(Priority::High));
         assert!(Priority::parse("High").is_err() && Priority::parse("").is_err());
         assert!(Priority::Low < Priority::Medium && Priority::Medium < Priority::High);
         assert_eq!(SortBy::parse("created_at"), Ok(SortBy::CreatedAt));
-        assert!(Status::parse("done").is_err() && Order::parse("up").is_err());
+        assert!(Status::parse("done").is_err() && SortOrder::parse("up").is_err());
     }
 
     #[test]
     fn limits_are_plain_numbers_in_range() {
-        for good in ["1", "50", "500", "0500"] {
-            assert!(Limit::parse(good).is_ok(), "{good}");
+        for valid in ["1", "50", "500", "0500"] {
+            assert!(Limit::parse(valid).is_ok(), "{valid}");
         }
         for bad in ["", "0", "501", "-1", "+1", "1.0", " 1", "x", "99999999999999999999"] {
             assert_eq!(Limit::parse(bad).unwrap_err().code, "out_of_range", "{bad}");

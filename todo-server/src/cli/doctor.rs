@@ -1,31 +1,30 @@
-//! What an operator asks first when something is wrong: the settings as they were understood, with
-//! no secret in them, then one line for each check. It changes nothing: no migration, no file.
+//! `todo-server doctor`: prints the effective settings without secrets, then one line per check. It
+//! changes nothing: no migration, no file.
 
 use std::{fmt::Display, time::Duration};
 
 use todo_core::{
-    Clock, check_database, check_pooler,
+    Clock, admin, check_database, check_pooler,
     http::Origin,
     settings::{DatabaseUrl, Environment, Settings, TlsFiles},
-    transfer,
 };
 use todo_server::pem;
 use tokio::time::timeout;
 
 use super::{direct_url, tls};
 
-/// How long one check may take.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Days before its end from which a certificate is warned of; they are renewed a month before.
+/// Timeout of one check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
+/// Days before expiry from which a certificate gets a warning; renewal is usual a month before.
 const RENEWAL_DAYS: i64 = 14;
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
-/// Prints settings and checks. Whether none has failed.
+/// Prints settings and checks. Returns whether no check failed.
 pub(crate) async fn doctor(settings: &Settings) -> bool {
-    for (name, value) in understood(settings) {
-        say!("{name}={value}");
+    for (name, value) in effective_settings(settings) {
+        outln!("{name}={value}");
     }
-    say!();
+    outln!();
     let mut checks = Checks::default();
     checks.secret(settings);
     checks.production(settings);
@@ -35,12 +34,12 @@ pub(crate) async fn doctor(settings: &Settings) -> bool {
         None => checks.ok("TLS", "not configured"),
     }
     let Checks { ok, warned, failed } = checks;
-    say!("\n{ok} ok, {warned} warned, {failed} failed");
+    outln!("\n{ok} ok, {warned} warned, {failed} failed");
     failed == 0
 }
 
-/// Every setting by its name. What is secret is only said to be there.
-fn understood(settings: &Settings) -> Vec<(&'static str, String)> {
+/// Names and values of all settings. A secret is shown only as set or not set.
+fn effective_settings(settings: &Settings) -> Vec<(&'static str, String)> {
     let is_set = |set: bool| if set { "(set, hidden)" } else { "(not set)" }.to_owned();
     let path = |path: Option<&std::path::Path>| match path {
         Some(path) => path.display().to_string(),
@@ -98,23 +97,23 @@ struct Checks {
 impl Checks {
     fn ok(&mut self, what: &str, detail: impl Display) {
         self.ok += 1;
-        say!("ok   {what}: {detail}");
+        outln!("ok   {what}: {detail}");
     }
 
     fn warn(&mut self, what: &str, detail: impl Display) {
         self.warned += 1;
-        say!("warn {what}: {detail}");
+        outln!("warn {what}: {detail}");
     }
 
     fn fail(&mut self, what: &str, detail: impl Display) {
         self.failed += 1;
-        say!("FAIL {what}: {detail}");
+        outln!("FAIL {what}: {detail}");
     }
 
     fn secret(&mut self, settings: &Settings) {
         match &settings.secret_key {
-            None => self.warn("SECRET_KEY", "not set: a start makes one and keeps it in a file"),
-            // That is among the warnings.
+            None => self.warn("SECRET_KEY", "not set: a start creates one and stores it in a file"),
+            // Included in the warnings below.
             Some(secret) if secret.weakness().is_some() => {}
             Some(_) => self.ok("SECRET_KEY", "set, at least 32 bytes"),
         }
@@ -123,10 +122,10 @@ impl Checks {
         }
     }
 
-    /// What production needs beyond what keeps a start from working.
+    /// Checks of production beyond those that fail a start.
     fn production(&mut self, settings: &Settings) {
         if settings.environment != Environment::Production {
-            return self.ok("production", "not asked for: ENVIRONMENT is another");
+            return self.ok("production", "not checked: ENVIRONMENT is not production");
         }
         if settings.tls.is_none() && settings.trusted_proxies.is_empty() {
             let why = "plain http is refused, and there is neither TLS_CERT nor TRUSTED_PROXIES";
@@ -135,33 +134,33 @@ impl Checks {
         if settings.rate_limit_per_minute == 0 {
             return self.warn("production", "RATE_LIMIT_PER_MINUTE is 0: passwords can be guessed");
         }
-        self.ok("production", "its rules are met");
+        self.ok("production", "all rules are met");
     }
 
     async fn database(&mut self, settings: &Settings) {
         let url = settings.database_url.as_str();
         if settings.database_url.kind() == "postgres" {
             match within(check_pooler(url)).await {
-                Ok(()) => self.ok("pooler", "every connection gets its own answers"),
+                Ok(()) => self.ok("pooler", "no prepared statements are mixed up"),
                 Err(error) => self.fail("pooler", error),
             }
-            self.fitness(url).await;
-        } else if transfer::is_in_memory(url) {
-            return self.warn("database", "in memory: gone with the process");
+            self.requirements(url).await;
+        } else if admin::is_in_memory(url) {
+            return self.warn("database", "in memory: lost when the process ends");
         }
         let direct = direct_url(settings);
         let name = if direct == url { "database" } else { "MIGRATIONS_DATABASE_URL" };
-        let looked = async {
-            // As a start opens it, and without a change.
-            transfer::check(url).await?;
-            transfer::migrations(direct).await
+        let inspected = async {
+            // As a start opens it, but without changes.
+            admin::check(url).await?;
+            admin::migrations(direct).await
         };
-        match within(looked).await {
+        match within(inspected).await {
             Err(error) => self.fail(name, error),
             Ok(migrations) => {
                 let pending = migrations.iter().filter(|migration| !migration.applied).count();
                 if pending == migrations.len() {
-                    return self.warn(name, "not there yet, or empty: a start makes its tables");
+                    return self.warn(name, "does not exist yet, or is empty: a start creates it");
                 }
                 self.ok(name, "reachable");
                 match pending {
@@ -172,12 +171,12 @@ impl Checks {
         }
     }
 
-    /// What a start refuses or warns of in a PostgreSQL database and its role.
-    async fn fitness(&mut self, url: &str) {
+    /// Requirements on a PostgreSQL database and its role that a start enforces or warns about.
+    async fn requirements(&mut self, url: &str) {
         const NAME: &str = "encoding, defaults, grants";
         match within(check_database(url)).await {
             Err(error) => self.fail(NAME, error),
-            Ok(findings) if findings.is_empty() => self.ok(NAME, "as requests need them"),
+            Ok(findings) if findings.is_empty() => self.ok(NAME, "as required"),
             Ok(findings) => {
                 for finding in findings {
                     if finding.is_refused {
@@ -201,7 +200,7 @@ impl Checks {
             Err(error) => self.fail("TLS dates", error),
         }
         match tls::check_key(files, chain) {
-            Ok(()) => self.ok("TLS_KEY", "the certificate's"),
+            Ok(()) => self.ok("TLS_KEY", "matches the certificate"),
             Err(error) => self.fail("TLS_KEY", error),
         }
     }
@@ -211,21 +210,21 @@ impl Checks {
         let days = (validity.until - now).div_euclid(DAY_SECONDS);
         if now < validity.from {
             let days = (validity.from - now).div_euclid(DAY_SECONDS);
-            self.fail("TLS dates", format_args!("not good yet, for {days} days"));
+            self.fail("TLS dates", format_args!("not valid for another {days} days"));
         } else if now > validity.until {
             self.fail("TLS dates", format_args!("expired {} days ago", -days));
         } else if days < RENEWAL_DAYS {
             self.warn("TLS dates", format_args!("expires in {days} days"));
         } else {
-            self.ok("TLS dates", format_args!("good for {days} more days"));
+            self.ok("TLS dates", format_args!("valid for {days} more days"));
         }
     }
 }
 
-/// An outcome as text, in time.
+/// Runs a check with [`CHECK_TIMEOUT`]; errors as text.
 async fn within<T, E: Display>(check: impl Future<Output = Result<T, E>>) -> Result<T, String> {
-    match timeout(PATIENCE, check).await {
+    match timeout(CHECK_TIMEOUT, check).await {
         Ok(outcome) => outcome.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no response within {} s", CHECK_TIMEOUT.as_secs())),
     }
 }

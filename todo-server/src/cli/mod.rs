@@ -1,4 +1,4 @@
-//! The command line: what each command is told, and what it says. What it does is the library's.
+//! The command line: arguments and output of each command. The library does the work.
 
 use std::{
     io::{self, Write},
@@ -12,15 +12,15 @@ use clap::{
 };
 use indicatif::ProgressBar;
 use todo_core::{
+    admin::{self, AdminError, InvalidRows, Migration, Progress},
     http,
     server::{self, ServeError},
     settings::Settings,
-    transfer::{self, BadRows, Migration, Progress, TransferError},
 };
 use tokio::net::TcpStream;
 
-/// A line for whoever reads; that nobody does any more, `head` for instance, changes no outcome.
-macro_rules! say {
+/// Prints a line to standard output. A closed pipe, as after `head`, is not an error.
+macro_rules! outln {
     ($($text:tt)*) => {{
         use std::io::Write as _;
         let _ = writeln!(std::io::stdout(), $($text)*);
@@ -31,9 +31,9 @@ mod doctor;
 mod tls;
 mod user;
 
-const AFTER: &str = "\
-Settings are environment variables or lines of .env in the working directory; the environment wins.
-The ones that matter most:
+const AFTER_HELP: &str = "\
+Settings are environment variables or lines of .env in the working directory; environment variables
+take precedence. The most important ones:
   DATABASE_URL    sqlite://FILE, sqlite::memory: or postgres://… [default: sqlite://todo.db]
   SECRET_KEY      signs tokens, at least 32 bytes; required in production
   ENVIRONMENT     development, staging or production
@@ -43,15 +43,15 @@ The ones that matter most:
 Examples:
   todo-server                                  serve on http://127.0.0.1:8000
   todo-server migrate --status                 show which migrations are applied
-  todo-server import --from postgres://…       take over the Python backend's database
-  todo-server backup backup.db                 copy the SQLite file while it is used
-  todo-server openapi > openapi.json           write the API's description
+  todo-server import --from postgres://…       import the Python backend's database
+  todo-server backup backup.db                 copy the SQLite file while it is in use
+  todo-server openapi > openapi.json           write the OpenAPI document
 
 Exit codes: 0 ok, 1 failed, 2 usage";
 
 /// Accounts and todos over HTTP
 #[derive(Debug, Parser)]
-#[command(name = "todo-server", version, after_help = AFTER, max_term_width = 100)]
+#[command(name = "todo-server", version, after_help = AFTER_HELP, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -59,64 +59,63 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until told to stop by SIGTERM or SIGINT (the default)
+    /// Serve until SIGTERM or SIGINT (the default)
     Serve,
-    /// Bring the schema of DATABASE_URL up to date, show it, or take its last step back
+    /// Migrate the schema of DATABASE_URL, show its migrations, or revert the last one
     #[command(after_help = "Uses MIGRATIONS_DATABASE_URL if it is set.\n\n\
-        Exit codes: 0 ok, 1 failed or refused, 2 usage")]
+        Exit codes: 0 ok, 1 failed or rejected, 2 usage")]
     Migrate(MigrateArgs),
-    /// Copy all users, sessions and todos into an empty database, of either kind
-    #[command(after_help = "All or nothing, and verified before it is kept. Sessions stay good \
-        with the same SECRET_KEY. Stop the servers first: what they write later is not copied.\n\n\
-        An address with a password belongs into COPY_FROM or COPY_TO: others on the machine see \
+    /// Copy all users, sessions and todos into an empty database, SQLite or PostgreSQL
+    #[command(after_help = "All or nothing, and verified before the commit. Sessions stay \
+        valid with the same SECRET_KEY. Stop the servers first: later writes are not copied.\n\n\
+        Pass a URL with a password in COPY_FROM or COPY_TO: other users of the machine can read \
         the arguments.\n\n\
         Example:\n  todo-server copy --from sqlite://todo.db --to postgres://todo@db/todo\n\n\
         Exit codes: 0 copied, 1 failed and nothing was written, 2 usage")]
     Copy(CopyArgs),
-    /// Take over users and todos of the Python backend's database into the empty DATABASE_URL
-    #[command(
-        after_help = "Reads the tables users and todos as SQLAlchemy made them; times without \
-        a zone are UTC. Passwords stay good. Names and titles are trimmed, e-mails folded to lower \
-        case. All or nothing: a row that breaks a rule is named and stops the import before anything \
-        is written. Stop the Python backend first: what it writes later is not imported.\n\n\
-        An address with a password belongs into IMPORT_FROM: others on the machine see the \
+    /// Import users and todos of the Python backend's database into the empty DATABASE_URL
+    #[command(after_help = "Reads the tables users and todos as SQLAlchemy created them; times \
+        without a zone are UTC. Passwords stay valid. Names and titles are trimmed, e-mails \
+        converted to lower case. All or nothing: rows that break a rule are listed and stop the \
+        import before anything is written. Stop the Python backend first: later writes are not \
+        imported.\n\n\
+        Pass a URL with a password in IMPORT_FROM: other users of the machine can read the \
         arguments. The target is MIGRATIONS_DATABASE_URL if it is set.\n\n\
         Example:\n  DATABASE_URL=postgres://todo@db/new todo-server import --from \
         postgresql+asyncpg://todo@db/old\n\n\
-        Exit codes: 0 imported, 1 failed and nothing was written, 2 usage"
-    )]
+        Exit codes: 0 imported, 1 failed and nothing was written, 2 usage")]
     Import(ImportArgs),
-    /// List accounts, delete one, or give one a new password; beside a running server too
+    /// List accounts, delete one, or reset a password; also beside a running server
     #[command(
         subcommand,
         after_help = "Uses MIGRATIONS_DATABASE_URL if it is set.\n\n\
         Examples:\n  todo-server user list\n  todo-server user delete ada@example.com\n  \
         todo-server user reset-password ada@example.com\n\n\
-        Exit codes: 0 ok, 1 failed or refused, 2 usage"
+        Exit codes: 0 ok, 1 failed or rejected, 2 usage"
     )]
     User(user::UserCommand),
-    /// Write a checked copy of the SQLite file in use to FILE
+    /// Write a verified copy of the SQLite file to FILE while it is in use
     #[command(
-        after_help = "While servers read and write: the copy is of one moment. It passes SQLite's \
-        integrity check and has as many rows as the database before it gets its name, and only its \
-        owner can read it. PostgreSQL has pg_dump for that.\n\n\
-        Restore it with the servers stopped; docs/deployment.md says how.\n\n\
+        after_help = "Servers may read and write meanwhile: the copy is a consistent snapshot. Its \
+        integrity and its numbers of rows are checked before the file gets its name, and only its \
+        owner can read it. For PostgreSQL, use pg_dump.\n\n\
+        Restore it with the servers stopped, as docs/deployment.md describes.\n\n\
         Example:\n  todo-server backup /var/backups/todo.db\n\n\
         Exit codes: 0 backed up, 1 failed and nothing was written, 2 usage"
     )]
     Backup(BackupArgs),
-    /// Show the settings as understood, without secrets, and check what they lead to
+    /// Show the effective settings, without secrets, and check database, certificate and secret
     #[command(
         after_help = "One line for each check, beginning with ok, warn or FAIL: the database \
-        and its migrations, whether a pooler mixes statements up, the certificate, its key and its \
+        and its migrations, whether a pooler mixes up statements, the certificate, its key and its \
         dates, the secret, and the rules of production. Changes nothing.\n\n\
-        Exit codes: 0 no check failed, 1 one did, 2 usage"
+        Exit codes: 0 no check failed, 1 a check failed, 2 usage"
     )]
     Doctor,
-    /// Ask the server at HOST and PORT for /health; for containers without curl
-    #[command(after_help = "Waits for at most 3 seconds. A HOST of 0.0.0.0 or :: is asked on the \
-        loopback. With TLS_CERT it asks over https, and only a server with exactly that certificate \
-        is healthy.\n\nExit codes: 0 healthy, 1 not, 2 usage")]
+    /// Request /health from the server at HOST and PORT; for containers without curl
+    #[command(after_help = "Waits for at most 3 seconds. For a HOST of 0.0.0.0 or ::, uses the \
+        loopback. With TLS_CERT, uses https and requires exactly that certificate.\n\n\
+        Exit codes: 0 healthy, 1 unhealthy, 2 usage")]
     Healthcheck,
     /// Print the OpenAPI document; needs no database
     #[command(after_help = "Follows API_V1_PREFIX and PROJECT_NAME.")]
@@ -128,17 +127,17 @@ struct MigrateArgs {
     /// Only list the migrations, applied and pending; changes nothing
     #[arg(long, conflicts_with = "revert")]
     status: bool,
-    /// Take the last applied migration back; refused if rows would be lost
+    /// Revert the last applied migration; rejected if rows could be lost
     #[arg(long)]
     revert: bool,
-    /// With --revert: take it back even if that loses rows
+    /// With --revert: revert even if rows are lost
     #[arg(long, requires = "revert")]
     yes: bool,
 }
 
 #[derive(Debug, Args)]
 struct CopyArgs {
-    /// The database to read; nothing in it changes
+    /// The database to read; it is not changed
     #[arg(long, value_name = "URL", env = "COPY_FROM", hide_env_values = true)]
     from: String,
     /// The database to write; it is migrated first and must have no rows
@@ -148,10 +147,10 @@ struct CopyArgs {
 
 #[derive(Debug, Args)]
 struct ImportArgs {
-    /// The database to read; nothing in it changes
+    /// The database to read; it is not changed
     #[arg(long, value_name = "URL", env = "IMPORT_FROM", hide_env_values = true)]
     from: String,
-    /// Leave rows that break a rule out, and import the rest
+    /// Skip rows that break a rule, and import the rest
     #[arg(long)]
     skip_invalid: bool,
 }
@@ -160,14 +159,14 @@ struct ImportArgs {
 struct BackupArgs {
     /// The file to write
     file: PathBuf,
-    /// Replace the file if it is there
+    /// Replace the file if it exists
     #[arg(long)]
     force: bool,
 }
 
-/// Reads the arguments and does what they say.
+/// Parses the arguments and runs the command.
 pub(crate) fn main() -> ExitCode {
-    let cli = match parsed() {
+    let cli = match parse_arguments() {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -178,30 +177,30 @@ pub(crate) fn main() -> ExitCode {
         server::log_warnings();
     }
     match command {
-        Command::Serve => server::serve_to_the_end(|settings, listener| async {
+        Command::Serve => server::run_server(|settings, listener| async {
             let signals = server::signals()?;
             todo_server::serve(settings, listener, signals).await
         }),
         Command::Migrate(args) => {
-            with_settings(|settings| server::finish(server::block_on(migrate(&settings, &args))))
+            with_settings(|settings| server::exit_code(server::block_on(migrate(&settings, &args))))
         }
-        Command::Copy(args) => server::finish(server::block_on(copy(&args))),
+        Command::Copy(args) => server::exit_code(server::block_on(copy(&args))),
         Command::Import(args) => {
-            with_settings(|settings| server::finish(server::block_on(import(&settings, &args))))
+            with_settings(|settings| server::exit_code(server::block_on(import(&settings, &args))))
         }
         Command::User(command) => with_settings(|settings| {
-            server::finish(server::block_on(user::user(&settings, &command)))
+            server::exit_code(server::block_on(user::user(&settings, &command)))
         }),
         Command::Backup(args) => {
-            with_settings(|settings| server::finish(server::block_on(backup(&settings, &args))))
+            with_settings(|settings| server::exit_code(server::block_on(backup(&settings, &args))))
         }
-        // Its caller asks every few seconds: what `serve` warns of is not repeated.
-        Command::Healthcheck => server::finish(
+        // Runs every few seconds: the warnings of `serve` are not repeated.
+        Command::Healthcheck => server::exit_code(
             server::settings().and_then(|settings| server::block_on(healthcheck(&settings))),
         ),
         Command::Doctor => match server::settings() {
             Err(error) => {
-                say!("FAIL settings: {error}");
+                outln!("FAIL settings: {error}");
                 ExitCode::FAILURE
             }
             Ok(settings) => {
@@ -209,15 +208,15 @@ pub(crate) fn main() -> ExitCode {
                 match server::block_on(checked) {
                     Ok(true) => ExitCode::SUCCESS,
                     Ok(false) => ExitCode::FAILURE,
-                    Err(error) => server::finish(Err(error)),
+                    Err(error) => server::exit_code(Err(error)),
                 }
             }
         },
         Command::Openapi => with_settings(|settings| {
             let document = http::openapi_document(&settings.api_options());
             match writeln!(io::stdout(), "{document}") {
-                // Half a document is none.
-                Err(error) => server::finish(Err(error)),
+                // A truncated document is an error.
+                Err(error) => server::exit_code(Err(error)),
                 Ok(()) => ExitCode::SUCCESS,
             }
         }),
@@ -229,19 +228,19 @@ fn with_settings(work: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
         settings.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
         work(settings)
     };
-    server::settings().map_or_else(|error| server::finish(Err(error)), work)
+    server::settings().map_or_else(|error| server::exit_code(Err(error)), work)
 }
 
-/// The arguments, or what is wrong with them. An argument that is neither an option nor a word is not
-/// repeated: it may be an address with a password.
-fn parsed() -> Result<Cli, clap::Error> {
+/// Parses the arguments. An error message hides an argument that is neither an option nor a plain
+/// word: it may be a URL with a password.
+fn parse_arguments() -> Result<Cli, clap::Error> {
     Cli::try_parse().map_err(|mut error| {
         let is_plain = |text: &str| {
             text.len() <= 20 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
         };
-        // A conflict names options by their usage.
-        let repeats = [ErrorKind::UnknownArgument, ErrorKind::InvalidSubcommand];
-        if !repeats.contains(&error.kind()) {
+        // Errors of other kinds, such as a conflict, print only the names of options.
+        let printing_kinds = [ErrorKind::UnknownArgument, ErrorKind::InvalidSubcommand];
+        if !printing_kinds.contains(&error.kind()) {
             return error;
         }
         for kind in [ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
@@ -259,109 +258,110 @@ fn parsed() -> Result<Cli, clap::Error> {
 async fn healthcheck(settings: &Settings) -> Result<(), ServeError> {
     let Some(files) = &settings.tls else { return server::healthcheck(settings).await };
     let address = server::health_address(settings);
-    let asked = async {
+    let response = async {
         let stream = TcpStream::connect(address).await?;
-        server::ask_health(tls::connect(stream, address.ip(), files).await?).await
+        server::check_health(tls::connect(stream, address.ip(), files).await?).await
     };
-    server::health_in_time(address, asked).await
+    server::with_health_timeout(address, response).await
 }
 
-/// Where a command works on the whole database: past a pooler, if there is a way.
+/// Database URL for commands: bypasses a pooler, if MIGRATIONS_DATABASE_URL is set.
 fn direct_url(settings: &Settings) -> &str {
     settings.migrations_database_url.as_ref().unwrap_or(&settings.database_url).as_str()
 }
 
-async fn migrate(settings: &Settings, args: &MigrateArgs) -> Result<(), TransferError> {
+async fn migrate(settings: &Settings, args: &MigrateArgs) -> Result<(), AdminError> {
     let url = direct_url(settings);
     if args.status {
-        for migration in transfer::migrations(url).await? {
-            report(if migration.applied { "applied" } else { "pending" }, &migration);
+        for migration in admin::migrations(url).await? {
+            print_migration(if migration.applied { "applied" } else { "pending" }, &migration);
         }
     } else if args.revert {
-        let revert = transfer::revert(url, args.yes).await?;
-        let [users, sessions, todos] = revert.rows;
-        match &revert.reverted {
-            None => say!("no migration is applied"),
+        let report = admin::revert(url, args.yes).await?;
+        let [users, sessions, todos] = report.rows;
+        match &report.reverted {
+            None => outln!("no migration is applied"),
             Some(migration) => {
-                report("reverted", migration);
-                say!("before: {users} users, {sessions} sessions, {todos} todos");
+                print_migration("reverted", migration);
+                outln!("before: {users} users, {sessions} sessions, {todos} todos");
             }
         }
     } else {
-        let change = transfer::migrate(url).await?;
-        change.applied.iter().for_each(|migration| report("applied", migration));
-        if change.applied.is_empty() {
-            say!("up to date");
+        let migrated = admin::migrate(url).await?;
+        migrated.applied.iter().for_each(|migration| print_migration("applied", migration));
+        if migrated.applied.is_empty() {
+            outln!("up to date");
         }
     }
     Ok(())
 }
 
-async fn copy(args: &CopyArgs) -> Result<(), TransferError> {
+async fn copy(args: &CopyArgs) -> Result<(), AdminError> {
     let bar = ProgressBar::new(0);
-    let copied = transfer::copy(&args.from, &args.to, |progress| show(&bar, progress)).await;
+    let report = admin::copy(&args.from, &args.to, |progress| show(&bar, progress)).await;
     bar.finish_and_clear();
-    let copied = copied?;
-    let [users, sessions, todos] = copied.rows;
-    say!("copied {users} users, {sessions} sessions and {todos} todos");
-    say!("verified: sha256 {}", copied.checksum);
+    let report = report?;
+    let [users, sessions, todos] = report.rows;
+    outln!("copied {users} users, {sessions} sessions and {todos} todos");
+    outln!("verified: sha256 {}", report.checksum);
     Ok(())
 }
 
-async fn import(settings: &Settings, args: &ImportArgs) -> Result<(), TransferError> {
-    let (bar, to) = (ProgressBar::new(0), direct_url(settings));
+async fn import(settings: &Settings, args: &ImportArgs) -> Result<(), AdminError> {
+    let bar = ProgressBar::new(0);
+    let to = direct_url(settings);
     let on_batch = |progress| show(&bar, progress);
-    let imported = transfer::import(&args.from, to, args.skip_invalid, on_batch).await;
+    let report = admin::import(&args.from, to, args.skip_invalid, on_batch).await;
     bar.finish_and_clear();
-    if let Err(TransferError::Invalid(bad)) = &imported {
-        name(bad);
+    if let Err(AdminError::Invalid(invalid)) = &report {
+        print_invalid_rows(invalid);
     }
-    let imported = imported?;
-    name(&imported.left_out);
-    say!("imported {} users and {} todos", imported.users, imported.todos);
-    if imported.left_out.count > 0 {
-        say!("left out {} rows", imported.left_out.count);
+    let report = report?;
+    print_invalid_rows(&report.skipped);
+    outln!("imported {} users and {} todos", report.users, report.todos);
+    if report.skipped.count > 0 {
+        outln!("skipped {} rows", report.skipped.count);
     }
     Ok(())
 }
 
-async fn backup(settings: &Settings, args: &BackupArgs) -> Result<(), TransferError> {
+async fn backup(settings: &Settings, args: &BackupArgs) -> Result<(), AdminError> {
     let bar = ProgressBar::new(0);
     let shown = bar.clone();
     let on_pages = move |progress| show(&shown, progress);
     let mut signals = server::signals()?;
-    let copied = tokio::select! {
-        copied = transfer::backup(direct_url(settings), &args.file, args.force, on_pages) => copied,
+    let report = tokio::select! {
+        report = admin::backup(direct_url(settings), &args.file, args.force, on_pages) => report,
         () = signals.stop() => {
-            Err(TransferError::Refused("ended by a signal: nothing is kept".into()))
+            Err(AdminError::Refused("stopped by a signal: no file was written".into()))
         }
     };
     bar.finish_and_clear();
-    let copied = copied?;
-    let [users, sessions, todos] = copied.rows;
-    say!("backed up {users} users, {sessions} sessions and {todos} todos");
-    say!("verified: integrity check ok, {} bytes", copied.bytes);
+    let report = report?;
+    let [users, sessions, todos] = report.rows;
+    outln!("backed up {users} users, {sessions} sessions and {todos} todos");
+    outln!("verified: integrity check ok, {} bytes", report.bytes);
     Ok(())
 }
 
-fn name(bad: &BadRows) {
+fn print_invalid_rows(invalid: &InvalidRows) {
     let mut stderr = io::stderr().lock();
-    // As with `say`: that nobody reads it changes no outcome.
-    for row in &bad.first {
+    // As with `outln!`, a closed pipe is not an error.
+    for row in &invalid.first {
         let _ = writeln!(stderr, "{row}");
     }
-    let more = bad.count - bad.first.len() as u64;
+    let more = invalid.count - invalid.first.len() as u64;
     if more > 0 {
         let _ = writeln!(stderr, "and {more} more");
     }
 }
 
-/// The bar hides itself where standard error is no terminal.
+/// Updates the progress bar, which is hidden unless standard error is a terminal.
 fn show(bar: &ProgressBar, progress: Progress) {
     bar.set_length(progress.total);
     bar.set_position(progress.done);
 }
 
-fn report(what: &str, migration: &Migration) {
-    say!("{what} {} {}", migration.version, migration.description);
+fn print_migration(what: &str, migration: &Migration) {
+    outln!("{what} {} {}", migration.version, migration.description);
 }

@@ -1,5 +1,5 @@
-//! The certificate as the commands look at it: read, compared with its key, its dates told, and
-//! trusted, exactly it, by the health check.
+//! Certificate checks of the commands: key match and validity for `doctor`, and a TLS client that
+//! trusts exactly this certificate for `healthcheck`.
 
 use std::{io, net::IpAddr, sync::Arc};
 
@@ -16,13 +16,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-/// From when to when the certificate is good, in seconds since the Unix epoch.
+/// Validity period of a certificate, in seconds since the Unix epoch.
 pub(crate) struct Validity {
     pub(crate) from: i64,
     pub(crate) until: i64,
 }
 
-/// Whether the key is the certificate's.
+/// Checks that the key matches the certificate.
 pub(crate) fn check_key(files: &TlsFiles, chain: Vec<CertificateDer<'static>>) -> io::Result<()> {
     let key = pem::key(files)?;
     CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
@@ -30,7 +30,7 @@ pub(crate) fn check_key(files: &TlsFiles, chain: Vec<CertificateDer<'static>>) -
         .map_err(|error| pem::unusable(&error))
 }
 
-/// The dates of the server's own certificate.
+/// Reads the validity period of the server's own certificate.
 pub(crate) fn validity(chain: &[CertificateDer<'_>]) -> io::Result<Validity> {
     let first = chain.first().ok_or_else(|| io::Error::other("no certificate"))?;
     let (_, certificate) = X509Certificate::from_der(first)
@@ -39,17 +39,17 @@ pub(crate) fn validity(chain: &[CertificateDer<'_>]) -> io::Result<Validity> {
     Ok(Validity { from: validity.not_before.timestamp(), until: validity.not_after.timestamp() })
 }
 
-/// Speaks TLS with a server that has this very certificate and its key. Who made the certificate,
-/// for which name and until when is not asked: a probe on the loopback knows no name, and an expired
-/// certificate does not make a server sick.
+/// Connects by TLS to a server with exactly this certificate and its key. Issuer, name and validity
+/// are not checked: a probe on the loopback has no name to check, and an expired certificate does
+/// not make a server unhealthy.
 pub(crate) async fn connect(
     stream: TcpStream,
     host: IpAddr,
     files: &TlsFiles,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let own = pem::chain(files)?.swap_remove(0);
+    let pinned = pem::chain(files)?.swap_remove(0);
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Arc::new(ThisOne { own, provider: Arc::clone(&provider) });
+    let verifier = Arc::new(PinnedCertificate { pinned, provider: Arc::clone(&provider) });
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
@@ -60,12 +60,12 @@ pub(crate) async fn connect(
 }
 
 #[derive(Debug)]
-struct ThisOne {
-    own: CertificateDer<'static>,
+struct PinnedCertificate {
+    pinned: CertificateDer<'static>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for ThisOne {
+impl ServerCertVerifier for PinnedCertificate {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -74,7 +74,7 @@ impl ServerCertVerifier for ThisOne {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if *end_entity == self.own {
+        if *end_entity == self.pinned {
             return Ok(ServerCertVerified::assertion());
         }
         Err(Error::General("the server's certificate is not the one in TLS_CERT".into()))

@@ -1,9 +1,10 @@
-//! The address of a PostgreSQL database: `postgres://USER:PASSWORD@HOST:PORT/DATABASE?PARAMETER=VALUE`,
-//! each part of which may be missing or be a parameter. Parameters win.
+//! The address of a PostgreSQL database:
+//! `postgres://USER:PASSWORD@HOST:PORT/DATABASE?PARAMETER=VALUE`, each part of which may be missing
+//! or be a parameter. Parameters take precedence.
 //!
-//! Only the first `/`, `?` or `#` can end the password, so one that has them raw cannot be told from
-//! another host. Such addresses are refused with a word on percent-encoding, as is whatever leaves an
-//! `@` where none belongs.
+//! Only the first `/`, `?` or `#` can end the password, so a raw one in it looks like the end of
+//! another host. Such addresses are rejected with a hint at percent-encoding, as is any with a
+//! misplaced `@`.
 
 use std::net::Ipv6Addr;
 
@@ -17,14 +18,15 @@ const ENCODE: &str = "a character in the user's name, the password or the databa
                       percent-encoded: @ as %40, : as %3A, / as %2F, ? as %3F, # as %23, % as %25";
 const PORT: &str = "the port must be a number from 1 to 65535; a /, ? or # in the password must be \
                     percent-encoded: %2F, %3F, %23";
-const SEVERAL: &str = "it names several hosts, and one is taken: a proxy's, or the server's";
+const SEVERAL: &str =
+    "it names several hosts, and only one is supported: a proxy's, or the server's";
 const KNOWN: &str = "host, port, user, password, dbname, sslmode, sslrootcert, sslcert, sslkey, \
                      options and application_name are";
-/// The name of a socket in its directory begins so; its port follows.
+/// The prefix of a socket's name in its directory; the port follows.
 const SOCKET: &str = "/.s.PGSQL.";
 
-/// Where a PostgreSQL database is, and as whom. What it does not say, the driver's defaults do (`PGHOST`
-/// and the like, `~/.pgpass`).
+/// The address and the credentials of a PostgreSQL database. Missing parts have the driver's
+/// defaults (`PGHOST` and the like, `~/.pgpass`).
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct PostgresAddress {
     scheme: &'static str,
@@ -36,7 +38,7 @@ pub(crate) struct PostgresAddress {
     database: Option<String>,
     application_name: Option<String>,
     ssl_mode: Option<String>,
-    /// Further parameters, as the driver names them.
+    /// Further parameters, under the driver's names.
     others: Vec<(String, String)>,
 }
 
@@ -56,14 +58,14 @@ impl PostgresAddress {
         known.into_iter().find(|known| *known == scheme)
     }
 
-    /// Reads what stands behind the scheme and its colon.
+    /// Parses the part after the scheme and its colon.
     pub(super) fn parse(scheme: &'static str, rest: &str) -> Result<Self, String> {
-        let rest = rest.strip_prefix("//").ok_or("// stands behind the scheme")?;
+        let rest = rest.strip_prefix("//").ok_or("// must follow the scheme")?;
         if rest.contains('#') {
             return Err(ENCODE.into());
         }
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = place.split_once('/').unwrap_or((place, ""));
+        let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = location.split_once('/').unwrap_or((location, ""));
         if path.contains('@') {
             return Err(ENCODE.into());
         }
@@ -89,7 +91,7 @@ impl PostgresAddress {
         Ok(address)
     }
 
-    /// Reads what stands between the credentials and the path.
+    /// Parses the part between the credentials and the path.
     fn host_and_port(&mut self, text: &str) -> Result<(), String> {
         if text.contains(',') {
             return Err(SEVERAL.into());
@@ -98,7 +100,7 @@ impl PostgresAddress {
             let (host, port) = rest.split_once(']').ok_or("a [ of the host is not closed")?;
             let host = decoded(host, "the host")?;
             if !is_ipv6(&host) {
-                return Err("only an IPv6 address stands in [ ]".into());
+                return Err("only an IPv6 address is written in [ ]".into());
             }
             let port = match port.strip_prefix(':') {
                 None if !port.is_empty() => return Err(PORT.into()),
@@ -107,7 +109,7 @@ impl PostgresAddress {
             (host, port)
         } else {
             if is_ipv6(text) {
-                return Err("an IPv6 address stands in [ ]".into());
+                return Err("an IPv6 address must be written in [ ]".into());
             }
             let (host, port) = text.split_once(':').unwrap_or((text, ""));
             (decoded(host, "the host")?, port)
@@ -118,7 +120,7 @@ impl PostgresAddress {
         self.set_host(host)
     }
 
-    /// Takes a name, an IP address, the directory of a socket or the socket itself.
+    /// Sets a name, an IP address, the directory of a socket or the socket itself.
     fn set_host(&mut self, host: String) -> Result<(), String> {
         if let Some((directory, port)) = host.rsplit_once(SOCKET)
             && host.starts_with('/')
@@ -132,7 +134,7 @@ impl PostgresAddress {
                 return Err(SEVERAL.into());
             }
             if host.contains(':') && !is_ipv6(&host) {
-                return Err("the port of host is the parameter port".into());
+                return Err("the port of host must be given as the parameter port".into());
             }
         }
         self.host = filled(host);
@@ -140,9 +142,11 @@ impl PostgresAddress {
     }
 
     fn parameters(&mut self, query: &str) -> Result<(), String> {
-        let (mut hosts, mut host_address, mut server_options) = (0, None, Vec::new());
+        let mut hosts = 0;
+        let mut host_address = None;
+        let mut server_options = Vec::new();
         let read: Vec<_> = parameters(query).collect::<Result<_, _>>()?;
-        // Behind an @, it may be the password that has a ? in it.
+        // With an @ after it, the ? may be part of the password.
         let may_be_secret = query.contains('@') || read.iter().any(|(name, _)| name == "password");
         for (name, value) in read {
             let Some(value) = value else {
@@ -170,20 +174,20 @@ impl PostgresAddress {
                     self.application_name = self.application_name.take().or(filled(value));
                 }
                 "sslmode" | "ssl-mode" | "ssl" => self.ssl_mode = Some(ssl_mode(&name, &value)?),
-                // The authorities that everybody trusts, which is the driver's default.
+                // The public certificate authorities, which are the driver's default.
                 "sslrootcert" if value == "system" => {
                     self.ssl_mode = Some("verify-full".into());
                 }
-                "sslrootcert" | "ssl-root-cert" | "ssl-ca" => self.pass("sslrootcert", value),
-                "sslcert" | "ssl-cert" => self.pass("sslcert", value),
-                "sslkey" | "ssl-key" => self.pass("sslkey", value),
+                "sslrootcert" | "ssl-root-cert" | "ssl-ca" => self.set_other("sslrootcert", value),
+                "sslcert" | "ssl-cert" => self.set_other("sslcert", value),
+                "sslkey" | "ssl-key" => self.set_other("sslkey", value),
                 "statement-cache-capacity" => {
                     number(&name, &value)?;
-                    self.pass("statement-cache-capacity", value);
+                    self.set_other("statement-cache-capacity", value);
                 }
                 "options" => server_options.push(value),
                 name if name.starts_with("options[") && name.ends_with(']') => {
-                    self.pass(name, value);
+                    self.set_other(name, value);
                 }
                 name => without_effect(name, &value).unwrap_or_else(|| {
                     Err(if may_be_secret { ENCODE.into() } else { unknown(name, KNOWN) })
@@ -200,23 +204,23 @@ impl PostgresAddress {
             self.host = Some(host_address);
         }
         if !server_options.is_empty() {
-            self.pass("options", server_options.join(" "));
+            self.set_other("options", server_options.join(" "));
         }
         Ok(())
     }
 
-    fn pass(&mut self, name: &str, value: String) {
+    fn set_other(&mut self, name: &str, value: String) {
         self.others.retain(|(known, _)| known != name);
         self.others.push((name.to_owned(), value));
     }
 
-    /// What the program is called in the server's list of sessions, if the address says it.
+    /// The program's name in `pg_stat_activity`, if the address sets it.
     pub(crate) fn application_name(&self) -> Option<&str> {
         self.application_name.as_deref()
     }
 
-    /// The address as the driver reads it: every part a parameter. It holds the password.
-    pub(crate) fn for_the_driver(&self) -> String {
+    /// The address for the driver: every part a parameter, the password included.
+    pub(crate) fn driver_url(&self) -> String {
         let port = self.port.map(|port| port.to_string());
         let parts = [
             ("host", self.host.as_deref()),
@@ -238,7 +242,7 @@ impl PostgresAddress {
 
     #[cfg(feature = "server")]
     pub(super) fn shown(&self) -> String {
-        /// What RFC 3986 (3.2, 3.3) does not allow in the parts of an address.
+        /// Characters that RFC 3986 (3.2, 3.3) does not allow in the parts of an address.
         const RESERVED: &AsciiSet =
             &CONTROLS.add(b' ').add(b'@').add(b':').add(b'/').add(b'?').add(b'#').add(b'%');
         let encoded = |text| utf8_percent_encode(text, RESERVED).to_string();
@@ -281,12 +285,12 @@ fn port_of(text: &str) -> Result<u16, String> {
     text.parse().ok().filter(|port| *port > 0).ok_or_else(|| PORT.into())
 }
 
-/// With or without a zone (RFC 6874).
+/// Whether `text` is an IPv6 address, with or without a zone (RFC 6874).
 fn is_ipv6(text: &str) -> bool {
     text.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
-/// libpq's name for what either libpq's `sslmode` or asyncpg's `ssl` says.
+/// libpq's name for the value of libpq's `sslmode` or asyncpg's `ssl`.
 fn ssl_mode(name: &str, value: &str) -> Result<String, String> {
     match (name, &*value.to_ascii_lowercase()) {
         ("ssl", "true") => Ok("require".into()),
@@ -299,12 +303,12 @@ fn ssl_mode(name: &str, value: &str) -> Result<String, String> {
 }
 
 fn number(name: &str, value: &str) -> Result<(), String> {
-    // Of seconds, some drivers take fractions.
+    // Some drivers accept fractions of seconds.
     value.parse::<f64>().map(drop).map_err(|_| format!("{name} must be a number"))
 }
 
-/// Parameters of other drivers that change nothing here: this program has its own deadlines, and
-/// keeps its own statements. `None` of one that is not known.
+/// Checks parameters of other drivers that have no effect: this program has its own timeouts and
+/// its own statement cache. `None` for an unknown parameter.
 fn without_effect(name: &str, value: &str) -> Option<Result<(), String>> {
     Some(match name {
         "connect_timeout"
@@ -339,16 +343,16 @@ mod tests {
 
     use crate::db::{address::Address, postgres::connect_options};
 
-    /// What the driver makes of an address: user, host or socket, port and database.
+    /// The driver's parts of an address: user, host or socket, port and database.
     fn read(url: &str) -> [String; 4] {
         let options = connect_options(url).unwrap_or_else(|error| panic!("{url}: {error}"));
-        let place = match options.get_socket() {
+        let location = match options.get_socket() {
             Some(socket) => socket.display().to_string(),
             None => options.get_host().to_owned(),
         };
         [
             options.get_username().to_owned(),
-            place,
+            location,
             options.get_port().to_string(),
             options.get_database().unwrap_or_default().to_owned(),
         ]
@@ -404,12 +408,12 @@ mod tests {
         ("postgres://postgres.ref:p@aws-0-eu.pooler.supabase.com:6543/postgres?pgbouncer=true", ["postgres.ref", "aws-0-eu.pooler.supabase.com", "6543", "postgres"]),
         ("postgres://me%40server:p@server.postgres.database.azure.com:5432/db?sslmode=require", ["me@server", "server.postgres.database.azure.com", "5432", "db"]),
         ("postgres:///db?host=h&user=me@server", ["me@server", "h", "5432", "db"]),
-        // An escape that is none stands for itself.
+        // An invalid escape is literal.
         ("postgres://u%:100%@h/d%20b", ["u%", "h", "5432", "d b"]),
     ];
 
     #[test]
-    fn documented_addresses_are_read_as_their_documents_say() {
+    fn documented_addresses_are_parsed_as_documented() {
         for (url, expected) in READ {
             assert_eq!(read(url), *expected, "{url}");
         }
@@ -462,7 +466,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn what_is_not_understood_is_refused_by_name_and_repeats_nothing() {
+    fn an_error_names_the_unknown_part_and_repeats_no_value() {
         let encode = "percent-encoded";
         for (url, named) in [
             ("postgres://u:hu#sh@h/d", encode),
@@ -501,12 +505,12 @@ mod tests {
             ("postgres://u:hush@h/d?hush", "no value"),
             ("postgres://u:hush%00@h/d", "U+0000"),
             ("postgres://u:hush%FF@h/d", "UTF-8"),
-            ("postgres:u:hush@h/d", "// stands"),
+            ("postgres:u:hush@h/d", "// must follow"),
             ("mysql://u:hush@h/d", "begins with"),
             ("postgresql+hush://u:hush@h/d", "begins with"),
             ("hush", "begins with"),
         ] {
-            let Err(error) = Address::parse(url) else { panic!("{url} is taken") };
+            let Err(error) = Address::parse(url) else { panic!("{url} is accepted") };
             assert!(error.contains(named), "{url}: {error}");
             assert!(!error.contains("hush") && !error.contains("sh@"), "{url}: {error}");
         }

@@ -1,16 +1,16 @@
 //! The address of an SQLite file.
 //!
-//! `sqlite:` is read as sqlx reads it: `sqlite://FILE` and `sqlite:FILE` are relative to the working
-//! directory, `sqlite:///FILE` is absolute. With a driver of SQLAlchemy's, `:///FILE` is relative and
-//! `:////FILE` absolute. `/./` and `/../` behind the two slashes can only be meant relatively.
+//! `sqlite:` is parsed as sqlx does: `sqlite://FILE` and `sqlite:FILE` are relative to the working
+//! directory, `sqlite:///FILE` is absolute. With a SQLAlchemy driver, `:///FILE` is relative and
+//! `:////FILE` absolute. `/./` and `/../` after the two slashes can only be meant as relative.
 
 use std::path::{Path, PathBuf};
 
 use super::{decoded, one_of, parameters};
 
-const NO_FILE: &str = "it names no file: sqlite://FILE, or sqlite::memory: to keep nothing";
+const NO_FILE: &str = "it names no file: use sqlite://FILE, or sqlite::memory: to store nothing";
 
-/// Where an SQLite database is, and what may be done to its file.
+/// The address of an SQLite database, and the permitted access to its file.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SqliteAddress {
     /// `None` in memory.
@@ -21,16 +21,16 @@ pub(crate) struct SqliteAddress {
 /// The parameter `mode` (SQLite, "URI Filenames").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// `rwc`, the default: a file that is not there is made.
+    /// `rwc`, the default: a missing file is created.
     Create,
-    /// `rw`: a file that is not there is an error.
+    /// `rw`: a missing file is an error.
     Existing,
-    /// `ro`: nothing is written.
+    /// `ro`: read-only.
     Read,
 }
 
 impl SqliteAddress {
-    /// Reads what stands behind the scheme and its colon.
+    /// Parses the part after the scheme and its colon.
     pub(super) fn parse(is_sqlalchemy: bool, rest: &str) -> Result<Self, String> {
         let (name, query) = rest.split_once('?').unwrap_or((rest, ""));
         let name = if is_sqlalchemy {
@@ -38,8 +38,8 @@ impl SqliteAddress {
                 Some(name) => name,
                 None if name.trim_matches('/').is_empty() => return Err(NO_FILE.into()),
                 None => {
-                    return Err("three slashes stand before a relative FILE, four before an \
-                                    absolute one, as in sqlite+aiosqlite:///FILE"
+                    return Err("three slashes precede a relative FILE, four an absolute one, \
+                                    as in sqlite+aiosqlite:///FILE"
                         .into());
                 }
             }
@@ -70,10 +70,10 @@ impl SqliteAddress {
                     "memory" => in_memory = true,
                     _ => return Err("mode must be rwc, rw, ro or memory".into()),
                 },
-                // Connections do not share a cache, and nobody sees whether they do.
+                // Connections share no cache; a shared one would make no visible difference.
                 "cache" => one_of(&name, &value, &["shared", "private"])?,
                 "immutable" => one_of(&name, &value, &["false", "0"])?,
-                // SQLAlchemy's, for Python's driver alone.
+                // SQLAlchemy's, for Python's driver only.
                 "uri" | "timeout" | "check_same_thread" | "cached_statements" | "detect_types"
                 | "isolation_level" => {}
                 name => return Err(super::unknown(name, "mode and cache are")),
@@ -82,14 +82,14 @@ impl SqliteAddress {
         if in_memory {
             return Ok(Self { file: None, mode: Mode::Create });
         }
-        let path = decoded(of_uri(name)?, "the file's name")?;
+        let path = decoded(uri_path(name)?, "the file's name")?;
         if path.trim_start_matches('/').is_empty() {
             return Err(NO_FILE.into());
         }
         if path.ends_with('/') {
-            return Err("it names a directory, and not a file".into());
+            return Err("it names a directory instead of a file".into());
         }
-        // SQLite itself would take these for something else than a file's name.
+        // SQLite itself would not treat these as the name of a file.
         let is_special = path.starts_with("file:") || path == ":memory:";
         let path = if is_special { Path::new(".").join(path) } else { path.into() };
         Ok(Self { file: Some(path), mode })
@@ -113,7 +113,7 @@ impl SqliteAddress {
 }
 
 /// The path of a `file:` URI (SQLite, "URI Filenames"); another name is the path itself.
-fn of_uri(name: &str) -> Result<&str, String> {
+fn uri_path(name: &str) -> Result<&str, String> {
     let Some(path) = name.strip_prefix("file:") else { return Ok(name) };
     if path.contains('#') {
         return Err("in a file: address, # is %23".into());
@@ -121,7 +121,7 @@ fn of_uri(name: &str) -> Result<&str, String> {
     let Some(rest) = path.strip_prefix("//") else { return Ok(path) };
     match rest.find('/').map(|at| rest.split_at(at)) {
         Some(("" | "localhost", path)) => Ok(path),
-        _ => Err("behind file:// stands an absolute path, and no host".into()),
+        _ => Err("file:// is followed by an absolute path, with no host".into()),
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // a table
-    fn documented_addresses_are_read_as_their_documents_say() {
+    fn documented_addresses_are_parsed_as_documented() {
         for (url, file, mode) in [
             // sqlx, SqliteConnectOptions
             ("sqlite:data.db", "data.db", Mode::Create),
@@ -172,7 +172,7 @@ mod tests {
             ("sqlite:file:/home/fred/data.db", "/home/fred/data.db", Mode::Create),
             ("sqlite:file:///home/fred/data.db", "/home/fred/data.db", Mode::Create),
             ("sqlite:file://localhost/home/fred/data.db", "/home/fred/data.db", Mode::Create),
-            // What SQLite would take for something else is a file all the same.
+            // Names that SQLite would not treat as a file are files too.
             ("sqlite://%66ile:x.db", "./file:x.db", Mode::Create),
             ("sqlite://%3Amemory:", "./:memory:", Mode::Create),
         ] {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_by_name() {
+    fn an_error_names_the_unknown_part() {
         for (url, named) in [
             ("sqlite:", "names no file"),
             ("sqlite://", "names no file"),
@@ -215,14 +215,14 @@ mod tests {
             ("sqlite://x%FF.db", "UTF-8"),
             ("sqlite+other:///x.db", "begins with"),
         ] {
-            let Err(error) = Address::parse(url) else { panic!("{url} is taken") };
+            let Err(error) = Address::parse(url) else { panic!("{url} is accepted") };
             assert!(error.contains(named), "{url}: {error}");
         }
     }
 
     #[cfg(feature = "server")]
     #[test]
-    fn an_address_is_shown_as_it_is_understood() {
+    fn an_address_is_shown_as_parsed() {
         for (url, as_shown) in [
             ("sqlite://todo.db?mode=rwc", "sqlite://todo.db"),
             ("sqlite+aiosqlite:////srv/x.db", "sqlite:///srv/x.db"),

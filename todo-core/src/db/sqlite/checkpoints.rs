@@ -1,9 +1,9 @@
-//! Checkpoints: what the write-ahead log holds is moved into the database file on a thread beside the
-//! writer, so that no write waits while thousands of pages are written and synced.
+//! Checkpoints of the write-ahead log, on a thread beside the writer, so that no write waits while
+//! thousands of pages are written and synced.
 //!
-//! Only a log that is moved to its end can be begun anew, and beside a busy writer its end runs away.
-//! So the thread moves and syncs all but the last pages, and the writer those, between two of its
-//! commits: some 2 ms, where all of it took 30.
+//! SQLite restarts the log only after a complete checkpoint, and a busy writer keeps appending. So
+//! the thread checkpoints and syncs all but the last pages, and the writer finishes between two
+//! commits: in some 2 ms, where a whole checkpoint took 30.
 
 use std::{
     cell::Cell,
@@ -19,85 +19,93 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::{Access, File};
+use super::{Access, DatabaseFile};
 
-/// Pages of the log from which on it is moved: 16 MiB. A checkpoint writes each page once, however
-/// often it was written to the log: here it is far less than at SQLite's own 1000 pages.
-const LONG: i32 = 4096;
-/// Pages of the log from which on the writer moves all of it, if the thread does not keep up.
-const TOO_LONG: i32 = 4 * LONG;
-/// Pages by which a log has grown that could not be moved to its end, until it is tried again.
-const AGAIN: i32 = 512;
-/// A log that grew by no more pages while it was moved is the writer's to finish, and how often the
-/// thread tries to come that far.
-const FEW: i32 = 256;
-const TRIES: usize = 5;
+/// Log length that starts a checkpoint: 16 MiB. A checkpoint writes each page once, however often
+/// it is in the log, so this writes far less than SQLite's default of 1000 pages.
+const CHECKPOINT_LOG_PAGES: i32 = 4096;
+/// Log length from which the writer checkpoints the log itself, if the thread does not keep up.
+const CHECKPOINT_MAX_PAGES: i32 = 4 * CHECKPOINT_LOG_PAGES;
+/// Retry an incomplete checkpoint after the log grows by this many pages.
+const CHECKPOINT_RETRY_PAGES: i32 = 512;
+/// The writer finishes a checkpoint once the log grew by at most this many pages during a pass.
+const CHECKPOINT_FINISH_PAGES: i32 = 256;
+/// Passes of the thread before the writer finishes anyway.
+const MAX_PASSES: usize = 5;
 
 thread_local! {
-    /// Pages in the log after the last commit of this thread.
-    static LOGGED: Cell<i32> = const { Cell::new(0) };
+    /// Length of the log in pages after this thread's last commit.
+    static WAL_PAGES: Cell<i32> = const { Cell::new(0) };
 }
 
-/// Has SQLite tell how long the log is, instead of moving it at some length by itself.
+/// Records the length of the log after each commit, in place of SQLite's automatic checkpoints.
 pub(super) fn measure_log(connection: &Connection) {
     connection.wal_hook(Some(|_, pages| {
-        LOGGED.set(pages);
+        WAL_PAGES.set(pages);
         Ok(())
     }));
 }
 
-/// The writer's side of it.
+/// The checkpoint state of the writer.
 pub(super) struct Checkpoints {
     thread: Option<(mpsc::SyncSender<()>, JoinHandle<()>)>,
-    is_asked: bool,
-    /// Whether the thread has done its part.
-    is_moved: Arc<AtomicBool>,
-    /// The length at which the log is looked after next, and its length when it last was looked at.
+    is_requested: bool,
+    /// Set by the thread when its part of the checkpoint is done.
+    is_thread_done: Arc<AtomicBool>,
+    /// Log length of the next checkpoint.
     next: i32,
+    /// Log length after the previous commit.
     before: i32,
 }
 
 impl Checkpoints {
-    /// A thread that moves the log of `file` when it is long.
-    pub(super) fn spawn(file: File) -> io::Result<Self> {
-        let (ask, asked) = mpsc::sync_channel(1);
-        let is_moved = Arc::new(AtomicBool::new(false));
-        let tell = Arc::clone(&is_moved);
+    /// Starts the checkpoint thread of `file`.
+    pub(super) fn spawn(file: DatabaseFile) -> io::Result<Self> {
+        let (request, requests) = mpsc::sync_channel(1);
+        let is_thread_done = Arc::new(AtomicBool::new(false));
+        let done = Arc::clone(&is_thread_done);
         let work = move || {
-            // Opened when it is first wanted: a quiet server never does.
+            // Opened at the first checkpoint: an idle server never needs it.
             let mut connection = None;
-            while asked.recv().is_ok() {
-                if let Err(error) = move_most(&file, &mut connection) {
+            while requests.recv().is_ok() {
+                if let Err(error) = checkpoint_most(&file, &mut connection) {
                     warn(&error);
                     connection = None;
                 }
-                tell.store(true, Ordering::Release);
+                done.store(true, Ordering::Release);
             }
         };
         let thread = thread::Builder::new().name("sqlite-log".into()).spawn(work)?;
-        let thread = Some((ask, thread));
-        Ok(Self { thread, is_asked: false, is_moved, next: LONG, before: 0 })
+        let thread = Some((request, thread));
+        Ok(Self {
+            thread,
+            is_requested: false,
+            is_thread_done,
+            next: CHECKPOINT_LOG_PAGES,
+            before: 0,
+        })
     }
 
-    /// Sees to the log after a commit of this thread.
+    /// Starts or finishes a checkpoint if one is due. Call it after each commit, on the writer's
+    /// thread.
     pub(super) fn after_commit(&mut self, connection: &Connection) {
-        let pages = LOGGED.get();
+        let pages = WAL_PAGES.get();
         if pages < self.before {
-            // It was begun anew.
-            self.next = LONG;
+            // SQLite restarted the log.
+            self.next = CHECKPOINT_LOG_PAGES;
         }
         self.before = pages;
-        if self.is_asked && self.is_moved.swap(false, Ordering::Acquire) {
-            self.is_asked = false;
-            self.next = pages + AGAIN;
+        if self.is_requested && self.is_thread_done.swap(false, Ordering::Acquire) {
+            self.is_requested = false;
+            self.next = pages + CHECKPOINT_RETRY_PAGES;
             finish(connection);
         } else if pages >= self.next {
-            if !self.is_asked {
+            if !self.is_requested {
                 let thread = self.thread.as_ref();
-                self.is_asked = thread.is_some_and(|(ask, _)| ask.try_send(()).is_ok());
+                self.is_requested = thread.is_some_and(|(request, _)| request.try_send(()).is_ok());
             }
-            if pages >= TOO_LONG {
-                self.next = pages + LONG;
+            if pages >= CHECKPOINT_MAX_PAGES {
+                self.next = pages + CHECKPOINT_LOG_PAGES;
                 finish(connection);
             }
         }
@@ -105,25 +113,25 @@ impl Checkpoints {
 
     /// Ends the thread.
     pub(super) fn close(&mut self) {
-        if let Some((ask, thread)) = self.thread.take() {
-            drop(ask);
+        if let Some((request, thread)) = self.thread.take() {
+            drop(request);
             if thread.join().is_err() {
-                tracing::warn!("the thread that moves the write-ahead log panicked");
+                tracing::warn!("the checkpoint thread panicked");
             }
         }
     }
 }
 
-fn move_most(file: &File, kept: &mut Option<Connection>) -> rusqlite::Result<()> {
+fn checkpoint_most(file: &DatabaseFile, kept: &mut Option<Connection>) -> rusqlite::Result<()> {
     let connection = match kept {
         Some(connection) => connection,
         None => kept.insert(file.open(Access::Write)?),
     };
     let mut before = 0;
-    for _ in 0..TRIES {
+    for _ in 0..MAX_PASSES {
         let moved = checkpoint(connection)?;
         sync(&file.path);
-        if moved - before <= FEW {
+        if moved - before <= CHECKPOINT_FINISH_PAGES {
             break;
         }
         before = moved;
@@ -138,17 +146,18 @@ fn finish(connection: &Connection) {
 }
 
 fn warn(error: &rusqlite::Error) {
-    tracing::warn!(%error, "the write-ahead log was not moved into the database");
+    tracing::warn!(%error, "the checkpoint of the write-ahead log failed");
 }
 
-/// Moves what no reader needs in the log, waiting for nobody. How many of its pages are moved by now.
+/// Checkpoints the pages that no reader needs, without waiting. Returns the checkpointed pages so
+/// far.
 fn checkpoint(connection: &Connection) -> rusqlite::Result<i32> {
     let mut passive = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
     passive.query_row([], |row| row.get(2))
 }
 
-/// Syncs the database file. SQLite does so itself before it begins the log anew, but only then: it
-/// would be the writer that waits for all of it. What fails here fails there again, and is told there.
+/// Syncs the database file. SQLite syncs it only before it restarts the log, on the writer's
+/// thread: the writer would wait for all of it. An error here recurs there and is reported there.
 #[cfg(unix)]
 fn sync(database: &Path) {
     use std::{
@@ -157,14 +166,15 @@ fn sync(database: &Path) {
         sync::{Mutex, PoisonError},
     };
 
-    /// The files by device and inode, each until the process ends: the first descriptor of a file that
-    /// a process closes takes all its locks on that file with it, SQLite's too ("How To Corrupt An
-    /// SQLite Database File", section 2.2).
+    /// Open files by device and inode, kept until the process ends: closing any descriptor of a
+    /// file releases all locks of the process on it, SQLite's too ("How To Corrupt An SQLite
+    /// Database File", section 2.2).
     static FILES: Mutex<Vec<(u64, u64, Arc<File>)>> = Mutex::new(Vec::new());
 
     let synced = || {
         let id = fs::metadata(database)?;
-        let (device, inode) = (id.dev(), id.ino());
+        let device = id.dev();
+        let inode = id.ino();
         let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
         let known = files.iter().find(|known| (known.0, known.1) == (device, inode));
         let file = if let Some((.., file)) = known {
@@ -178,7 +188,7 @@ fn sync(database: &Path) {
         file.sync_data()
     };
     if let Err(error) = synced() {
-        tracing::debug!(%error, "the database file was not synced ahead");
+        tracing::debug!(%error, "the early sync of the database file failed");
     }
 }
 
@@ -195,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    /// Pages of a write of the tests: what it takes of the log.
+    /// Pages that one write of these tests adds to the log.
     const WRITE: i32 = 64;
 
     struct Written {
@@ -203,7 +213,7 @@ mod tests {
         log: PathBuf,
         connection: Connection,
         checkpoints: Checkpoints,
-        most: u64,
+        max_bytes: u64,
     }
 
     impl Written {
@@ -214,21 +224,21 @@ mod tests {
                 .unwrap()
                 .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x)")
                 .unwrap();
-            let file = File { path, patience: Duration::from_secs(1) };
+            let file = DatabaseFile { path, busy_timeout: Duration::from_secs(1) };
             let connection = file.open(Access::Write).unwrap();
             connection.execute_batch("PRAGMA synchronous = OFF").unwrap();
             let log = dir.path().join("todo.db-wal");
             let checkpoints = Checkpoints::spawn(file).unwrap();
-            Self { _dir: dir, log, connection, checkpoints, most: 0 }
+            Self { _dir: dir, log, connection, checkpoints, max_bytes: 0 }
         }
 
-        /// Writes until the log would have so many pages.
+        /// Writes `pages` pages.
         fn write(&mut self, pages: i32) {
             let sql = format!("INSERT INTO t VALUES (zeroblob({}))", (WRITE - 2) * 4096);
             for _ in 0..pages / WRITE {
                 self.connection.execute(&sql, []).unwrap();
                 self.checkpoints.after_commit(&self.connection);
-                self.most = self.most.max(fs::metadata(&self.log).unwrap().len());
+                self.max_bytes = self.max_bytes.max(fs::metadata(&self.log).unwrap().len());
             }
         }
     }
@@ -238,44 +248,56 @@ mod tests {
     }
 
     #[test]
-    fn a_long_log_is_moved_beside_the_writer_and_begun_anew() {
+    fn a_long_log_is_checkpointed_by_the_thread_and_restarted() {
         let mut written = Written::new();
-        while !written.checkpoints.is_asked {
+        while !written.checkpoints.is_requested {
             written.write(WRITE);
-            assert!(LOGGED.get() <= LONG + WRITE, "{} pages, and nobody is asked", LOGGED.get());
+            assert!(
+                WAL_PAGES.get() <= CHECKPOINT_LOG_PAGES + WRITE,
+                "{} pages, and no checkpoint was requested",
+                WAL_PAGES.get()
+            );
         }
         let began = Instant::now();
-        while !written.checkpoints.is_moved.load(Ordering::Acquire) {
-            assert!(began.elapsed() < Duration::from_secs(30), "nobody moved it");
+        while !written.checkpoints.is_thread_done.load(Ordering::Acquire) {
+            assert!(began.elapsed() < Duration::from_secs(30), "no checkpoint after 30 s");
             thread::sleep(Duration::from_millis(5));
         }
         let database = fs::metadata(written.log.with_file_name("todo.db")).unwrap();
-        assert!(database.len() > bytes(LONG / 2), "{} bytes", database.len());
+        assert!(database.len() > bytes(CHECKPOINT_LOG_PAGES / 2), "{} bytes", database.len());
         written.write(2 * WRITE);
-        assert!(LOGGED.get() <= 2 * WRITE, "{} pages", LOGGED.get());
+        assert!(WAL_PAGES.get() <= 2 * WRITE, "{} pages", WAL_PAGES.get());
     }
 
     #[test]
-    fn a_log_does_not_grow_for_ever_if_the_thread_is_gone() {
+    fn a_log_stays_bounded_without_the_thread() {
         let mut written = Written::new();
         written.checkpoints.close();
-        written.write(3 * TOO_LONG);
-        assert!(written.most >= bytes(TOO_LONG - WRITE), "{} bytes", written.most);
-        assert!(written.most <= bytes(TOO_LONG + 2 * WRITE), "{} bytes", written.most);
+        written.write(3 * CHECKPOINT_MAX_PAGES);
+        assert!(
+            written.max_bytes >= bytes(CHECKPOINT_MAX_PAGES - WRITE),
+            "{} bytes",
+            written.max_bytes
+        );
+        assert!(
+            written.max_bytes <= bytes(CHECKPOINT_MAX_PAGES + 2 * WRITE),
+            "{} bytes",
+            written.max_bytes
+        );
     }
 
     #[test]
-    fn a_log_that_somebody_reads_is_moved_once_he_is_done() {
+    fn a_log_in_use_by_a_reader_is_checkpointed_after_the_reader_ends() {
         let mut written = Written::new();
         let reader = Connection::open(written.log.with_file_name("todo.db")).unwrap();
         written.write(WRITE);
         reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
-        written.write(TOO_LONG + LONG);
-        assert!(LOGGED.get() > TOO_LONG, "{} pages: it was read", LOGGED.get());
+        written.write(CHECKPOINT_MAX_PAGES + CHECKPOINT_LOG_PAGES);
+        assert!(WAL_PAGES.get() > CHECKPOINT_MAX_PAGES, "{} pages, with a reader", WAL_PAGES.get());
         reader.execute_batch("COMMIT").unwrap();
         let began = Instant::now();
-        while LOGGED.get() > TOO_LONG {
-            assert!(began.elapsed() < Duration::from_secs(30), "{} pages", LOGGED.get());
+        while WAL_PAGES.get() > CHECKPOINT_MAX_PAGES {
+            assert!(began.elapsed() < Duration::from_secs(30), "{} pages", WAL_PAGES.get());
             written.write(WRITE);
         }
     }

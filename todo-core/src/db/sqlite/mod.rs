@@ -1,12 +1,11 @@
-//! SQLite: readers, and one writer that commits the writes that wait together. Each write is answered
-//! only after the commit that carries it is on disk (`synchronous = FULL`), and many answers share one
-//! fsync.
+//! SQLite: readers, and one writer with group commit. Each write returns only after its commit is
+//! on disk (`synchronous = FULL`); the writes of a group share one fsync.
 //!
-//! With one writer there is no lock to wait for inside the process, and no deferred transaction that
-//! finds the file busy when it turns from reading to writing.
+//! With one writer the process never waits for its own lock, and no deferred transaction fails as
+//! busy when it upgrades from reading to writing.
 //!
-//! The driver is rusqlite, whose calls block: sqlx keeps a thread for each connection, and handing
-//! every statement over to it and back took longer than the statement.
+//! The driver is rusqlite, whose calls block. sqlx runs a thread for each connection, and the
+//! handover to that thread and back took longer than the statement.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,26 +22,26 @@ use sqlx::{
 use self::{readers::Readers, writer::Writer};
 use crate::{
     db::{
-        DbOptions, Fault, OpenError, Row, Rows, Share, Statement,
+        DbError, DbOptions, FromRows, OpenError, Row, Share, Statement,
         address::{Mode, SqliteAddress},
         schema::Found,
     },
-    error::Cause,
+    error::BoxError,
 };
 
 mod checkpoints;
-mod line;
+mod fair_queue;
 mod readers;
 mod writer;
 
 pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
 
-/// How long a migration may take, and a start may wait for another process's.
+/// Timeout of a migration, and of waiting for another process's migration.
 pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(10);
-/// A migration that takes longer is told.
-const MIGRATION_PAUSE: Duration = Duration::from_secs(2);
-/// Prepared statements that a connection keeps: all that there are.
-const PREPARED: usize = 80;
+/// A migration that takes longer is logged.
+const SLOW_MIGRATION: Duration = Duration::from_secs(2);
+/// Prepared statements cached by a connection: enough for all statements.
+const MAX_PREPARED: usize = 80;
 
 #[derive(Clone)]
 pub(crate) struct Sqlite {
@@ -57,15 +56,16 @@ impl Sqlite {
         address: &SqliteAddress,
         options: &DbOptions,
     ) -> Result<Self, OpenError> {
-        let (timeout, patience) = (options.timeout, patience(options.timeout));
+        let timeout = options.timeout;
+        let busy_timeout = busy_timeout(timeout);
         let Some(path) = address.file() else {
             let connection = in_memory().map_err(connect_error)?;
-            let writer = Writer::spawn(connection, None, patience).map_err(connect_error)?;
+            let writer = Writer::spawn(connection, None, busy_timeout).map_err(connect_error)?;
             return Ok(Self { readers: None, writer: Arc::new(writer), timeout });
         };
         migrate(address, path).await?;
 
-        let file = File { path: path.to_owned(), patience };
+        let file = DatabaseFile { path: path.to_owned(), busy_timeout };
         let pool_max = options.pool_max;
         let (writer, readers) = blocking(move || {
             let connection = file.open(Access::Write)?;
@@ -74,37 +74,37 @@ impl Sqlite {
         .await
         .map_err(connect_error)?;
         let file = readers.file().clone();
-        let writer = Writer::spawn(writer, Some(file), patience).map_err(connect_error)?;
+        let writer = Writer::spawn(writer, Some(file), busy_timeout).map_err(connect_error)?;
         Ok(Self { readers: Some(Arc::new(readers)), writer: Arc::new(writer), timeout })
     }
 
-    pub(crate) async fn read<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
-        let Some(readers) = &self.readers else { return self.write(statement).await };
-        if let Some(outcome) = readers.read_here(&statement).await {
+    pub(crate) async fn fetch<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
+        let Some(readers) = &self.readers else { return self.execute(statement).await };
+        if let Some(outcome) = readers.read_inline(&statement).await {
             return outcome;
         }
-        let later = Box::pin(readers.read_later(statement));
-        tokio::time::timeout(self.timeout, later).await.unwrap_or(Err(Fault::Deadline))
+        let later = Box::pin(readers.read_blocking(statement));
+        tokio::time::timeout(self.timeout, later).await.unwrap_or(Err(DbError::Timeout))
     }
 
-    pub(crate) async fn write<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+    pub(crate) async fn execute<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
         tokio::time::timeout(self.timeout, self.writer.run(statement))
             .await
-            .unwrap_or(Err(Fault::Deadline))
+            .unwrap_or(Err(DbError::Timeout))
     }
 
-    /// A write that is dropped is left out by the writer, unless it was taken: then it is committed.
+    /// The writer skips a write whose future was dropped, unless it has started: then it commits.
     pub(crate) fn share(&self) -> Share {
         let reads = self.readers.as_ref().map_or(writer::SHARE, |readers| readers.share());
         Share { reads, writes: Some(writer::SHARE), drops_writes: true }
     }
 
-    /// In memory there is no pool, and nothing to tell of one but the writer.
+    /// A database in memory has no pool: only the writer's waits are counted.
     #[cfg(feature = "http")]
-    pub(crate) fn load(&self) -> crate::core::Load {
-        let readers = self.readers.as_deref().map(Readers::load).unwrap_or_default();
-        let writer = self.writer.waits.load(0, 0);
-        crate::core::Load {
+    pub(crate) fn stats(&self) -> crate::core::Stats {
+        let readers = self.readers.as_deref().map(Readers::stats).unwrap_or_default();
+        let writer = self.writer.waits.stats(0, 0);
+        crate::core::Stats {
             waiting: readers.waiting + writer.waiting,
             waited_micros: readers.waited_micros + writer.waited_micros,
             ..readers
@@ -119,11 +119,11 @@ impl Sqlite {
     }
 }
 
-/// Where the database is, and how long a statement waits there for another process's lock.
+/// The database file, and how long a statement on it waits for another process's lock.
 #[derive(Clone)]
-struct File {
+struct DatabaseFile {
     path: PathBuf,
-    patience: Duration,
+    busy_timeout: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -132,13 +132,13 @@ enum Access {
     Write,
 }
 
-impl File {
+impl DatabaseFile {
     fn open(&self, access: Access) -> rusqlite::Result<Connection> {
-        // A reader opens the file for writing too: it may be the first to come after a crash, and
-        // recover the log. No mutex: a connection is used by one thread at a time.
+        // Readers too open the file for writing: the first connection after a crash recovers the
+        // log. No mutex: one thread at a time uses a connection.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
-        connection.busy_timeout(self.patience)?;
+        connection.busy_timeout(self.busy_timeout)?;
         connection.execute_batch(match access {
             Access::Read => "PRAGMA query_only = ON; PRAGMA cache_size = -4096",
             Access::Write => {
@@ -154,34 +154,35 @@ impl File {
     }
 }
 
-/// Has a connection prepare each statement once.
+/// Caches a connection's prepared statements.
 fn keep_prepared(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_prepared_statement_cache_capacity(PREPARED);
-    // Otherwise it looks at what is bound to LIMIT, and prepares a page anew whenever that is bound.
+    connection.set_prepared_statement_cache_capacity(MAX_PREPARED);
+    // Otherwise the plan depends on the value of LIMIT, and each bind of it prepares a page again.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
-/// Runs a statement and takes its rows; `None` if there are more than `most`.
-fn run<R: Rows>(
+/// Runs a statement and returns its rows; `None` if there are more than `max_rows`.
+fn run_statement<R: FromRows>(
     connection: &Connection,
     statement: &Statement,
-    most: usize,
-) -> Result<Option<R>, Fault> {
+    max_rows: usize,
+) -> Result<Option<R>, DbError> {
     let mut prepared = connection.prepare_cached(statement.sql)?;
     for at in 1..=prepared.parameter_count() {
-        // SQLite numbers `$4` by where it first stands, and knows it by this name.
+        // SQLite numbers parameters by first occurrence; `$4` is the parameter's name.
         let number = prepared.parameter_name(at).and_then(|name| name.get(1..)?.parse().ok());
-        let number: usize = number.ok_or(Fault::Bind)?;
+        let number: usize = number.ok_or(DbError::Bind)?;
         let value = number.checked_sub(1).and_then(|index| statement.binds.get(index));
-        prepared.raw_bind_parameter(at, value.ok_or(Fault::Bind)?)?;
+        prepared.raw_bind_parameter(at, value.ok_or(DbError::Bind)?)?;
     }
     let mut outcome = R::default();
     let mut taken = 0;
-    // To the end, which is where a statement of its own commits and says whether it could.
+    // Read to the end: a statement outside a transaction commits there, and fails there if it
+    // cannot.
     let mut rows = prepared.raw_query();
     while let Some(row) = rows.next()? {
         taken += 1;
-        if taken > most {
+        if taken > max_rows {
             return Ok(None);
         }
         outcome.push(&Row::Sqlite(row))?;
@@ -190,53 +191,54 @@ fn run<R: Rows>(
         }
     }
     drop(rows);
-    outcome.changed(connection.changes());
+    outcome.set_affected(connection.changes());
     Ok(Some(outcome))
 }
 
-/// Brings the file's schema up to date, and makes the file if there is none.
+/// Migrates the file's schema to the latest version, and creates the file if there is none.
 async fn migrate(address: &SqliteAddress, path: &Path) -> Result<(), OpenError> {
-    let connect = |e: sqlx::Error| OpenError::Connect(Cause::new(e));
+    let connect = |e: sqlx::Error| OpenError::Connect(BoxError::new(e));
     let is_there = usable(address, path)?;
-    let had_lock = lock_of(path).exists();
+    let had_lock = lock_path(path).exists();
     let lock = lock_beside(path).await?;
-    if is_there && let Err(error) = look(path).await {
-        // Nothing is left beside what is not ours.
+    if is_there && let Err(error) = check_schema(path).await {
+        // Leave no lock file beside another program's database.
         if !had_lock && matches!(error, OpenError::Foreign(_)) {
-            let _ = std::fs::remove_file(lock_of(path));
+            let _ = std::fs::remove_file(lock_path(path));
         }
         return Err(error);
     }
     make_private(path);
-    // Kept by the file, for all its connections.
+    // The journal mode is stored in the file, for all connections.
     let options = connect_options(path).journal_mode(SqliteJournalMode::Wal);
     let mut connection = options.connect().await.map_err(connect)?;
     let run = async {
         let mut run = std::pin::pin!(MIGRATIONS.run(&mut connection));
-        if let Ok(outcome) = tokio::time::timeout(MIGRATION_PAUSE, &mut run).await {
+        if let Ok(outcome) = tokio::time::timeout(SLOW_MIGRATION, &mut run).await {
             return Ok(outcome);
         }
-        tracing::info!("bringing the schema up to date: a large file takes minutes");
+        tracing::info!("migrating the schema: a large file takes minutes");
         tokio::time::timeout(MIGRATION_TIMEOUT, run).await
     };
     run.await
-        .map_err(|_| OpenError::Migrate(Cause::new("timed out after 10 min")))?
-        .map_err(|e| OpenError::Migrate(Cause::new(e)))?;
+        .map_err(|_| OpenError::Migrate(BoxError::new("timed out after 10 min")))?
+        .map_err(|e| OpenError::Migrate(BoxError::new(e)))?;
     connection.close().await.map_err(connect)?;
     drop(lock);
     Ok(())
 }
 
-/// Finds out whether a file can be migrated, by a connection that changes nothing.
-async fn look(path: &Path) -> Result<(), OpenError> {
-    let connect = |e: sqlx::Error| OpenError::Connect(Cause::new(e));
+/// Checks that a file can be migrated, without changing it.
+async fn check_schema(path: &Path) -> Result<(), OpenError> {
+    let connect = |e: sqlx::Error| OpenError::Connect(BoxError::new(e));
     let mut connection = connect_options(path).connect().await.map_err(connect)?;
     let found = Found::in_sqlite(&mut connection).await.map_err(connect)?;
     connection.close().await.map_err(connect)?;
     found.applied(&MIGRATIONS).map(drop)
 }
 
-/// A database in memory with today's schema. Nobody will migrate it: it ends with its connection.
+/// A database in memory with the latest schema. It needs no migration record: it ends with its
+/// connection.
 fn in_memory() -> rusqlite::Result<Connection> {
     let connection = Connection::open_in_memory()?;
     connection.execute_batch("PRAGMA foreign_keys = ON")?;
@@ -248,20 +250,20 @@ fn in_memory() -> rusqlite::Result<Connection> {
 }
 
 fn connect_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OpenError {
-    OpenError::Connect(Cause::new(error))
+    OpenError::Connect(BoxError::new(error))
 }
 
-/// Runs what blocks on a thread where that does no harm.
+/// Runs blocking work on tokio's blocking threads.
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-) -> Result<T, Fault> {
-    // It is not cancelled, and panics are not expected: whichever it was, nothing is known.
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Fault::Closed))
+    work: impl FnOnce() -> Result<T, DbError> + Send + 'static,
+) -> Result<T, DbError> {
+    // Neither cancellation nor a panic is expected; in both cases the outcome is unknown.
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(DbError::Closed))
 }
 
-/// How long a statement waits for another process's lock: less than its caller does, so that it is
-/// SQLite that says why.
-fn patience(call: Duration) -> Duration {
+/// How long a statement waits for another process's lock: less than the call's timeout, so that
+/// SQLite's error names the cause.
+fn busy_timeout(call: Duration) -> Duration {
     call * 3 / 4
 }
 
@@ -274,18 +276,18 @@ pub(super) fn is_foreign_key_violation(error: &rusqlite::Error) -> bool {
     extended_code(error) == Some(787)
 }
 
-/// It may work a moment later: BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN.
-pub(super) fn is_passing(error: &rusqlite::Error) -> bool {
+/// The call may succeed on a retry: BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN.
+pub(super) fn is_transient(error: &rusqlite::Error) -> bool {
     matches!(primary_code(error), Some(5 | 6 | 8 | 10 | 13 | 14))
 }
 
-/// Whether a statement had no chance to begin: another process holds the lock.
+/// Whether a statement did not begin because another process holds the lock.
 fn is_blocked(error: &rusqlite::Error) -> bool {
     const BUSY: i32 = 5;
     primary_code(error) == Some(BUSY)
 }
 
-/// SQLite's result code without what extends it.
+/// SQLite's primary result code, without the extension.
 fn primary_code(error: &rusqlite::Error) -> Option<i32> {
     extended_code(error).map(|code| code & 0xff)
 }
@@ -294,23 +296,25 @@ fn extended_code(error: &rusqlite::Error) -> Option<i32> {
     error.sqlite_error().map(|error| error.extended_code)
 }
 
-/// How sqlx opens a file that is there: it migrates, copies and imports.
+/// Options of sqlx for an existing file: sqlx migrates, copies and imports.
 pub(crate) fn connect_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new().filename(path).foreign_keys(true).disable_statement_logging()
 }
 
-/// Whether the file of an address that is to be written is there already.
+/// Checks that the file of `address` can be written or created. Returns whether it exists.
 ///
 /// # Errors
-/// The address forbids to write the file, or to make it; or no file can be there.
+/// The address forbids writing or creating the file, or the path cannot be a file.
 pub(crate) fn usable(address: &SqliteAddress, path: &Path) -> Result<bool, OpenError> {
     let refused = |why: &str| Err(connect_error(why));
     let is_there = path.exists();
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     match address.mode {
-        Mode::Read => refused("mode=ro in its address forbids to write it"),
+        Mode::Read => refused("mode=ro in its address forbids writing to it"),
         _ if path.is_dir() => refused("it is a directory"),
-        Mode::Existing if !is_there => refused("there is no such file, and mode=rw makes none"),
+        Mode::Existing if !is_there => {
+            refused("there is no such file, and mode=rw does not create one")
+        }
         _ if directory.is_some_and(|directory| !directory.is_dir()) => {
             refused("its directory is not there")
         }
@@ -318,10 +322,10 @@ pub(crate) fn usable(address: &SqliteAddress, path: &Path) -> Result<bool, OpenE
     }
 }
 
-/// Whether a file that is there can be written now, as the server writes it. Nothing is changed.
+/// Checks that an existing file can be written now, as the server writes it. Nothing is changed.
 #[cfg(all(feature = "server", feature = "postgres"))]
 pub(crate) async fn try_to_write(path: &Path) -> Result<(), OpenError> {
-    let file = File { path: path.to_owned(), patience: MIGRATION_PAUSE };
+    let file = DatabaseFile { path: path.to_owned(), busy_timeout: SLOW_MIGRATION };
     let tried = blocking(move || {
         let connection = file.open(Access::Write)?;
         Ok(connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?)
@@ -329,9 +333,9 @@ pub(crate) async fn try_to_write(path: &Path) -> Result<(), OpenError> {
     tried.await.map_err(connect_error)
 }
 
-/// Makes a new database file that only its owner can read: it will hold password hashes, and the
-/// files that SQLite puts beside it take its mode. Whatever keeps that from working is told, better,
-/// by opening it.
+/// Creates a new database file that only its owner can read: it will hold password hashes, and the
+/// files that SQLite creates beside it take its mode. Errors are ignored: opening the file reports
+/// them better.
 pub(crate) fn make_private(database: &Path) {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -340,31 +344,31 @@ pub(crate) fn make_private(database: &Path) {
     drop(options.open(database));
 }
 
-/// The lock file beside the database.
-fn lock_of(database: &Path) -> PathBuf {
+/// The path of the lock file beside the database.
+fn lock_path(database: &Path) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(".lock");
     name.into()
 }
 
-/// Takes the lock file beside the database, which only its owner can open: whoever can, can hold a
-/// start up. sqlx's own migration lock does nothing on SQLite, so
-/// without this one, processes that start together on a new file run each other's migrations.
+/// Locks the lock file beside the database. Only its owner can open it: any process that can may
+/// block a start. sqlx's own migration lock does nothing on SQLite; without this one, processes
+/// that start together on a new file run the same migrations concurrently.
 pub(crate) async fn lock_beside(database: &Path) -> Result<std::fs::File, OpenError> {
-    let path = lock_of(database);
+    let path = lock_path(database);
     let deadline = tokio::time::Instant::now() + MIGRATION_TIMEOUT;
     let fail = |e: std::io::Error, path: &Path| {
-        OpenError::Connect(Cause::new(format!("lock file {}: {e}", path.display())))
+        OpenError::Connect(BoxError::new(format!("lock file {}: {e}", path.display())))
     };
     let mut options = std::fs::OpenOptions::new();
     options.create(true).truncate(false).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(&path).map_err(|e| fail(e, &path))?;
-    // One that an earlier release made. That of another user stays as it is.
+    // For a file of an earlier release. On another user's file this fails, and its mode stays.
     #[cfg(unix)]
     let _ = file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600));
-    let mut notice = Some(tokio::time::Instant::now() + MIGRATION_PAUSE);
+    let mut notice = Some(tokio::time::Instant::now() + SLOW_MIGRATION);
     loop {
         if notice.is_some_and(|at| tokio::time::Instant::now() > at) {
             notice = None;

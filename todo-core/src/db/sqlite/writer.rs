@@ -1,5 +1,5 @@
-//! The one writer, on a thread of its own: it takes what waits, commits it together and answers when
-//! the commit is on disk.
+//! The single writer thread: it commits the queued writes as a group and responds to each when the
+//! commit is on disk.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -7,155 +7,168 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::{Access, File, checkpoints::Checkpoints, is_blocked, line::Line, primary_code, run};
-use crate::db::{Fault, Rows, Statement, Waits};
+use super::{
+    Access, DatabaseFile, checkpoints::Checkpoints, fair_queue::FairQueue, is_blocked,
+    primary_code, run_statement,
+};
+use crate::db::{DbError, FromRows, Statement, WaitStats};
 
-/// Writes that may wait for the writer; more are refused by their deadline.
-const QUEUE: usize = 1024;
-/// Writes that one commit carries at most, so that the first does not wait for ever.
-const GROUP: usize = 256;
-/// Writes that one caller may have before the writer: as many as one commit carries.
-pub(super) const SHARE: usize = GROUP;
-/// How long a write waits for another process's lock, once one has waited in vain.
-const BLOCKED_PATIENCE: Duration = Duration::from_millis(20);
+/// Capacity of the writer's queue; a write that gets no room fails at its timeout.
+const QUEUE_LENGTH: usize = 1024;
+/// Maximum number of writes in one commit, which bounds the wait of the first.
+const MAX_GROUP: usize = 256;
+/// Maximum number of queued writes of one caller: as many as one commit carries.
+pub(super) const SHARE: usize = MAX_GROUP;
+/// Busy timeout while another process holds the lock, after a first full wait for it.
+const BLOCKED_BUSY_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// What a write left behind: whether its statement failed in a way that may have ended the whole
-/// transaction, or for want of the lock, and whom to tell once the commit's outcome is known.
-struct Ran {
-    fatal: bool,
-    blocked: bool,
-    answer: Box<dyn FnOnce(Result<(), Arc<rusqlite::Error>>) + Send>,
+/// The outcome of a write's statement, before the commit.
+struct WriteOutcome {
+    /// The error may have rolled back the whole transaction.
+    is_fatal: bool,
+    /// Another process holds the lock.
+    is_blocked: bool,
+    /// Responds to the caller with the outcome of the commit.
+    respond: Box<dyn FnOnce(Result<(), Arc<rusqlite::Error>>) + Send>,
 }
 
-/// One write: exactly one statement, so that it is atomic by itself inside a shared transaction. With
-/// a fault in place of the connection, it is not run and its caller is told.
-type Job = Box<dyn FnOnce(Result<&Connection, Fault>) -> Option<Ran> + Send>;
+/// One write: exactly one statement, so that it is atomic inside a shared transaction. Called with
+/// an error in place of the connection, it does not run and returns that error to its caller.
+type Write = Box<dyn FnOnce(Result<&Connection, DbError>) -> Option<WriteOutcome> + Send>;
 
-/// What the writer is told.
-enum Order {
-    /// A write, and whose it is.
-    Write(Option<Uuid>, Job),
-    /// Finish what waits, then tell.
+/// A command to the writer thread.
+enum Command {
+    /// A write and its caller.
+    Write(Option<Uuid>, Write),
+    /// Finish the queued writes, then respond.
     Close(oneshot::Sender<()>),
 }
 
-/// The handle to the thread that writes.
+/// The handle to the writer thread.
 pub(super) struct Writer {
-    orders: mpsc::Sender<Order>,
-    /// Writes that wait for the writer to take them, which is when its last commit is on disk.
-    pub(super) waits: Arc<Waits>,
+    commands: mpsc::Sender<Command>,
+    /// Writes not yet taken by the writer; it takes them once its last commit is on disk.
+    pub(super) waits: Arc<WaitStats>,
 }
 
 impl Writer {
-    /// A writer on `connection`, which it opens again from `file` if there may be half a transaction
-    /// on it.
+    /// Starts a writer on `connection`, which it reopens from `file` if a transaction may be left
+    /// open on it.
     pub(super) fn spawn(
         connection: Connection,
-        file: Option<File>,
-        patience: Duration,
+        file: Option<DatabaseFile>,
+        busy_timeout: Duration,
     ) -> std::io::Result<Self> {
-        let (orders, queue) = mpsc::channel(QUEUE);
+        let (commands, queue) = mpsc::channel(QUEUE_LENGTH);
         let checkpoints = file.clone().map(Checkpoints::spawn).transpose()?;
         let connection = Some(connection);
-        let line = Line::default();
-        let mut work =
-            Work { connection, file, checkpoints, patience, queue, line, blocked: false };
-        // It ends when the last handle is gone.
-        thread::Builder::new().name("sqlite-writer".into()).spawn(move || work.run())?;
-        Ok(Self { orders, waits: Arc::default() })
+        let waiting_writes = FairQueue::default();
+        let mut writer = WriterThread {
+            connection,
+            file,
+            checkpoints,
+            busy_timeout,
+            queue,
+            waiting_writes,
+            is_blocked: false,
+        };
+        // The thread ends when the last handle is dropped.
+        thread::Builder::new().name("sqlite-writer".into()).spawn(move || writer.run())?;
+        Ok(Self { commands, waits: Arc::default() })
     }
 
-    pub(super) async fn run<R: Rows>(&self, statement: Statement) -> Result<R, Fault> {
+    pub(super) async fn run<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
         let (answer, answered) = oneshot::channel();
         let caller = statement.caller;
-        let waiting = Waits::begin(Arc::clone(&self.waits));
-        let job: Job = Box::new(move |connection| {
+        let waiting = WaitStats::begin(Arc::clone(&self.waits));
+        let write: Write = Box::new(move |connection| {
             drop(waiting);
-            // Whoever waited has given up: a write that nobody hears of must not happen.
+            // The caller timed out before this write started: skip it.
             if answer.is_closed() {
                 return None;
             }
             let connection = match connection {
                 Ok(connection) => connection,
-                Err(fault) => {
-                    let _ = answer.send(Err(fault));
+                Err(error) => {
+                    let _ = answer.send(Err(error));
                     return None;
                 }
             };
-            let outcome = run(connection, &statement, usize::MAX);
-            let outcome = outcome.and_then(|rows| rows.ok_or(Fault::NoRow));
-            let failed = |is: fn(&rusqlite::Error) -> bool| matches!(&outcome, Err(Fault::Sqlite(e)) if is(e));
-            let (fatal, blocked) = (failed(|error| !is_statement_error(error)), failed(is_blocked));
-            let tell = move |commit: Result<(), Arc<rusqlite::Error>>| {
+            let outcome = run_statement(connection, &statement, usize::MAX);
+            let outcome = outcome.and_then(|rows| rows.ok_or(DbError::NoRow));
+            let failed = |is: fn(&rusqlite::Error) -> bool| matches!(&outcome, Err(DbError::Sqlite(e)) if is(e));
+            let is_fatal = failed(|error| !is_statement_error(error));
+            let is_blocked = failed(is_blocked);
+            let respond = move |commit: Result<(), Arc<rusqlite::Error>>| {
                 let _ = answer.send(match (outcome, commit) {
-                    (Err(fault), _) => Err(fault),
-                    (Ok(_), Err(error)) => Err(Fault::Commit(error)),
+                    (Err(error), _) => Err(error),
+                    (Ok(_), Err(error)) => Err(DbError::Commit(error)),
                     (Ok(rows), Ok(())) => Ok(rows),
                 });
             };
-            Some(Ran { fatal, blocked, answer: Box::new(tell) })
+            Some(WriteOutcome { is_fatal, is_blocked, respond: Box::new(respond) })
         });
-        self.orders.send(Order::Write(caller, job)).await.map_err(|_| Fault::Closed)?;
-        answered.await.map_err(|_| Fault::Closed)?
+        self.commands.send(Command::Write(caller, write)).await.map_err(|_| DbError::Closed)?;
+        answered.await.map_err(|_| DbError::Closed)?
     }
 
-    /// Finishes what is queued, then closes the file.
+    /// Finishes the queued writes, then closes the file.
     pub(super) async fn close(&self) {
-        let (closed, told) = oneshot::channel();
-        if self.orders.send(Order::Close(closed)).await.is_ok() {
-            let _ = told.await;
+        let (closed, done) = oneshot::channel();
+        if self.commands.send(Command::Close(closed)).await.is_ok() {
+            let _ = done.await;
         }
     }
 }
 
-/// What a write left of the connection.
+/// The state of the connection after a write.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Left {
-    Sound,
-    /// Another process holds the lock; nothing was begun.
+enum ConnectionState {
+    Usable,
+    /// Another process holds the lock; no transaction began.
     Blocked,
-    /// There may be half a transaction on it: it is not to be used again.
-    Unsound,
+    /// A transaction may be left open: the connection must be closed.
+    Broken,
 }
 
-/// The thread that writes.
-struct Work {
+/// The writer thread.
+struct WriterThread {
     connection: Option<Connection>,
-    file: Option<File>,
-    /// None in memory.
+    file: Option<DatabaseFile>,
+    /// `None` in memory.
     checkpoints: Option<Checkpoints>,
-    patience: Duration,
-    queue: mpsc::Receiver<Order>,
-    /// What was taken from the queue to be put in order: empty unless more waits than a commit carries.
-    line: Line<Job>,
-    blocked: bool,
+    busy_timeout: Duration,
+    queue: mpsc::Receiver<Command>,
+    /// Writes taken from the queue, in fair order: empty unless more wait than one commit carries.
+    waiting_writes: FairQueue<Write>,
+    is_blocked: bool,
 }
 
-impl Work {
-    /// Takes what waits, until there is nobody left.
+impl WriterThread {
+    /// Runs the queued writes until every handle is dropped or closed.
     fn run(&mut self) {
         let mut closing = Vec::new();
         loop {
-            // In the line's order if there is one.
+            // In fair order if more writes wait than one commit carries.
             let next = self.next(&mut closing);
             if !closing.is_empty() {
-                // What is queued is still taken, and nobody is waited for.
+                // Accept no more commands; the queued ones are still received.
                 self.queue.close();
             }
             match next {
                 Some(first) => self.write(first, &mut closing),
                 None => match self.queue.blocking_recv() {
-                    Some(Order::Write(_, first)) => self.write(first, &mut closing),
-                    Some(Order::Close(closed)) => closing.push(closed),
+                    Some(Command::Write(_, first)) => self.write(first, &mut closing),
+                    Some(Command::Close(closed)) => closing.push(closed),
                     None => break,
                 },
             }
             if !closing.is_empty() {
-                // What is queued is still taken.
+                // As above.
                 self.queue.close();
             }
         }
-        // First: whoever closes the file last moves all of the log.
+        // Closed first: the last connection that closes checkpoints the whole log.
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.close();
         }
@@ -167,12 +180,12 @@ impl Work {
         }
     }
 
-    /// Runs a write and those that wait beside it. While another process holds the lock, only the
-    /// first waits long for it: behind one writer, the patience of each would add up.
-    fn write(&mut self, first: Job, closing: &mut Vec<oneshot::Sender<()>>) {
+    /// Runs a write and the other waiting ones. While another process holds the lock, only the
+    /// first write waits the full busy timeout: with one writer, the waits of all would add up.
+    fn write(&mut self, first: Write, closing: &mut Vec<oneshot::Sender<()>>) {
         let connection = match (self.connection.take(), &self.file) {
             (Some(connection), _) => connection,
-            // A database in memory is gone with its connection.
+            // A database in memory is lost with its connection.
             (None, None) => return,
             (None, Some(file)) => match file.open(Access::Write) {
                 Ok(connection) => connection,
@@ -183,75 +196,79 @@ impl Work {
                 }
             },
         };
-        let left = match self.next(closing) {
-            // Nobody else waits: the statement commits itself, without BEGIN and COMMIT.
+        let state = match self.next(closing) {
+            // No other write waits: the statement commits itself, without BEGIN and COMMIT.
             None => write_one(&connection, first),
             Some(second) => self.write_group(&connection, [first, second], closing),
         };
-        let was_blocked = std::mem::replace(&mut self.blocked, left == Left::Blocked);
-        let is_sound = match (was_blocked, left) {
-            // In memory there is nobody to share it with, and no second one.
+        let was_blocked =
+            std::mem::replace(&mut self.is_blocked, state == ConnectionState::Blocked);
+        let is_usable = match (was_blocked, state) {
+            // A database in memory has one connection: it has to be kept.
             _ if self.file.is_none() => true,
-            (_, Left::Unsound) => false,
-            (false, Left::Blocked) => {
+            (_, ConnectionState::Broken) => false,
+            (false, ConnectionState::Blocked) => {
                 tracing::warn!("another process holds the database file's lock");
-                connection.busy_timeout(BLOCKED_PATIENCE).is_ok()
+                connection.busy_timeout(BLOCKED_BUSY_TIMEOUT).is_ok()
             }
-            (true, Left::Sound) => connection.busy_timeout(self.patience).is_ok(),
-            (true, Left::Blocked) | (false, Left::Sound) => true,
+            (true, ConnectionState::Usable) => connection.busy_timeout(self.busy_timeout).is_ok(),
+            (true, ConnectionState::Blocked) | (false, ConnectionState::Usable) => true,
         };
-        if let Some(checkpoints) = self.checkpoints.as_mut().filter(|_| is_sound) {
+        if let Some(checkpoints) = self.checkpoints.as_mut().filter(|_| is_usable) {
             checkpoints.after_commit(&connection);
         }
-        self.connection = is_sound.then_some(connection);
+        self.connection = is_usable.then_some(connection);
     }
 
-    /// The next write that waits already. If more wait than one commit carries, the callers take turns,
-    /// so that a caller's first write is in the next commit, however many another caller has.
-    fn next(&mut self, closing: &mut Vec<oneshot::Sender<()>>) -> Option<Job> {
-        while self.line.len() < QUEUE && (!self.line.is_empty() || self.queue.len() > GROUP) {
+    /// The next waiting write, if there is one. If more wait than one commit carries, the order is
+    /// round robin over the callers: a caller's first write is in the next commit, however many
+    /// another caller has.
+    fn next(&mut self, closing: &mut Vec<oneshot::Sender<()>>) -> Option<Write> {
+        while self.waiting_writes.len() < QUEUE_LENGTH
+            && (!self.waiting_writes.is_empty() || self.queue.len() > MAX_GROUP)
+        {
             match self.queue.try_recv() {
-                Ok(Order::Write(caller, job)) => self.line.push(caller, job),
-                Ok(Order::Close(closed)) => closing.push(closed),
+                Ok(Command::Write(caller, write)) => self.waiting_writes.push(caller, write),
+                Ok(Command::Close(closed)) => closing.push(closed),
                 Err(_) => break,
             }
         }
-        if let Some(job) = self.line.pop() {
-            return Some(job);
+        if let Some(write) = self.waiting_writes.pop() {
+            return Some(write);
         }
         loop {
             match self.queue.try_recv().ok()? {
-                Order::Write(_, job) => return Some(job),
-                Order::Close(closed) => closing.push(closed),
+                Command::Write(_, write) => return Some(write),
+                Command::Close(closed) => closing.push(closed),
             }
         }
     }
 
-    /// Runs the given writes and whatever else waits by then in one transaction.
+    /// Runs the given writes and all others that wait in one transaction.
     fn write_group(
         &mut self,
         connection: &Connection,
-        first: [Job; 2],
+        first: [Write; 2],
         closing: &mut Vec<oneshot::Sender<()>>,
-    ) -> Left {
+    ) -> ConnectionState {
         let mut waiting = Vec::new();
         let mut outcome = execute(connection, "BEGIN IMMEDIATE");
         if matches!(&outcome, Err(error) if is_blocked(error)) {
-            for job in first {
-                job(Err(Fault::Locked));
+            for write in first {
+                write(Err(DbError::Locked));
             }
-            return Left::Blocked;
+            return ConnectionState::Blocked;
         }
         let mut first = first.into_iter();
-        // After a failure the rest waits for the next group. Those whose caller has left cost nothing
-        // and do not count.
-        while outcome.is_ok() && waiting.len() < GROUP {
-            let Some(job) = first.next().or_else(|| self.next(closing)) else { break };
-            if let Some(ran) = job(Ok(connection)) {
-                if ran.fatal {
+        // After a failure the remaining writes wait for the next group. Writes whose caller timed
+        // out are skipped and do not count.
+        while outcome.is_ok() && waiting.len() < MAX_GROUP {
+            let Some(write) = first.next().or_else(|| self.next(closing)) else { break };
+            if let Some(done) = write(Ok(connection)) {
+                if done.is_fatal {
                     outcome = Err(rusqlite::Error::StatementChangedRows(0));
                 }
-                waiting.push(ran.answer);
+                waiting.push(done.respond);
             }
         }
         if outcome.is_ok() {
@@ -259,27 +276,27 @@ impl Work {
         }
         let outcome = outcome.map_err(Arc::new);
         if let Err(error) = &outcome {
-            // What was taken and has not run.
-            for job in first {
-                job(Err(Fault::Commit(Arc::clone(error))));
+            // Writes that were taken and did not run.
+            for write in first {
+                write(Err(DbError::Commit(Arc::clone(error))));
             }
         }
-        let is_sound = outcome.is_ok() || execute(connection, "ROLLBACK").is_ok();
-        for answer in waiting {
-            answer(outcome.clone());
+        let is_usable = outcome.is_ok() || execute(connection, "ROLLBACK").is_ok();
+        for respond in waiting {
+            respond(outcome.clone());
         }
-        if is_sound { Left::Sound } else { Left::Unsound }
+        if is_usable { ConnectionState::Usable } else { ConnectionState::Broken }
     }
 }
 
-/// Runs one write in a transaction of its own.
-fn write_one(connection: &Connection, job: Job) -> Left {
-    let Some(ran) = job(Ok(connection)) else { return Left::Sound };
-    (ran.answer)(Ok(()));
-    match ran {
-        Ran { blocked: true, .. } => Left::Blocked,
-        Ran { fatal: true, .. } => Left::Unsound,
-        _ => Left::Sound,
+/// Runs one write in its own transaction.
+fn write_one(connection: &Connection, write: Write) -> ConnectionState {
+    let Some(done) = write(Ok(connection)) else { return ConnectionState::Usable };
+    (done.respond)(Ok(()));
+    match done {
+        WriteOutcome { is_blocked: true, .. } => ConnectionState::Blocked,
+        WriteOutcome { is_fatal: true, .. } => ConnectionState::Broken,
+        _ => ConnectionState::Usable,
     }
 }
 
@@ -287,7 +304,7 @@ fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-/// Whether an error undid its own statement only. Others (a full disk, an I/O error) may have
+/// Whether an error rolled back only its statement. Others (a full disk, an I/O error) may have
 /// rolled back the whole transaction (SQLite, "Response To Errors Within A Transaction").
 fn is_statement_error(error: &rusqlite::Error) -> bool {
     const CONSTRAINT: i32 = 19;

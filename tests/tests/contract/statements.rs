@@ -1,0 +1,105 @@
+//! SQL statements per request, counted by PostgreSQL: one more statement per request slows a server
+//! down unnoticed.
+
+use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
+use todo_tests::{
+    App, Client, Database, Server, Target, clone_the_only_todo, postgres::Cluster, unique_email,
+};
+
+/// Number and texts of the statements run in all sessions since the last call.
+async fn take_statements(admin: &mut PgConnection) -> (i64, Vec<String>) {
+    let counted: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT calls, query FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'",
+    )
+    .fetch_all(&mut *admin)
+    .await
+    .expect("statistics");
+    admin.execute("SELECT pg_stat_statements_reset()").await.expect("a reset");
+    let (calls, texts): (Vec<i64>, Vec<String>) = counted.into_iter().unzip();
+    (calls.iter().sum(), texts)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_runs_no_more_statements_than_it_needs() {
+    let library = "shared_preload_libraries=pg_stat_statements";
+    let cluster = Cluster::dedicated(&[library], &[]).await.expect("a PostgreSQL");
+    let mut admin = PgConnection::connect(&cluster.url()).await.expect("a connection");
+    admin.execute("CREATE EXTENSION pg_stat_statements").await.expect("statistics");
+    let url = cluster.url();
+    let settings = [("DATABASE_URL", &*url)];
+    for server in [Server::Salvo, Server::Hyper] {
+        let target = Target { server, database: Database::Sqlite };
+        let app = App::try_start_with(target, &settings).await.expect("a started server");
+        let ann = app.signed_up().await;
+        let todos = ann.todos();
+        let todo = ann.todo("Buy milk").await;
+        let path = format!("{todos}/{}", todo["id"].as_str().expect("an id"));
+        let client = app.anonymous();
+        let account = json!({"email": unique_email(), "password": "Correct1horse", "name": "Bob"});
+        let login = json!({"email": account["email"], "password": "Correct1horse"});
+        let complete = format!("{path}/complete");
+        let bob = app.signed_up().await;
+        let bobs_list = bob.todos();
+        let bobs = bob.todo("Sell milk").await;
+        let bobs = format!("{todos}/{}", bobs["id"].as_str().expect("an id"));
+        let nowhere = format!("{todos}/{}", uuid::Uuid::now_v7());
+        let no_id = format!("{todos}/1");
+        let edit = json!({"title": "u", "priority": "low"});
+        // Rate limiting costs each signup or login one statement.
+        for (method, path, body, is_public, status, most) in [
+            ("GET", "/health", json!(null), true, 200, 0),
+            ("GET", "/nowhere", json!(null), true, 404, 0),
+            ("GET", &path, json!(null), false, 200, 1),
+            ("GET", &todos, json!(null), false, 200, 1),
+            ("GET", "/api/auth/me", json!(null), false, 200, 1),
+            ("POST", &todos, json!({"title": "t"}), false, 201, 1),
+            ("PUT", &path, edit.clone(), false, 200, 1),
+            ("PATCH", &path, json!({"title": "v"}), false, 200, 1),
+            ("PATCH", &complete, json!({"completed": true}), false, 200, 1),
+            // Rejected without a statement; only the session is checked.
+            ("GET", &no_id, json!(null), false, 404, 1),
+            ("GET", &bobs_list, json!(null), false, 403, 1),
+            ("POST", &todos, json!({"title": ""}), false, 400, 1),
+            // The first statement affects no row, the second finds the reason.
+            ("GET", &nowhere, json!(null), false, 404, 2),
+            ("PUT", &nowhere, edit.clone(), false, 404, 2),
+            ("PATCH", &nowhere, json!({"title": "v"}), false, 404, 2),
+            ("DELETE", &nowhere, json!(null), false, 404, 2),
+            ("GET", &bobs, json!(null), false, 403, 2),
+            ("PUT", &bobs, edit, false, 403, 2),
+            ("PATCH", &bobs, json!({"title": "v"}), false, 403, 2),
+            ("DELETE", &bobs, json!(null), false, 403, 2),
+            ("DELETE", &path, json!(null), false, 200, 1),
+            ("POST", "/api/auth/signup", account, true, 201, 2),
+            ("POST", "/api/auth/login", login, true, 200, 4),
+            ("POST", "/api/auth/logout", json!(null), false, 200, 1),
+            ("GET", &path, json!(null), false, 401, 2),
+        ] {
+            take_statements(&mut admin).await;
+            let sender: &Client = if is_public { &client } else { &ann };
+            let headers = [("content-type", "application/json")];
+            let body = if body.is_null() { String::new() } else { body.to_string() };
+            let answer = sender.send(method, path, &headers, body).await;
+            assert_eq!(answer.status, status, "{method} {path}: {answer}");
+            let (calls, texts) = take_statements(&mut admin).await;
+            println!("{server:?}: {method} {path}: {calls}");
+            assert!(calls <= most, "{server:?}: {method} {path} ran {calls}: {texts:#?}");
+            // Proves that statements are counted at all.
+            assert_eq!(calls == 0, most == 0, "{server:?}: {method} {path}");
+        }
+        for (count, most) in [(500, 1), (501, 2), (1000, 2), (1001, 3)] {
+            admin.execute("DELETE FROM todos").await.expect("no todos");
+            let bob = app.signed_up().await;
+            bob.todo("the only one").await;
+            clone_the_only_todo(&url, count - 1).await;
+            take_statements(&mut admin).await;
+            let list = bob.get(&bob.todos()).await.expect(200);
+            let (calls, texts) = take_statements(&mut admin).await;
+            assert_eq!(list["todos"].as_array().map(Vec::len), usize::try_from(count).ok());
+            assert_eq!(calls, most, "{server:?}: a list of {count}: {texts:#?}");
+        }
+        app.stop().await.expect("a clean stop");
+    }
+    cluster.stop().await.expect("PostgreSQL stops");
+}

@@ -1,0 +1,4 @@
+//! `todo-core` as a Rust program links it, without HTTP.
+
+mod api;
+mod model;

@@ -1,0 +1,269 @@
+//! Copying a whole database: a round trip is lossless, a copy is all or nothing, and sessions
+//! survive it.
+
+use std::{fs, path::Path, process::Stdio};
+
+use sqlx::{Connection, PgConnection, SqliteConnection};
+use todo_tests::{Process, STARTING, built, command, postgres::Cluster, raw};
+use tokio::time::timeout;
+
+async fn run(settings: &[(&str, &str)], arguments: &[&str]) -> (bool, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = command("todo-server", dir.path(), settings);
+    let output = timeout(STARTING, command.args(arguments).output()).await;
+    let output = output.expect("an end in time").expect("the program runs");
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(printed).expect("UTF-8"))
+}
+
+async fn copy(from: &str, to: &str) -> (bool, String) {
+    run(&[], &["copy", "--from", from, "--to", to]).await
+}
+
+fn file(dir: &Path, name: &str) -> String {
+    format!("sqlite://{}", dir.join(name).display())
+}
+
+/// A database of 20 users with a session and 100 todos each.
+async fn filled(url: &str) {
+    filled_with(url, "100").await;
+}
+
+/// As [`filled`], with `todos` todos each.
+async fn filled_with(url: &str, todos: &str) {
+    assert!(run(&[("DATABASE_URL", url)], &["migrate"]).await.0);
+    let mut db = SqliteConnection::connect(url).await.expect("the file");
+    let fill = "
+        INSERT INTO users WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20)
+        SELECT randomblob(16), 'u' || i || '@example.com', 'Zoë ' || i, '$argon2id$x', 1700000000000000 + i
+        FROM n;
+        INSERT INTO sessions SELECT randomblob(16), id, 1700000000000001, 4000000000000000 FROM users;
+        INSERT INTO todos WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < @TODOS@)
+        SELECT randomblob(16), id, 'Ärger ' || i, 'ärger ' || i, iif(i % 3, 'd' || i, NULL), 1 + i % 3,
+               i % 2, 1700000000000000 + i, 1700000000000007 + i, iif(i % 2, 1700000000000005, NULL)
+        FROM users, n;";
+    let fill = sqlx::AssertSqlSafe(fill.replace("@TODOS@", todos));
+    sqlx::raw_sql(fill).execute(&mut db).await.expect("rows");
+    db.close().await.expect("closed");
+}
+
+/// All rows of all tables except the rate limits, as text.
+async fn rows(url: &str) -> Vec<String> {
+    let mut db = SqliteConnection::connect(url).await.expect("the file");
+    let sql = "
+        SELECT concat_ws('|', hex(id), email, name, password_hash, created_at) FROM users
+        UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), created_at, expires_at) FROM sessions
+        UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), title, title_key, quote(description),
+            priority, completed, created_at, updated_at, quote(completed_at)) FROM todos
+        UNION ALL SELECT concat_ws('|', hex(user_id), pending, completed) FROM todo_counts
+        ORDER BY 1";
+    sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows")
+}
+
+#[tokio::test]
+async fn a_round_trip_is_lossless_and_the_target_must_be_empty() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
+    let (here, there, back) = (file(dir.path(), "a.db"), cluster.url(), file(dir.path(), "b.db"));
+    filled(&here).await;
+
+    let (ok, out) = copy(&here, &there).await;
+    assert!(ok && out.contains("copied 20 users, 20 sessions and 2000 todos"), "{out}");
+    let (ok, same) = copy(&there, &back).await;
+    assert!(ok, "{same}");
+    assert_eq!(out, same, "count and checksum");
+    let before = rows(&here).await;
+    assert_eq!(before.len(), 20 + 20 + 2000 + 20);
+    assert_eq!(rows(&back).await, before);
+
+    for (from, to) in [(&here, &there), (&there, &back), (&here, &here)] {
+        let (ok, printed) = copy(from, to).await;
+        assert!(!ok && printed.lines().count() == 1, "{printed}");
+        assert!(printed.contains("not empty") || printed.contains("the same"), "{printed}");
+    }
+    assert_eq!(rows(&back).await, before, "a rejected copy changes nothing");
+    cluster.stop().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn a_failure_half_way_leaves_the_target_empty() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
+    let (here, there) = (file(dir.path(), "a.db"), cluster.url());
+    filled(&here).await;
+    assert!(run(&[("DATABASE_URL", &there)], &["migrate"]).await.0);
+    let mut db = PgConnection::connect(&there).await.expect("the server");
+    let trap = "CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF (SELECT count(*) FROM todos) > 1000 THEN RAISE EXCEPTION 'full'; END IF;
+                    RETURN NULL; END $$;
+                CREATE TRIGGER trap AFTER INSERT ON todos EXECUTE FUNCTION trap();";
+    sqlx::raw_sql(trap).execute(&mut db).await.expect("a trap");
+    let (ok, printed) = copy(&here, &there).await;
+    assert!(!ok && printed.starts_with("error: "), "{printed}");
+    let left: i64 =
+        sqlx::query_scalar("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM todos)")
+            .fetch_one(&mut db)
+            .await
+            .expect("a number");
+    assert_eq!(left, 0);
+    cluster.stop().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn a_session_survives_the_copy() {
+    const SECRET: (&str, &str) = ("SECRET_KEY", "0123456789abcdef-0123456789abcdef-0123456789");
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
+    let (here, there) = (file(dir.path(), "a.db"), cluster.url());
+
+    let old = Process::start("todo-server", dir.path(), &[SECRET, ("DATABASE_URL", &here)]).await;
+    let body = r#"{"email":"ada@example.com","password":"Passw0rd","name":"Ada"}"#;
+    let request = format!(
+        "POST /api/auth/signup HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = String::from_utf8(raw(old.addr, request.as_bytes()).await).expect("UTF-8");
+    let (_, rest) = answer.split_once("\"eyJ").unwrap_or_else(|| panic!("no token: {answer}"));
+    let token = format!("eyJ{}", rest.split('"').next().unwrap_or_default());
+    old.stop().await;
+
+    let (ok, printed) = copy(&here, &there).await;
+    assert!(ok, "{printed}");
+    let new = Process::start("todo-server", dir.path(), &[SECRET, ("DATABASE_URL", &there)]).await;
+    let request = format!(
+        "GET /api/auth/me HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Authorization: Bearer {token}\r\n\r\n"
+    );
+    let answer = String::from_utf8(raw(new.addr, request.as_bytes()).await).expect("UTF-8");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ada@example.com"), "{answer}");
+    new.stop().await;
+    cluster.stop().await.expect("it stops");
+}
+
+/// Progress is for people, not for logs.
+#[tokio::test]
+async fn progress_is_shown_only_on_a_terminal() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (from, to) = (file(dir.path(), "a.db"), file(dir.path(), "b.db"));
+    filled(&from).await;
+    let line = format!("{} copy --from {from} --to {to}", built("todo-server").display());
+    let mut terminal = tokio::process::Command::new("script");
+    let terminal = terminal.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
+    let seen = timeout(STARTING, terminal.output()).await.expect("an end").expect("script runs");
+    let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+    assert!(seen.contains("/2040") && seen.contains("2000 todos"), "{seen}");
+    fs::remove_file(dir.path().join("b.db")).expect("the copy");
+    let (ok, printed) = copy(&from, &to).await;
+    assert!(ok && !printed.contains("/2040") && printed.contains("2000 todos"), "{printed}");
+}
+
+/// The number of users and todos in the PostgreSQL database at `url`.
+async fn left(url: &str) -> i64 {
+    let mut db = PgConnection::connect(url).await.expect("the server");
+    let sql = "SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM todos)";
+    sqlx::query_scalar(sql).fetch_one(&mut db).await.expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "slow: run by .ci/run"]
+async fn a_hundred_thousand_todos_come_back_equal_in_bounded_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
+    let (here, there, back) = (file(dir.path(), "a.db"), cluster.url(), file(dir.path(), "b.db"));
+    filled_with(&here, "5000").await;
+    for (from, to) in [(&here, &there), (&there, &back)] {
+        let mut child = command("todo-server", dir.path(), &[])
+            .args(["copy", "--from", from, "--to", to])
+            .spawn()
+            .expect("the program runs");
+        let status = format!("/proc/{}/status", child.id().expect("it runs"));
+        let mut most_kib = 0;
+        let ended = timeout(5 * STARTING, async {
+            loop {
+                // The high-water mark only rises; the last value read is from near the end.
+                let mark = fs::read_to_string(&status).unwrap_or_default();
+                let mark = mark.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+                let kib = mark.and_then(|mark| mark.split_whitespace().next()?.parse().ok());
+                most_kib = most_kib.max(kib.unwrap_or(0));
+                if let Some(ended) = child.try_wait().expect("a child") {
+                    break ended;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        });
+        assert!(ended.await.expect("an end in time").success());
+        println!("{most_kib} KiB at most");
+        assert!((1..100 << 10).contains(&most_kib), "{most_kib} KiB");
+    }
+    let before = rows(&here).await;
+    assert_eq!(before.len(), 20 + 20 + 100_000 + 20);
+    assert!(rows(&back).await == before, "the rows differ");
+    cluster.stop().await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_killed_half_way_leaves_the_target_without_rows() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
+    let (here, there) = (file(dir.path(), "a.db"), cluster.url());
+    filled(&here).await;
+    assert!(run(&[("DATABASE_URL", &there)], &["migrate"]).await.0);
+    // This lock holds it half-way: after the users, before the todos.
+    let mut db = PgConnection::connect(&there).await.expect("the server");
+    let slow = "CREATE FUNCTION stay() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF (SELECT count(*) FROM todos) >= 1000 THEN
+                        PERFORM pg_advisory_xact_lock(42);
+                    END IF;
+                    RETURN NULL; END $$;
+                CREATE TRIGGER stay AFTER INSERT ON todos EXECUTE FUNCTION stay();
+                SELECT pg_advisory_lock(42);";
+    sqlx::raw_sql(slow).execute(&mut db).await.expect("a lock");
+    for signal in ["INT", "TERM", "KILL"] {
+        let mut child = command("todo-server", dir.path(), &[])
+            .args(["copy", "--from", &here, "--to", &there])
+            .spawn()
+            .expect("the program runs");
+        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        let half_way = async {
+            while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut db).await.expect("it") == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        timeout(STARTING, half_way).await.expect("it reaches the lock");
+        let id = child.id().expect("it runs").to_string();
+        let sent = std::process::Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(sent.expect("kill runs").success());
+        let ended = timeout(STARTING, child.wait()).await.expect("an end in time");
+        assert!(!ended.expect("a status").success());
+        assert_eq!(left(&there).await, 0, "after {signal}");
+        // The program's server process is still waiting.
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks
+                   WHERE locktype = 'advisory' AND NOT granted";
+        sqlx::raw_sql(end).execute(&mut db).await.expect("it");
+    }
+    sqlx::raw_sql("DROP TRIGGER stay ON todos").execute(&mut db).await.expect("it");
+    let (ok, printed) = copy(&here, &there).await;
+    assert!(ok, "a later copy succeeds: {printed}");
+    cluster.stop().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn a_copy_that_differs_is_not_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
+    let (here, there) = (file(dir.path(), "a.db"), cluster.url());
+    filled(&here).await;
+    assert!(run(&[("DATABASE_URL", &there)], &["migrate"]).await.0);
+    let mut db = PgConnection::connect(&there).await.expect("the server");
+    let alter = "CREATE FUNCTION alter_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                     IF NEW.email = 'u7@example.com' THEN NEW.name := 'Other'; END IF;
+                     RETURN NEW; END $$;
+                 CREATE TRIGGER alter_one BEFORE INSERT ON users
+                     FOR EACH ROW EXECUTE FUNCTION alter_one();";
+    sqlx::raw_sql(alter).execute(&mut db).await.expect("a trigger");
+    let (ok, printed) = copy(&here, &there).await;
+    assert!(!ok && printed.contains("differs"), "{printed}");
+    assert_eq!(left(&there).await, 0);
+    cluster.stop().await.expect("it stops");
+}

@@ -1,0 +1,14 @@
+//! The programs as an operator runs them: commands, settings, databases, migrations, backups.
+
+mod backup;
+mod cli;
+mod copy;
+mod import;
+mod migrations;
+mod pooler;
+mod postgres_environments;
+mod postgres_source;
+mod postgres_tls;
+mod process;
+mod production;
+mod secrets;

@@ -1,0 +1,8 @@
+//! Faults and load: outages, crashes, overload, memory, rolling restarts.
+
+mod chaos;
+mod memory;
+mod outage;
+mod outage_sqlite;
+mod overload;
+mod rolling;

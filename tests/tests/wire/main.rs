@@ -1,0 +1,9 @@
+//! HTTP and what surrounds it: protocol versions, TLS, compression, draining, logs, metrics.
+
+mod compression;
+mod draining;
+mod http2;
+mod logs;
+mod metrics;
+mod protocol;
+mod tls;

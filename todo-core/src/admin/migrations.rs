@@ -1,0 +1,132 @@
+//! Migrations: listing them, applying pending ones, and reverting the last one. Losing rows
+//! requires explicit confirmation.
+
+use std::{collections::BTreeSet, fs::File};
+
+use sqlx::migrate::Migrator;
+
+use super::{AdminError, Conn, open, open_existing};
+use crate::{
+    admin::on,
+    db::{Db, DbOptions, address::Address, postgres, schema::ups, sqlite},
+};
+
+/// One step of the schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// Version number; migrations are applied in ascending order.
+    pub version: i64,
+    /// Short description.
+    pub description: String,
+    /// Whether it is applied to the database.
+    pub applied: bool,
+}
+
+/// Result of [`migrate`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrateReport {
+    /// Newly applied migrations, in order; empty if the schema was up to date.
+    pub applied: Vec<Migration>,
+}
+
+/// Result of [`revert`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevertReport {
+    /// The reverted migration; `None` if none was applied.
+    pub reverted: Option<Migration>,
+    /// Number of users, sessions and todos before the revert.
+    pub rows: [i64; 3],
+}
+
+/// Lists this release's migrations, applied or pending. Changes nothing.
+///
+/// # Errors
+/// [`AdminError`], if the database is unreachable, belongs to another program or was migrated by a
+/// newer release.
+pub async fn migrations(url: &str) -> Result<Vec<Migration>, AdminError> {
+    let Some(mut conn) = open(url).await? else {
+        // Only an SQLite file can be missing.
+        return Ok(listed(&sqlite::MIGRATIONS, &BTreeSet::new()));
+    };
+    let listed = migrations_of(&mut conn).await?;
+    conn.close().await?;
+    Ok(listed)
+}
+
+/// Brings the schema up to date.
+///
+/// # Errors
+/// [`AdminError`].
+pub async fn migrate(url: &str) -> Result<MigrateReport, AdminError> {
+    let before = migrations(url).await?;
+    let options = DbOptions {
+        pool_min: 0,
+        pool_max: 1,
+        timeout: sqlite::MIGRATION_TIMEOUT,
+        migrations_url: None,
+    };
+    Db::open(url, &options).await?.close().await;
+    let pending = before.into_iter().filter(|migration| !migration.applied);
+    let applied = pending.map(|migration| Migration { applied: true, ..migration }).collect();
+    Ok(MigrateReport { applied })
+}
+
+/// Reverts the last applied migration. Rejected if that could lose rows, unless `losing_rows`.
+///
+/// # Errors
+/// [`AdminError`]; [`AdminError::Refused`] gives the numbers of rows at risk.
+pub async fn revert(url: &str, losing_rows: bool) -> Result<RevertReport, AdminError> {
+    let mut conn = open_existing(url).await?;
+    // Checked before the lock file is created: no file is left beside another program's database.
+    migrations_of(&mut conn).await?;
+    let _lock: Option<File> = match Address::read(url)? {
+        Address::Sqlite(address) => match address.file() {
+            Some(file) => Some(sqlite::lock_beside(file).await?),
+            None => None,
+        },
+        Address::Postgres(_) => None,
+    };
+    let migrations = migrations_of(&mut conn).await?;
+    let applied: Vec<Migration> = migrations.into_iter().filter(|m| m.applied).collect();
+    let Some((last, earlier)) = applied.split_last() else {
+        return Ok(RevertReport { reverted: None, rows: [0; 3] });
+    };
+    let rows = if conn.has_table("todos").await? { conn.counts().await? } else { [0; 3] };
+    if rows != [0; 3] && !losing_rows {
+        let [users, sessions, todos] = rows;
+        return Err(AdminError::Refused(format!(
+            "reverting migration {} ({}) may lose {users} users, {sessions} sessions and \
+             {todos} todos: confirm with --yes",
+            last.version, last.description
+        )));
+    }
+    let target = earlier.last().map_or(0, |migration| migration.version);
+    let migrator = migrator(&conn);
+    on!(&mut conn, c => migrator.undo(c, target).await)?;
+    let reverted = Some(Migration { applied: false, ..last.clone() });
+    conn.close().await?;
+    Ok(RevertReport { reverted, rows })
+}
+
+fn migrator(conn: &Conn) -> &'static Migrator {
+    match conn {
+        Conn::Sqlite(_) => &sqlite::MIGRATIONS,
+        Conn::Postgres(_) => &postgres::MIGRATIONS,
+    }
+}
+
+pub(super) async fn migrations_of(conn: &mut Conn) -> Result<Vec<Migration>, AdminError> {
+    let found = conn.found().await?;
+    let migrator = migrator(conn);
+    Ok(listed(migrator, &found.applied(migrator)?))
+}
+
+fn listed(migrator: &Migrator, applied: &BTreeSet<i64>) -> Vec<Migration> {
+    ups(migrator)
+        .map(|m| Migration {
+            version: m.version,
+            description: m.description.to_string(),
+            applied: applied.contains(&m.version),
+        })
+        .collect()
+}

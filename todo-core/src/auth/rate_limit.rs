@@ -1,0 +1,448 @@
+//! Rate-limit slots in the database: exact under concurrency, shared by all replicas, kept over a
+//! restart. A limit of N per minute is N slots per client; an attempt takes a slot that was not
+//! taken in the last minute. No slot is taken twice within a minute, so no window of a minute,
+//! wherever it begins, has more than N attempts. The networks around an IPv6 client have limits
+//! too: their taken slots are counted, which is exact in one process and nearly so with several.
+//!
+//! A login takes its slot before any hashing and frees it if the password was right. While running
+//! attempts hold all slots, further ones wait: each is admitted or rejected by the outcome of
+//! those.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+use crate::{
+    Core,
+    db::{RowsAffected, Statement, codec::Timestamp},
+    error::{Error, Result},
+};
+
+const WINDOW: TimeDelta = TimeDelta::minutes(1);
+/// A running attempt older than this counts as failed: its server has died.
+const ATTEMPT_TTL: TimeDelta = TimeDelta::seconds(15);
+/// Maximum wait of an attempt for others of its client.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+/// Maximum number of references to a client's semaphore, two per running or waiting attempt;
+/// further attempts are rejected at once.
+const MAX_WAITING: usize = 256;
+/// First and maximum interval of polling for a slot while attempts run on another replica.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
+const MAX_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Maximum difference between the clocks of two replicas.
+const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
+/// Limits of the /56 and the /48 around an IPv6 client, in multiples of the client's limit. A site
+/// has a /48 (RFC 6177), which is 65,536 clients. IPv4 has no network limit: a /24 has unrelated
+/// users, and one could use up the limit of the others.
+const NETWORK_FACTORS: [u32; 2] = [3, 8];
+
+/// An action with a rate limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Action {
+    /// Failed logins.
+    Login,
+    /// Signups, successful or not.
+    Signup,
+}
+
+impl Action {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Signup => "signup",
+        }
+    }
+}
+
+/// The rate limiter of one [`Core`].
+pub(crate) struct RateLimiter {
+    per_minute: u32,
+    semaphores: Arc<ClientSemaphores>,
+}
+
+/// Semaphores that bound the concurrent attempts of each client and network in this process; the
+/// rest wait here instead of polling the database. The map holds only clients with a running or
+/// waiting attempt.
+#[derive(Default)]
+struct ClientSemaphores(Mutex<HashMap<Key, Arc<Semaphore>>>);
+
+/// The action, and the client or network.
+type Key = (Action, String);
+
+/// An attempt that holds its permits in this process but no slot in the database yet. It has cost
+/// no statement.
+pub(crate) struct AdmittedAttempt {
+    per_minute: u32,
+    semaphores: Arc<ClientSemaphores>,
+    action: Action,
+    client: Client,
+    deadline: Instant,
+    permits: Vec<Permit>,
+}
+
+/// A running attempt that has taken a slot.
+pub(crate) struct RateLimitGuard {
+    core: Core,
+    action: Action,
+    client: String,
+    slot: i64,
+    taken_at: DateTime<Utc>,
+    _permits: Vec<Permit>,
+}
+
+/// A semaphore of a client or network, and its permit once it is acquired.
+struct Permit {
+    semaphores: Arc<ClientSemaphores>,
+    key: Key,
+    semaphore: Option<Arc<Semaphore>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl RateLimiter {
+    /// Allows `per_minute` attempts; 0 allows any number.
+    pub(crate) fn new(per_minute: u32) -> Self {
+        Self { per_minute, semaphores: Arc::default() }
+    }
+
+    /// Acquires the permits of this process for an attempt of `client`, or fails with
+    /// [`Error::RateLimited`] or [`Error::Busy`]. `None` if there is no limit, or no client.
+    pub(crate) async fn admit(
+        &self,
+        action: Action,
+        client: Option<IpAddr>,
+    ) -> Result<Option<AdmittedAttempt>> {
+        let (Some(client), 1..) = (client, self.per_minute) else { return Ok(None) };
+        let client = Client::of(client);
+        let deadline = Instant::now() + MAX_WAIT;
+        let acquired = async {
+            let mut permits = Vec::with_capacity(1 + NETWORK_FACTORS.len());
+            permits.push(self.semaphores.acquire(action, &client.key, self.per_minute).await?);
+            for (prefix, factor) in client.prefixes.iter().flatten().zip(NETWORK_FACTORS) {
+                let limit = self.per_minute.saturating_mul(factor);
+                permits.push(self.semaphores.acquire(action, prefix, limit).await?);
+            }
+            Ok(permits)
+        };
+        let permits =
+            tokio::time::timeout_at(deadline, acquired).await.unwrap_or(Err(Error::Busy))?;
+        let per_minute = self.per_minute;
+        let semaphores = Arc::clone(&self.semaphores);
+        Ok(Some(AdmittedAttempt { per_minute, semaphores, action, client, deadline, permits }))
+    }
+}
+
+impl AdmittedAttempt {
+    /// Takes a slot, or fails with [`Error::RateLimited`].
+    pub(crate) async fn take(self, core: &Core) -> Result<RateLimitGuard> {
+        let taken = tokio::time::timeout_at(self.deadline, self.take_slot(core)).await;
+        let (slot, taken_at) = taken.unwrap_or(Err(Error::Busy))?;
+        let Self { action, client, permits, .. } = self;
+        Ok(RateLimitGuard {
+            core: core.clone(),
+            action,
+            client: client.key,
+            slot,
+            taken_at,
+            _permits: permits,
+        })
+    }
+
+    async fn take_slot(&self, core: &Core) -> Result<(i64, DateTime<Utc>)> {
+        // Two replicas may pick the same slot; the unique index gives it to one, the other retries.
+        // A slot is taken if its time is in the last minute. A time in the future was written
+        // before the clock was set back and does not count.
+        const TAKE: &str = "INSERT INTO rate_limits \
+             (action, client, slot, taken_at, settled, prefix56, prefix48) \
+             SELECT $1, $2, free.slot, $3, $4, $8, $9 FROM ( \
+             WITH RECURSIVE slots (slot) AS \
+             (SELECT 0 UNION ALL SELECT slot + 1 FROM slots WHERE slot + 1 < $5) \
+             SELECT slot FROM slots WHERE NOT EXISTS (SELECT 1 FROM rate_limits AS taken \
+             WHERE taken.action = $1 AND taken.client = $2 AND taken.slot = slots.slot \
+             AND taken.taken_at > $6 AND taken.taken_at <= $7) ORDER BY slot LIMIT 1) AS free \
+             WHERE (SELECT count(*) FROM rate_limits AS near WHERE near.prefix48 = $9 \
+             AND near.action = $1 AND near.prefix56 = $8 \
+             AND near.taken_at > $6 AND near.taken_at <= $7) < $10 \
+             AND (SELECT count(*) FROM rate_limits AS far WHERE far.prefix48 = $9 \
+             AND far.action = $1 AND far.taken_at > $6 AND far.taken_at <= $7) < $11 \
+             ON CONFLICT (action, client, slot) DO UPDATE \
+             SET taken_at = excluded.taken_at, settled = excluded.settled, \
+             prefix56 = excluded.prefix56, prefix48 = excluded.prefix48 \
+             WHERE rate_limits.taken_at <= $6 OR rate_limits.taken_at > $7 RETURNING slot";
+        let [near, far] = self.prefixes();
+        let allowed = self.allowed();
+        // A signup always counts, a login only once it has failed.
+        let settled = self.action == Action::Signup;
+        let mut pause = POLL_INTERVAL;
+        loop {
+            let now = core.now();
+            let taken = {
+                // One statement at a time keeps the counts of networks exact in this process.
+                let _permit = match far {
+                    Some(far) => Some(
+                        self.semaphores
+                            .acquire(self.action, &format!("statement {far}"), 1)
+                            .await?,
+                    ),
+                    None => None,
+                };
+                let take = Statement::new(TAKE)
+                    .bind(self.action.as_str())
+                    .bind(&*self.client.key)
+                    .bind(Timestamp(now))
+                    .bind(settled)
+                    .bind(allowed[0])
+                    .bind(Timestamp(now - WINDOW))
+                    .bind(Timestamp(now + MAX_CLOCK_SKEW))
+                    .bind(near)
+                    .bind(far)
+                    .bind(allowed[1])
+                    .bind(allowed[2]);
+                core.db().execute::<Option<(i64,)>>(take).await?
+            };
+            if let Some((slot,)) = taken {
+                return Ok((slot, now));
+            }
+            match self.occupancy(core, now).await? {
+                Occupancy::Free => {}
+                Occupancy::Running => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(MAX_POLL_INTERVAL);
+                }
+                Occupancy::Until(free_at) => {
+                    // `free_at` can be over a minute ahead: a concurrent attempt took a later time.
+                    let retry_after = (free_at - now).min(WINDOW).to_std().unwrap_or_default();
+                    return Err(Error::RateLimited { retry_after });
+                }
+            }
+        }
+    }
+
+    /// Returns how the slots of the client and its networks are taken.
+    async fn occupancy(&self, core: &Core, now: DateTime<Utc>) -> Result<Occupancy> {
+        const HELD: &str = "SELECT CAST(0 AS bigint), count(*), \
+             coalesce(sum(CASE WHEN settled OR taken_at <= $5 THEN 0 ELSE 1 END), 0), \
+             min(taken_at) FROM rate_limits \
+             WHERE action = $1 AND client = $2 AND slot < $6 AND taken_at > $3 AND taken_at <= $4 \
+             UNION ALL SELECT CAST(1 AS bigint), count(*), \
+             coalesce(sum(CASE WHEN settled OR taken_at <= $5 THEN 0 ELSE 1 END), 0), \
+             min(taken_at) FROM rate_limits \
+             WHERE prefix48 = $8 AND action = $1 AND prefix56 = $7 \
+             AND taken_at > $3 AND taken_at <= $4 \
+             UNION ALL SELECT CAST(2 AS bigint), count(*), \
+             coalesce(sum(CASE WHEN settled OR taken_at <= $5 THEN 0 ELSE 1 END), 0), \
+             min(taken_at) FROM rate_limits \
+             WHERE prefix48 = $8 AND action = $1 AND taken_at > $3 AND taken_at <= $4";
+        let [near, far] = self.prefixes();
+        let allowed = self.allowed();
+        let select = Statement::new(HELD)
+            .bind(self.action.as_str())
+            .bind(&*self.client.key)
+            .bind(Timestamp(now - WINDOW))
+            .bind(Timestamp(now + MAX_CLOCK_SKEW))
+            .bind(Timestamp(now - ATTEMPT_TTL))
+            .bind(allowed[0])
+            .bind(near)
+            .bind(far);
+        let widths: Vec<(i64, i64, i64, Option<Timestamp>)> = core.db().fetch(select).await?;
+        let mut found = Occupancy::Free;
+        for (width, held, running, oldest) in widths {
+            let allowed = usize::try_from(width).ok().and_then(|width| allowed.get(width));
+            let allowed = allowed.copied().unwrap_or(i64::MAX);
+            if held - running >= allowed {
+                let free_at = oldest.map_or(now, |oldest| oldest.0) + WINDOW;
+                found = found.max(Occupancy::Until(free_at));
+            } else if held >= allowed {
+                found = found.max(Occupancy::Running);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The client's networks, the /56 first.
+    fn prefixes(&self) -> [Option<&str>; 2] {
+        let [near, far] = self
+            .client
+            .prefixes
+            .as_ref()
+            .map_or([None; 2], |[near, far]| [Some(near.as_str()), Some(far.as_str())]);
+        [near, far]
+    }
+
+    /// The limits per minute of the client and its networks.
+    fn allowed(&self) -> [i64; 3] {
+        let client = i64::from(self.per_minute);
+        [client, client * i64::from(NETWORK_FACTORS[0]), client * i64::from(NETWORK_FACTORS[1])]
+    }
+}
+
+/// How the slots of a client and its networks are taken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Occupancy {
+    /// At least one is free.
+    Free,
+    /// All are taken, some by running attempts, which may free them.
+    Running,
+    /// All are taken by attempts that count; the first is free at this time.
+    Until(DateTime<Utc>),
+}
+
+impl RateLimitGuard {
+    /// Frees the slot: the attempt does not count.
+    pub(crate) async fn refund(self) -> Result<()> {
+        const SQL: &str = "DELETE FROM rate_limits \
+             WHERE action = $1 AND client = $2 AND slot = $3 AND taken_at = $4";
+        self.end(SQL).await
+    }
+
+    /// Marks the attempt as counted.
+    pub(crate) async fn commit(self) -> Result<()> {
+        const SQL: &str = "UPDATE rate_limits SET settled = TRUE \
+             WHERE action = $1 AND client = $2 AND slot = $3 AND taken_at = $4";
+        self.end(SQL).await
+    }
+
+    async fn end(self, sql: &'static str) -> Result<()> {
+        let end = Statement::new(sql)
+            .bind(self.action.as_str())
+            .bind(&*self.client)
+            .bind(self.slot)
+            .bind(Timestamp(self.taken_at));
+        let RowsAffected(_) = self.core.db().execute(end).await?;
+        Ok(())
+    }
+}
+
+impl ClientSemaphores {
+    async fn acquire(
+        self: &Arc<Self>,
+        action: Action,
+        client: &str,
+        permits: u32,
+    ) -> Result<Permit> {
+        let key = (action, client.to_owned());
+        let semaphore = {
+            let mut semaphores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let permits = usize::try_from(permits).unwrap_or(usize::MAX);
+            Arc::clone(
+                semaphores.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(permits))),
+            )
+        };
+        // Each attempt, waiting or running, holds two of the references.
+        if Arc::strong_count(&semaphore) > MAX_WAITING {
+            return Err(Error::RateLimited { retry_after: MAX_WAIT });
+        }
+        let mut permit = Permit {
+            semaphores: Arc::clone(self),
+            key,
+            semaphore: Some(Arc::clone(&semaphore)),
+            permit: None,
+        };
+        permit.permit = Some(semaphore.acquire_owned().await.map_err(|_| Error::Busy)?);
+        Ok(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut semaphores = self.semaphores.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Dropped under the lock: the last one to drop finds only the map's reference.
+        drop((self.permit.take(), self.semaphore.take()));
+        if semaphores.get(&self.key).is_some_and(|semaphore| Arc::strong_count(semaphore) == 1) {
+            semaphores.remove(&self.key);
+        }
+    }
+}
+
+/// The rate-limit identity of an address.
+struct Client {
+    /// An IPv4 host, or an IPv6 /64, the smallest network of a subscriber (RFC 6177).
+    key: String,
+    /// The /56 and the /48 around it, the networks of a household and a site; none for IPv4.
+    prefixes: Option<[String; 2]>,
+}
+
+impl Client {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self { key: address.to_string(), prefixes: None },
+            IpAddr::V6(address) => {
+                let prefix = |length: u8| {
+                    let network = u128::from(address) >> (128 - length) << (128 - length);
+                    format!("{}/{length}", Ipv6Addr::from(network))
+                };
+                Self { key: prefix(64), prefixes: Some([prefix(56), prefix(48)]) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_clients_are_networks_and_mapped_ones_are_ipv4() {
+        let key = |text: &str| Client::of(text.parse().unwrap()).key;
+        assert_eq!(key("192.0.2.7"), "192.0.2.7");
+        assert_eq!(key("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(key("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::"));
+        assert_ne!(key("2001:db8:1:3::1"), key("2001:db8:1:2::1"));
+        let prefixes = |text: &str| Client::of(text.parse().unwrap()).prefixes;
+        let wider = ["2001:db8:1:ab00::/56", "2001:db8:1::/48"].map(str::to_owned);
+        assert_eq!(prefixes("2001:db8:1:abcd:3:4:5:6"), Some(wider));
+        assert_eq!(prefixes("192.0.2.7"), None);
+        assert_eq!(prefixes("::ffff:192.0.2.7"), None);
+    }
+
+    #[tokio::test]
+    async fn semaphores_exist_only_for_running_clients() {
+        let semaphores = Arc::new(ClientSemaphores::default());
+        let one = semaphores.acquire(Action::Login, "a", 2).await.unwrap();
+        let two = semaphores.acquire(Action::Login, "a", 2).await.unwrap();
+        let waiting = tokio::spawn({
+            let semaphores = Arc::clone(&semaphores);
+            async move { semaphores.acquire(Action::Login, "a", 2).await.map(drop) }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "the third waits");
+        let gone = tokio::spawn({
+            let semaphores = Arc::clone(&semaphores);
+            async move { semaphores.acquire(Action::Login, "a", 2).await.map(drop) }
+        });
+        tokio::task::yield_now().await;
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        drop(one);
+        waiting.await.unwrap().unwrap();
+        drop(two);
+        assert!(semaphores.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn attempts_of_one_client_are_bounded() {
+        let semaphores = Arc::new(ClientSemaphores::default());
+        let acquire = |semaphores: Arc<ClientSemaphores>| async move {
+            semaphores.acquire(Action::Login, "a", 1).await
+        };
+        let inside = acquire(Arc::clone(&semaphores)).await.unwrap();
+        let waiting: Vec<_> =
+            (0..2 * MAX_WAITING).map(|_| tokio::spawn(acquire(Arc::clone(&semaphores)))).collect();
+        let mut rejected = 0;
+        drop(inside);
+        for attempt in waiting {
+            rejected += usize::from(attempt.await.unwrap().is_err());
+        }
+        assert!(rejected >= MAX_WAITING, "{rejected}");
+        assert!(semaphores.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,102 @@
+//! Rules that all text fields share: lengths in Unicode scalar values, no U+0000, and the sort key of
+//! titles.
+
+use std::fmt::{self, Write};
+
+use crate::error::FieldError;
+
+/// Errors of a text field: no U+0000 (PostgreSQL cannot store it), `min` to `max` characters.
+pub(crate) fn check_text(
+    field: &'static str,
+    text: &str,
+    min: usize,
+    max: usize,
+) -> Vec<FieldError> {
+    let mut errors: Vec<_> = check_nul(field, text).into_iter().collect();
+    let label = FieldLabel(field);
+    // A scalar value takes at most 4 bytes, so most texts need no counting.
+    if text.len() > max && text.chars().count() > max {
+        let message = format!("{label} must be at most {max} characters.");
+        errors.push(FieldError::new(field, "too_long", message));
+    }
+    if text.len() < min * 4 && text.chars().count() < min {
+        let message = format!("{label} must be at least {min} characters.");
+        errors.push(FieldError::new(field, "too_short", message));
+    }
+    errors
+}
+
+/// The error of a text with a U+0000.
+pub(crate) fn check_nul(field: &'static str, text: &str) -> Option<FieldError> {
+    let message = || format!("{} cannot contain the null character (U+0000).", FieldLabel(field));
+    text.contains('\0').then(|| FieldError::new(field, "nul", message()))
+}
+
+/// `value` if there are no errors.
+pub(crate) fn into_result<T>(
+    errors: Vec<FieldError>,
+    value: impl FnOnce() -> T,
+) -> Result<T, Vec<FieldError>> {
+    if errors.is_empty() { Ok(value()) } else { Err(errors) }
+}
+
+/// A field's name for the start of a sentence: `sort_by` becomes `Sort by`.
+pub(crate) struct FieldLabel(pub(crate) &'static str);
+
+impl fmt::Display for FieldLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, c) in self.0.chars().enumerate() {
+            f.write_char(match c {
+                '_' => ' ',
+                c if i == 0 => c.to_ascii_uppercase(),
+                c => c,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Sort key of a title: its full Unicode lower case (Unicode Standard, section 3.13). Comparing the
+/// UTF-8 bytes sorts it in code point order.
+pub(crate) fn sort_key(title: &str) -> String {
+    title.to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lengths_count_scalar_values() {
+        let codes_of = |text: &str, min, max| {
+            let codes = check_text("f", text, min, max).into_iter().map(|error| error.code);
+            codes.collect::<Vec<_>>()
+        };
+        assert!(codes_of(&"𐐀".repeat(5), 5, 5).is_empty());
+        assert_eq!(codes_of(&"𐐀".repeat(6), 0, 5), ["too_long"]);
+        assert_eq!(codes_of("𐐀", 2, 5), ["too_short"]);
+        assert_eq!(codes_of("a\0b", 0, 5), ["nul"]);
+        assert_eq!(codes_of("\0", 2, 5), ["nul", "too_short"]);
+    }
+
+    #[test]
+    fn a_field_label_is_capitalized_and_has_spaces() {
+        assert_eq!(FieldLabel("sort_by").to_string(), "Sort by");
+    }
+
+    proptest! {
+        #[test]
+        fn bounds_agree_with_counting(text in "\\PC{0,12}", min in 0_usize..6, max in 6_usize..9) {
+            let n = text.chars().count();
+            prop_assert_eq!(check_text("f", &text, min, max).is_empty(), (min..=max).contains(&n));
+        }
+
+        #[test]
+        fn folded_bytes_sort_in_code_point_order(a in "\\PC{0,8}", b in "\\PC{0,8}") {
+            let by_char = a.to_lowercase().chars().cmp(b.to_lowercase().chars());
+            prop_assert_eq!(sort_key(&a).as_bytes().cmp(sort_key(&b).as_bytes()), by_char);
+        }
+    }
+}
