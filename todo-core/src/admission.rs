@@ -1,5 +1,5 @@
-//! Admission control of connections: a limit for the server, and one per client address, so that one
-//! client cannot hold all connections.
+//! Admission control of connections: a limit for the server, and one per client address, so that
+//! one client cannot hold all connections.
 
 use std::{
     collections::HashMap,
@@ -12,9 +12,9 @@ use ipnet::IpNet;
 
 use crate::{http::proxies, server::OVER_CAPACITY_CONNECTIONS, settings::Settings};
 
-/// Limit of open connections over the limit of their address, whose requests get a 503. Further ones
-/// are closed without a response. Less than [`OVER_CAPACITY_CONNECTIONS`], so that one address cannot
-/// use up that capacity.
+/// Limit of open connections over the limit of their address, whose requests get a 503. Further
+/// ones are closed without a response. Less than [`OVER_CAPACITY_CONNECTIONS`], so that one address
+/// cannot use up that capacity.
 const MAX_OVER_SHARE: usize = OVER_CAPACITY_CONNECTIONS / 2;
 
 /// Counts of one server's connections, total and by address. Cloning is cheap; clones share the

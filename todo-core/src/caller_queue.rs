@@ -1,6 +1,6 @@
 //! [`CallerQueues`]: the limit of concurrent operations per caller. Further operations wait in that
-//! caller's queue, first in, first out. So a caller's load delays only that caller, and an operation
-//! whose client disconnects while it is queued does not reach the database.
+//! caller's queue, first in, first out. So a caller's load delays only that caller, and an
+//! operation whose client disconnects while it is queued does not reach the database.
 //!
 //! This module is independent of the database: [`crate::core`] acquires the permits.
 
@@ -108,7 +108,8 @@ impl Drop for CallerPermit {
         let Some((queues, caller)) = self.0.take() else { return };
         while let Some(next) = queues.pop_next(caller) {
             match next.send(CallerPermit(Some((Arc::clone(&queues), caller)))) {
-                // If the receiver is dropped later, the channel drops the permit, which passes it on.
+                // If the receiver is dropped later, the channel drops the permit, which passes it
+                // on.
                 Ok(()) => return,
                 // The receiver is gone: defuse the returned permit and try the next in the queue.
                 Err(mut permit) => permit.0 = None,
@@ -210,8 +211,8 @@ mod tests {
         queues.acquire(ANN).await.unwrap();
     }
 
-    /// Tasks that start, run and are aborted at any point, on several threads: never too many run at
-    /// once, and no permit is lost.
+    /// Tasks that start, run and are aborted at any point, on several threads: never too many run
+    /// at once, and no permit is lost.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn no_permit_is_lost_or_duplicated_when_tasks_are_aborted() {
         const MAX_RUNNING: usize = 3;

@@ -32,8 +32,8 @@ use crate::{
 
 /// Limit of callers' operations, running and queued; beyond it, [`Error::Busy`] at once.
 const MAX_OPERATIONS: usize = 4096;
-/// The same limit for operations without a caller, mainly signups and logins. It is separate, so that
-/// they cannot use up the permits of callers.
+/// The same limit for operations without a caller, mainly signups and logins. It is separate, so
+/// that they cannot use up the permits of callers.
 const MAX_ANONYMOUS: usize = 1024;
 /// Deadline of an operation, also if its future was dropped.
 const OPERATION_TIMEOUT: Duration = Duration::from_mins(1);
@@ -260,9 +260,10 @@ impl Core {
 
     /// Runs an operation without a caller (a signup, a login) to completion.
     ///
-    /// The future may be dropped at any point: a client disconnects, a request times out. A database
-    /// call dropped with it would return its connection to the pool in the middle of a statement. So
-    /// a started operation then completes in a separate task, which holds the permit and the deadline.
+    /// The future may be dropped at any point: a client disconnects, a request times out. A
+    /// database call dropped with it would return its connection to the pool in the middle of a
+    /// statement. So a started operation then completes in a separate task, which holds the permit
+    /// and the deadline.
     pub(crate) async fn anonymous<T: Send + 'static>(
         &self,
         operation: impl Future<Output = Result<T>> + Send + 'static,

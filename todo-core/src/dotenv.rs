@@ -2,10 +2,10 @@
 //! `tests/golden/dotenv.json` has python-dotenv's results. Names and meanings of settings are in
 //! [`crate::settings`].
 //!
-//! A statement is `NAME=value`, optionally after `export`. A value is bare (to the end of the line or
-//! to a `#` after a blank), in single quotes (with the escapes `\'` and `\\`) or in double quotes (with
-//! `\n` and similar escapes too); a quoted one may span lines. `${NAME}` and `${NAME:-default}` are
-//! expanded in all three; a lone `$` is literal.
+//! A statement is `NAME=value`, optionally after `export`. A value is bare (to the end of the line
+//! or to a `#` after a blank), in single quotes (with the escapes `\'` and `\\`) or in double
+//! quotes (with `\n` and similar escapes too); a quoted one may span lines. `${NAME}` and
+//! `${NAME:-default}` are expanded in all three; a lone `$` is literal.
 //!
 //! There is one difference: a byte order mark is skipped, not part of the first name.
 
@@ -177,8 +177,8 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// Index of the closing quote in the text after the opening one. A quote after a backslash closes only
-/// if there is no other.
+/// Index of the closing quote in the text after the opening one. A quote after a backslash closes
+/// only if there is no other.
 fn closing(text: &str, quote: char) -> Option<usize> {
     let mut escaped = None;
     let mut chars = text.char_indices().peekable();
@@ -279,7 +279,8 @@ mod tests {
         unreadable: usize,
     }
 
-    /// `DOTENV_GOLDEN` may name another table, such as the output of `tests/golden_dotenv.py --random`.
+    /// `DOTENV_GOLDEN` may name another table, such as the output of
+    /// `tests/golden_dotenv.py --random`.
     #[test]
     fn files_are_read_as_python_dotenv_reads_them() {
         let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/dotenv.json");
@@ -298,7 +299,8 @@ mod tests {
         Dotenv::read(text, |_| None)
     }
 
-    /// Windows editors write one; python-dotenv makes it part of the first name, which loses that value.
+    /// Windows editors write one; python-dotenv makes it part of the first name, which loses that
+    /// value.
     #[test]
     fn a_byte_order_mark_is_skipped() {
         assert_eq!(read("\u{feff}A=1\nB=2").values, read("A=1\nB=2").values);

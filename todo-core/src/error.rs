@@ -56,8 +56,8 @@ pub(crate) fn whole_seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// The cause of [`Error::Unavailable`] and [`Error::Internal`]: for logs, never for a client. Its text
-/// may contain names of tables or hosts.
+/// The cause of [`Error::Unavailable`] and [`Error::Internal`]: for logs, never for a client. Its
+/// text may contain names of tables or hosts.
 #[derive(Debug)]
 pub struct BoxError(Box<dyn std::error::Error + Send + Sync>);
 
@@ -92,8 +92,8 @@ pub struct FieldError {
     pub field: Cow<'static, str>,
     /// A machine-readable code, such as `too_long`.
     pub code: &'static str,
-    /// A sentence for people, with a capital and a full stop, that states the rule and never contains
-    /// the value.
+    /// A sentence for people, with a capital and a full stop, that states the rule and never
+    /// contains the value.
     pub message: Cow<'static, str>,
 }
 

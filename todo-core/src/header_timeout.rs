@@ -1,7 +1,7 @@
-//! Idle timeout and header timeout of HTTP/1 connections, and the 408 response to a late head. hyper
-//! has one deadline for both, which runs while a connection is idle, so the two deadlines are here, on
-//! the stream. hyper closes silently when a head is late: the connection ends with an error and drops
-//! its stream, so the response is written on drop.
+//! Idle timeout and header timeout of HTTP/1 connections, and the 408 response to a late head.
+//! hyper has one deadline for both, which runs while a connection is idle, so the two deadlines are
+//! here, on the stream. hyper closes silently when a head is late: the connection ends with an
+//! error and drops its stream, so the response is written on drop.
 
 use std::{
     error::Error,
@@ -31,9 +31,9 @@ use crate::{
 /// A stream with the deadlines of an HTTP/1 connection; an HTTP/2 connection has none here.
 ///
 /// A new connection must begin its first request within [`HEADER_TIMEOUT`]. After a request it is
-/// closed when it was idle for
-/// [`Settings::keep_alive`](crate::settings::Settings::keep_alive). A head must be complete
-/// [`HEADER_TIMEOUT`] after its first byte; otherwise the response is 408, if the client still reads.
+/// closed when it was idle for [`Settings::keep_alive`](crate::settings::Settings::keep_alive). A
+/// head must be complete [`HEADER_TIMEOUT`] after its first byte; otherwise the response is 408, if
+/// the client still reads.
 ///
 /// The server needs no such deadlines itself, and must count requests in [`Unanswered`]: neither
 /// deadline runs while a request is in progress.
@@ -347,8 +347,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderTimeoutStream<S> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.is_writing = flushed.is_pending();
         // If a read was pending while hyper worked on the response, hyper does not read again after
-        // the response. So the deadline starts here; its timer wakes the pending read, which enforces
-        // it.
+        // the response. So the deadline starts here; its timer wakes the pending read, which
+        // enforces it.
         let _ = self.poll_deadline(cx);
         flushed
     }

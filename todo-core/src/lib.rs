@@ -1,7 +1,7 @@
 //! Accounts and todos as async functions, over SQLite or PostgreSQL.
 //!
-//! Everything begins with a [`Core`]: a database, and the few things it takes to work on it. Free
-//! functions in [`auth`] and [`todos`] do the rest.
+//! A [`Core`] holds a database and the state for working on it. The operations are free functions
+//! in [`auth`] and [`todos`].
 //!
 //! ```
 //! use todo_core::{Core, Options, Secret, auth, todos};
@@ -22,20 +22,20 @@
 //! }
 //! ```
 //!
-//! # Who acts
+//! # Callers
 //!
-//! No function of [`todos`] works without an [`auth::Caller`], and there are two ways to one: a
-//! token that [`auth::verify`] or [`auth::authenticate`] found good, or a host program that vouches
-//! for a user id ([`auth::Caller::trusted`]) because it knows its users by other means. A caller
-//! sees that user's todos and nobody else's. The session behind a token is looked up by the very
-//! statement that does the work: after [`auth::logout`] the next call fails, on every replica.
+//! Every function of [`todos`] takes an [`auth::Caller`], which comes from a token that
+//! [`auth::verify`] or [`auth::authenticate`] accepted, or from a user id that the host program has
+//! authenticated by other means ([`auth::Caller::trusted`]). A caller has access to that user's
+//! todos only. The statement of each operation checks the token's session too: after
+//! [`auth::logout`] the next call fails, on every replica.
 //!
-//! # What a value may be
+//! # Validated values
 //!
 //! [`auth::Email`], [`auth::Name`], [`auth::Password`], [`todos::Title`], [`todos::Description`],
-//! [`todos::Priority`] and [`todos::Limit`] are made by parsing only, so whoever holds one holds a
-//! good one. [`auth::Signup::parse`] and [`auth::Credentials::parse`] take a whole form and report
-//! every rule that its fields break at once, in [`Error::Invalid`].
+//! [`todos::Priority`] and [`todos::Limit`] can only be created by parsing, so each value is valid.
+//! [`auth::Signup::parse`] and [`auth::Credentials::parse`] take a whole form and report the errors
+//! of all its fields at once, in [`Error::Invalid`].
 //!
 //! ```
 //! use todo_core::{Error, auth::Signup};
@@ -46,23 +46,24 @@
 //! assert_eq!(names, ["email", "password", "password", "password", "name"]);
 //! ```
 //!
-//! # What can go wrong
+//! # Errors
 //!
-//! [`Error`] says what the caller can do about it: mend a value, log in, wait, try again. What lies
-//! behind a fault is a [`BoxError`]: it is for logs, and its text may name tables or hosts.
-//! [`Error::Unavailable`] leaves open whether a write took effect; nothing here repeats one.
+//! The variants of [`Error`] are the possible reactions of a caller: correct a value, log in, wait,
+//! try again. The cause of a failure is a [`BoxError`]: it is for logs, and its text may contain
+//! names of tables or hosts. After [`Error::Unavailable`] a write may have taken effect; this
+//! library never retries one.
 //!
-//! # What runs where
+//! # Runtime and threads
 //!
-//! A tokio runtime with its timer is needed. One user's operations take turns: a few at once reach the
-//! database, so that nobody else waits for them. Dropping the future of one that waits for its turn ends
-//! it. One that is under way leaves no database call half-done: it runs on to its end in a task of its
-//! own, under a permit and a deadline. A short read of an SQLite file is made where it is
-//! asked for, on all but one of the runtime's workers at a time: give a runtime one more worker than it
-//! needs otherwise. Passwords are hashed off the runtime, one a core at a time; beyond a bounded queue,
-//! [`Error::Busy`] at once.
+//! A tokio runtime with its timer is required. Each user can run a few operations at once; further
+//! ones wait in that user's queue, so that they do not delay other users. Dropping the future of a
+//! queued operation cancels it. If it is running, it then completes in a separate task, with its
+//! permit and deadline, so that no database call is left half-done. A short read of an SQLite file
+//! runs on the calling worker, on all but one of the runtime's workers at a time: give the runtime
+//! one worker more than it needs otherwise. Passwords are hashed outside of the runtime, one per
+//! core at a time; beyond a bounded queue, [`Error::Busy`] at once.
 //!
-//! Time is an input. [`Options::clock`] takes any [`Clock`], and nothing else is asked:
+//! Time is an input. [`Options::clock`] takes any [`Clock`], the only source of the time:
 //!
 //! ```
 //! use todo_core::Clock;
@@ -76,24 +77,24 @@
 //!
 //! With the feature `http`, `http::Api` turns an `http::Request` into an `http::Response`: routing,
 //! authentication, problem documents (RFC 9457), CORS and the OpenAPI document, without a framework
-//! or a listener. It is a tower `Service` too. Who mounts it below a path says so in
-//! `http::ApiOptions::mount_path`, and puts an `http::Peer` into each request's extensions, by which
-//! rate limits are kept.
+//! or a listener. It is a tower `Service` too. To mount it below a path, set
+//! `http::ApiOptions::mount_path`. Put an `http::Peer` into each request's extensions: rate limits
+//! apply per peer.
 //!
 //! # Features
 //!
-//! | feature | default | brings |
+//! | feature | default | adds |
 //! |---|---|---|
 //! | `sqlite` | yes | `sqlite://FILE`, `sqlite::memory:`; SQLite itself is compiled in |
 //! | `postgres` | yes | `postgres://…`, with TLS by rustls |
 //! | `http` | yes | the HTTP contract |
-//! | `server` | no | what a server's `main` needs: settings, logs, signals, the sweep |
-//! | `otlp` | no | with `server`: traces by OTLP/HTTP, where `OTEL_EXPORTER_OTLP_ENDPOINT` is set |
+//! | `server` | no | the parts of a server's `main`: settings, logs, signals, the cleanup task |
+//! | `otlp` | no | with `server`: traces by OTLP/HTTP, if `OTEL_EXPORTER_OTLP_ENDPOINT` is set |
 //!
 //! Types of other crates in the public API: [`uuid`], [`chrono`], and with `http` those of `http`,
 //! `http-body`, `bytes`, `tower-service` and `ipnet`; with `server` also tokio's `TcpListener` and
 //! the `Stream` of `futures`.
-// Without a database nothing can be opened: what works on one is compiled, and not reached.
+// Without a database driver no database can be opened, so the code that uses one is unreachable.
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),
     allow(unused, clippy::unused_async, clippy::unused_self, clippy::trivially_copy_pass_by_ref)

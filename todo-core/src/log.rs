@@ -1,6 +1,6 @@
 //! The log of a running server: lines on standard error, written by a separate thread. A slow or
-//! stopped reader blocks only that thread: lines over the queue's limit are dropped and counted, and
-//! the count is logged once lines are written again.
+//! stopped reader blocks only that thread: lines over the queue's limit are dropped and counted,
+//! and the count is logged once lines are written again.
 //!
 //! The queue and the thread are tracing-appender's non-blocking writer, which is maintained by the
 //! tracing project. This module adds the limit, the count, and a shutdown that does not wait for a
@@ -25,8 +25,8 @@ use crate::{
     settings::{LogFormat, Settings},
 };
 
-/// Maximum of queued lines: some 700 KB. The queue's slots are allocated at the start, so they are part
-/// of an idle process's memory.
+/// Maximum of queued lines: some 700 KB. The queue's slots are allocated at the start, so they are
+/// part of an idle process's memory.
 const MAX_QUEUED_LINES: usize = 2048;
 /// Interval of checks for dropped lines.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,9 +49,9 @@ pub(crate) struct Log {
     writing: Option<WorkerGuard>,
 }
 
-/// Starts the log: text or JSON lines. `LOG_LEVEL` applies to this project's crates; dependencies log
-/// only warnings and errors. Panics are logged too, since the standard library's own panic message
-/// would block on standard error.
+/// Starts the log: text or JSON lines. `LOG_LEVEL` applies to this project's crates; dependencies
+/// log only warnings and errors. Panics are logged too, since the standard library's own panic
+/// message would block on standard error.
 ///
 /// # Errors
 /// [`ServeError::Io`] if the trace exporter or a thread cannot be started.
@@ -149,8 +149,8 @@ pub(crate) fn run_with_timeout(timeout: Duration, work: impl FnOnce() + Send + '
     }
 }
 
-/// Writes the warnings of a command that is not a server to standard error, such as that it waits for
-/// another process.
+/// Writes the warnings of a command that is not a server to standard error, such as that it waits
+/// for another process.
 pub fn log_warnings() {
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time();
     let lines = lines.with_target(false).with_filter(EnvFilter::new("todo_core=warn"));

@@ -24,12 +24,12 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct TraceExporter(SdkTracerProvider);
 
 impl TraceExporter {
-    /// Starts the exporter, if the environment sets an endpoint. Must not be called inside a runtime:
-    /// the exporter has its own thread.
+    /// Starts the exporter, if the environment sets an endpoint. Must not be called inside a
+    /// runtime: the exporter has its own thread.
     ///
     /// # Errors
-    /// An invalid endpoint. The exporter's own error is not used, since it contains the endpoint, which
-    /// may hold a password.
+    /// An invalid endpoint. The exporter's own error is not used, since it contains the endpoint,
+    /// which may hold a password.
     pub(crate) fn start() -> Result<Option<Self>, &'static str> {
         let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
         if !is_set("OTEL_EXPORTER_OTLP_ENDPOINT") {
@@ -37,8 +37,8 @@ impl TraceExporter {
         }
         let exporter = SpanExporter::builder().with_http().build();
         let exporter = exporter.map_err(|_| {
-            "cannot start the trace exporter: OTEL_EXPORTER_OTLP_ENDPOINT and similar variables must be \
-             http:// addresses"
+            "cannot start the trace exporter: OTEL_EXPORTER_OTLP_ENDPOINT and similar variables must \
+             be http:// addresses"
         })?;
         let mut resource = Resource::builder();
         if !is_set("OTEL_SERVICE_NAME") {

@@ -34,8 +34,8 @@ const PHRASES: [&str; 26] = [
     "supersecret",
     "yoursecret",
 ];
-/// Words of example secrets. Too short for [`PHRASES`], so they count only as whole words, in a secret
-/// with letters of one case.
+/// Words of example secrets. Too short for [`PHRASES`], so they count only as whole words, in a
+/// secret with letters of one case.
 const WORDS: [&str; 5] = ["dummy", "example", "sample", "your", "yours"];
 
 /// Minimum of distinct bytes. 32 random hexadecimal digits have fewer with a probability of 10^-12.
@@ -63,9 +63,9 @@ impl Secret {
         Ok(Self(secret))
     }
 
-    /// Why the secret is easy to guess, if it is: it looks like an example from documentation, has fewer
-    /// than six distinct bytes, repeats itself, or is a sequence. 16 or more random bytes, raw, in
-    /// hexadecimal or in base64, have no such weakness.
+    /// Why the secret is easy to guess, if it is: it looks like an example from documentation, has
+    /// fewer than six distinct bytes, repeats itself, or is a sequence. 16 or more random bytes,
+    /// raw, in hexadecimal or in base64, have no such weakness.
     ///
     /// ```
     /// use todo_core::Secret;
@@ -223,8 +223,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
 
-        /// As the output of `openssl rand`, raw, `-hex` and `-base64`, for 16 (in hexadecimal) to 64
-        /// bytes.
+        /// As the output of `openssl rand`, raw, `-hex` and `-base64`, for 16 (in hexadecimal) to
+        /// 64 bytes.
         #[test]
         fn random_secrets_are_not_weak(bytes in proptest::collection::vec(any::<u8>(), 16..=64)) {
             let hex = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));

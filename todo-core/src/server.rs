@@ -1,5 +1,5 @@
-//! The parts of a server's `main` that both servers share: logs, signals, health checks, the cleanup
-//! of expired rows. It uses no HTTP framework.
+//! The parts of a server's `main` that both servers share: logs, signals, health checks, the
+//! cleanup of expired rows. It uses no HTTP framework.
 
 use std::{
     fmt,
@@ -137,8 +137,8 @@ fn usage(program: &str) -> String {
     )
 }
 
-/// Runs a server: settings, logs, listener, signals. An error is one line on standard error and exit
-/// code 1.
+/// Runs a server: settings, logs, listener, signals. An error is one line on standard error and
+/// exit code 1.
 pub fn run_server<F, Fut>(serve: F) -> ExitCode
 where
     F: FnOnce(Settings, TcpListener) -> Fut,
@@ -154,8 +154,8 @@ where
     }))
 }
 
-/// Raises the soft limit of open files to what the connections and the database need, within the hard
-/// limit. The usual soft limit, 1024, is low only for programs that use `select`.
+/// Raises the soft limit of open files to what the connections and the database need, within the
+/// hard limit. The usual soft limit, 1024, is low only for programs that use `select`.
 fn raise_descriptor_limit(settings: &Settings) {
     let wanted = (settings.max_connections + OVER_CAPACITY_CONNECTIONS) as u64 + OTHER_DESCRIPTORS;
     match rlimit::increase_nofile_limit(wanted) {
@@ -167,12 +167,12 @@ fn raise_descriptor_limit(settings: &Settings) {
     }
 }
 
-/// Number of tasks that a worker runs between two polls of the sockets. With tokio's default of 61, a
-/// request that arrives while all workers read lists waits for up to 61 of these.
+/// Number of tasks that a worker runs between two polls of the sockets. With tokio's default of 61,
+/// a request that arrives while all workers read lists waits for up to 61 of these.
 pub const EVENT_INTERVAL: u32 = 13;
 
-/// Runs a future on a new runtime with one worker more than there are cores: SQLite reads run on all
-/// but one of them, and a worker blocked on the disk serves no requests.
+/// Runs a future on a new runtime with one worker more than there are cores: SQLite reads run on
+/// all but one of them, and a worker blocked on the disk serves no requests.
 ///
 /// # Errors
 /// Those of the future, and [`ServeError::Io`] if the runtime cannot be started.
@@ -190,16 +190,14 @@ pub fn exit_code<E: fmt::Display>(outcome: Result<(), E>) -> ExitCode {
         Err(error) => {
             let line = format!("error: {error}");
             // A full pipe without a reader must not block the exit.
-            log::run_with_timeout(EXIT_MESSAGE_TIMEOUT, move || {
-                drop(writeln!(io::stderr(), "{line}"))
-            });
+            log::run_with_timeout(EXIT_TIMEOUT, move || drop(writeln!(io::stderr(), "{line}")));
             ExitCode::FAILURE
         }
     }
 }
 
 /// Timeout for writing the error line at exit.
-const EXIT_MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Timeout of a health check.
 pub const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -331,8 +329,8 @@ impl<F: Future<Output = ()> + Send + 'static> From<F> for Signals {
     }
 }
 
-/// Handles the signals of the process from now on: SIGTERM and SIGINT stop, SIGHUP reloads. Only for
-/// a program's `main`, since it replaces the default actions of the whole process.
+/// Handles the signals of the process from now on: SIGTERM and SIGINT stop, SIGHUP reloads. Only
+/// for a program's `main`, since it replaces the default actions of the whole process.
 ///
 /// # Errors
 /// If a signal handler cannot be installed.
@@ -360,8 +358,8 @@ pub fn signals() -> io::Result<Signals> {
     })
 }
 
-/// Opens the database and builds the API. `None` after a stop signal, which cancels a start that waits
-/// for its database.
+/// Opens the database and builds the API. `None` after a stop signal, which cancels a start that
+/// waits for its database.
 ///
 /// # Errors
 /// As [`Settings::open`].

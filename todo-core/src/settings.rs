@@ -1,5 +1,6 @@
-//! The settings that both servers share: read once, validated together, every bad one named. Where
-//! they come from (the environment, a `.env` file) is for the caller: this takes names and values.
+//! Settings of both servers: parsed once and validated together; an error names every invalid one.
+//! This module takes names and values; the caller reads their sources (the environment, a `.env`
+//! file).
 
 use std::{
     fmt,
@@ -20,27 +21,26 @@ use crate::{
     secret::{Algorithm, Secret},
 };
 
-/// Where a secret that was made here is kept, when the database has no file to keep it beside.
+/// File of a generated secret, if the database has no file to store it beside.
 const SECRET_FILE: &str = "todo.secret";
 
-/// Where a good secret comes from.
+/// How to create a strong secret.
 const SECRET_HINT: &str = "make one with `openssl rand -hex 32`";
 
-/// The default of `MAX_CONNECTIONS_PER_ADDRESS` is no less, however few connections there may be: so
-/// many people may share one address.
+/// Minimum of the default of `MAX_CONNECTIONS_PER_ADDRESS`, for users who share one address.
 const MIN_SHARE: usize = 64;
 
-/// Between two attempts to reach the database at the start; each is twice the last one.
+/// Pauses between attempts to connect to the database at the start; each is twice the last one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// What a server is told. The README has the table.
+/// Settings of a server. The README has the table.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
     /// `DATABASE_URL`
     pub database_url: DatabaseUrl,
-    /// `SECRET_KEY`; without one, [`Settings::open`] makes and keeps one.
+    /// `SECRET_KEY`; if unset, [`Settings::open`] generates and stores one.
     pub secret_key: Option<Secret>,
     /// `SECRET_KEY_PREVIOUS`
     pub secret_key_previous: Option<Secret>,
@@ -50,7 +50,7 @@ pub struct Settings {
     pub access_token_expire_days: u16,
     /// `HOST`
     pub host: IpAddr,
-    /// `PORT`; 0 takes any free one.
+    /// `PORT`; 0 is any free port.
     pub port: u16,
     /// `ALLOWED_ORIGINS`
     pub allowed_origins: Vec<Origin>,
@@ -60,16 +60,16 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// `ENVIRONMENT`
     pub environment: Environment,
-    /// `LOG_LEVEL`, or `debug` if `DEBUG` is set and it is not.
+    /// `LOG_LEVEL`; if unset, `debug` with `DEBUG` and `info` without.
     pub log_level: String,
-    /// `LOG_FORMAT`; without it, JSON in production and text elsewhere.
+    /// `LOG_FORMAT`; if unset, JSON in production and text elsewhere.
     pub log_format: LogFormat,
-    /// `SHUTDOWN_DELAY_SECONDS`: how long a server that was told to stop says that it is not ready
-    /// and still takes new work, before it closes its listener.
+    /// `SHUTDOWN_DELAY_SECONDS`: time after a stop signal during which the server reports that it
+    /// is not ready but still accepts connections, before it closes its listener.
     pub shutdown_delay: Duration,
     /// `API_V1_PREFIX`
     pub api_prefix: String,
-    /// `PUBLIC_URL`: origin and path under which clients reach the server.
+    /// `PUBLIC_URL`: origin and path of the server for clients.
     pub public_url: Option<PublicUrl>,
     /// `PROJECT_NAME`
     pub project_name: String,
@@ -77,45 +77,45 @@ pub struct Settings {
     pub database_pool_min: u32,
     /// `DATABASE_POOL_MAX`
     pub database_pool_max: u32,
-    /// `MIGRATIONS_DATABASE_URL`: where the schema is brought up to date, if not over
-    /// `database_url`. A pooler in transaction mode strands the migrator's lock.
+    /// `MIGRATIONS_DATABASE_URL`: address for migrating the schema, if not `database_url`. A pooler
+    /// in transaction mode strands the migrator's lock.
     pub migrations_database_url: Option<DatabaseUrl>,
-    /// `DATABASE_STARTUP_SECONDS`: how long a start goes on trying to reach the database.
+    /// `DATABASE_STARTUP_SECONDS`: how long a start retries to connect to the database.
     pub database_startup: Duration,
     /// `DATABASE_TIMEOUT_MS`
     pub database_timeout: Duration,
-    /// `MAX_CONNECTIONS`: connections that are open at once at most; on a few further ones requests
-    /// are answered with 503, and others wait to be accepted. Default: 8192.
+    /// `MAX_CONNECTIONS`: maximum of open connections. Requests on 64 further ones get a 503;
+    /// others wait to be accepted. Default: 8192.
     pub max_connections: usize,
-    /// `MAX_CONNECTIONS_PER_ADDRESS`: how many of them one address may have, an IPv6 /64 counting as
-    /// one and `trusted_proxies` not at all. Default: a quarter, but no fewer than 64.
+    /// `MAX_CONNECTIONS_PER_ADDRESS`: maximum of open connections per address. An IPv6 /64 counts
+    /// as one address, and `trusted_proxies` have no such limit. Default: a quarter of
+    /// `max_connections`, but at least 64.
     pub max_connections_per_address: usize,
-    /// `KEEP_ALIVE_SECONDS`: how long a connection of HTTP/1.1 is kept without a request after its
-    /// first. Default: 75 s.
+    /// `KEEP_ALIVE_SECONDS`: idle timeout of an HTTP/1.1 connection after its first request.
+    /// Default: 75 s.
     pub keep_alive: Duration,
-    /// `METRICS_ADDRESS`: where `/metrics` is answered, over plain http, instead of at `host` and
+    /// `METRICS_ADDRESS`: address that serves `/metrics`, over plain http, instead of `host` and
     /// `port`. Default: none.
     pub metrics_address: Option<SocketAddr>,
     /// `REQUEST_TIMEOUT_SECONDS`
     pub request_timeout: Duration,
     /// `MAX_BODY_BYTES`
     pub max_body_bytes: usize,
-    /// `BODY_MEMORY_BYTES`: the most bytes that all bodies in flight may have together. Default:
-    /// 64 MiB.
+    /// `BODY_MEMORY_BYTES`: maximum size of all bodies in flight together. Default: 64 MiB.
     pub body_memory_bytes: usize,
     /// `TLS_CERT` and `TLS_KEY`, both or neither.
     pub tls: Option<TlsFiles>,
-    /// What was found where they come from.
+    /// Warnings about the sources of the settings.
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// What is accepted, and worth a line in the log. It shows no value.
+/// A warning about an accepted setting, for the log. It contains no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warning {
-    /// The setting, or where it comes from.
+    /// The setting, or its source.
     pub about: String,
-    /// What is the matter with it.
+    /// The problem.
     pub message: String,
 }
 
@@ -131,35 +131,37 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Where the database is. It may hold a password: neither `Debug` nor any message shows it.
+/// Address of a database. It may contain a password, which is left out of `Debug` and of all
+/// messages.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// The address itself.
+    /// The address, including its password.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The address as it is understood, without a secret.
+    /// The address as parsed, without secrets.
     #[must_use]
     pub fn shown(&self) -> String {
         self.address().map_or_else(String::new, |address| address.shown())
     }
 
-    /// Which kind of database it is: `sqlite` or `postgres`.
+    /// The kind of database: `sqlite` or `postgres`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         self.address().map_or("none", |address| address.kind())
     }
 
-    /// The file of an embedded database, if it has one.
+    /// The file of an embedded database, unless it is in memory.
     fn file(&self) -> Option<PathBuf> {
         self.address()?.file().map(Path::to_owned)
     }
 
-    /// It was read once already; only the default may be of a driver that is not compiled in.
+    /// The parsed address. It was parsed before, so this fails only for the default, if its driver
+    /// is not compiled in.
     fn address(&self) -> Option<Address> {
         Address::parse(&self.0).ok()
     }
@@ -175,7 +177,7 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// A certificate chain and its key, PEM.
+/// Paths of a certificate chain and its key, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// `TLS_CERT`
@@ -184,29 +186,29 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// What a server is run for.
+/// The environment of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Environment {
-    /// On a developer's machine.
+    /// A developer's machine.
     #[default]
     Development,
-    /// As in production, but nothing is refused.
+    /// A test of production, without its restrictions.
     Staging,
-    /// https only, and no defaults that are not safe.
+    /// https only, and no unsafe defaults.
     Production,
 }
 
-/// How a log line is written.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line, for log collectors.
+    /// One JSON object per line, for log collectors.
     Json,
 }
 
-/// Every setting that is not acceptable, on one line: its name, and what is allowed.
+/// All invalid settings, on one line: their names, and the allowed values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsError(pub(crate) Vec<String>);
 
@@ -225,8 +227,8 @@ pub enum StartError {
     /// The database could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The secret that was made could not be kept, or the kept one not read.
-    #[error("cannot keep a secret in {}: {cause}", .path.display())]
+    /// The generated secret could not be stored, or the stored one not read.
+    #[error("cannot read or create the secret in {}: {cause}", .path.display())]
     Secret {
         /// Where.
         path: PathBuf,
@@ -237,10 +239,11 @@ pub enum StartError {
 }
 
 impl Settings {
-    /// Reads settings from names and values; other names are ignored, an empty value is none.
+    /// Parses settings from names and values. Unknown names are ignored, and an empty value counts
+    /// as unset.
     ///
     /// # Errors
-    /// [`SettingsError`], naming every bad setting and what is allowed. No value is repeated.
+    /// [`SettingsError`] with every invalid setting and its allowed values, but not the given ones.
     pub fn from_vars<K: Into<String>, V: Into<String>>(
         vars: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self, SettingsError> {
@@ -256,8 +259,8 @@ impl Settings {
         vars.requested
     }
 
-    /// Reads every setting; what is wrong is noted in `vars`.
-    #[expect(clippy::too_many_lines, reason = "a line or three for each setting")]
+    /// Parses all settings and collects the errors in `vars`.
+    #[expect(clippy::too_many_lines, reason = "a few lines per setting")]
     fn read(vars: &mut Vars) -> Self {
         let settings = Self {
             database_url: vars.read("DATABASE_URL", DatabaseUrl("sqlite://todo.db".into()), url),
@@ -367,13 +370,13 @@ impl Settings {
         settings
     }
 
-    /// What was accepted and is worth a line in the log, such as a secret that can be guessed.
+    /// Warnings about accepted settings, such as a weak secret.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
         let mut warnings = self.warnings.clone();
         for (name, secret) in self.secrets() {
             if let Some(weakness) = secret.weakness() {
-                let message = format!("{weakness}; {SECRET_HINT}, and production wants one");
+                let message = format!("{weakness}; {SECRET_HINT}, as production requires");
                 warnings.push(Warning::new(name, message));
             }
         }
@@ -384,19 +387,19 @@ impl Settings {
         warnings
     }
 
-    /// The secrets that are set, by their names.
+    /// The secrets that are set, with their names.
     fn secrets(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
         let names = ["SECRET_KEY", "SECRET_KEY_PREVIOUS"];
         let secrets = [&self.secret_key, &self.secret_key_previous];
         names.into_iter().zip(secrets).filter_map(|(name, secret)| Some((name, secret.as_ref()?)))
     }
 
-    /// What settings must be together, and in production.
+    /// Checks combinations of settings, and the requirements of production.
     fn check(&self, vars: &mut Vars) {
         if self.database_pool_min > self.database_pool_max {
             vars.reject::<()>("DATABASE_POOL_MIN", "at most DATABASE_POOL_MAX");
         }
-        // A client may have a quarter of it.
+        // One client may use a quarter of the memory.
         if self.body_memory_bytes / 4 < self.max_body_bytes {
             vars.reject::<()>("BODY_MEMORY_BYTES", "at least 4 times MAX_BODY_BYTES");
         }
@@ -409,17 +412,17 @@ impl Settings {
         } else if self.database_url.kind() == "sqlite"
             && self.migrations_database_url.as_ref().is_some_and(|url| *url != self.database_url)
         {
-            // A server would not look at it, and `migrate` would work on another file.
+            // A server would ignore it, and `migrate` would migrate another file.
             vars.reject::<()>("MIGRATIONS_DATABASE_URL", "unset, or as DATABASE_URL, with SQLite");
         }
         if self.environment != Environment::Production {
             return;
         }
-        // A bad one is named already.
+        // An invalid one has an error already.
         if self.secret_key.is_none() && !vars.has_error("SECRET_KEY") {
             vars.reject::<()>("SECRET_KEY", "set in production, to at least 32 random bytes");
         }
-        // Whoever can guess a key, the one before as well, can sign with it.
+        // A guessed key, current or previous, can sign tokens.
         for (name, secret) in self.secrets() {
             if let Some(weakness) = secret.weakness() {
                 let allowed = format!(
@@ -437,14 +440,14 @@ impl Settings {
         }
     }
 
-    /// Opens the database and builds the API over it. Without a secret, one is made and kept with
-    /// mode 0600: beside an embedded database, else in the working directory; in memory it lives
-    /// as long as the database does.
+    /// Opens the database and builds the API. Without a secret, one is generated and stored in a
+    /// file with mode 0600: beside an embedded database, otherwise in the working directory. For a
+    /// database in memory it is not stored.
     ///
     /// # Errors
     /// [`StartError`].
     pub async fn open(&self) -> Result<Api, StartError> {
-        // First: beside another program's database, no secret is to be left.
+        // First, so that no secret is created beside another program's database.
         let db = self.connect_with_retry().await?;
         let secret = match &self.secret_key {
             Some(secret) => secret.clone(),
@@ -459,7 +462,7 @@ impl Settings {
         Ok(Api::new(Core::over(db, options).await, self.api_options()))
     }
 
-    /// Opens the database, and goes on trying for a while if it cannot be reached.
+    /// Opens the database, and retries for `database_startup` if the connection fails.
     async fn connect_with_retry(&self) -> Result<Db, OpenError> {
         let options = DbOptions {
             pool_min: self.database_pool_min,
@@ -485,7 +488,7 @@ impl Settings {
         }
     }
 
-    /// How the API is presented by these settings.
+    /// The options of the API for these settings.
     #[must_use]
     pub fn api_options(&self) -> ApiOptions {
         ApiOptions {
@@ -520,16 +523,16 @@ impl Settings {
         let secret = load_or_create_secret_file(&path)
             .and_then(|secret| Secret::new(secret).map_err(io::Error::other))
             .map_err(|cause| StartError::Secret { path: path.clone(), cause })?;
-        tracing::info!(path = %path.display(), "no SECRET_KEY is set, using the one kept in a file");
+        tracing::info!(path = %path.display(), "no SECRET_KEY is set, using the stored secret");
         Ok(secret)
     }
 }
 
-/// Names and values on their way to being settings.
+/// Names and values that are parsed into settings, and the errors.
 struct Vars {
     values: Vec<(String, String)>,
     errors: Vec<String>,
-    /// The names that were requested for.
+    /// The names that were read.
     requested: Vec<&'static str>,
 }
 
@@ -539,7 +542,7 @@ impl Vars {
         Self { values, errors: Vec::new(), requested: Vec::new() }
     }
 
-    /// The last value of a name, trimmed, unless it is empty.
+    /// The last value of a name, trimmed; `None` if it is empty.
     fn take(&mut self, name: &'static str) -> Option<String> {
         self.requested.push(name);
         let value = self.values.iter().rev().find(|(known, _)| known == name)?.1.trim();
@@ -572,7 +575,7 @@ impl Vars {
 fn url(text: &str) -> Result<DatabaseUrl, String> {
     match Address::parse(text) {
         Ok(_) => Ok(DatabaseUrl(text.to_owned())),
-        Err(why) => Err(format!("the address of a database: {why}")),
+        Err(reason) => Err(format!("the address of a database: {reason}")),
     }
 }
 
@@ -599,7 +602,7 @@ fn environment(text: &str) -> Result<Environment, String> {
 }
 
 fn log_level(text: &str) -> Result<String, String> {
-    // Python's names are these in upper case, and two more.
+    // Python uses these names in upper case, and two more.
     match &*text.to_ascii_lowercase() {
         "warning" => Ok("warn".into()),
         "critical" => Ok("error".into()),
@@ -646,12 +649,12 @@ fn proxies(text: &str) -> Result<Vec<IpNet>, String> {
 fn prefix(text: &str) -> Result<String, String> {
     let path = text.strip_suffix('/').unwrap_or(text);
     let is_segment = |segment: &str| {
-        // A client takes dots out of a path before it asks (RFC 3986, section 5.2.4).
+        // Clients remove dot segments from a path (RFC 3986, section 5.2.4).
         !["", ".", ".."].contains(&segment)
             && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
     };
-    let good = path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_segment));
-    good.then(|| path.to_owned()).ok_or_else(|| "a path such as /api".into())
+    let is_valid = path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_segment));
+    is_valid.then(|| path.to_owned()).ok_or_else(|| "a path such as /api".into())
 }
 
 /// The files of a certificate and its key, both or neither.
@@ -660,7 +663,7 @@ fn tls(vars: &mut Vars) -> Option<TlsFiles> {
         (Some(cert), Some(key)) => {
             for (name, path) in [("TLS_CERT", &cert), ("TLS_KEY", &key)] {
                 if is_pem(path) {
-                    vars.reject::<()>(name, "the path of a PEM file, not what is in it");
+                    vars.reject::<()>(name, "the path of a PEM file, not its content");
                 }
             }
             Some(TlsFiles { cert: cert.into(), key: key.into() })
@@ -671,7 +674,8 @@ fn tls(vars: &mut Vars) -> Option<TlsFiles> {
     }
 }
 
-/// Whether it is PEM, or the base64 of a key or certificate (an ASN.1 sequence), rather than a path.
+/// Whether the text is PEM, or the base64 of a key or certificate (an ASN.1 sequence), and not a
+/// path.
 fn is_pem(text: &str) -> bool {
     let is_base64 = || {
         text.len() >= 60
@@ -694,22 +698,22 @@ fn new_secret() -> io::Result<String> {
     Ok(format!("{:032x}{:032x}", half(high), half(low)))
 }
 
-/// The secret kept at `path`, made if there is none. Several may do so at once: all get the same.
+/// The secret stored at `path`, generated if there is none. Concurrent callers get the same secret.
 fn load_or_create_secret_file(path: &Path) -> io::Result<String> {
     match read_secret(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        kept => return kept,
+        stored => return stored,
     }
-    // Written whole beside it, then linked into place, which fails where somebody was faster.
+    // Written to a draft, then hard-linked to `path`, which fails if another process was faster.
     let secret = new_secret()?;
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", &new_secret()?[..16]));
     let draft = PathBuf::from(name);
-    let made = private_file(&draft)
+    let created = private_file(&draft)
         .and_then(|mut file| file.write_all(secret.as_bytes()).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::hard_link(&draft, path));
     let removed = std::fs::remove_file(&draft);
-    match made {
+    match created {
         Ok(()) => removed.map(|()| secret),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_secret(path),
         Err(error) => Err(error),
@@ -741,7 +745,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_need_nothing() {
+    fn no_setting_is_required() {
         let settings = read(&[("SECRET_KEY", ""), ("UNKNOWN", "x")]).unwrap();
         assert_eq!(settings.database_url.as_str(), "sqlite://todo.db");
         assert_eq!((settings.host.to_string(), settings.port), ("127.0.0.1".into(), 8000));
@@ -750,8 +754,8 @@ mod tests {
     }
 
     #[test]
-    fn each_bad_setting_is_named_with_what_is_allowed() {
-        let bad = [
+    fn each_invalid_setting_is_named_with_the_allowed_values() {
+        let invalid = [
             ("DATABASE_URL", "mysql://x"),
             ("DATABASE_URL", "sqlite://"),
             ("SECRET_KEY", "short"),
@@ -782,9 +786,9 @@ mod tests {
             ("METRICS_ADDRESS", "127.0.0.1"),
             ("TLS_CERT", "cert.pem"),
         ];
-        let error = read(&bad).unwrap_err();
+        let error = read(&invalid).unwrap_err();
         assert!(!error.contains('\n'));
-        for (name, value) in bad {
+        for (name, value) in invalid {
             let name = if name == "TLS_CERT" { "TLS_KEY" } else { name };
             assert!(error.contains(&format!("{name} must be ")), "{name}: {error}");
             assert!(read(&[(name, value)]).is_err(), "{name} alone");
@@ -793,7 +797,7 @@ mod tests {
     }
 
     #[test]
-    fn production_wants_a_secret_of_its_own_and_named_origins() {
+    fn production_requires_a_strong_secret_and_named_origins() {
         let with = |secret: &str, origins: &str| {
             read(&[
                 ("ENVIRONMENT", "production"),
@@ -820,7 +824,7 @@ mod tests {
     }
 
     #[test]
-    fn the_python_names_and_addresses_work() {
+    fn the_python_backends_names_and_addresses_are_accepted() {
         for url in [
             "postgresql+asyncpg://u:p@h/db",
             "postgres://h/db",
@@ -844,21 +848,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_accepted_and_doubtful_is_told() {
-        let told = |vars: &[(&str, &str)]| {
+    fn doubtful_settings_are_accepted_with_a_warning() {
+        let warnings = |vars: &[(&str, &str)]| {
             let warnings = read(vars).unwrap().warnings();
             warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
         };
-        assert_eq!(told(&[("SECRET_KEY", SECRET)]), "");
+        assert_eq!(warnings(&[("SECRET_KEY", SECRET)]), "");
         let example = "dev-secret-key-change-in-production";
-        let warning = told(&[("SECRET_KEY", example)]);
+        let warning = warnings(&[("SECRET_KEY", example)]);
         assert!(warning.starts_with("SECRET_KEY: it looks like an example"), "{warning}");
         assert!(!warning.contains('\n') && !warning.contains(example), "{warning}");
-        let same = told(&[("SECRET_KEY", SECRET), ("SECRET_KEY_PREVIOUS", SECRET)]);
+        let same = warnings(&[("SECRET_KEY", SECRET), ("SECRET_KEY_PREVIOUS", SECRET)]);
         assert!(same.starts_with("SECRET_KEY_PREVIOUS: is the same"), "{same}");
     }
 
-    /// Taken as they are, they would never match.
+    /// Compared literally, they would never match.
     #[test]
     fn lists_are_made_canonical() {
         let origins = "https://Example.com, https://example.com:443/,capacitor://localhost";
@@ -887,7 +891,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_the_place_of_its_path_is_refused() {
+    fn a_key_instead_of_its_path_is_rejected() {
         let base64 = "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC";
         let pem = format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----");
         let one_line = pem.replace('\n', "\\n");
@@ -901,7 +905,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_has_a_name() {
+    fn the_names_of_settings_are_complete_and_unique() {
         let names = Settings::names();
         for name in ["DATABASE_URL", "SECRET_KEY", "DEBUG", "LOG_LEVEL", "TLS_CERT", "TLS_KEY"] {
             assert_eq!(names.iter().filter(|known| **known == name).count(), 1, "{name}");
@@ -909,7 +913,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_a_quarter_of_the_connections_but_no_fewer_than_64() {
+    fn the_default_limit_per_address_is_a_quarter_of_all_but_at_least_64() {
         let share = |vars: &[_]| read(vars).unwrap().max_connections_per_address;
         assert_eq!(share(&[]), 2048);
         assert_eq!(share(&[("MAX_CONNECTIONS", "1000")]), 250);
@@ -918,7 +922,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_secret_is_printed() {
+    fn debug_output_has_no_secret() {
         let url = "postgres://user:hunter2@db.example.com/todo";
         let settings = read(&[("DATABASE_URL", url), ("SECRET_KEY", SECRET)]).unwrap();
         let printed = format!("{settings:?}");
@@ -931,7 +935,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_secret_is_private_and_the_same_for_all_who_race() {
+    fn a_stored_secret_is_private_and_the_same_for_concurrent_starts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("todo.db.secret");
         let threads: Vec<_> = (0..8)

@@ -14,8 +14,8 @@ use crate::{
     settings::{Settings, SettingsError, Warning},
 };
 
-/// Settings that hold a secret. Each may be in a file named by `NAME_FILE` instead, the way container
-/// engines and systemd pass secrets.
+/// Settings that hold a secret. Each may be in a file named by `NAME_FILE` instead, the way
+/// container engines and systemd pass secrets.
 const FILE_BACKED: [&str; 4] =
     ["DATABASE_URL", "MIGRATIONS_DATABASE_URL", "SECRET_KEY", "SECRET_KEY_PREVIOUS"];
 
@@ -190,7 +190,7 @@ fn read_file(path: &str) -> io::Result<String> {
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(io::Error::other("it has more than 64 KiB"));
     }
-    // An empty file is an error: `NAME_FILE` asks for a secret, and none would be used silently.
+    // An empty file is an error: the server would otherwise start without the configured secret.
     match text.trim_end_matches(['\r', '\n']) {
         text if text.trim().is_empty() => Err(io::Error::other("it is empty")),
         text => Ok(text.to_owned()),

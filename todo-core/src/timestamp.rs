@@ -1,5 +1,6 @@
 //! Serialization of times: RFC 3339 in UTC, ending in `Z`, with 0, 3 or 6 digits of the second. The
-//! text is the same as chrono's, which takes ten times as long: a page of todos has a hundred times.
+//! text is the same as chrono's, which takes ten times as long: a page of todos has a hundred
+//! times.
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use serde::{Serialize, Serializer};

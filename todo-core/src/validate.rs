@@ -1,5 +1,5 @@
-//! Rules that all text fields share: lengths in Unicode scalar values, no U+0000, and the sort key of
-//! titles.
+//! Rules that all text fields share: lengths in Unicode scalar values, no U+0000, and the sort key
+//! of titles.
 
 use std::fmt::{self, Write};
 
