@@ -106,11 +106,11 @@ const INVALID: [(&str, &str); 12] = [
     ),
     (
         "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000005', '0f0f0f0f-0000-4000-8000-000000000001', 'x', NULL, 'low', false, '2024-06-01', NULL)",
-        "todos 0e0e0e0e-0000-4000-8000-000000000005: user_id: User id must be that of a user",
+        "todos 0e0e0e0e-0000-4000-8000-000000000005: user_id: User id must be that of an existing user",
     ),
     (
         "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000006', '0d0d0d0d-0000-4000-8000-000000000001', 'x', NULL, 'low', false, '2024-06-01', NULL)",
-        "todos 0e0e0e0e-0000-4000-8000-000000000006: user_id: User id must be that of a user",
+        "todos 0e0e0e0e-0000-4000-8000-000000000006: user_id: User id must be that of an existing user",
     ),
     (
         "INSERT INTO todos VALUES ('0e0e0e0e-0000-4000-8000-000000000007', '0a0a0a0a-0000-4000-8000-000000000001', 'x', NULL, 'low', NULL, '2024-06-01', NULL)",

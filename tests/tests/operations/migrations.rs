@@ -214,7 +214,7 @@ async fn an_older_release_on_a_newer_schema(url: &str) {
     // A different checksum, or half applied: the start and `doctor` fail.
     let changed = format!("UPDATE _sqlx_migrations SET checksum = {checksum} WHERE version = 2");
     execute(url, &changed).await;
-    assert_all_reject(url, &["migration 2", "another text"]).await;
+    assert_all_reject(url, &["migration 2", "a different text"]).await;
     execute(url, "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 2").await;
     assert_all_reject(url, &["migration 2", "not finished"]).await;
 }

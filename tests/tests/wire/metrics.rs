@@ -147,8 +147,10 @@ async fn the_state_of_the_pool_is_exported() {
         let client = app.anonymous();
         let idle = "database_connections{state=\"idle\"}";
         let used = "database_connections{state=\"used\"}";
-        assert_eq!(value(&client, idle).await, 1.0);
-        assert_eq!(value(&client, used).await, 0.0);
+        // A connection that answers late on a busy machine is replaced.
+        let is_idle =
+            async || value(&client, idle).await == 1.0 && value(&client, used).await == 0.0;
+        assert!(eventually(Duration::from_secs(10), is_idle).await);
         assert_eq!(value(&client, "database_calls_waiting").await, 0.0);
 
         let mut lock = PgConnection::connect(app.database_url()).await.expect("a connection");
