@@ -15,7 +15,11 @@ use tokio::{
 
 use crate::{Actor, Client, Server, Target, client::causes, database::TestDatabase};
 
-const SECRET: &str = "a secret of more than thirty-two bytes for tests only";
+/// The `SECRET_KEY` of the servers under test, where a test sets no other.
+pub const SECRET: &str = "a secret of more than thirty-two bytes for tests only";
+
+/// [`SECRET`] as a setting.
+pub const SECRET_SETTING: (&str, &str) = ("SECRET_KEY", SECRET);
 
 /// Limit for a graceful stop; then the server is aborted.
 const STOPPING: Duration = Duration::from_secs(40);

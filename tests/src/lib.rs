@@ -20,11 +20,13 @@ mod response;
 mod target;
 mod tools;
 
-pub use app::App;
+pub use app::{App, SECRET, SECRET_SETTING};
 pub use client::{Actor, Client, at_once, eventually, raw, unique_email};
 pub use database::clone_the_only_todo;
 pub use forwarder::Forwarder;
-pub use process::{PROGRAMS, Process, STARTING, STOPPING, built, command, startup_error};
+pub use process::{
+    PROGRAMS, Process, STARTING, STOPPING, built, command, empty_dir, startup_error,
+};
 pub use response::TestResponse;
 pub use target::{Database, Server, Target};
 pub use tools::tool;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
@@ -214,4 +215,12 @@ pub async fn startup_error(program: &str, dir: &Path, settings: &[(&str, &str)])
         output.status
     );
     stderr
+}
+
+/// An empty temporary directory, deleted on drop.
+///
+/// # Panics
+/// When it cannot be created.
+pub fn empty_dir() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
 }

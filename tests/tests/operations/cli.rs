@@ -9,7 +9,9 @@ use std::{
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
-use todo_tests::{Actor, Client, PROGRAMS, Process, STARTING, command, postgres::Cluster};
+use todo_tests::{
+    Actor, Client, PROGRAMS, Process, STARTING, command, empty_dir, postgres::Cluster,
+};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 async fn run(
@@ -26,10 +28,6 @@ async fn run(
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     let code = output.status.code().expect("no signal");
     (code, text(output.stdout), text(output.stderr))
-}
-
-fn empty_dir() -> tempfile::TempDir {
-    tempfile::tempdir().expect("a temporary directory")
 }
 
 fn is_empty(dir: &Path) -> bool {

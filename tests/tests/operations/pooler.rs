@@ -13,13 +13,10 @@ use sqlx::{Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 use todo_core::{OpenError, check_pooler};
 use todo_tests::{
-    App, Database, PROGRAMS, STARTING, Server, Target, at_once, command, postgres::Cluster,
-    startup_error, tool,
+    App, Database, PROGRAMS, SECRET_SETTING, STARTING, Server, Target, at_once, command,
+    postgres::Cluster, startup_error, tool,
 };
 use tokio::time::{sleep, timeout};
-
-const SECRET: (&str, &str) =
-    ("SECRET_KEY", "a secret of more than thirty-two bytes for tests only");
 
 /// Debian 12's PgBouncer does not track prepared statements; Debian 13's does if configured.
 const UNTRACKED: &str = "pgbouncer";
@@ -136,7 +133,7 @@ async fn a_pooler_that_mixes_statements_up_is_refused() {
     // The programs report it in one line, without waiting.
     let bouncer = PgBouncer::start(&cluster, UNTRACKED, "transaction", 2).await;
     let (dir, url) = (tempfile::tempdir().expect("a directory"), bouncer.url());
-    let settings = [("DATABASE_URL", &*url), SECRET, ("DATABASE_STARTUP_SECONDS", "60")];
+    let settings = [("DATABASE_URL", &*url), SECRET_SETTING, ("DATABASE_STARTUP_SECONDS", "60")];
     let printed = startup_error(PROGRAMS[0], dir.path(), &settings).await;
     assert_eq!(printed.lines().filter(|line| line.contains("mixes up")).count(), 1, "{printed}");
     assert!(!printed.contains("waiting for the database"), "{printed}");
@@ -149,7 +146,7 @@ async fn a_pooler_that_mixes_statements_up_is_refused() {
 
 /// Output and exit status of `todo-server doctor` for a database.
 async fn doctor(dir: &Path, url: &str) -> (String, ExitStatus) {
-    let mut doctor = command(PROGRAMS[0], dir, &[("DATABASE_URL", url), SECRET]);
+    let mut doctor = command(PROGRAMS[0], dir, &[("DATABASE_URL", url), SECRET_SETTING]);
     let output = timeout(STARTING, doctor.arg("doctor").output()).await;
     let output = output.expect("an exit in time").expect("the program runs");
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status)

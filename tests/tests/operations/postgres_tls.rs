@@ -5,10 +5,9 @@ use std::{fs, path::Path};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sqlx::{Connection, PgConnection};
-use todo_tests::{App, Database, PROGRAMS, Server, Target, postgres::Cluster, startup_error};
-
-const SECRET: (&str, &str) =
-    ("SECRET_KEY", "a secret of more than thirty-two bytes for tests only");
+use todo_tests::{
+    App, Database, PROGRAMS, SECRET_SETTING, Server, Target, postgres::Cluster, startup_error,
+};
 
 /// A certificate authority, and a server's certificate and key.
 struct Certificates {
@@ -60,7 +59,7 @@ async fn assert_serves(cluster: &Cluster, url: &str, encrypted: bool) {
 /// Checks that the start fails at once, with a minute of the startup time left, and that the last
 /// line of output is the error.
 async fn assert_start_fails(dir: &Path, url: &str, why: &str) {
-    let settings = [("DATABASE_URL", url), SECRET, ("DATABASE_STARTUP_SECONDS", "60")];
+    let settings = [("DATABASE_URL", url), SECRET_SETTING, ("DATABASE_STARTUP_SECONDS", "60")];
     let stderr = startup_error(PROGRAMS[1], dir, &settings).await;
     assert!(!stderr.contains("waiting for the database"), "{url}: {stderr}");
     let errors: Vec<_> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();

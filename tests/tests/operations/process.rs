@@ -8,10 +8,9 @@ use std::{
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
-use tempfile::TempDir;
 use todo_tests::{
-    PROGRAMS, Process, STARTING, STOPPING, at_once, built, command, eventually, lease, raw,
-    startup_error,
+    PROGRAMS, Process, SECRET, STARTING, STOPPING, at_once, built, command, empty_dir, eventually,
+    lease, raw, startup_error,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -21,11 +20,6 @@ use tokio::{
 };
 
 const SIGNALS: [&str; 2] = ["TERM", "INT"];
-const SECRET: &str = "6b1f0a0d9b3c4e5f8a7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a392817";
-
-fn empty_dir() -> TempDir {
-    tempfile::tempdir().expect("a temporary directory")
-}
 
 /// Sends one request on its own connection.
 async fn call(

@@ -5,8 +5,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use todo_tests::{Actor, Client, PROGRAMS, Process, TestResponse, raw, unique_email};
+use todo_tests::{Actor, Client, PROGRAMS, Process, TestResponse, empty_dir, raw, unique_email};
 
 const KEY: &str = "a key of more than thirty-two bytes, used in tests only";
 const NEXT_KEY: &str = "another key of more than thirty-two bytes, for tests";
@@ -14,10 +13,6 @@ const NEXT_KEY: &str = "another key of more than thirty-two bytes, for tests";
 const SECURE: (&str, &str) = ("x-forwarded-proto", "https");
 const TRUSTED: (&str, &str) = ("TRUSTED_PROXIES", "127.0.0.1/32");
 const HSTS: &str = "strict-transport-security";
-
-fn empty_dir() -> TempDir {
-    TempDir::new().expect("a directory")
-}
 
 async fn production(program: &str, dir: &Path, settings: &[(&str, &str)]) -> Process {
     let base = [

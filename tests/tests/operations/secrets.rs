@@ -8,8 +8,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD},
 };
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
-use tempfile::TempDir;
-use todo_tests::{PROGRAMS, Process, STARTING, command};
+use todo_tests::{PROGRAMS, Process, STARTING, command, empty_dir};
 use tokio::time::timeout;
 
 const SERVER: &str = PROGRAMS[0];
@@ -65,10 +64,6 @@ async fn run_to_failure(
     assert!(!output.status.success(), "{program} {arguments:?} succeeded: {printed}");
     assert!(!printed.trim().is_empty() && !printed.contains("panicked"), "{program}: {printed}");
     printed
-}
-
-fn empty_dir() -> TempDir {
-    tempfile::tempdir().expect("a directory")
 }
 
 /// Negative control of `assert_absent`.

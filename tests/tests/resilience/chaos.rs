@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use todo_tests::{Client, PROGRAMS, Process, STARTING, postgres::Cluster};
+use todo_tests::{Client, PROGRAMS, Process, SECRET, STARTING, postgres::Cluster};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -18,7 +18,6 @@ use tokio::{
 };
 
 const WRITERS: usize = 16;
-const SECRET: &str = "6b1f0a0d9b3c4e5f8a7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a392817";
 
 /// The acknowledged state of one user's todos.
 #[derive(Clone, Debug, Default)]

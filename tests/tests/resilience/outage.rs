@@ -20,8 +20,8 @@ use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 use tempfile::TempDir;
 use todo_tests::{
-    Actor, App, Client, Database, PROGRAMS, Process, STARTING, Server, Target, TestResponse,
-    at_once, command, postgres::Cluster, startup_error, unique_email,
+    Actor, App, Client, Database, PROGRAMS, Process, SECRET_SETTING, STARTING, Server, Target,
+    TestResponse, at_once, command, postgres::Cluster, startup_error, unique_email,
 };
 use tokio::{
     task::JoinSet,
@@ -517,9 +517,6 @@ async fn a_full_disk_serves_reads_and_refuses_writes() {
     drop(disk);
 }
 
-const SECRET: (&str, &str) =
-    ("SECRET_KEY", "a secret of more than thirty-two bytes for tests only");
-
 #[tokio::test(flavor = "multi_thread")]
 async fn startup_waits_for_the_database_and_then_fails() {
     let mut cluster = Cluster::dedicated(&[], &[]).await.expect("a PostgreSQL");
@@ -528,7 +525,7 @@ async fn startup_waits_for_the_database_and_then_fails() {
     cluster.shut_down().await.expect("a shutdown");
 
     for program in PROGRAMS {
-        let settings = [("DATABASE_URL", &*url), SECRET, ("DATABASE_STARTUP_SECONDS", "1")];
+        let settings = [("DATABASE_URL", &*url), SECRET_SETTING, ("DATABASE_STARTUP_SECONDS", "1")];
         let ended = timeout(STARTING, command(program, dir.path(), &settings).output()).await;
         let ended = ended.expect("an exit in time").expect("the program runs");
         let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
@@ -546,7 +543,7 @@ async fn startup_waits_for_the_database_and_then_fails() {
         assert!(!stderr.contains("hushhush"), "{stderr}");
     }
 
-    let settings = [("DATABASE_URL", &*url), SECRET, ("DATABASE_STARTUP_SECONDS", "60")];
+    let settings = [("DATABASE_URL", &*url), SECRET_SETTING, ("DATABASE_STARTUP_SECONDS", "60")];
     let (started, restarted) =
         tokio::join!(Process::start(PROGRAMS[0], dir.path(), &settings), async {
             sleep(Duration::from_secs(1)).await;
@@ -559,7 +556,8 @@ async fn startup_waits_for_the_database_and_then_fails() {
 
     // A permanent error is reported at once, with a minute of the startup time left.
     let missing = format!("{}/no_such_database", url.trim_end_matches("/postgres"));
-    let settings = [("DATABASE_URL", &*missing), SECRET, ("DATABASE_STARTUP_SECONDS", "60")];
+    let settings =
+        [("DATABASE_URL", &*missing), SECRET_SETTING, ("DATABASE_STARTUP_SECONDS", "60")];
     let stderr = startup_error(PROGRAMS[1], dir.path(), &settings).await;
     assert!(!stderr.contains("waiting for the database"), "{stderr}");
 }

@@ -19,10 +19,10 @@ use std::{
 
 use serde_json::json;
 use socket2::{Domain, SockRef, Socket, Type};
-use tempfile::TempDir;
 use todo_core::server::{OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE};
 use todo_tests::{
-    Actor, Client, PROGRAMS, Process, at_once, built, command, eventually, postgres::Cluster,
+    Actor, Client, PROGRAMS, Process, at_once, built, command, empty_dir, eventually,
+    postgres::Cluster,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -52,10 +52,6 @@ const WINDOW: Duration = Duration::from_secs(2);
 const PASSWORD: &str = "Correct1horse";
 /// A database file in the program's working directory.
 const SQLITE: &str = "sqlite://todo.db";
-
-fn empty_dir() -> TempDir {
-    tempfile::tempdir().expect("a temporary directory")
-}
 
 /// Runs a program with a limit of open files; `-S` sets a soft limit, which it can raise itself.
 fn with_descriptors(program: &str, dir: &Path, url: &str, limit: &str) -> Command {

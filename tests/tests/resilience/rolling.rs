@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use todo_tests::{Actor, Client, Process, STARTING, postgres::Cluster, tool, unique_email};
+use todo_tests::{Actor, Client, Process, SECRET, STARTING, postgres::Cluster, tool, unique_email};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -30,7 +30,6 @@ const PACE: Duration = Duration::from_millis(15);
 const POLL: Duration = Duration::from_millis(20);
 /// The value recommended in docs/deployment.md.
 const SHUTDOWN_DELAY_SECONDS: &str = "3";
-const SECRET: &str = "6b1f0a0d9b3c4e5f8a7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a392817";
 /// Server names and hosts in the shipped configuration.
 const SERVERS: [(&str, &str); 3] = [("one", "todo-1"), ("two", "todo-2"), ("three", "todo-3")];
 

@@ -4,8 +4,7 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use todo_tests::{PROGRAMS, Process, STARTING, STOPPING, command, raw};
+use todo_tests::{PROGRAMS, Process, STARTING, STOPPING, command, empty_dir, raw};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpSocket, TcpStream},
@@ -14,10 +13,6 @@ use tokio::{
 
 /// Much longer than [`STOPPING`]: a delay that is not cut short fails the test.
 const DELAY: (&str, &str) = ("SHUTDOWN_DELAY_SECONDS", "60");
-
-fn empty_dir() -> TempDir {
-    TempDir::new().expect("a directory")
-}
 
 /// The head and the body of a response.
 async fn get(addr: SocketAddr, path: &str) -> (String, Value) {

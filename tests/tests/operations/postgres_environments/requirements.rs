@@ -6,15 +6,13 @@ use std::{path::Path, time::Duration};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use todo_tests::{
-    Actor, App, PROGRAMS, STARTING, Server, command, eventually, postgres::Cluster, startup_error,
-    unique_email,
+    Actor, App, PROGRAMS, SECRET_SETTING, STARTING, Server, command, eventually, postgres::Cluster,
+    startup_error, unique_email,
 };
 use tokio::time::timeout;
 
 use super::{admin, app_url, cluster, side_by_side, start};
 
-const SECRET: (&str, &str) =
-    ("SECRET_KEY", "a secret of more than thirty-two bytes for tests only");
 const MAX_WAIT: Duration = Duration::from_secs(20);
 /// The minimal grants of a role, by column.
 const GRANTS: [&str; 12] = [
@@ -39,7 +37,7 @@ async fn run(admin: &mut PgConnection, sql: impl Into<String>) {
 
 /// Output of `todo-server doctor`, and whether it succeeded.
 async fn doctor(dir: &Path, settings: &[(&str, &str)]) -> (String, bool) {
-    let mut doctor = command(PROGRAMS[0], dir, &[settings, &[SECRET]].concat());
+    let mut doctor = command(PROGRAMS[0], dir, &[settings, &[SECRET_SETTING]].concat());
     let output = timeout(STARTING, doctor.arg("doctor").output()).await;
     let output = output.expect("an exit in time").expect("the program runs");
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
@@ -80,7 +78,7 @@ async fn a_database_that_is_not_utf_8_is_refused() {
         );
         run(&mut admin, create).await;
         let url = app_url(&cluster).replace("/postgres", &format!("/{name}"));
-        let settings = [("DATABASE_URL", &*url), SECRET];
+        let settings = [("DATABASE_URL", &*url), SECRET_SETTING];
         for program in PROGRAMS {
             let printed = startup_error(program, dir.path(), &settings).await;
             let lines = printed.lines().filter(|line| line.contains("UTF8"));
@@ -104,7 +102,8 @@ async fn a_database_that_is_not_utf_8_is_refused() {
 async fn migrated(grants: bool) -> Cluster {
     let cluster = Cluster::dedicated(&[], &[]).await.expect("a PostgreSQL");
     let dir = tempfile::tempdir().expect("a directory");
-    let mut migrate = command(PROGRAMS[0], dir.path(), &[("DATABASE_URL", &cluster.url()), SECRET]);
+    let mut migrate =
+        command(PROGRAMS[0], dir.path(), &[("DATABASE_URL", &cluster.url()), SECRET_SETTING]);
     let done = timeout(STARTING, migrate.arg("migrate").output()).await;
     assert!(done.expect("an exit in time").expect("the program runs").status.success());
     let mut admin = admin(&cluster).await;
@@ -129,7 +128,7 @@ async fn a_role_without_grants_is_refused_and_the_minimal_grants_suffice() {
     let dir = tempfile::tempdir().expect("a directory");
     for program in PROGRAMS {
         let printed =
-            startup_error(program, dir.path(), &[&settings[..], &[SECRET]].concat()).await;
+            startup_error(program, dir.path(), &[&settings[..], &[SECRET_SETTING]].concat()).await;
         let lines: Vec<_> = printed.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(lines.len(), 1, "{printed}");
         for named in ["role app", "SELECT, UPDATE on todos", "INSERT on signups", "users"] {
