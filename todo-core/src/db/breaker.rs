@@ -2,8 +2,9 @@
 //! waiting for its timeout.
 //!
 //! A connection failure or a slow call only triggers a probe; only a failed probe opens the
-//! breaker. The probe is just a ping, so one user's locked row or a busy pool never fails the calls
-//! of others. While the breaker is open the probe repeats in the background, one at a time, and its
+//! breaker, and only if no call was answered since the probe began: on a machine without a core to
+//! spare a probe may time out while statements still return. The probe is just a ping, so one
+//! user's locked row or a busy pool never fails the calls of others. While the breaker is open the probe repeats in the background, one at a time, and its
 //! first success closes the breaker.
 //!
 //! The breaker also marks connections as outdated. If a connection does not answer, and a probe
@@ -47,6 +48,8 @@ struct State {
     probing: bool,
     /// When a call or a probe last failed to reach the database.
     last_failure: Option<Instant>,
+    /// When the database last answered a call.
+    last_answer: Option<Instant>,
     /// When a connection stopped answering, until a later probe succeeds.
     silent_since: Option<Instant>,
 }
@@ -118,6 +121,11 @@ impl Breaker {
         self.state().last_failure = Some(Instant::now());
     }
 
+    /// Records that the database answered a call.
+    pub(crate) fn answered(&self) {
+        self.state().last_answer = Some(Instant::now());
+    }
+
     /// Reverts [`Breaker::silent`]: the answer came late.
     pub(crate) fn late(&self, since: Instant) {
         self.state().silent_since.take_if(|noted| *noted == since);
@@ -169,6 +177,10 @@ impl Breaker {
                 }
                 state.probing = false;
                 NextProbe::Stop
+            }
+            Verdict::Down if state.last_answer.is_some_and(|at| at > began) => {
+                tracing::debug!("a probe failed while calls were answered");
+                NextProbe::Later
             }
             Verdict::Down => {
                 state.last_failure = Some(Instant::now());
@@ -235,6 +247,19 @@ mod tests {
         let breaker = Breaker::new();
         breaker.trigger_probe(std::future::pending);
         tokio::time::sleep(PROBE_TIMEOUT * 2).await;
+        assert!(breaker.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_probe_opens_only_once_no_call_is_answered() {
+        let breaker = Breaker::new();
+        breaker.trigger_probe(std::future::pending);
+        for _ in 0..30 {
+            tokio::time::sleep(PROBE_TIMEOUT / 10).await;
+            breaker.answered();
+            assert!(!breaker.is_open());
+        }
+        tokio::time::sleep(PROBE_TIMEOUT * 2 + PROBE_INTERVAL * 2).await;
         assert!(breaker.is_open());
     }
 

@@ -176,6 +176,9 @@ impl Postgres {
             Err(DbError::Postgres(error)) => Ok(self.failed(lease, error, kind)),
             outcome => {
                 lease.release(outcome.is_ok());
+                if outcome.is_ok() {
+                    self.breaker.answered();
+                }
                 outcome.map(AttemptOutcome::Done)
             }
         }
