@@ -12,6 +12,7 @@
 mod app;
 mod client;
 mod database;
+mod endpoints;
 mod forwarder;
 pub mod lease;
 pub mod postgres;
@@ -23,6 +24,7 @@ mod tools;
 pub use app::{App, SECRET, SECRET_SETTING};
 pub use client::{Actor, Client, at_once, eventually, raw, unique_email};
 pub use database::clone_the_only_todo;
+pub use endpoints::{endpoint, uncovered};
 pub use forwarder::Forwarder;
 pub use process::{
     PROGRAMS, Process, STARTING, STOPPING, built, command, empty_dir, startup_error,

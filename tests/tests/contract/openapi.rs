@@ -18,7 +18,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use serde_json::{Map, Value, json};
-use todo_tests::{Actor, App, Database, Server, Target, on_every_target};
+use todo_tests::{Actor, App, Database, Server, Target, endpoint, on_every_target, uncovered};
 
 const TODOS: &str = "/api/users/{user_id}/todos";
 const TODO: &str = "/api/users/{user_id}/todos/{todo_id}";
@@ -249,6 +249,8 @@ async fn every_route_is_described() {
     }
     assert_eq!(document["info"]["license"]["identifier"], "MIT OR Apache-2.0");
     assert_eq!(document["servers"], json!([{ "url": "/" }]));
+    let covered = ROUTES.map(|route| endpoint(&route.method.to_ascii_uppercase(), route.path));
+    assert_eq!(uncovered(covered, |_| true), [""; 0]);
     let mut ids = BTreeSet::new();
     for route in &ROUTES {
         let name = format!("{} {}", route.method, route.path);

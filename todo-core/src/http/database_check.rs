@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_millis(1850);
 const CACHE_TTL: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
-pub(super) struct DatabaseCheck(Mutex<State>);
+pub(crate) struct DatabaseCheck(Mutex<State>);
 
 #[derive(Default)]
 struct State {

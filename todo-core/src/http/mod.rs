@@ -33,6 +33,7 @@ pub(crate) use self::budget::{Payer, Reservation};
 pub use self::{
     access_log::RequestLog,
     body::{Body, BodyError},
+    endpoint::{Access, Endpoint, Statements, endpoints},
     origin::Origin,
     proxies::{OverCapacity, Peer},
     public::PublicUrl,
@@ -40,11 +41,12 @@ pub use self::{
 use self::{
     budget::{Budget, UNCHARGED_BYTES},
     database_check::DatabaseCheck,
-    handlers::RequestContext,
+    endpoint::RequestContext,
+    matcher::{Found, Matched, Matcher},
     metrics::Metrics,
     problem::ApiError,
     request::Incoming,
-    routes::{Matched, Matcher},
+    routes::meta::{self, METRICS},
 };
 use crate::{
     Core,
@@ -61,8 +63,10 @@ mod access_log;
 mod body;
 mod budget;
 mod database_check;
-mod handlers;
+mod dispatch;
+mod endpoint;
 mod list;
+mod matcher;
 mod metrics;
 mod openapi;
 mod origin;
@@ -70,10 +74,9 @@ mod problem;
 pub(crate) mod proxies;
 mod public;
 mod request;
+mod respond;
 mod routes;
 
-/// The pattern of the route that may be on a separate listener.
-const METRICS: &str = "/metrics";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `Content-Security-Policy` of API responses: they are data, and a browser must run none of it.
 const API_CONTENT_SECURITY_POLICY: HeaderValue =
@@ -269,19 +272,19 @@ impl Api {
         let found = self.0.matcher.find(&parts.method, parts.uri.path());
         let result = match (request::check_request_head(&parts), found) {
             (Err(failure), _) => Err(failure),
-            (Ok(()), Some((pattern @ METRICS, matched))) => {
+            (Ok(()), Some(Found { pattern: pattern @ METRICS, matched, .. })) => {
                 log.update(|fields| fields.route = Some(pattern));
                 match matched {
                     Matched::WrongMethod(allow) => Err(ApiError::WrongMethod(allow.clone())),
-                    Matched::Options(allow) => Ok(options_response(allow)),
-                    Matched::Operation { .. } => handlers::metrics(self),
+                    Matched::Options(allow) => Ok(respond::options(allow)),
+                    Matched::Endpoint(..) => meta::metrics(self),
                 }
             }
             (Ok(()), _) => Err(ApiError::NoRoute),
         };
         let mut response = result.unwrap_or_else(|failure| failure.respond(log.request_id()));
         if parts.method == Method::HEAD {
-            strip_body(&mut response);
+            respond::strip_body(&mut response);
         }
         self.add_headers(response.headers_mut(), &log);
         log.finish_with(response.status());
@@ -311,7 +314,7 @@ impl Api {
     ) -> Response<Body> {
         let allow = HeaderValue::from_static(allow);
         if method == Method::OPTIONS {
-            return options_response(&allow);
+            return respond::options(&allow);
         }
         ApiError::WrongMethod(allow).respond(request_id)
     }
@@ -408,11 +411,12 @@ impl Api {
         let version = parts.version;
         let is_head = parts.method == Method::HEAD;
         let mut body = pin!(body);
-        let mut body = Incoming::new(body.as_mut(), &parts.headers);
+        let waits_for_continue = parts.headers.contains_key(header::EXPECT);
+        let mut was_read = false;
         let in_flight = self.0.metrics.start_request();
         let dispatched = AssertUnwindSafe(tokio::time::timeout(
             self.config().request_timeout,
-            self.dispatch(&parts, &mut body, log),
+            self.dispatch(&parts, Incoming::new(body.as_mut(), &mut was_read), log),
         ))
         .catch_unwind()
         .await;
@@ -440,62 +444,58 @@ impl Api {
             response
         });
         if is_head {
-            strip_body(&mut response);
+            respond::strip_body(&mut response);
         }
         // Before the rest of the body is drained: the response is ready now.
         log.update(|fields| fields.duration = Some(log.elapsed()));
         drop(in_flight);
-        body.drain().await;
+        // Unless the client waits for `100 Continue`, its sender then reads the response.
+        if was_read || !waits_for_continue {
+            request::drain(body).await;
+        }
         response
     }
 
-    async fn dispatch<'s, B>(
+    async fn dispatch<'s: 'a, 'a>(
         &'s self,
-        parts: &http::request::Parts,
-        body: &mut Incoming<'_, B>,
+        parts: &'a http::request::Parts,
+        body: Incoming<'a>,
         log: &RequestLog<'s>,
-    ) -> Result<Response<Body>, ApiError>
-    where
-        B: HttpBody + Send,
-        B::Data: Send,
-    {
+    ) -> Result<Response<Body>, ApiError> {
         request::check_request_head(parts)?;
         let _head = self.charge_head(parts, log.client())?;
         if request::is_server_options(&parts.method, &parts.uri) {
-            return Ok(options_response(&HeaderValue::from_static(
+            return Ok(respond::options(&HeaderValue::from_static(
                 "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
             )));
         }
         let path = parts.uri.path().strip_prefix(&*self.config().mount_path).unwrap_or_default();
         let found = self.find(&parts.method, path);
-        let is_probe = matches!(found, Some((pattern, _)) if routes::is_probe(pattern));
-        self.admit(parts, is_probe)?;
-        let Some((pattern, matched)) = found else {
+        self.admit(parts, found.as_ref().is_some_and(|found| found.is_probe))?;
+        let Some(Found { pattern, matched, .. }) = found else {
             let shorter = without_trailing_slash(path).ok_or(ApiError::NoRoute)?;
-            let (pattern, _) = self.find(&parts.method, shorter).ok_or(ApiError::NoRoute)?;
-            log.update(|fields| fields.route = Some(pattern));
+            let found = self.find(&parts.method, shorter).ok_or(ApiError::NoRoute)?;
+            log.update(|fields| fields.route = Some(found.pattern));
             return Ok(self.redirect(shorter, parts.uri.query()));
         };
         log.update(|fields| fields.route = Some(pattern));
         match matched {
             Matched::WrongMethod(allow) => Err(ApiError::WrongMethod(allow.clone())),
-            Matched::Options(allow) => Ok(options_response(allow)),
-            Matched::Operation { operation, auth, params } => {
-                let caller = if auth {
+            Matched::Options(allow) => Ok(respond::options(allow)),
+            Matched::Endpoint(endpoint, params) => {
+                let caller = if endpoint.access() == Access::Public {
+                    None
+                } else {
                     let caller = self.authenticate(parts, log.client())?;
                     log.update(|fields| fields.user_id = Some(caller.user_id()));
                     Some(caller)
-                } else {
-                    None
                 };
-                let payer = Payer::new(log.client(), caller.map(|caller| caller.user_id()));
-                handlers::dispatch(
-                    self,
-                    operation,
-                    caller,
-                    RequestContext { parts, params, body, payer },
-                )
-                .await
+                let client = log.client();
+                let payer = Payer::new(client, caller.map(|caller| caller.user_id()));
+                let max_body = endpoint.policy.max_body(self.config());
+                let request =
+                    RequestContext { api: self, parts, params, client, payer, body, max_body };
+                dispatch::run(endpoint, caller, request).await
             }
         }
     }
@@ -571,21 +571,16 @@ impl Api {
         proxies::client(peer, headers, &self.config().trusted_proxies)
     }
 
-    pub(crate) fn client_ip(&self, parts: &http::request::Parts) -> Option<IpAddr> {
-        let peer: &Peer = parts.extensions.get()?;
-        Some(self.client(*peer, &parts.headers).address)
-    }
-
     /// The pattern of the route at a target.
     fn pattern(&self, method: &Method, uri: &http::Uri) -> Option<&str> {
         let path = uri.path().strip_prefix(&*self.config().mount_path).unwrap_or_default();
-        self.find(method, path).map(|(pattern, _)| pattern)
+        self.find(method, path).map(|found| found.pattern)
     }
 
     /// The route of this listener at a path.
-    fn find<'p>(&self, method: &Method, path: &'p str) -> Option<(&str, Matched<'_, 'p>)> {
+    fn find<'p>(&self, method: &Method, path: &'p str) -> Option<Found<'_, 'p>> {
         let found = self.0.matcher.find(method, path);
-        found.filter(|(pattern, _)| self.config().metrics || *pattern != METRICS)
+        found.filter(|found| self.config().metrics || found.pattern != METRICS)
     }
 
     fn config(&self) -> &ApiOptions {
@@ -611,6 +606,10 @@ impl Api {
     fn metrics_text(&self) -> Result<String, Error> {
         let text = self.0.metrics.text(self.core().stats(), &self.0.budget);
         text.map_err(|error| Error::Internal(BoxError::new(error)))
+    }
+
+    pub(crate) fn database_check(&self) -> &Arc<DatabaseCheck> {
+        &self.0.database_check
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -747,22 +746,6 @@ fn log_token_use(client: Option<IpAddr>, user_id: Uuid, result: &Result<Response
 /// The path without its trailing slash, if it has one and the rest is more than a slash.
 fn without_trailing_slash(path: &str) -> Option<&str> {
     path.strip_suffix('/').filter(|shorter| !matches!(*shorter, "" | "/"))
-}
-
-fn options_response(allow: &HeaderValue) -> Response<Body> {
-    let mut response = Response::new(Body::default());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(header::ALLOW, allow.clone());
-    response
-}
-
-/// Turns the response to a GET into that to a HEAD: the same headers, with `Content-Length` if it
-/// is known (RFC 9110, 9.3.2).
-fn strip_body(response: &mut Response<Body>) {
-    if let Some(length) = response.body().whole().map(Bytes::len) {
-        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-    }
-    *response.body_mut() = Body::default();
 }
 
 #[cfg(all(test, feature = "sqlite"))]

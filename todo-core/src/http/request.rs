@@ -1,12 +1,19 @@
 //! Reading a request: the check of its head, the bearer token, the query and the JSON body. This
 //! file checks shapes; the library's types validate values.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, pin::Pin, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request::Parts};
 use http_body::Body as HttpBody;
-use http_body_util::BodyExt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -174,20 +181,54 @@ impl Query {
     }
 }
 
-/// A request's body. It outlives the handler that reads it, so that the rest can be drained.
-pub(crate) struct Incoming<'b, B> {
-    body: Pin<&'b mut B>,
-    expects_continue: bool,
-    was_read: bool,
+/// A request body without its type, so that handlers need no type parameter.
+pub(crate) trait RequestBody: Send {
+    /// The next frame: its data, or nothing for trailers.
+    fn poll_data(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Option<Bytes>, ApiError>>>;
+
+    /// Whether no frame follows.
+    fn is_end(&self) -> bool;
+
+    /// Minimum length of the rest in bytes.
+    fn min_bytes(&self) -> u64;
 }
 
-impl<'b, B> Incoming<'b, B>
-where
-    B: HttpBody,
-{
-    pub(crate) fn new(body: Pin<&'b mut B>, headers: &HeaderMap) -> Self {
-        let expects_continue = headers.contains_key(header::EXPECT);
-        Self { body, expects_continue, was_read: false }
+impl<B: HttpBody + Send> RequestBody for B {
+    fn poll_data(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Option<Bytes>, ApiError>>> {
+        let Some(frame) = ready!(self.poll_frame(cx)) else { return Poll::Ready(None) };
+        let unreadable = |_| ApiError::BadRequest("The request body could not be read.");
+        // `Bytes` are not copied by this.
+        let data = |frame: http_body::Frame<B::Data>| {
+            frame.into_data().ok().map(|mut data| data.copy_to_bytes(data.remaining()))
+        };
+        Poll::Ready(Some(frame.map(data).map_err(unreadable)))
+    }
+
+    fn is_end(&self) -> bool {
+        self.is_end_stream()
+    }
+
+    fn min_bytes(&self) -> u64 {
+        self.size_hint().lower()
+    }
+}
+
+/// A request's body, for its handler.
+pub(crate) struct Incoming<'a> {
+    body: Pin<&'a mut dyn RequestBody>,
+    was_read: &'a mut bool,
+}
+
+impl<'a> Incoming<'a> {
+    /// `was_read` is set once a handler reads the body.
+    pub(crate) fn new(body: Pin<&'a mut dyn RequestBody>, was_read: &'a mut bool) -> Self {
+        Self { body, was_read }
     }
 
     /// Reads the body as a JSON object of at most `max` bytes. Its buffer is charged to `payer`.
@@ -203,7 +244,7 @@ where
         }
         // With `Expect: 100-continue`, the declared length is checked before the first byte is
         // requested.
-        if self.body.size_hint().lower() > max as u64 {
+        if self.body.min_bytes() > max as u64 {
             return Err(ApiError::TooLarge(max));
         }
         let (bytes, _held) = tokio::time::timeout(BODY_TIMEOUT, self.read(max, budget, payer))
@@ -218,21 +259,19 @@ where
         budget: &Budget,
         payer: Payer,
     ) -> Result<(Bytes, Option<Reservation>), ApiError> {
-        self.was_read = true;
+        *self.was_read = true;
         let mut whole = Vec::new();
         let mut held: Option<Reservation> = None;
-        while let Some(frame) = self.body.frame().await {
-            let frame =
-                frame.map_err(|_| ApiError::BadRequest("The request body could not be read."))?;
-            let Ok(mut data) = frame.into_data() else { continue };
-            let size = whole.len() + data.remaining();
+        while let Some(frame) = next_data(self.body.as_mut()).await {
+            let Some(data) = frame? else { continue };
+            let size = whole.len() + data.len();
             if size > max {
                 return Err(ApiError::TooLarge(max));
             }
             // Nearly every body is one frame, which needs no copy. Longer ones are copied: a
             // frame is a slice that keeps the whole connection buffer alive.
-            if whole.is_empty() && self.body.is_end_stream() {
-                return Ok((data.copy_to_bytes(size), None));
+            if whole.is_empty() && self.body.is_end() {
+                return Ok((data, None));
             }
             if size > whole.capacity() {
                 let capacity = size.max(2 * whole.capacity()).max(MIN_CAPACITY).min(max);
@@ -249,35 +288,33 @@ where
                 }
                 whole.reserve_exact(capacity - whole.len());
             }
-            while data.has_remaining() {
-                let chunk = data.chunk();
-                let read = chunk.len();
-                whole.extend_from_slice(chunk);
-                data.advance(read);
-            }
+            whole.extend_from_slice(&data);
         }
         Ok((whole.into(), held))
     }
+}
 
-    /// Reads and discards the rest, within limits, unless the client waits for `100 Continue`.
-    pub(crate) async fn drain(&mut self) {
-        if self.body.is_end_stream() || (self.expects_continue && !self.was_read) {
-            return;
-        }
-        let read = async {
-            let mut left = DRAIN_BYTES;
-            while let Ok(Some(Ok(frame))) =
-                tokio::time::timeout(DRAIN_PAUSE, self.body.frame()).await
-            {
-                let size = frame.data_ref().map_or(0, Buf::remaining);
-                match left.checked_sub(size) {
-                    Some(rest) => left = rest,
-                    None => break,
-                }
-            }
-        };
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
+async fn next_data(mut body: Pin<&mut dyn RequestBody>) -> Option<Result<Option<Bytes>, ApiError>> {
+    poll_fn(|cx| body.as_mut().poll_data(cx)).await
+}
+
+/// Reads and discards the rest of a body, within limits.
+pub(crate) async fn drain(mut body: Pin<&mut dyn RequestBody>) {
+    if body.is_end() {
+        return;
     }
+    let read = async {
+        let mut left = DRAIN_BYTES;
+        while let Ok(Some(Ok(data))) =
+            tokio::time::timeout(DRAIN_PAUSE, next_data(body.as_mut())).await
+        {
+            match left.checked_sub(data.map_or(0, |data| data.len())) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
 }
 
 /// Whether the single Content-Type is JSON in UTF-8, and the body not compressed. Codings are

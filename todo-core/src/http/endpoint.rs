@@ -1,0 +1,293 @@
+//! The description of a route, as it stands beside its handler in `http::routes`: method, path,
+//! access, limits, documentation and the handler itself. The matcher, `Allow`, 405, the labels of
+//! metrics and logs, the OpenAPI document and the lists of the tests are all made from it.
+
+use std::{fmt, net::IpAddr};
+
+use futures_util::future::BoxFuture;
+use http::{Method, Response, request::Parts};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    auth::Caller,
+    error::Error,
+    http::{
+        Api, ApiOptions, Body,
+        budget::Payer,
+        matcher::PathParams,
+        problem::ApiError,
+        request::{Form, Incoming},
+        routes,
+    },
+};
+
+/// One route of the API: a method of a path.
+pub struct Endpoint {
+    pub(crate) method: Method,
+    /// Below the API's prefix if [`Endpoint::is_api`], else from the root.
+    pub(crate) path: &'static str,
+    pub(crate) is_api: bool,
+    /// Whether it is a health probe: exempt from the https requirement, and served to connections
+    /// over capacity.
+    pub(crate) is_probe: bool,
+    pub(crate) policy: Policy,
+    pub(crate) statements: Statements,
+    pub(crate) docs: Docs,
+    pub(crate) handler: Handler,
+}
+
+/// The clients that may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Every client.
+    Public,
+    /// A client with the token of a live session.
+    User,
+    /// The user whose id is in the path.
+    Owner,
+}
+
+/// Maximum number of SQL statements that a route runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statements {
+    /// For a response with a status below 400; a list of more than 500 todos runs more.
+    pub success: usize,
+    /// For a response with another status.
+    pub failure: usize,
+}
+
+impl Statements {
+    pub(crate) const NONE: Self = Self { success: 0, failure: 0 };
+
+    pub(crate) const fn new(success: usize, failure: usize) -> Self {
+        Self { success, failure }
+    }
+}
+
+/// The limits of a route.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// Maximum size of the request body in bytes, if it is lower than
+    /// [`ApiOptions::max_body_bytes`].
+    pub(crate) max_body_bytes: usize,
+    pub(crate) charge: Charge,
+}
+
+/// How a whole response body is charged to the memory budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Charge {
+    /// Not at all: it is small, or shared by all responses, or the handler charges it.
+    Never,
+    /// Always; without budget, the response is a 503.
+    Required,
+    /// If there is budget: a change that took effect is always confirmed.
+    IfAvailable,
+}
+
+impl Policy {
+    pub(crate) const DEFAULT: Self = Self { max_body_bytes: usize::MAX, charge: Charge::Never };
+    /// The policy of routes that change something.
+    pub(crate) const CHANGE: Self = Self { charge: Charge::IfAvailable, ..Self::DEFAULT };
+
+    /// The maximum size of the request body in bytes with these options.
+    pub(crate) fn max_body(&self, options: &ApiOptions) -> usize {
+        options.max_body_bytes.min(self.max_body_bytes)
+    }
+}
+
+/// The documentation of a route in the OpenAPI document.
+#[derive(Clone, Copy)]
+pub(crate) struct Docs {
+    pub(crate) operation_id: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) description: &'static str,
+    pub(crate) tag: Tag,
+    /// The query parameters.
+    pub(crate) query: Option<fn() -> Vec<QueryParameter>>,
+    pub(crate) body: Option<BodyDocs>,
+    /// The responses without a problem body; the success first.
+    pub(crate) answers: &'static [AnswerDocs],
+    /// The responses with a problem body, besides those of every route.
+    pub(crate) errors: &'static [ErrorDocs],
+}
+
+/// The group of a route in the OpenAPI document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tag {
+    Authentication,
+    Todos,
+    Operations,
+}
+
+/// A query parameter; none is required.
+pub(crate) struct QueryParameter {
+    pub(crate) name: &'static str,
+    pub(crate) schema: Value,
+    pub(crate) description: &'static str,
+}
+
+/// The JSON body of a request.
+#[derive(Clone, Copy)]
+pub(crate) struct BodyDocs {
+    pub(crate) schema: &'static str,
+    pub(crate) example: fn() -> Value,
+}
+
+/// A response without a problem body.
+#[derive(Clone, Copy)]
+pub(crate) struct AnswerDocs {
+    pub(crate) status: u16,
+    pub(crate) description: &'static str,
+    pub(crate) media_type: &'static str,
+    pub(crate) schema: Schema,
+    /// Absent if the schema has an example.
+    pub(crate) example: Option<fn() -> Value>,
+    pub(crate) header: Option<HeaderDocs>,
+}
+
+/// The schema of a response.
+#[derive(Clone, Copy)]
+pub(crate) enum Schema {
+    /// One of the document's schemas, by name.
+    Named(&'static str),
+    /// Any value of this JSON type.
+    Type(&'static str),
+}
+
+/// A header of a response besides those of every response.
+#[derive(Clone, Copy)]
+pub(crate) enum HeaderDocs {
+    /// `Location`, with a description.
+    Location(&'static str),
+    RetryAfter,
+}
+
+impl AnswerDocs {
+    /// A JSON response.
+    pub(crate) const fn json(
+        status: u16,
+        description: &'static str,
+        schema: &'static str,
+        example: Option<fn() -> Value>,
+    ) -> Self {
+        let schema = Schema::Named(schema);
+        let media_type = "application/json";
+        Self { status, description, media_type, schema, example, header: None }
+    }
+}
+
+/// A response with a problem body. The example has its status.
+#[derive(Clone, Copy)]
+pub(crate) struct ErrorDocs {
+    pub(crate) description: &'static str,
+    pub(crate) example: fn(max_body_bytes: usize) -> ApiError,
+}
+
+/// The result of a handler.
+pub(crate) type HandlerResult = Result<Response<Body>, ApiError>;
+
+/// The future of a handler. It is boxed: unboxed, the future of every request would be as large as
+/// the largest, and its type would contain the types of all handlers.
+pub(crate) type HandlerFuture<'a> = BoxFuture<'a, HandlerResult>;
+
+/// The handler of a route, by the access that it requires.
+#[derive(Clone, Copy)]
+pub(crate) enum Handler {
+    Public(for<'a> fn(RequestContext<'a>) -> HandlerFuture<'a>),
+    User(for<'a> fn(RequestContext<'a>, Caller) -> HandlerFuture<'a>),
+    Owner(for<'a> fn(RequestContext<'a>, Caller) -> HandlerFuture<'a>),
+}
+
+/// A request as its handler receives it.
+pub(crate) struct RequestContext<'a> {
+    pub(crate) api: &'a Api,
+    pub(crate) parts: &'a Parts,
+    pub(crate) params: PathParams<'a>,
+    /// The client's address, if it is known.
+    pub(crate) client: Option<IpAddr>,
+    /// The accounts charged for its bodies.
+    pub(crate) payer: Payer,
+    /// The body, and its maximum size in bytes.
+    pub(crate) body: Incoming<'a>,
+    pub(crate) max_body: usize,
+}
+
+impl RequestContext<'_> {
+    /// Reads the body as a JSON object.
+    pub(crate) async fn form(&mut self) -> Result<Form, ApiError> {
+        self.body.json(&self.parts.headers, self.max_body, self.api.budget(), self.payer).await
+    }
+
+    /// The todo's id; not found if it is not a UUID.
+    pub(crate) fn todo_id(&self) -> Result<Uuid, ApiError> {
+        self.params.todo_id().ok_or(ApiError::Core(Error::NotFound))
+    }
+}
+
+impl Endpoint {
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path with the names of its parameters in braces, with the API's routes below `prefix`.
+    #[must_use]
+    pub fn full_path(&self, prefix: &str) -> String {
+        if self.is_api { format!("{prefix}{}", self.path) } else { self.path.to_owned() }
+    }
+
+    /// The clients that may use it.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        match self.handler {
+            Handler::Public(_) => Access::Public,
+            Handler::User(_) => Access::User,
+            Handler::Owner(_) => Access::Owner,
+        }
+    }
+
+    /// Whether it is a health probe.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
+    /// Maximum number of SQL statements that it runs.
+    #[must_use]
+    pub fn statements(&self) -> Statements {
+        self.statements
+    }
+
+    /// Its name in the OpenAPI document, such as `createTodo`.
+    #[must_use]
+    pub fn operation_id(&self) -> &'static str {
+        self.docs.operation_id
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let access = self.access();
+        let operation_id = self.operation_id();
+        f.debug_struct("Endpoint")
+            .field("operation_id", &operation_id)
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("access", &access)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Every route, in the order of the OpenAPI document.
+pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
+    let by_file = [
+        routes::auth::ENDPOINTS,
+        routes::todos::ENDPOINTS,
+        routes::health::ENDPOINTS,
+        routes::meta::ENDPOINTS,
+    ];
+    by_file.into_iter().flatten()
+}

@@ -1,0 +1,235 @@
+//! `/auth`: accounts and sessions.
+
+use std::{net::IpAddr, time::Duration};
+
+use http::{Method, StatusCode};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    auth::{
+        self, Caller, Credentials, Session, Signup, User,
+        events::{self, AuthEvent},
+    },
+    error::Error,
+    http::{
+        endpoint::{
+            AnswerDocs, BodyDocs, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, Policy,
+            RequestContext, Statements, Tag,
+        },
+        problem::ApiError,
+        respond,
+        routes::docs::{
+            self, BAD_REQUEST, BODY_TIMEOUT, INTERNAL, MEDIA_TYPE, TIMEOUT, TOO_LARGE,
+            UNAUTHORIZED, UNAVAILABLE, field,
+        },
+    },
+    timestamp,
+};
+
+/// Maximum body size of the public routes: it contains no more than an account.
+const PUBLIC: Policy = Policy { max_body_bytes: 8 << 10, ..Policy::DEFAULT };
+const LIMITED: ErrorDocs = ErrorDocs {
+    description: "Too many attempts from this client",
+    example: |_| ApiError::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),
+};
+const MALFORMED: ErrorDocs = docs::malformed(|_| {
+    ApiError::Malformed("", field("password", "missing", "Password is required."))
+});
+
+pub(crate) static ENDPOINTS: &[Endpoint] = &[
+    Endpoint {
+        method: Method::POST,
+        path: "/auth/signup",
+        is_api: true,
+        is_probe: false,
+        policy: PUBLIC,
+        // One for the rate limit.
+        statements: Statements::new(2, 3),
+        docs: Docs {
+            operation_id: "signup",
+            summary: "Sign up",
+            description: "Creates an account and its first session. Signups are rate-limited per \
+                client address.",
+            tag: Tag::Authentication,
+            query: None,
+            body: Some(BodyDocs {
+                schema: "Signup",
+                example: || {
+                    json!({
+                        "email": "ada@example.com", "password": "Passw0rd", "name": "Ada Lovelace",
+                    })
+                },
+            }),
+            answers: &[AnswerDocs::json(201, "The account and its first session", "Auth", None)],
+            errors: &[
+                BAD_REQUEST,
+                ErrorDocs {
+                    description: "An account with this e-mail exists",
+                    example: |_| ApiError::Core(Error::EmailTaken),
+                },
+                BODY_TIMEOUT,
+                TOO_LARGE,
+                MEDIA_TYPE,
+                MALFORMED,
+                LIMITED,
+                INTERNAL,
+                UNAVAILABLE,
+                TIMEOUT,
+            ],
+        },
+        handler: Handler::Public(|request| Box::pin(signup(request))),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/auth/login",
+        is_api: true,
+        is_probe: false,
+        policy: PUBLIC,
+        // Two for the rate limit.
+        statements: Statements::new(4, 5),
+        docs: Docs {
+            operation_id: "login",
+            summary: "Log in",
+            description: "Creates a session. The errors for a wrong e-mail and a wrong password \
+                are indistinguishable. Failures are rate-limited per client address.",
+            tag: Tag::Authentication,
+            query: None,
+            body: Some(BodyDocs {
+                schema: "Login",
+                example: || json!({ "email": "ada@example.com", "password": "Passw0rd" }),
+            }),
+            answers: &[AnswerDocs::json(200, "A session", "Auth", None)],
+            errors: &[
+                BAD_REQUEST,
+                ErrorDocs {
+                    description: "Wrong e-mail or password",
+                    example: |_| ApiError::Core(Error::InvalidCredentials),
+                },
+                BODY_TIMEOUT,
+                TOO_LARGE,
+                MEDIA_TYPE,
+                MALFORMED,
+                LIMITED,
+                INTERNAL,
+                UNAVAILABLE,
+                TIMEOUT,
+            ],
+        },
+        handler: Handler::Public(|request| Box::pin(login(request))),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/auth/logout",
+        is_api: true,
+        is_probe: false,
+        policy: Policy::DEFAULT,
+        statements: Statements::new(1, 1),
+        docs: Docs {
+            operation_id: "logout",
+            summary: "Log out",
+            description: "Ends this session: its token is rejected from now on.",
+            tag: Tag::Authentication,
+            query: None,
+            body: None,
+            answers: &[AnswerDocs::json(
+                200,
+                "Logged out",
+                "Message",
+                Some(|| json!({ "message": "Successfully logged out" })),
+            )],
+            errors: &[BAD_REQUEST, UNAUTHORIZED, INTERNAL, UNAVAILABLE, TIMEOUT],
+        },
+        handler: Handler::User(|request, caller| Box::pin(logout(request, caller))),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/auth/me",
+        is_api: true,
+        is_probe: false,
+        policy: Policy::DEFAULT,
+        statements: Statements::new(1, 1),
+        docs: Docs {
+            operation_id: "getCurrentUser",
+            summary: "Get the current user",
+            description: "Returns the account of the authenticated user.",
+            tag: Tag::Authentication,
+            query: None,
+            body: None,
+            answers: &[AnswerDocs::json(200, "The account", "User", None)],
+            errors: &[BAD_REQUEST, UNAUTHORIZED, INTERNAL, UNAVAILABLE, TIMEOUT],
+        },
+        handler: Handler::User(|request, caller| Box::pin(current_user(request, caller))),
+    },
+];
+
+/// The response to signup and login.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct AuthResponse {
+    user: User,
+    /// A JWT for the `Authorization: Bearer` header.
+    token: String,
+    /// The same as `token`, under its OAuth 2.0 name.
+    access_token: String,
+    /// `bearer`
+    token_type: &'static str,
+    /// The end of the token's validity.
+    #[serde(serialize_with = "timestamp::serialize")]
+    expires_at: chrono::DateTime<chrono::Utc>,
+}
+
+impl From<Session> for AuthResponse {
+    fn from(Session { user, token, expires_at }: Session) -> Self {
+        Self { user, access_token: token.clone(), token, token_type: "bearer", expires_at }
+    }
+}
+
+async fn signup(mut request: RequestContext<'_>) -> HandlerResult {
+    let client = request.client;
+    let parsed = async {
+        let mut form = request.form().await?;
+        let email = form.text("email");
+        let password = form.text("password");
+        let name = form.text("name");
+        form.finish()?;
+        Ok(Signup::parse(&email, &password, &name)?)
+    };
+    let form =
+        parsed.await.inspect_err(|failure| log_bad_form(AuthEvent::Signup, client, failure))?;
+    let session = auth::signup(request.api.core(), client, form).await?;
+    Ok(respond::json(StatusCode::CREATED, &AuthResponse::from(session)))
+}
+
+async fn login(mut request: RequestContext<'_>) -> HandlerResult {
+    let client = request.client;
+    let parsed = async {
+        let mut form = request.form().await?;
+        let email = form.text("email");
+        let password = form.text("password");
+        form.finish()?;
+        Ok(Credentials::parse(&email, &password)?)
+    };
+    let given =
+        parsed.await.inspect_err(|failure| log_bad_form(AuthEvent::Login, client, failure))?;
+    let session = auth::login(request.api.core(), client, given).await?;
+    Ok(respond::json(StatusCode::OK, &AuthResponse::from(session)))
+}
+
+/// Logs a signup or login whose form is invalid.
+fn log_bad_form(attempted: AuthEvent, client: Option<IpAddr>, failure: &ApiError) {
+    let reason = match failure {
+        ApiError::Core(error) => events::reason(error),
+        _ => "unreadable form",
+    };
+    events::failed(attempted, client, None, reason);
+}
+
+async fn logout(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    auth::end_session(request.api.core(), caller, request.client).await?;
+    Ok(respond::json(StatusCode::OK, &json!({ "message": "Successfully logged out" })))
+}
+
+async fn current_user(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    let user = auth::current_user(request.api.core(), &caller).await?;
+    Ok(respond::json(StatusCode::OK, &user))
+}

@@ -1,0 +1,70 @@
+//! The error responses that several routes document.
+
+use crate::{
+    error::{BoxError, Error, FieldError},
+    http::{endpoint::ErrorDocs, problem::ApiError},
+};
+
+/// A single invalid field.
+pub(crate) fn field(
+    name: &'static str,
+    code: &'static str,
+    message: &'static str,
+) -> Vec<FieldError> {
+    vec![FieldError::new(name, code, message)]
+}
+
+/// A 400, by the route's own example.
+pub(crate) const fn invalid(example: fn(usize) -> ApiError) -> ErrorDocs {
+    ErrorDocs { description: "A value is invalid, or the request is malformed", example }
+}
+
+/// A 422, by the route's own example.
+pub(crate) const fn malformed(example: fn(usize) -> ApiError) -> ErrorDocs {
+    ErrorDocs { description: "The body is not JSON of the request's shape", example }
+}
+
+/// A 403, by the route's own example.
+pub(crate) const fn forbidden(example: fn(usize) -> ApiError) -> ErrorDocs {
+    let description = "It belongs to another user, or plain http where https is required";
+    ErrorDocs { description, example }
+}
+
+/// The 400 of a route without values.
+pub(crate) const BAD_REQUEST: ErrorDocs =
+    invalid(|_| ApiError::BadRequest("There must be a Host header."));
+pub(crate) const UNAUTHORIZED: ErrorDocs = ErrorDocs {
+    description: "No token, or one that is not valid",
+    example: |_| ApiError::Core(Error::Unauthenticated),
+};
+pub(crate) const BODY_TIMEOUT: ErrorDocs = ErrorDocs {
+    description: "The body did not arrive in time",
+    example: |_| ApiError::BodyTimeout,
+};
+pub(crate) const TOO_LARGE: ErrorDocs =
+    ErrorDocs { description: "The body is too large", example: ApiError::TooLarge };
+pub(crate) const MEDIA_TYPE: ErrorDocs = ErrorDocs {
+    description: "The body is not application/json",
+    example: |_| ApiError::UnsupportedMediaType,
+};
+pub(crate) const INTERNAL: ErrorDocs = ErrorDocs {
+    description: "Internal server error",
+    example: |_| ApiError::Core(Error::Internal(BoxError::new("example"))),
+};
+pub(crate) const UNAVAILABLE: ErrorDocs = ErrorDocs {
+    description: "The database is unavailable or the server overloaded",
+    example: |_| ApiError::Core(Error::Busy),
+};
+pub(crate) const TIMEOUT: ErrorDocs =
+    ErrorDocs { description: "The request took too long", example: |_| ApiError::Timeout };
+
+/// The errors of every route: the head is too large.
+pub(crate) const OF_EVERY_ROUTE: &[ErrorDocs] = &[
+    ErrorDocs { description: "The request target is too long", example: |_| ApiError::UriTooLong },
+    ErrorDocs { description: "The headers are too large", example: |_| ApiError::HeadTooLarge },
+];
+/// A 403 of a route that documents no other, except for probes.
+pub(crate) const HTTPS_REQUIRED: ErrorDocs = ErrorDocs {
+    description: "Plain http where https is required",
+    example: |_| ApiError::HttpsRequired,
+};

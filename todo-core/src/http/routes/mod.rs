@@ -1,0 +1,8 @@
+//! The routes, by resource. Each file has its endpoints and their handlers, which decode, call and
+//! encode. The types of `auth` and `todos` validate values; `problem` maps errors to statuses.
+
+pub(crate) mod auth;
+pub(crate) mod docs;
+pub(crate) mod health;
+pub(crate) mod meta;
+pub(crate) mod todos;

@@ -1,0 +1,384 @@
+//! `/users/{user_id}/todos`: a user's todos.
+
+use http::{HeaderValue, Method, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::{
+    auth::Caller,
+    error::{Error, FieldError, FieldErrors},
+    http::{
+        endpoint::{
+            AnswerDocs, BodyDocs, Charge, Docs, Endpoint, ErrorDocs, Handler, HandlerResult,
+            HeaderDocs, Policy, QueryParameter, RequestContext, Statements, Tag,
+        },
+        list, openapi,
+        problem::ApiError,
+        request::Query,
+        respond,
+        routes::docs::{
+            self, BAD_REQUEST, BODY_TIMEOUT, INTERNAL, MEDIA_TYPE, TIMEOUT, TOO_LARGE,
+            UNAUTHORIZED, UNAVAILABLE, field,
+        },
+    },
+    todos::{
+        self, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder, Status,
+        Title, TodoPatch,
+    },
+    validate::FieldLabel,
+};
+
+const TODOS: &str = "/users/{user_id}/todos";
+const TODO: &str = "/users/{user_id}/todos/{todo_id}";
+const COMPLETE: &str = "/users/{user_id}/todos/{todo_id}/complete";
+
+/// Routes of all todos can be another user's, those of one todo can be another user's todo.
+const OTHER_USER: ErrorDocs = docs::forbidden(|_| ApiError::OtherUser);
+const OTHER_USERS_TODO: ErrorDocs = docs::forbidden(|_| ApiError::Core(Error::Forbidden));
+const NOT_FOUND: ErrorDocs = ErrorDocs {
+    description: "There is no such todo",
+    example: |_| ApiError::Core(Error::NotFound),
+};
+const INVALID_TITLE: ErrorDocs = docs::invalid(|_| {
+    ApiError::Core(Error::Invalid(field("title", "blank", "Title cannot be empty.")))
+});
+const INVALID_LIMIT: ErrorDocs = docs::invalid(|_| {
+    let message = "Limit must be a whole number from 1 to 500.";
+    ApiError::Core(Error::Invalid(field("limit", "out_of_range", message)))
+});
+const NO_TITLE: ErrorDocs =
+    docs::malformed(|_| ApiError::Malformed("", field("title", "missing", "Title is required.")));
+const NOT_COMPLETED: ErrorDocs = docs::malformed(|_| {
+    ApiError::Malformed("", field("completed", "missing", "Completed is required."))
+});
+/// The errors of a change of one todo, with a body.
+const fn change_errors(invalid: ErrorDocs, malformed: ErrorDocs) -> [ErrorDocs; 11] {
+    [
+        invalid,
+        UNAUTHORIZED,
+        OTHER_USERS_TODO,
+        NOT_FOUND,
+        BODY_TIMEOUT,
+        TOO_LARGE,
+        MEDIA_TYPE,
+        malformed,
+        INTERNAL,
+        UNAVAILABLE,
+        TIMEOUT,
+    ]
+}
+const EDIT_ERRORS: &[ErrorDocs] = &change_errors(INVALID_TITLE, NO_TITLE);
+const COMPLETE_ERRORS: &[ErrorDocs] = &change_errors(BAD_REQUEST, NOT_COMPLETED);
+const READ_ERRORS: &[ErrorDocs] =
+    &[BAD_REQUEST, UNAUTHORIZED, OTHER_USERS_TODO, NOT_FOUND, INTERNAL, UNAVAILABLE, TIMEOUT];
+const THE_TODO: &[AnswerDocs] = &[AnswerDocs::json(200, "The todo", "Todo", None)];
+
+/// The endpoint of a user's todos, or of one of them. After the first statement, which affects no
+/// row, a second one finds the reason.
+const fn todos_endpoint(
+    method: Method,
+    path: &'static str,
+    policy: Policy,
+    handler: Handler,
+    docs: Docs,
+) -> Endpoint {
+    let statements = Statements::new(1, 2);
+    Endpoint { method, path, is_api: true, is_probe: false, policy, statements, docs, handler }
+}
+
+pub(crate) static ENDPOINTS: &[Endpoint] = &[
+    todos_endpoint(
+        Method::POST,
+        TODOS,
+        Policy::CHANGE,
+        Handler::Owner(|request, caller| Box::pin(create_todo(request, caller))),
+        Docs {
+            operation_id: "createTodo",
+            summary: "Create a todo",
+            description: "Creates a todo of the caller. `Location` is its path.",
+            tag: Tag::Todos,
+            query: None,
+            body: Some(BodyDocs {
+                schema: "NewTodo",
+                example: || json!({ "title": "Buy milk", "description": "two litres", "priority": "high" }),
+            }),
+            answers: &[AnswerDocs {
+                header: Some(HeaderDocs::Location("The path of the todo")),
+                ..AnswerDocs::json(201, "The todo", "Todo", None)
+            }],
+            errors: &[
+                INVALID_TITLE,
+                UNAUTHORIZED,
+                OTHER_USER,
+                BODY_TIMEOUT,
+                TOO_LARGE,
+                MEDIA_TYPE,
+                NO_TITLE,
+                INTERNAL,
+                UNAVAILABLE,
+                TIMEOUT,
+            ],
+        },
+    ),
+    todos_endpoint(
+        Method::GET,
+        TODOS,
+        // It makes its own reservation.
+        Policy::DEFAULT,
+        Handler::Owner(|request, caller| Box::pin(list_todos(request, caller))),
+        Docs {
+            operation_id: "listTodos",
+            summary: "List todos",
+            description: "Returns one page with `limit` or `cursor`, else the whole list, up to \
+                10,000 todos. Pagination is by key: a todo that exists throughout is returned \
+                exactly once.",
+            tag: Tag::Todos,
+            query: Some(list_parameters),
+            body: None,
+            answers: &[AnswerDocs::json(200, "The todos", "TodoList", None)],
+            errors: &[INVALID_LIMIT, UNAUTHORIZED, OTHER_USER, INTERNAL, UNAVAILABLE, TIMEOUT],
+        },
+    ),
+    todos_endpoint(
+        Method::GET,
+        TODO,
+        Policy { charge: Charge::Required, ..Policy::DEFAULT },
+        Handler::Owner(|request, caller| Box::pin(get_todo(request, caller))),
+        Docs {
+            operation_id: "getTodo",
+            summary: "Get a todo",
+            description: "Returns one todo of the caller.",
+            tag: Tag::Todos,
+            query: None,
+            body: None,
+            answers: THE_TODO,
+            errors: READ_ERRORS,
+        },
+    ),
+    todos_endpoint(
+        Method::PUT,
+        TODO,
+        Policy::CHANGE,
+        Handler::Owner(|request, caller| Box::pin(replace_todo(request, caller))),
+        Docs {
+            operation_id: "replaceTodo",
+            summary: "Replace a todo",
+            description: "Replaces title, priority and description; `completed` is unchanged.",
+            tag: Tag::Todos,
+            query: None,
+            body: Some(BodyDocs {
+                schema: "ReplaceTodo",
+                example: || json!({ "title": "Buy oat milk", "priority": "low" }),
+            }),
+            answers: THE_TODO,
+            errors: EDIT_ERRORS,
+        },
+    ),
+    todos_endpoint(
+        Method::PATCH,
+        TODO,
+        Policy::CHANGE,
+        Handler::Owner(|request, caller| Box::pin(patch_todo(request, caller))),
+        Docs {
+            operation_id: "patchTodo",
+            summary: "Update a todo",
+            description: "Updates the given members (RFC 7396): absent ones are unchanged, a null \
+                description is cleared.",
+            tag: Tag::Todos,
+            query: None,
+            body: Some(BodyDocs {
+                schema: "PatchTodo",
+                example: || json!({ "description": null }),
+            }),
+            answers: THE_TODO,
+            errors: EDIT_ERRORS,
+        },
+    ),
+    todos_endpoint(
+        Method::DELETE,
+        TODO,
+        Policy::DEFAULT,
+        Handler::Owner(|request, caller| Box::pin(delete_todo(request, caller))),
+        Docs {
+            operation_id: "deleteTodo",
+            summary: "Delete a todo",
+            description: "Deletes a todo permanently: it is a 404 from now on.",
+            tag: Tag::Todos,
+            query: None,
+            body: None,
+            answers: &[AnswerDocs::json(
+                200,
+                "Deleted",
+                "Deleted",
+                Some(|| {
+                    json!({
+                        "message": "Todo deleted successfully",
+                        "deleted_id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11",
+                    })
+                }),
+            )],
+            errors: READ_ERRORS,
+        },
+    ),
+    todos_endpoint(
+        Method::PATCH,
+        COMPLETE,
+        Policy::CHANGE,
+        Handler::Owner(|request, caller| Box::pin(complete_todo(request, caller))),
+        Docs {
+            operation_id: "completeTodo",
+            summary: "Complete or reopen a todo",
+            description: "Sets `completed`. `completed_at` is set on completion, unchanged if the todo \
+                is already completed, and cleared on reopening.",
+            tag: Tag::Todos,
+            query: None,
+            body: Some(BodyDocs {
+                schema: "CompleteTodo",
+                example: || json!({ "completed": true }),
+            }),
+            answers: THE_TODO,
+            errors: COMPLETE_ERRORS,
+        },
+    ),
+];
+
+fn list_parameters() -> Vec<QueryParameter> {
+    let parameter = |name, schema, description| QueryParameter { name, schema, description };
+    let integer: Value = json!({ "type": "integer", "minimum": 1, "maximum": 500 });
+    let cursor = json!({ "type": "string", "minLength": 1, "pattern": openapi::CURSOR });
+    vec![
+        parameter("status", openapi::with_default("Status", "all"), "Filter by completion"),
+        parameter("sort_by", openapi::with_default("SortBy", "created_at"), "Field to sort by"),
+        parameter("order", openapi::with_default("Order", "desc"), "Sort direction"),
+        parameter("limit", integer, "Maximum number of todos on the page"),
+        parameter(
+            "cursor",
+            cursor,
+            "The `next_cursor` of the previous page, with the same filters",
+        ),
+    ]
+}
+
+async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    let mut form = request.form().await?;
+    let title = form.text("title");
+    let description = form.nullable_text("description").flatten();
+    let priority = form.optional_text("priority");
+    form.finish()?;
+    let new = new_todo(&title, description.as_deref(), priority.as_deref())?;
+    let todo = todos::create(request.api.core(), &caller, new).await?;
+    let mut response = respond::json(StatusCode::CREATED, &todo);
+    let location = format!("{}/users/{}/todos/{}", request.api.base_path(), todo.user_id, todo.id);
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+async fn list_todos(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    let query = Query::parse(&request.parts.uri);
+    let mut errors = Vec::new();
+    let filters = Filters {
+        status: query.read("status", &mut errors, Status::parse),
+        sort_by: query.read("sort_by", &mut errors, SortBy::parse),
+        order: query.read("order", &mut errors, SortOrder::parse),
+    };
+    let limit = query.read("limit", &mut errors, |limit| Limit::parse(limit).map(Some));
+    let cursor = query.read("cursor", &mut errors, |cursor| Ok(Some(cursor.to_owned())));
+    if !errors.is_empty() {
+        return Err(Error::Invalid(errors).into());
+    }
+    let query = ListQuery { filters, limit, cursor };
+    let list = list::body(request.api, &caller, query, request.payer).await?;
+    let mut response = respond::bytes(StatusCode::OK, list);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+async fn get_todo(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    let todo = todos::get(request.api.core(), &caller, request.todo_id()?).await?;
+    Ok(respond::json(StatusCode::OK, &todo))
+}
+
+async fn replace_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    let mut form = request.form().await?;
+    let title = form.text("title");
+    let priority = form.text("priority");
+    let description = form.nullable_text("description").flatten();
+    form.finish()?;
+    let new = new_todo(&title, description.as_deref(), Some(&priority))?;
+    let todo = todos::replace(request.api.core(), &caller, request.todo_id()?, new).await?;
+    Ok(respond::json(StatusCode::OK, &todo))
+}
+
+async fn patch_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    let mut form = request.form().await?;
+    let title = form.nullable_text("title");
+    let description = form.nullable_text("description");
+    let priority = form.nullable_text("priority");
+    form.finish()?;
+    let patch = todo_patch(title, description, priority)?;
+    let todo = todos::patch(request.api.core(), &caller, request.todo_id()?, patch).await?;
+    Ok(respond::json(StatusCode::OK, &todo))
+}
+
+async fn complete_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    let mut form = request.form().await?;
+    let completed = form.boolean("completed");
+    form.finish()?;
+    let todo =
+        todos::set_completed(request.api.core(), &caller, request.todo_id()?, completed).await?;
+    Ok(respond::json(StatusCode::OK, &todo))
+}
+
+async fn delete_todo(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    let id = request.todo_id()?;
+    todos::delete(request.api.core(), &caller, id).await?;
+    let body = json!({ "message": "Todo deleted successfully", "deleted_id": id });
+    Ok(respond::json(StatusCode::OK, &body))
+}
+
+fn new_todo(
+    title: &str,
+    description: Option<&str>,
+    priority: Option<&str>,
+) -> Result<NewTodo, Error> {
+    let mut errors = FieldErrors::default();
+    let title = errors.collect(Title::parse(title));
+    let description = errors.collect(description.map(Description::parse).transpose());
+    let priority = errors.collect(priority.map_or(Ok(Priority::default()), Priority::parse));
+    match (title, description, priority) {
+        (Some(title), Some(description), Some(priority)) => {
+            Ok(NewTodo { title, description, priority })
+        }
+        _ => Err(errors.into_error()),
+    }
+}
+
+fn todo_patch(
+    title: Option<Option<String>>,
+    description: Option<Option<String>>,
+    priority: Option<Option<String>>,
+) -> Result<TodoPatch, Error> {
+    let mut errors = FieldErrors::default();
+    // Null removes a member (RFC 7396), and these two are required.
+    let given = |name, value: Option<String>| {
+        let message = || format!("{} cannot be null.", FieldLabel(name));
+        value.ok_or_else(|| FieldError::new(name, "null", message()))
+    };
+    let parse_title = |title| Title::parse(&given("title", title)?);
+    let title = errors.collect(title.map(parse_title).transpose());
+    let description = errors.collect(
+        description.map(|text| text.map(|text| Description::parse(&text)).transpose()).transpose(),
+    );
+    let priority = errors.collect(
+        priority
+            .map(|word| given("priority", word).and_then(|word| Priority::parse(&word)))
+            .transpose(),
+    );
+    match (title, description, priority) {
+        (Some(title), Some(description), Some(priority)) => {
+            Ok(TodoPatch { title, description, priority })
+        }
+        _ => Err(errors.into_error()),
+    }
+}
