@@ -172,9 +172,9 @@ mod tests {
         assert!(queues.queues().is_empty(), "no operation was started");
         let one = queues.acquire(ANN).await.unwrap();
         // Dropped while queued; with a permit sent but not received; with the permit received.
-        let (queued, sent, received, last) =
+        let (waiting, sent, received, last) =
             (wait(&queues, ANN), wait(&queues, ANN), wait(&queues, ANN), wait(&queues, ANN));
-        drop(queued);
+        drop(waiting);
         drop(one);
         drop(sent);
         let received = received.now_or_never().expect("a permit").unwrap();

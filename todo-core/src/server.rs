@@ -161,7 +161,7 @@ fn raise_descriptor_limit(settings: &Settings) {
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit >= wanted => {}
         Ok(limit) => {
-            tracing::warn!(limit, wanted, "the limit of open files is low: connections may wait")
+            tracing::warn!(limit, wanted, "the limit of open files is low: connections may wait");
         }
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }

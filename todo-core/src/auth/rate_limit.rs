@@ -104,7 +104,7 @@ struct Permit {
     semaphores: Arc<ClientSemaphores>,
     key: Key,
     semaphore: Option<Arc<Semaphore>>,
-    permit: Option<OwnedSemaphorePermit>,
+    acquired: Option<OwnedSemaphorePermit>,
 }
 
 impl RateLimiter {
@@ -344,9 +344,9 @@ impl ClientSemaphores {
             semaphores: Arc::clone(self),
             key,
             semaphore: Some(Arc::clone(&semaphore)),
-            permit: None,
+            acquired: None,
         };
-        permit.permit = Some(semaphore.acquire_owned().await.map_err(|_| Error::Busy)?);
+        permit.acquired = Some(semaphore.acquire_owned().await.map_err(|_| Error::Busy)?);
         Ok(permit)
     }
 }
@@ -355,7 +355,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut semaphores = self.semaphores.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Dropped under the lock: the last one to drop finds only the map's reference.
-        drop((self.permit.take(), self.semaphore.take()));
+        drop((self.acquired.take(), self.semaphore.take()));
         if semaphores.get(&self.key).is_some_and(|semaphore| Arc::strong_count(semaphore) == 1) {
             semaphores.remove(&self.key);
         }

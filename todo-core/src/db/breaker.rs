@@ -4,8 +4,8 @@
 //! A connection failure or a slow call only triggers a probe; only a failed probe opens the
 //! breaker, and only if no call was answered since the probe began: on a machine without a core to
 //! spare a probe may time out while statements still return. The probe is just a ping, so one
-//! user's locked row or a busy pool never fails the calls of others. While the breaker is open the probe repeats in the background, one at a time, and its
-//! first success closes the breaker.
+//! user's locked row or a busy pool never fails the calls of others. While the breaker is open the
+//! probe repeats in the background, one at a time, and its first success closes the breaker.
 //!
 //! The breaker also marks connections as outdated. If a connection does not answer, and a probe
 //! that began later succeeds, the connection is dead, and so probably are all that last answered

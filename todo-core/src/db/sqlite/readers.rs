@@ -25,14 +25,14 @@ const MAX_READERS: usize = 8;
 
 pub(super) struct Readers {
     file: DatabaseFile,
-    /// Idle connections, at most `max_readers`. Their busy timeout is zero: only blocking threads
+    /// Idle connections, at most `limit`. Their busy timeout is zero: only blocking threads
     /// wait for another process's lock.
     idle: Mutex<Vec<Connection>>,
     /// Permits of inline reads; `None` if the runtime has a single worker.
     workers: Option<Semaphore>,
     threads: Arc<Semaphore>,
     waits: Arc<WaitStats>,
-    max_readers: usize,
+    limit: usize,
 }
 
 impl Readers {
@@ -41,19 +41,19 @@ impl Readers {
     pub(super) fn open(file: DatabaseFile, pool_max: u32) -> Result<Self, DbError> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let pool_max = usize::try_from(pool_max).unwrap_or(MAX_READERS);
-        let max_readers = pool_max.min(2 * cores).clamp(1, MAX_READERS);
-        let workers = Handle::current().metrics().num_workers().saturating_sub(1).min(max_readers);
+        let limit = pool_max.min(2 * cores).clamp(1, MAX_READERS);
+        let workers = Handle::current().metrics().num_workers().saturating_sub(1).min(limit);
         let first = file.open(Access::Read)?;
         first.busy_timeout(Duration::ZERO)?;
         let idle = Mutex::new(vec![first]);
-        let threads = Arc::new(Semaphore::new(max_readers));
+        let threads = Arc::new(Semaphore::new(limit));
         Ok(Self {
             file,
             idle,
             workers: (workers > 0).then(|| Semaphore::new(workers)),
             threads,
             waits: Arc::default(),
-            max_readers,
+            limit,
         })
     }
 
@@ -64,7 +64,7 @@ impl Readers {
     /// Concurrent reads of one caller: as many wait as run, since passing on a permit costs more
     /// than a usual read. Another caller's read waits for these few, about a millisecond.
     pub(super) fn share(&self) -> usize {
-        2 * self.max_readers
+        2 * self.limit
     }
 
     /// Runs a short read on the current worker if a permit is free within 5 ms.
@@ -90,7 +90,7 @@ impl Readers {
         }
     }
 
-    /// Reads on a blocking thread, when one of `max_readers` is free.
+    /// Reads on a blocking thread, when one of `limit` is free.
     pub(super) async fn read_blocking<R: FromRows>(
         self: &Arc<Self>,
         statement: Statement,
@@ -122,7 +122,7 @@ impl Readers {
             outcome.is_ok() || matches!(outcome, Err(DbError::Sqlite(e)) if is_blocked(e));
         if is_usable {
             let mut idle = self.idle();
-            if idle.len() < self.max_readers && !self.threads.is_closed() {
+            if idle.len() < self.limit && !self.threads.is_closed() {
                 idle.push(connection);
             }
         }
@@ -130,7 +130,7 @@ impl Readers {
 
     /// Waits for running reads, then closes every connection.
     pub(super) async fn close(&self) {
-        let all = u32::try_from(self.max_readers).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
         if tokio::time::timeout(CLOSE_TIMEOUT, self.threads.acquire_many(all)).await.is_err() {
             tracing::warn!("the reads did not end in time");
         }
@@ -144,7 +144,7 @@ impl Readers {
     #[cfg(feature = "http")]
     pub(super) fn stats(&self) -> crate::core::Stats {
         let idle = self.idle().len();
-        let reading = self.max_readers - self.threads.available_permits();
+        let reading = self.limit - self.threads.available_permits();
         self.waits.stats(idle + reading, idle)
     }
 
