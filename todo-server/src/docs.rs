@@ -8,51 +8,87 @@
 //! ReDoc; no crate was found that includes ReDoc alone, so a folder of such files is needed either
 //! way.
 
-use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, hash_map::DefaultHasher};
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::hash::Hasher;
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 
 use flate2::read::GzDecoder;
 use salvo::http::headers::{ETag, HeaderMapExt, IfNoneMatch};
-use salvo::http::{HeaderMap, HeaderValue, ResBody, StatusCode, header};
+use salvo::http::{HeaderMap, HeaderValue, StatusCode, header};
 use salvo::hyper::body::Bytes;
-use salvo::{Depot, FlowCtrl, Handler, Request, Response, Router, async_trait};
+use salvo::hyper::{Request, Response};
+use todo_core::http::Body;
+use tower_service::Service;
 
 /// The pages, for the index: their names and paths.
 pub(crate) const PAGES: &[(&str, &str)] = &[("docs", "/docs"), ("redoc", "/redoc")];
 
-/// The routes `docs` and `redoc` and the files under them, for GET and HEAD. The pages reference
-/// their files, and the document beside them (`openapi.json`), by relative paths: these work under
-/// any prefix, whether the server is mounted there or a proxy strips it.
+/// The pages `docs` and `redoc` and the files under them, by path below the mount path. The pages
+/// reference their files, and the document beside them (`openapi.json`), by relative paths: these
+/// work under any prefix, whether the server is mounted there or a proxy strips it.
 ///
 /// Each response sets `Content-Type`, `Content-Length`, `Content-Security-Policy`, `ETag`, `Vary`,
-/// `Cache-Control` and, if compressed, `Content-Encoding`. Other methods go to `fallback`; other
-/// paths do not match.
-pub(crate) fn router(fallback: &(impl Handler + Clone)) -> Router {
-    let pages = [
-        ("docs", DOCS_POLICY, EmbeddedBody::plain(include_bytes!("../assets/docs.html"))),
-        ("redoc", REDOC_POLICY, EmbeddedBody::plain(include_bytes!("../assets/redoc.html"))),
-    ];
-    // Nearly all requests are for other paths: this one check rejects them, at any nesting, before
-    // each page's route is tried.
-    let mut router = Router::with_filter_fn(|req, _| {
-        let path = req.uri().path();
-        path.contains("/docs") || path.contains("/redoc")
-    });
-    for (path, policy, body) in pages {
-        router = router.push(route(path, StaticFile::new(HTML, policy, body), fallback.clone()));
-    }
-    for (path, content_type, body) in files() {
-        let file = StaticFile::new(content_type, FILE_POLICY, body);
-        router = router.push(route(path, file, fallback.clone()));
-    }
-    router
+/// `Cache-Control` and, if compressed, `Content-Encoding`.
+pub(crate) struct Pages {
+    mount_path: String,
+    files: HashMap<String, StaticFile>,
 }
 
-fn route(path: &str, file: StaticFile, fallback: impl Handler) -> Router {
-    let file = FileHandler(Arc::new(file));
-    Router::with_path(path).get(file.clone()).head(file).goal(fallback)
+impl Pages {
+    pub(crate) fn new(mount_path: &str) -> Self {
+        let pages = [
+            ("docs", DOCS_POLICY, EmbeddedBody::plain(include_bytes!("../assets/docs.html"))),
+            ("redoc", REDOC_POLICY, EmbeddedBody::plain(include_bytes!("../assets/redoc.html"))),
+        ];
+        let pages = pages.map(|(path, policy, body)| (path, StaticFile::new(HTML, policy, body)));
+        let files = files().map(|(path, content_type, body)| {
+            (path, StaticFile::new(content_type, FILE_POLICY, body))
+        });
+        let all = pages.into_iter().chain(files);
+        let files = all.map(|(path, file)| (format!("/{path}"), file)).collect();
+        Self { mount_path: mount_path.to_owned(), files }
+    }
+
+    /// Whether a path is one of a page or file, perhaps with a trailing slash.
+    pub(crate) fn serves(&self, path: &str) -> bool {
+        // Nearly all requests are for other paths: this rejects most of them without a look-up.
+        (path.contains("/docs") || path.contains("/redoc"))
+            && self.find(path.strip_suffix('/').unwrap_or(path)).is_some()
+    }
+
+    fn find(&self, path: &str) -> Option<&StaticFile> {
+        self.files.get(path.strip_prefix(&*self.mount_path)?)
+    }
+}
+
+/// The pages as a tower service, for paths that [`Pages::serves`].
+#[derive(Clone)]
+pub(crate) struct PagesService(pub(crate) Arc<Pages>);
+
+impl<B> Service<Request<B>> for PagesService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let file = self.0.find(request.uri().path());
+        ready(Ok(file.map_or_else(
+            || {
+                let mut response = Response::default();
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                response
+            },
+            |file| file.respond(request.headers()),
+        )))
+    }
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -121,8 +157,9 @@ impl StaticFile {
         }
     }
 
-    fn respond(&self, request: &HeaderMap, res: &mut Response) {
-        let headers = res.headers_mut();
+    fn respond(&self, request: &HeaderMap) -> Response<Body> {
+        let mut response = Response::new(Body::default());
+        let headers = response.headers_mut();
         headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         // Cached, but revalidated on every use: the paths are the same in all releases.
@@ -131,8 +168,8 @@ impl StaticFile {
         if let Some(condition) = request.typed_get::<IfNoneMatch>()
             && !condition.precondition_passes(&self.etag)
         {
-            res.status_code(StatusCode::NOT_MODIFIED);
-            return;
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return response;
         }
 
         let (body, encoding) = self.body.encoded(accepts_gzip(request));
@@ -141,24 +178,8 @@ impl StaticFile {
         if let Some(encoding) = encoding {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
-        res.status_code(StatusCode::OK);
-        res.body(ResBody::Once(body));
-    }
-}
-
-#[derive(Clone)]
-struct FileHandler(Arc<StaticFile>);
-
-#[async_trait]
-impl Handler for FileHandler {
-    async fn handle(
-        &self,
-        req: &mut Request,
-        _depot: &mut Depot,
-        res: &mut Response,
-        _ctrl: &mut FlowCtrl,
-    ) {
-        self.0.respond(req.headers(), res);
+        *response.body_mut() = body.into();
+        response
     }
 }
 

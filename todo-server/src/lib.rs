@@ -3,9 +3,11 @@
 //! only forwards requests to it.
 
 use std::{
+    convert::Infallible,
     error::Error,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,15 +16,12 @@ use salvo::{
     Depot, FlowCtrl, Handler, Request, Response, Router, Server, Service, async_trait,
     conn::{Acceptor, ConnCtrl, Listener, rustls::RustlsListener, tcp::TcpAcceptor},
     fuse::FuseConfig,
-    http::{HeaderValue, ReqBody, ResBody, StatusCode, Version, header},
-    hyper::{
-        body::{Body, Bytes, Frame, SizeHint},
-        http::request::Parts,
-    },
+    http::{ReqBody, ResBody, Version},
+    hyper::body::{Body, Bytes, Frame, SizeHint},
 };
 use socket2::SockRef;
 use todo_core::{
-    http::{Api, OverCapacity, Peer},
+    http::{Api, EnvelopeLayer, OverCapacity, Peer},
     server::{
         self, Admission, HEADER_TIMEOUT, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE, ServeError,
         Signals, TrackedBody, WRITE_STALL,
@@ -33,6 +32,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
 };
+use tower_layer::Layer;
+use tower_service::Service as TowerService;
 
 use self::{
     compress::BufferedCompression,
@@ -77,8 +78,12 @@ const MIN_COMPRESSED_BYTES: usize = 2048;
 #[must_use]
 pub fn router(api: &Api) -> Router {
     api.link_pages(docs::PAGES);
-    let documents = docs::router(&MethodNotAllowed(api.clone())).hoop(Envelope(api.clone()));
-    let rest = Router::with_path("{**rest}").goal(ApiHandler(api.clone()));
+    let pages = Arc::new(docs::Pages::new(api.mount_path()));
+    let is_page = Arc::clone(&pages);
+    let documents = Router::with_filter_fn(move |req, _| is_page.serves(req.uri().path()));
+    let enclosed = EnvelopeLayer::new(api.clone(), "docs").layer(docs::PagesService(pages));
+    let documents = documents.push(Router::with_path("{**rest}").goal(ServiceHandler(enclosed)));
+    let rest = Router::with_path("{**rest}").goal(ServiceHandler(api.clone()));
     Router::new().push(documents).push(rest)
 }
 
@@ -200,11 +205,22 @@ impl Listener for BoundListener {
     }
 }
 
-/// Passes a request to the API unchanged, with the peer in its extensions.
-struct ApiHandler(Api);
+/// Passes a request to a service unchanged, with the peer in its extensions.
+struct ServiceHandler<S>(S);
 
 #[async_trait]
-impl Handler for ApiHandler {
+impl<S> Handler for ServiceHandler<S>
+where
+    S: TowerService<
+            salvo::hyper::Request<ReqBody>,
+            Response = salvo::hyper::Response<todo_core::http::Body>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static,
+{
     async fn handle(
         &self,
         req: &mut Request,
@@ -216,7 +232,10 @@ impl Handler for ApiHandler {
             req.extensions_mut().insert::<Peer>(peer);
         }
         match req.strip_to_hyper::<ReqBody>() {
-            Ok(request) => send(res, self.0.handle(request).await),
+            // Both services are always ready.
+            Ok(request) => match self.0.clone().call(request).await {
+                Ok(response) => send(res, response),
+            },
             // Converting the body into itself does not fail.
             Err(error) => tracing::error!(%error, "a request could not be converted"),
         }
@@ -227,22 +246,6 @@ impl Handler for ApiHandler {
 fn peer(req: &Request) -> Option<Peer> {
     let address = req.remote_addr().clone().into_std()?.ip();
     Some(Peer { address, is_tls: req.scheme().as_str() == "https" })
-}
-
-/// The head of a request, with the extensions that the API reads.
-fn head(req: &Request) -> Parts {
-    let mut head = salvo::hyper::Request::new(()).into_parts().0;
-    head.method.clone_from(req.method());
-    head.uri.clone_from(req.uri());
-    head.version = req.version();
-    head.headers.clone_from(req.headers());
-    if let Some(peer) = peer(req) {
-        head.extensions.insert::<Peer>(peer);
-    }
-    if let Some(over_capacity) = req.extensions().get::<OverCapacity>() {
-        head.extensions.insert::<OverCapacity>(*over_capacity);
-    }
-    head
 }
 
 /// Records each request of a connection, makes it the last on a connection over capacity, and
@@ -322,57 +325,5 @@ impl Body for StreamBody {
 
     fn size_hint(&self) -> SizeHint {
         self.0.size_hint()
-    }
-}
-
-/// Responds with 405 to methods that a documentation page does not support.
-#[derive(Clone)]
-struct MethodNotAllowed(Api);
-
-#[async_trait]
-impl Handler for MethodNotAllowed {
-    async fn handle(
-        &self,
-        req: &mut Request,
-        _depot: &mut Depot,
-        res: &mut Response,
-        _ctrl: &mut FlowCtrl,
-    ) {
-        let id = self.0.request_id(req.headers());
-        send(res, self.0.method_not_allowed(req.method(), "GET, HEAD, OPTIONS", &id));
-    }
-}
-
-/// Applies the API's policy to pages outside of it: the checks of the request head, https in
-/// production, response headers, `Connection: close` while draining, log and metrics.
-struct Envelope(Api);
-
-#[async_trait]
-impl Handler for Envelope {
-    async fn handle(
-        &self,
-        req: &mut Request,
-        depot: &mut Depot,
-        res: &mut Response,
-        ctrl: &mut FlowCtrl,
-    ) {
-        let request_log = self.0.request_log(req.method(), req.headers(), peer(req));
-        // Problem documents then carry the same request id.
-        if let Ok(id) = HeaderValue::try_from(request_log.request_id()) {
-            req.headers_mut().insert("x-request-id", id);
-        }
-        match self.0.preempt(&head(req), request_log.request_id()) {
-            None => drop(ctrl.call_next(req, depot, res).await),
-            Some(response) => {
-                send(res, response);
-                ctrl.skip_rest();
-            }
-        }
-        self.0.add_headers(res.headers_mut(), &request_log);
-        if self.0.is_draining() && req.version() < Version::HTTP_2 {
-            res.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        // One metrics label for all pages and their files.
-        request_log.finish("docs", res.status_code.unwrap_or(StatusCode::OK));
     }
 }

@@ -25,10 +25,9 @@ pub(crate) const TRACE: &str = "todo_core::trace";
 /// The status for a client that disconnected before the response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// The log entry of a request in progress. A server that handles a path itself creates one with
-/// [`Api::request_log`](super::Api::request_log) and completes it with [`RequestLog::finish`];
-/// dropped before, it logs that the client disconnected.
-pub struct RequestLog<'a> {
+/// The log entry of a request in progress. Dropped before its end, it logs that the client
+/// disconnected.
+pub(crate) struct RequestLog<'a> {
     metrics: &'a Metrics,
     request_id: Arc<str>,
     method: Method,
@@ -79,8 +78,7 @@ impl<'a> RequestLog<'a> {
     }
 
     /// The id of the request, sent as `X-Request-Id` in the response.
-    #[must_use]
-    pub fn request_id(&self) -> &str {
+    pub(crate) fn request_id(&self) -> &str {
         &self.request_id
     }
 
@@ -88,12 +86,7 @@ impl<'a> RequestLog<'a> {
         &self.request_id
     }
 
-    /// Logs and counts the response. `route` is a metrics label: a pattern, never a path.
-    pub fn finish(self, route: &'static str, status: StatusCode) {
-        self.update(|fields| fields.route = Some(route));
-        self.finish_with(status);
-    }
-
+    /// Logs and counts the response.
     pub(crate) fn finish_with(mut self, status: StatusCode) {
         self.status = Some(status);
     }
@@ -261,11 +254,5 @@ impl AccessEntry<'_> {
             user_id = user_id.map(display),
             "{message}"
         );
-    }
-}
-
-impl std::fmt::Debug for RequestLog<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RequestLog").field("request_id", &&*self.request_id).finish_non_exhaustive()
     }
 }

@@ -1,22 +1,125 @@
-//! Runs the handler of a matched endpoint: access, the session of a rejected request, deadline, and
-//! the memory of the response.
+//! The contract inside of the envelope: finds the endpoint of a request, authenticates its caller, and
+//! runs the handler; checks the session of a rejected request, and charges the response's memory.
 
-use std::sync::Arc;
+use std::{net::IpAddr, pin::pin, sync::Arc};
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderValue, Request, Response, header, request::Parts};
+use http_body::Body as HttpBody;
+use uuid::Uuid;
 
 use crate::{
-    auth::{self, Caller},
+    auth::{
+        self, Caller,
+        events::{self, AuthEvent},
+    },
     error::Error,
     http::{
-        Api, Body,
+        Access, Api, Body,
+        access_log::RequestLog,
         budget::{Payer, Reservation, UNCHARGED_BYTES},
         endpoint::{Charge, Endpoint, Handler, HandlerResult, RequestContext},
-        matcher::PathParams,
+        envelope::{Enclosed, RequestLine},
+        matcher::{Found, Matched, PathParams},
         problem::ApiError,
+        request::{self, Incoming},
+        respond,
     },
 };
+
+impl<B> Enclosed<B> for Api
+where
+    B: HttpBody + Send,
+    B::Data: Send,
+{
+    fn api(&self) -> &Api {
+        self
+    }
+
+    fn route(&self, parts: &Parts) -> Option<&str> {
+        let path = parts.uri.path().strip_prefix(self.mount_path()).unwrap_or_default();
+        self.find(&parts.method, path).map(|found| found.pattern)
+    }
+
+    async fn respond<'s>(&'s self, request: Request<B>, log: &RequestLog<'s>) -> Response<Body> {
+        let line = RequestLine::of(&request);
+        let (parts, body) = request.into_parts();
+        let mut body = pin!(body);
+        let waits_for_continue = parts.headers.contains_key(header::EXPECT);
+        let mut was_read = false;
+        let response = {
+            let incoming = Incoming::new(body.as_mut(), &mut was_read);
+            let dispatched = pin!(self.dispatch(&parts, incoming, log));
+            self.complete(line, log, dispatched).await
+        };
+        // The head may be large, and the rest of the body may be slow.
+        drop(parts);
+        // The sender then reads the response; one that waits for `100 Continue` sends nothing.
+        if was_read || !waits_for_continue {
+            request::drain(body).await;
+        }
+        response
+    }
+}
+
+impl Api {
+    async fn dispatch<'s: 'a, 'a>(
+        &'s self,
+        parts: &'a Parts,
+        body: Incoming<'a>,
+        log: &RequestLog<'s>,
+    ) -> Result<Response<Body>, ApiError> {
+        let _head = self.check_head(parts, log)?;
+        if request::is_server_options(&parts.method, &parts.uri) {
+            return Ok(respond::options(&HeaderValue::from_static(
+                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+            )));
+        }
+        let path = parts.uri.path().strip_prefix(&*self.config().mount_path).unwrap_or_default();
+        let found = self.find(&parts.method, path);
+        self.admit(parts, found.as_ref().is_some_and(|found| found.is_probe))?;
+        let Some(Found { pattern, matched, .. }) = found else {
+            let shorter = without_trailing_slash(path).ok_or(ApiError::NoRoute)?;
+            let found = self.find(&parts.method, shorter).ok_or(ApiError::NoRoute)?;
+            log.update(|fields| fields.route = Some(found.pattern));
+            return Ok(self.redirect(shorter, parts.uri.query()));
+        };
+        log.update(|fields| fields.route = Some(pattern));
+        match matched {
+            Matched::WrongMethod(allow) => Err(ApiError::WrongMethod(allow.clone())),
+            Matched::Options(allow) => Ok(respond::options(allow)),
+            Matched::Endpoint(endpoint, params) => {
+                let caller = if endpoint.access() == Access::Public {
+                    None
+                } else {
+                    let caller = self.authenticate(parts, log.client())?;
+                    log.update(|fields| fields.user_id = Some(caller.user_id()));
+                    Some(caller)
+                };
+                let client = log.client();
+                let payer = Payer::new(client, caller.map(|caller| caller.user_id()));
+                let max_body = endpoint.policy.max_body(self.config());
+                let request =
+                    RequestContext { api: self, parts, params, client, payer, body, max_body };
+                run(endpoint, caller, request).await
+            }
+        }
+    }
+
+    /// The caller that the request's token authenticates.
+    fn authenticate(&self, parts: &Parts, client: Option<IpAddr>) -> Result<Caller, ApiError> {
+        match request::bearer(&parts.headers) {
+            Ok(token) => Ok(auth::verify_token(self.core(), token, client)?),
+            Err(failure) => {
+                match failure {
+                    ApiError::MissingToken => events::log_missing_token(client),
+                    _ => events::failed(AuthEvent::Token, client, None, "malformed header"),
+                }
+                Err(failure)
+            }
+        }
+    }
+}
 
 /// Runs the handler of `endpoint`. `caller` is `None` for public endpoints only.
 pub(crate) async fn run(
@@ -124,4 +227,25 @@ fn attach_reservation(
         }),
         _ => response,
     }
+}
+
+/// Logs the outcome of a request with a verified token: by now its session has been checked.
+pub(crate) fn log_token_use(
+    client: Option<IpAddr>,
+    user_id: Uuid,
+    result: &Result<Response<Body>, ApiError>,
+) {
+    match result {
+        Err(ApiError::Core(error @ Error::Unauthenticated)) => {
+            events::failed(AuthEvent::Token, client, Some(user_id), events::reason(error));
+        }
+        // After a server error, it is unknown whether the session is live.
+        Err(failure) if failure.status().is_server_error() => {}
+        _ => events::succeeded(AuthEvent::Token, client, user_id),
+    }
+}
+
+/// The path without its trailing slash, if it has one and the rest is more than a slash.
+pub(crate) fn without_trailing_slash(path: &str) -> Option<&str> {
+    path.strip_suffix('/').filter(|shorter| !matches!(*shorter, "" | "/"))
 }

@@ -51,8 +51,9 @@ const NAME: &str = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007
     [^\\s\\u0000-\\u001f\\u007f-\\u009f]$";
 const PASSWORD: &str = "^(?=[^\\u0000]*[A-Z])(?=[^\\u0000]*[a-z])(?=[^\\u0000]*[0-9])[^\\u0000]+$";
 
-/// The document of an API with these options.
-pub(crate) fn document(options: &ApiOptions) -> Value {
+/// The OpenAPI document of an API with these options; needs no database.
+#[must_use]
+pub fn openapi_document(options: &ApiOptions) -> Value {
     let mut paths = Map::new();
     for endpoint in endpoints() {
         if endpoint.path == METRICS && !options.metrics {

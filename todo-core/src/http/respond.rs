@@ -41,7 +41,9 @@ pub(crate) fn options(allow: &HeaderValue) -> Response<Body> {
 /// Turns the response to a GET into that to a HEAD: the same headers, with `Content-Length` if it
 /// is known (RFC 9110, 9.3.2).
 pub(crate) fn strip_body(response: &mut Response<Body>) {
-    if let Some(length) = response.body().whole().map(Bytes::len) {
+    if response.status() != StatusCode::NOT_MODIFIED
+        && let Some(length) = response.body().whole().map(Bytes::len)
+    {
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
     *response.body_mut() = Body::default();
