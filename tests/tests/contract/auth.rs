@@ -3,6 +3,7 @@
 mod bodies;
 mod gone;
 mod legacy;
+mod name;
 mod rules;
 
 use std::collections::BTreeSet;

@@ -104,6 +104,13 @@ const PROBES: &[Probe] = &[
     ("GET /api/auth/me", &["Authorization: Basic YTpi"], ""),
     ("GET /api/auth/me", &["Authorization: Bearer {token}", "Authorization: Bearer x"], ""),
     ("GET /api/auth/me", GONE, ""),
+    ("PATCH /api/auth/me", NONE, "{}"),
+    ("PATCH /api/auth/me", ANN_JSON, "{}"),
+    ("PATCH /api/auth/me", ANN_JSON, r#"{"name":null}"#),
+    ("PATCH /api/auth/me", ANN_JSON, r#"{"name":7}"#),
+    ("PATCH /api/auth/me", ANN_JSON, r#"{"name":" A\u0007 "}"#),
+    ("PATCH /api/auth/me", ANN_JSON, r#"{"name":" Ann King ","email":"x"}"#),
+    ("PATCH /api/auth/me", GONE, r#"{"name":"Ann"}"#),
     ("GET /api/auth/me?access_token={token}", NONE, ""),
     ("GET /api/auth/me", &["Cookie: access_token={token}"], ""),
     // accounts

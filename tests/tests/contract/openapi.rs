@@ -45,13 +45,15 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 17] = [
+const ROUTES: [Route; 18] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
         &["200", "401", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/logout", true, false, &["200", "401", "500", "503"]),
     route("get", "/api/auth/me", true, false, &["200", "401", "500", "503"]),
+    route("patch", "/api/auth/me", true, true,
+        &["200", "400", "401", "413", "415", "422", "500", "503"]),
     route("post", TODOS, true, true,
         &["201", "400", "401", "403", "413", "415", "422", "500", "503"]),
     route("get", TODOS, true, false, &["200", "400", "401", "403", "500", "503"]),

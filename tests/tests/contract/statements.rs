@@ -60,6 +60,8 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("GET", &path, json!(null), false, 200, None),
             ("GET", &todos, json!(null), false, 200, None),
             ("GET", "/api/auth/me", json!(null), false, 200, None),
+            ("PATCH", "/api/auth/me", json!({"name": "Ann Smith"}), false, 200, None),
+            ("PATCH", "/api/auth/me", json!({"name": ""}), false, 400, None),
             ("POST", &todos, json!({"title": "t"}), false, 201, None),
             ("PUT", &path, edit.clone(), false, 200, None),
             ("PATCH", &path, json!({"title": "v"}), false, 200, None),

@@ -337,6 +337,7 @@ async fn every_route(user: &Actor, todo: &str) -> Vec<TestResponse> {
         ("POST", "/api/auth/signup", form),
         ("POST", "/api/auth/login", login),
         ("GET", "/api/auth/me", json!(null)),
+        ("PATCH", "/api/auth/me", json!({"name": "Ada King"})),
         ("GET", &todos, json!(null)),
         ("GET", &filtered, json!(null)),
         ("POST", &todos, json!({"title": "new"})),

@@ -248,7 +248,7 @@ fn allowed_methods(user: &str, todo: &str) -> Vec<(String, Vec<&'static str>)> {
         ("/api/auth/signup".into(), vec!["POST"]),
         ("/api/auth/login".into(), vec!["POST"]),
         ("/api/auth/logout".into(), vec!["POST"]),
-        ("/api/auth/me".into(), vec!["GET", "HEAD"]),
+        ("/api/auth/me".into(), vec!["GET", "HEAD", "PATCH"]),
         (todos.clone(), vec!["GET", "HEAD", "POST"]),
         (format!("{todos}/{todo}"), vec!["DELETE", "GET", "HEAD", "PATCH", "PUT"]),
         (format!("{todos}/{todo}/complete"), vec!["PATCH"]),

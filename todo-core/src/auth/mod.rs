@@ -201,6 +201,26 @@ pub async fn current_user(core: &Core, caller: &Caller) -> Result<User> {
     .await
 }
 
+/// Sets the name of the caller's account. No todo and no session changes.
+///
+/// # Errors
+/// As [`authenticate`].
+pub async fn rename(core: &Core, caller: &Caller, name: Name) -> Result<User> {
+    const SQL: &str = concat!(
+        "UPDATE users SET name = $4 WHERE id = $1 AND ",
+        todos::authorized!(),
+        " RETURNING id, email, name, created_at"
+    );
+    let db = core.db();
+    let caller = *caller;
+    core.write(caller.user_id(), async move {
+        let update = todos::acting_as(caller, SQL).bind(name.as_str());
+        let user: Option<User> = db.execute(update).await?;
+        user.ok_or(Error::Unauthenticated)
+    })
+    .await
+}
+
 /// Deletes expired sessions and old rate-limit slots, in bounded batches, and reloads the cost of
 /// the stored password hashes. Servers call it every minute; the interval does not matter for
 /// sessions, as expired ones are rejected anyway.

@@ -20,7 +20,7 @@ use crate::error::BoxError;
 const GRANTS: &str = "\
     WITH needs (relation, privilege, columns) AS (VALUES \
         ('users', 'SELECT', NULL), ('users', 'INSERT', NULL), \
-        ('users', 'UPDATE', '{password_hash}'), \
+        ('users', 'UPDATE', '{name,password_hash}'), \
         ('sessions', 'SELECT', NULL), ('sessions', 'INSERT', NULL), ('sessions', 'DELETE', NULL), \
         ('todos', 'SELECT', NULL), ('todos', 'INSERT', NULL), ('todos', 'UPDATE', \
             '{title,title_key,description,priority,completed,updated_at,completed_at}'), \

@@ -235,6 +235,7 @@ fn schemas() -> Value {
         serde_json::to_value(T::schema()).unwrap_or_default()
     }
     let email = json!({ "type": "string", "maxLength": 254, "pattern": EMAIL });
+    let name = json!({ "type": "string", "minLength": 2, "maxLength": 100, "pattern": NAME });
     let title = json!({ "type": "string", "minLength": 1, "maxLength": 200, "pattern": NOT_BLANK });
     let description = json!({ "type": ["string", "null"], "maxLength": 1000, "pattern": TEXT });
     let mut auth = of::<AuthResponse>();
@@ -258,12 +259,13 @@ fn schemas() -> Value {
                 "pattern": PASSWORD,
                 "description": "At least one upper-case and one lower-case letter and one digit",
             },
-            "name": { "type": "string", "minLength": 2, "maxLength": 100, "pattern": NAME },
+            "name": name,
         })),
         "Login": object(&["email", "password"], &json!({
             "email": email,
             "password": { "type": "string", "format": "password", "pattern": TEXT },
         })),
+        "PatchUser": object(&[], &json!({ "name": name })),
         "NewTodo": object(&["title"], &json!({
             "title": title, "description": description,
             "priority": with_default("Priority", "medium"),

@@ -16,7 +16,7 @@ use super::{admin, app_url, cluster, side_by_side, start};
 const MAX_WAIT: Duration = Duration::from_secs(20);
 /// The minimal grants of a role, by column.
 const GRANTS: [&str; 12] = [
-    "SELECT, INSERT, UPDATE (password_hash) ON users",
+    "SELECT, INSERT, UPDATE (name, password_hash) ON users",
     "SELECT, INSERT, DELETE ON sessions",
     "SELECT ON todos",
     "INSERT ON todos",

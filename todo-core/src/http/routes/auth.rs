@@ -8,10 +8,10 @@ use serde_json::json;
 
 use crate::{
     auth::{
-        self, Caller, Credentials, Session, Signup, User,
+        self, Caller, Credentials, Name, Session, Signup, User,
         events::{self, AuthEvent},
     },
-    error::Error,
+    error::{Error, FieldError},
     http::{
         endpoint::{
             AnswerDocs, BodyDocs, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, Policy,
@@ -27,8 +27,8 @@ use crate::{
     timestamp,
 };
 
-/// Maximum body size of the public routes: it contains no more than an account.
-const PUBLIC: Policy = Policy { max_body_bytes: 8 << 10, ..Policy::DEFAULT };
+/// The policy of routes whose body is an account, or less.
+const ACCOUNT: Policy = Policy { max_body_bytes: 8 << 10, ..Policy::DEFAULT };
 const LIMITED: ErrorDocs = ErrorDocs {
     description: "Too many attempts from this client",
     example: |_| ApiError::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),
@@ -43,7 +43,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         path: "/auth/signup",
         is_api: true,
         is_probe: false,
-        policy: PUBLIC,
+        policy: ACCOUNT,
         // One for the rate limit.
         statements: Statements::new(2, 3),
         docs: Docs {
@@ -85,7 +85,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         path: "/auth/login",
         is_api: true,
         is_probe: false,
-        policy: PUBLIC,
+        policy: ACCOUNT,
         // Two for the rate limit.
         statements: Statements::new(4, 5),
         docs: Docs {
@@ -161,6 +161,42 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         },
         handler: Handler::User(|request, caller| Box::pin(current_user(request, caller))),
     },
+    Endpoint {
+        method: Method::PATCH,
+        path: "/auth/me",
+        is_api: true,
+        is_probe: false,
+        policy: ACCOUNT,
+        statements: Statements::new(1, 1),
+        docs: Docs {
+            operation_id: "updateCurrentUser",
+            summary: "Update the current user",
+            description: "Updates the given members of the account (RFC 7396): an absent name is \
+                unchanged.",
+            tag: Tag::Authentication,
+            query: None,
+            body: Some(BodyDocs { schema: "PatchUser", example: || json!({ "name": "Ada King" }) }),
+            answers: &[AnswerDocs::json(200, "The account", "User", None)],
+            errors: &[
+                docs::invalid(|_| {
+                    let message = "Name must be at least 2 characters.";
+                    ApiError::Core(Error::Invalid(field("name", "too_short", message)))
+                }),
+                UNAUTHORIZED,
+                BODY_TIMEOUT,
+                TOO_LARGE,
+                MEDIA_TYPE,
+                docs::malformed(|_| {
+                    let message = "Name must be a string or null.";
+                    ApiError::Malformed("", field("name", "wrong_type", message))
+                }),
+                INTERNAL,
+                UNAVAILABLE,
+                TIMEOUT,
+            ],
+        },
+        handler: Handler::User(|request, caller| Box::pin(update_user(request, caller))),
+    },
 ];
 
 /// The response to signup and login.
@@ -231,5 +267,25 @@ async fn logout(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
 
 async fn current_user(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let user = auth::current_user(request.api.core(), &caller).await?;
+    Ok(respond::json(StatusCode::OK, &user))
+}
+
+async fn update_user(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    let mut form = request.form().await?;
+    let name = form.nullable_text("name");
+    form.finish()?;
+    let core = request.api.core();
+    let user = match name {
+        // Null removes a member (RFC 7396), and the name is required.
+        Some(None) => {
+            let null = FieldError::new("name", "null", "Name cannot be null.");
+            return Err(Error::Invalid(vec![null]).into());
+        }
+        Some(Some(name)) => {
+            let name = Name::parse(&name).map_err(Error::Invalid)?;
+            auth::rename(core, &caller, name).await?
+        }
+        None => auth::current_user(core, &caller).await?,
+    };
     Ok(respond::json(StatusCode::OK, &user))
 }
