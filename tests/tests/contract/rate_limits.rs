@@ -72,6 +72,61 @@ fn tally(answers: Vec<TestResponse>) -> BTreeMap<u16, usize> {
 }
 
 on_every_target! {
+    async fn every_answer_of_a_limited_route_has_its_fields(target) {
+        let app = limited_app(target).await;
+        let client = app.anonymous();
+        let email = unique_email();
+        let policy = |name: &str| format!("\"{name}\";q=5;w=60");
+        // The remaining attempts, and the seconds until the next, if there are any.
+        let left = |answer: &TestResponse, name: &str| {
+            assert_eq!(answer.header("ratelimit-policy"), Some(&*policy(name)), "{answer}");
+            let field = answer.header("ratelimit")?.strip_prefix(&format!("\"{name}\";r="))?;
+            let (remaining, reset) = match field.split_once(";t=") {
+                Some((remaining, reset)) => (remaining, reset.parse().ok()),
+                None => (field, None),
+            };
+            Some((remaining.parse::<u32>().ok()?, reset))
+        };
+        let soon = |left: Option<(u32, Option<u64>)>, remaining| {
+            let Some((found, Some(reset))) = left else { panic!("{left:?}") };
+            assert_eq!(found, remaining);
+            assert!((30..=60).contains(&reset), "{reset}");
+        };
+        let created = sign_up(&client, &email).await;
+        soon(left(&created, "signup"), 4);
+        assert_eq!(created.status, 201);
+        let taken = sign_up(&client, &email).await;
+        soon(left(&taken, "signup"), 3);
+        assert_eq!(taken.status, 409);
+        let unread = client.post("/api/auth/signup", json!([])).await;
+        assert_eq!((unread.status, left(&unread, "signup")), (422, None));
+
+        let success = log_in(&client, &email, "Correct1horse", &[]).await;
+        assert_eq!((success.status, left(&success, "login")), (200, Some((5, None))));
+        for remaining in (0..5).rev() {
+            let failure = failed_login(&client, &[]).await;
+            soon(left(&failure, "login"), remaining);
+            assert_eq!(failure.status, 401);
+            if remaining == 3 {
+                let success = log_in(&client, &email, "Correct1horse", &[]).await;
+                soon(left(&success, "login"), 3);
+            }
+        }
+        let origin = [("origin", "http://localhost:3000")];
+        let refused = failed_login(&client, &origin).await;
+        let (remaining, reset) = left(&refused, "login").expect("both fields");
+        let exposed = refused.header("access-control-expose-headers").unwrap_or_default();
+        assert!(exposed.contains("ratelimit,") && exposed.contains("ratelimit-policy"), "{exposed}");
+        assert_eq!((remaining, reset), (0, Some(assert_rate_limited(refused))));
+
+        let other = client.get("/api/auth/me").await;
+        assert_eq!(other.header("ratelimit-policy").or(other.header("ratelimit")), None);
+        app.stop().await.expect("a clean stop");
+        let unlimited = App::start_with(target, &[("RATE_LIMIT_PER_MINUTE", "0")]).await;
+        let failure = failed_login(&unlimited.anonymous(), &[]).await;
+        assert_eq!(failure.header("ratelimit-policy").or(failure.header("ratelimit")), None);
+    }
+
     async fn forty_concurrent_failed_logins_let_exactly_five_through(target) {
         let app = limited_app(target).await;
         let answers = at_once(40, |_| {

@@ -6,7 +6,11 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 pub use self::types::{Credentials, Email, Name, Password, Session, Signup, User};
-use self::{events::AuthEvent, hashing::HashPermit, rate_limit::Action};
+use self::{
+    events::AuthEvent,
+    hashing::HashPermit,
+    rate_limit::{Action, RateLimitState},
+};
 use crate::{
     Core,
     clock::new_id,
@@ -66,16 +70,45 @@ impl Caller {
 /// [`Error::EmailTaken`], [`Error::RateLimited`], [`Error::Busy`] if too many passwords wait to be
 /// hashed; else the errors of every operation: [`Error::Unavailable`], [`Error::Internal`].
 pub async fn signup(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<Session> {
+    signup_limited(core, client, signup).await.result
+}
+
+/// The result of a rate-limited operation, with the state of the limit if it is known.
+pub(crate) struct Limited<T> {
+    pub(crate) result: Result<T>,
+    pub(crate) state: Option<RateLimitState>,
+}
+
+impl<T> Limited<T> {
+    fn new(outcome: Result<(Result<T>, Option<RateLimitState>)>) -> Self {
+        let (result, state) = outcome.unwrap_or_else(|error| (Err(error), None));
+        let state = match &result {
+            Err(Error::RateLimited { retry_after }) => {
+                Some(RateLimitState::exhausted(*retry_after))
+            }
+            _ => state,
+        };
+        Self { result, state }
+    }
+}
+
+/// As [`signup`], with the state of the rate limit.
+pub(crate) async fn signup_limited(
+    core: &Core,
+    client: Option<IpAddr>,
+    signup: Signup,
+) -> Limited<Session> {
     let work = core.clone();
-    core.anonymous(async move {
-        let session = sign_up(&work, client, signup).await;
+    let outcome = core.anonymous(async move {
+        let mut state = None;
+        let session = sign_up(&work, client, signup, &mut state).await;
         match &session {
             Ok(session) => events::succeeded(AuthEvent::Signup, client, session.user.id),
             Err(error) => events::failed(AuthEvent::Signup, client, None, events::reason(error)),
         }
-        session
-    })
-    .await
+        Ok((session, state))
+    });
+    Limited::new(outcome.await)
 }
 
 /// Creates a session if the e-mail and the password match. The rate limit is per `client` address;
@@ -86,10 +119,19 @@ pub async fn signup(core: &Core, client: Option<IpAddr>, signup: Signup) -> Resu
 /// [`Error::InvalidCredentials`], [`Error::RateLimited`] after too many failures; else as
 /// [`signup`].
 pub async fn login(core: &Core, client: Option<IpAddr>, given: Credentials) -> Result<Session> {
+    login_limited(core, client, given).await.result
+}
+
+/// As [`login`], with the state of the rate limit.
+pub(crate) async fn login_limited(
+    core: &Core,
+    client: Option<IpAddr>,
+    given: Credentials,
+) -> Limited<Session> {
     let work = core.clone();
-    core.anonymous(async move {
-        let session = log_in(&work, client, given).await;
-        match session {
+    let outcome = core.anonymous(async move {
+        let mut state = None;
+        let session = match log_in(&work, client, given, &mut state).await {
             Ok(session) => {
                 events::succeeded(AuthEvent::Login, client, session.user.id);
                 Ok(session)
@@ -98,9 +140,10 @@ pub async fn login(core: &Core, client: Option<IpAddr>, given: Credentials) -> R
                 events::failed(AuthEvent::Login, client, failure.user_id, failure.reason);
                 Err(failure.error)
             }
-        }
-    })
-    .await
+        };
+        Ok((session, state))
+    });
+    Limited::new(outcome.await)
 }
 
 /// Ends the session of `token`: from now on every replica rejects this token. Other sessions of the
@@ -263,7 +306,12 @@ pub(crate) async fn load_hash_costs(core: &Core) -> Result<()> {
 }
 
 /// Creates an account and its first session, within the client's rate limit.
-async fn sign_up(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<Session> {
+async fn sign_up(
+    core: &Core,
+    client: Option<IpAddr>,
+    signup: Signup,
+    state: &mut Option<RateLimitState>,
+) -> Result<Session> {
     // A view whose trigger inserts both rows: after an error there is no account.
     const SQL: &str = "INSERT INTO signups \
          (id, email, name, password_hash, created_at, session_id, expires_at) \
@@ -277,10 +325,14 @@ async fn sign_up(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<
     };
     let hash = match (permit.hash(signup.password).await, attempt) {
         (Err(Error::Busy), Some(attempt)) => {
+            *state = Some(attempt.state(false));
             log_if_failed(attempt.refund().await);
             return Err(Error::Busy);
         }
-        (hash, attempt) => (hash?, attempt),
+        (hash, attempt) => {
+            *state = attempt.as_ref().map(|attempt| attempt.state(true));
+            (hash?, attempt)
+        }
     };
     // The guard is held until this function returns.
     let (hash, _attempt) = hash;
@@ -329,6 +381,7 @@ async fn log_in(
     core: &Core,
     client: Option<IpAddr>,
     given: Credentials,
+    state: &mut Option<RateLimitState>,
 ) -> Result<Session, LoginFailure> {
     // The queue first: an attempt that it rejects costs no statement.
     let admitted = core.rate_limiter().admit(Action::Login, client).await?;
@@ -343,6 +396,7 @@ async fn log_in(
         core.hasher().failed(client, given.email.as_str());
     }
     if let Some(attempt) = attempt {
+        *state = Some(attempt.state(is_failed));
         // Only a wrong password counts, not a right one and not an internal error.
         log_if_failed(if is_failed { attempt.commit().await } else { attempt.refund().await });
     }

@@ -96,7 +96,32 @@ pub(crate) struct RateLimitGuard {
     client: String,
     slot: i64,
     taken_at: DateTime<Utc>,
+    limit: u32,
+    others: OtherSlots,
     _permits: Vec<Permit>,
+}
+
+/// The slots that other attempts of a client had taken when an attempt took its own.
+#[derive(Clone, Copy)]
+struct OtherSlots {
+    count: i64,
+    oldest: Option<DateTime<Utc>>,
+}
+
+/// The rate limit of an action after an attempt, for its client: an IPv4 address or an IPv6 /64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RateLimitState {
+    /// Attempts that are left in the current minute.
+    pub(crate) remaining: u32,
+    /// Time until the next one is free, if any is taken.
+    pub(crate) reset: Option<Duration>,
+}
+
+impl RateLimitState {
+    /// The state of a client whose attempt was rejected.
+    pub(crate) fn exhausted(retry_after: Duration) -> Self {
+        Self { remaining: 0, reset: Some(retry_after) }
+    }
 }
 
 /// A semaphore of a client or network, and its permit once it is acquired.
@@ -111,6 +136,11 @@ impl RateLimiter {
     /// Allows `per_minute` attempts; 0 allows any number.
     pub(crate) fn new(per_minute: u32) -> Self {
         Self { per_minute, semaphores: Arc::default() }
+    }
+
+    /// Attempts per minute; 0 allows any number.
+    pub(crate) fn per_minute(&self) -> u32 {
+        self.per_minute
     }
 
     /// Acquires the permits of this process for an attempt of `client`, or fails with
@@ -144,19 +174,21 @@ impl AdmittedAttempt {
     /// Takes a slot, or fails with [`Error::RateLimited`].
     pub(crate) async fn take(self, core: &Core) -> Result<RateLimitGuard> {
         let taken = tokio::time::timeout_at(self.deadline, self.take_slot(core)).await;
-        let (slot, taken_at) = taken.unwrap_or(Err(Error::Busy))?;
-        let Self { action, client, permits, .. } = self;
+        let (slot, taken_at, others) = taken.unwrap_or(Err(Error::Busy))?;
+        let Self { action, client, permits, per_minute: limit, .. } = self;
         Ok(RateLimitGuard {
             core: core.clone(),
             action,
             client: client.key,
             slot,
             taken_at,
+            limit,
+            others,
             _permits: permits,
         })
     }
 
-    async fn take_slot(&self, core: &Core) -> Result<(i64, DateTime<Utc>)> {
+    async fn take_slot(&self, core: &Core) -> Result<(i64, DateTime<Utc>, OtherSlots)> {
         // Two replicas may pick the same slot; the unique index gives it to one, the other retries.
         // A slot is taken if its time is in the last minute. A time in the future was written
         // before the clock was set back and does not count.
@@ -176,7 +208,13 @@ impl AdmittedAttempt {
              ON CONFLICT (action, client, slot) DO UPDATE \
              SET taken_at = excluded.taken_at, settled = excluded.settled, \
              prefix56 = excluded.prefix56, prefix48 = excluded.prefix48 \
-             WHERE rate_limits.taken_at <= $6 OR rate_limits.taken_at > $7 RETURNING slot";
+             WHERE rate_limits.taken_at <= $6 OR rate_limits.taken_at > $7 RETURNING slot, \
+             (SELECT count(*) FROM rate_limits AS held WHERE held.action = $1 \
+             AND held.client = $2 AND held.slot < $5 AND held.slot <> rate_limits.slot \
+             AND held.taken_at > $6 AND held.taken_at <= $7), \
+             (SELECT min(held.taken_at) FROM rate_limits AS held WHERE held.action = $1 \
+             AND held.client = $2 AND held.slot < $5 AND held.slot <> rate_limits.slot \
+             AND held.taken_at > $6 AND held.taken_at <= $7)";
         let [near, far] = self.prefixes();
         let allowed = self.allowed();
         // A signup always counts, a login only once it has failed.
@@ -206,10 +244,11 @@ impl AdmittedAttempt {
                     .bind(far)
                     .bind(allowed[1])
                     .bind(allowed[2]);
-                core.db().execute::<Option<(i64,)>>(take).await?
+                core.db().execute::<Option<(i64, i64, Option<Timestamp>)>>(take).await?
             };
-            if let Some((slot,)) = taken {
-                return Ok((slot, now));
+            if let Some((slot, count, oldest)) = taken {
+                let oldest = oldest.map(|oldest| oldest.0);
+                return Ok((slot, now, OtherSlots { count, oldest }));
             }
             match self.occupancy(core, now).await? {
                 Occupancy::Free => {}
@@ -296,6 +335,20 @@ enum Occupancy {
 }
 
 impl RateLimitGuard {
+    /// The state of the limit once this attempt has ended, if it `counts`.
+    pub(crate) fn state(&self, counts: bool) -> RateLimitState {
+        let own = counts.then_some(self.taken_at);
+        let held = self.others.count + i64::from(counts);
+        let remaining = (i64::from(self.limit) - held).max(0);
+        let oldest = self.others.oldest.into_iter().chain(own).min();
+        let reset = oldest.map(|oldest| oldest + WINDOW - self.core.now());
+        RateLimitState {
+            remaining: u32::try_from(remaining).unwrap_or(self.limit),
+            reset: reset
+                .map(|reset| reset.clamp(TimeDelta::zero(), WINDOW).to_std().unwrap_or_default()),
+        }
+    }
+
     /// Frees the slot: the attempt does not count.
     pub(crate) async fn refund(self) -> Result<()> {
         const SQL: &str = "DELETE FROM rate_limits \

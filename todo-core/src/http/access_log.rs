@@ -3,7 +3,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -12,10 +12,12 @@ use tokio::time::Instant;
 use tracing::{Span, field::Empty};
 use uuid::Uuid;
 
+use crate::auth::rate_limit::RateLimitState;
 use crate::http::{
     Api, Peer,
     metrics::{Metrics, UNMATCHED, method_label},
     problem::ApiError,
+    rate_limit::RateLimit,
 };
 
 /// The target of the access log, at info.
@@ -36,6 +38,8 @@ pub(crate) struct RequestLog<'a> {
     /// Never entered: a spawned task that outlives the request would keep it open.
     span: Span,
     fields: Mutex<RequestFields<'a>>,
+    /// For the headers of the response.
+    rate_limit_state: OnceLock<RateLimitState>,
     status: Option<StatusCode>,
     /// Whether a [`StreamLog`] has taken over.
     is_handed_over: bool,
@@ -48,6 +52,8 @@ pub(crate) struct RequestFields<'a> {
     pub(crate) route: Option<&'a str>,
     /// The user of the verified token.
     pub(crate) user_id: Option<Uuid>,
+    /// The rate limit of the route, if it has one.
+    pub(crate) rate_limit: Option<RateLimit>,
     /// The time until the response was ready, if it was ready before the end of the request.
     pub(crate) duration: Option<Duration>,
 }
@@ -72,6 +78,7 @@ impl<'a> RequestLog<'a> {
             started,
             span,
             fields,
+            rate_limit_state: OnceLock::new(),
             status: None,
             is_handed_over: false,
         }
@@ -115,6 +122,10 @@ impl<'a> RequestLog<'a> {
 
     pub(crate) fn fields(&self) -> RequestFields<'a> {
         *self.fields.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn rate_limit_state(&self) -> &OnceLock<RateLimitState> {
+        &self.rate_limit_state
     }
 
     pub(crate) fn client(&self) -> Option<IpAddr> {

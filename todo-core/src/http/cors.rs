@@ -5,7 +5,11 @@ use std::time::Duration;
 use http::{HeaderName, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::http::{Origin, envelope::REQUEST_ID};
+use crate::http::{
+    Origin,
+    envelope::REQUEST_ID,
+    rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY},
+};
 
 /// Headers allowed by CORS besides the safelisted ones: ours, those of traces (W3C Trace Context),
 /// conditional requests, retries and event streams, and one that many clients always send.
@@ -45,7 +49,13 @@ pub(crate) fn layer(origins: &[Origin]) -> CorsLayer {
             Method::DELETE,
         ])
         .allow_headers(ALLOWED_HEADERS)
-        .expose_headers([REQUEST_ID, header::LOCATION, header::RETRY_AFTER])
+        .expose_headers([
+            REQUEST_ID,
+            header::LOCATION,
+            header::RETRY_AFTER,
+            RATE_LIMIT,
+            RATE_LIMIT_POLICY,
+        ])
         .max_age(Duration::from_mins(10))
         .vary([header::ORIGIN])
 }

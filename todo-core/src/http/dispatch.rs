@@ -22,6 +22,7 @@ use crate::{
         envelope::{Enclosed, RequestLine},
         matcher::{Found, Matched, PathParams},
         problem::ApiError,
+        rate_limit::RateLimit,
         request::{self, Incoming},
         respond,
     },
@@ -67,7 +68,7 @@ impl Api {
         &'s self,
         parts: &'a Parts,
         body: Incoming<'a>,
-        log: &RequestLog<'s>,
+        log: &'a RequestLog<'s>,
     ) -> Result<Response<Body>, ApiError> {
         let _head = self.check_head(parts, log)?;
         if request::is_server_options(&parts.method, &parts.uri) {
@@ -98,9 +99,25 @@ impl Api {
                 };
                 let client = log.client();
                 let payer = Payer::new(client, caller.map(|caller| caller.user_id()));
+                let per_minute = self.core().rate_limiter().per_minute();
+                if let Some(policy) = endpoint.policy.rate_limit
+                    && client.is_some()
+                    && per_minute > 0
+                {
+                    let rate_limit = RateLimit { policy, per_minute };
+                    log.update(|fields| fields.rate_limit = Some(rate_limit));
+                }
                 let max_body = endpoint.policy.max_body(self.config());
-                let request =
-                    RequestContext { api: self, parts, params, client, payer, body, max_body };
+                let request = RequestContext {
+                    api: self,
+                    parts,
+                    params,
+                    client,
+                    rate_limit_state: log.rate_limit_state(),
+                    payer,
+                    body,
+                    max_body,
+                };
                 run(endpoint, caller, request).await
             }
         }

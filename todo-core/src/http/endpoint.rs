@@ -2,7 +2,7 @@
 //! access, limits, documentation and the handler itself. The matcher, `Allow`, 405, the labels of
 //! metrics and logs, the OpenAPI document and the lists of the tests are all made from it.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::OnceLock};
 
 use futures_util::future::BoxFuture;
 use http::{Method, Response, request::Parts};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    auth::Caller,
+    auth::{Caller, rate_limit::RateLimitState},
     error::Error,
     http::{
         Api, ApiOptions, Body,
@@ -73,6 +73,8 @@ pub(crate) struct Policy {
     /// [`ApiOptions::max_body_bytes`].
     pub(crate) max_body_bytes: usize,
     pub(crate) charge: Charge,
+    /// The name of its rate limit, if it has one.
+    pub(crate) rate_limit: Option<&'static str>,
 }
 
 /// How a whole response body is charged to the memory budget.
@@ -87,7 +89,8 @@ pub(crate) enum Charge {
 }
 
 impl Policy {
-    pub(crate) const DEFAULT: Self = Self { max_body_bytes: usize::MAX, charge: Charge::Never };
+    pub(crate) const DEFAULT: Self =
+        Self { max_body_bytes: usize::MAX, charge: Charge::Never, rate_limit: None };
     /// The policy of routes that change something.
     pub(crate) const CHANGE: Self = Self { charge: Charge::IfAvailable, ..Self::DEFAULT };
 
@@ -207,6 +210,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) params: PathParams<'a>,
     /// The client's address, if it is known.
     pub(crate) client: Option<IpAddr>,
+    /// Set by the handler of a rate-limited route, for the headers of the response.
+    pub(crate) rate_limit_state: &'a OnceLock<RateLimitState>,
     /// The accounts charged for its bodies.
     pub(crate) payer: Payer,
     /// The body, and its maximum size in bytes.

@@ -35,6 +35,7 @@ mod origin;
 mod problem;
 pub(crate) mod proxies;
 mod public;
+mod rate_limit;
 mod request;
 mod respond;
 mod routes;

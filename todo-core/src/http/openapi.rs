@@ -95,6 +95,19 @@ pub fn openapi_document(options: &ApiOptions) -> Value {
                         ASCII characters, else a new one",
                     "schema": { "type": "string", "minLength": 1, "maxLength": 128 },
                 },
+                "RateLimit": {
+                    "description": "Attempts left to this client (`r`), and seconds until the next \
+                        one (`t`); absent before an attempt counts \
+                        (draft-ietf-httpapi-ratelimit-headers)",
+                    "schema": { "type": "string" },
+                    "example": "\"login\";r=4;t=37",
+                },
+                "RateLimit-Policy": {
+                    "description": "Attempts (`q`) in a window of seconds (`w`); absent without a \
+                        limit (draft-ietf-httpapi-ratelimit-headers)",
+                    "schema": { "type": "string" },
+                    "example": "\"login\";q=5;w=60",
+                },
                 "Retry-After": {
                     "description": "Whole seconds to wait before a retry",
                     "schema": { "type": "integer", "minimum": 1 },
@@ -189,6 +202,14 @@ fn responses(endpoint: &Endpoint, options: &ApiOptions) -> Value {
             });
         }
         responses.insert(status.as_u16().to_string(), problem);
+    }
+    if endpoint.policy.rate_limit.is_some() {
+        for response in responses.values_mut() {
+            for name in ["RateLimit", "RateLimit-Policy"] {
+                let header = format!("#/components/headers/{name}");
+                response["headers"][name] = json!({ "$ref": header });
+            }
+        }
     }
     Value::Object(responses)
 }

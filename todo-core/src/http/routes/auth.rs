@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     auth::{
-        self, Caller, Credentials, Name, Session, Signup, User,
+        self, Caller, Credentials, Limited, Name, Session, Signup, User,
         events::{self, AuthEvent},
     },
     error::{Error, FieldError},
@@ -43,7 +43,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         path: "/auth/signup",
         is_api: true,
         is_probe: false,
-        policy: ACCOUNT,
+        policy: Policy { rate_limit: Some("signup"), ..ACCOUNT },
         // One for the rate limit.
         statements: Statements::new(2, 3),
         docs: Docs {
@@ -85,7 +85,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         path: "/auth/login",
         is_api: true,
         is_probe: false,
-        policy: ACCOUNT,
+        policy: Policy { rate_limit: Some("login"), ..ACCOUNT },
         // Two for the rate limit.
         statements: Statements::new(4, 5),
         docs: Docs {
@@ -232,7 +232,8 @@ async fn signup(mut request: RequestContext<'_>) -> HandlerResult {
     };
     let form =
         parsed.await.inspect_err(|failure| log_bad_form(AuthEvent::Signup, client, failure))?;
-    let session = auth::signup(request.api.core(), client, form).await?;
+    let limited = auth::signup_limited(request.api.core(), client, form).await;
+    let session = unwrap_limited(&request, limited)?;
     Ok(respond::json(StatusCode::CREATED, &AuthResponse::from(session)))
 }
 
@@ -247,8 +248,18 @@ async fn login(mut request: RequestContext<'_>) -> HandlerResult {
     };
     let given =
         parsed.await.inspect_err(|failure| log_bad_form(AuthEvent::Login, client, failure))?;
-    let session = auth::login(request.api.core(), client, given).await?;
+    let limited = auth::login_limited(request.api.core(), client, given).await;
+    let session = unwrap_limited(&request, limited)?;
     Ok(respond::json(StatusCode::OK, &AuthResponse::from(session)))
+}
+
+/// The result of a rate-limited operation; the response reports the state of the limit.
+fn unwrap_limited<T>(request: &RequestContext<'_>, limited: Limited<T>) -> Result<T, Error> {
+    if let Some(state) = limited.state {
+        // Each request has one attempt.
+        let _ = request.rate_limit_state.set(state);
+    }
+    limited.result
 }
 
 /// Logs a signup or login whose form is invalid.

@@ -1,0 +1,64 @@
+//! The fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers, sections 3
+//! and 4): the limit of a route, and what is left of it for the client.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::{auth::rate_limit::RateLimitState, error::whole_seconds};
+
+pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(crate) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// The rate limit of a request's route.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RateLimit {
+    /// The name of the policy, a word of lower-case letters.
+    pub(crate) policy: &'static str,
+    pub(crate) per_minute: u32,
+}
+
+impl RateLimit {
+    /// Adds the fields. The state is unknown for a request that was rejected before its attempt
+    /// was counted; it has no `RateLimit`.
+    pub(crate) fn add_to(self, headers: &mut HeaderMap, state: Option<&RateLimitState>) {
+        let Self { policy, per_minute } = self;
+        let limit = format!("\"{policy}\";q={per_minute};w=60");
+        if let Ok(limit) = HeaderValue::try_from(limit) {
+            headers.insert(RATE_LIMIT_POLICY, limit);
+        }
+        let Some(state) = state else { return };
+        let remaining = state.remaining;
+        let left = match state.reset {
+            Some(reset) => format!("\"{policy}\";r={remaining};t={}", whole_seconds(reset)),
+            None => format!("\"{policy}\";r={remaining}"),
+        };
+        if let Ok(left) = HeaderValue::try_from(left) {
+            headers.insert(RATE_LIMIT, left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_fields_are_structured_items_with_parameters() {
+        let fields = |state: Option<RateLimitState>| {
+            let mut headers = HeaderMap::new();
+            RateLimit { policy: "login", per_minute: 5 }.add_to(&mut headers, state.as_ref());
+            let text = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+            (text(RATE_LIMIT_POLICY).unwrap(), text(RATE_LIMIT))
+        };
+        let state = |remaining, reset: Option<u64>| {
+            Some(RateLimitState { remaining, reset: reset.map(Duration::from_millis) })
+        };
+        let policy = || "\"login\";q=5;w=60".to_owned();
+        assert_eq!(fields(None), (policy(), None));
+        let left = |text: &str| (policy(), Some(text.to_owned()));
+        assert_eq!(fields(state(5, None)), left("\"login\";r=5"));
+        assert_eq!(fields(state(4, Some(36_001))), left("\"login\";r=4;t=37"));
+        assert_eq!(fields(state(0, Some(0))), left("\"login\";r=0;t=1"));
+    }
+}
