@@ -3,7 +3,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -12,12 +12,11 @@ use tokio::time::Instant;
 use tracing::{Span, field::Empty};
 use uuid::Uuid;
 
-use crate::auth::rate_limit::RateLimitState;
 use crate::http::{
     Api, Peer,
     metrics::{Metrics, UNMATCHED, method_label},
     problem::ApiError,
-    rate_limit::RateLimit,
+    rate_limit::ReportedLimit,
 };
 
 /// The target of the access log, at info.
@@ -39,7 +38,7 @@ pub(crate) struct RequestLog<'a> {
     span: Span,
     fields: Mutex<RequestFields<'a>>,
     /// For the headers of the response.
-    rate_limit_state: OnceLock<RateLimitState>,
+    rate_limit: ReportedLimit,
     status: Option<StatusCode>,
     /// Whether a [`StreamLog`] has taken over.
     is_handed_over: bool,
@@ -52,8 +51,6 @@ pub(crate) struct RequestFields<'a> {
     pub(crate) route: Option<&'a str>,
     /// The user of the verified token.
     pub(crate) user_id: Option<Uuid>,
-    /// The rate limit of the route, if it has one.
-    pub(crate) rate_limit: Option<RateLimit>,
     /// The time until the response was ready, if it was ready before the end of the request.
     pub(crate) duration: Option<Duration>,
 }
@@ -78,7 +75,7 @@ impl<'a> RequestLog<'a> {
             started,
             span,
             fields,
-            rate_limit_state: OnceLock::new(),
+            rate_limit: ReportedLimit::default(),
             status: None,
             is_handed_over: false,
         }
@@ -124,8 +121,8 @@ impl<'a> RequestLog<'a> {
         *self.fields.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn rate_limit_state(&self) -> &OnceLock<RateLimitState> {
-        &self.rate_limit_state
+    pub(crate) fn rate_limit(&self) -> &ReportedLimit {
+        &self.rate_limit
     }
 
     pub(crate) fn client(&self) -> Option<IpAddr> {

@@ -22,7 +22,6 @@ use crate::{
         envelope::{Enclosed, RequestLine},
         matcher::{Found, Matched, PathParams},
         problem::ApiError,
-        rate_limit::RateLimit,
         request::{self, Incoming},
         respond,
     },
@@ -104,8 +103,7 @@ impl Api {
                     && client.is_some()
                     && per_minute > 0
                 {
-                    let rate_limit = RateLimit { policy, per_minute };
-                    log.update(|fields| fields.rate_limit = Some(rate_limit));
+                    log.rate_limit().set(policy, per_minute);
                 }
                 let max_body = endpoint.policy.max_body(self.config());
                 let request = RequestContext {
@@ -113,7 +111,7 @@ impl Api {
                     parts,
                     params,
                     client,
-                    rate_limit_state: log.rate_limit_state(),
+                    rate_limit: log.rate_limit(),
                     payer,
                     body,
                     max_body,

@@ -2,7 +2,7 @@
 //! access, limits, documentation and the handler itself. The matcher, `Allow`, 405, the labels of
 //! metrics and logs, the OpenAPI document and the lists of the tests are all made from it.
 
-use std::{fmt, net::IpAddr, sync::OnceLock};
+use std::{fmt, net::IpAddr};
 
 use futures_util::future::BoxFuture;
 use http::{Method, Response, request::Parts};
@@ -10,13 +10,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    auth::{Caller, rate_limit::RateLimitState},
+    auth::Caller,
     error::Error,
     http::{
         Api, ApiOptions, Body,
         budget::Payer,
         matcher::PathParams,
         problem::ApiError,
+        rate_limit::ReportedLimit,
         request::{Form, Incoming},
         routes,
     },
@@ -210,8 +211,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) params: PathParams<'a>,
     /// The client's address, if it is known.
     pub(crate) client: Option<IpAddr>,
-    /// Set by the handler of a rate-limited route, for the headers of the response.
-    pub(crate) rate_limit_state: &'a OnceLock<RateLimitState>,
+    /// The rate limit that the response reports; its state is set by the handler.
+    pub(crate) rate_limit: &'a ReportedLimit,
     /// The accounts charged for its bodies.
     pub(crate) payer: Payer,
     /// The body, and its maximum size in bytes.

@@ -258,9 +258,7 @@ impl Api {
             }
             response
         });
-        if let Some(rate_limit) = log.fields().rate_limit {
-            rate_limit.add_to(response.headers_mut(), log.rate_limit_state().get());
-        }
+        log.rate_limit().add_to(response.headers_mut());
         if is_head {
             respond::strip_body(&mut response);
         }

@@ -1,6 +1,8 @@
 //! The fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers, sections 3
 //! and 4): the limit of a route, and what is left of it for the client.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{auth::rate_limit::RateLimitState, error::whole_seconds};
@@ -8,19 +10,49 @@ use crate::{auth::rate_limit::RateLimitState, error::whole_seconds};
 pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(crate) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
+/// The rate limit that the response to a request reports; empty if its route has none. Boxed: few
+/// requests have one.
+#[derive(Debug, Default)]
+pub(crate) struct ReportedLimit(Mutex<Option<Box<RateLimit>>>);
+
 /// The rate limit of a request's route.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RateLimit {
+#[derive(Debug)]
+struct RateLimit {
     /// The name of the policy, a word of lower-case letters.
-    pub(crate) policy: &'static str,
-    pub(crate) per_minute: u32,
+    policy: &'static str,
+    per_minute: u32,
+    /// Unknown for a request that was rejected before its attempt was counted.
+    state: Option<RateLimitState>,
+}
+
+impl ReportedLimit {
+    /// Sets the limit of the route.
+    pub(crate) fn set(&self, policy: &'static str, per_minute: u32) {
+        *self.lock() = Some(Box::new(RateLimit { policy, per_minute, state: None }));
+    }
+
+    /// Sets the state of the limit, if there is a limit.
+    pub(crate) fn set_state(&self, state: RateLimitState) {
+        if let Some(limit) = &mut *self.lock() {
+            limit.state = Some(state);
+        }
+    }
+
+    /// Adds the fields to a response. `RateLimit` is absent if the state is unknown.
+    pub(crate) fn add_to(&self, headers: &mut HeaderMap) {
+        if let Some(limit) = &*self.lock() {
+            limit.add_to(headers);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Box<RateLimit>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl RateLimit {
-    /// Adds the fields. The state is unknown for a request that was rejected before its attempt
-    /// was counted; it has no `RateLimit`.
-    pub(crate) fn add_to(self, headers: &mut HeaderMap, state: Option<&RateLimitState>) {
-        let Self { policy, per_minute } = self;
+    fn add_to(&self, headers: &mut HeaderMap) {
+        let Self { policy, per_minute, state } = self;
         let limit = format!("\"{policy}\";q={per_minute};w=60");
         if let Ok(limit) = HeaderValue::try_from(limit) {
             headers.insert(RATE_LIMIT_POLICY, limit);
@@ -47,7 +79,12 @@ mod tests {
     fn the_fields_are_structured_items_with_parameters() {
         let fields = |state: Option<RateLimitState>| {
             let mut headers = HeaderMap::new();
-            RateLimit { policy: "login", per_minute: 5 }.add_to(&mut headers, state.as_ref());
+            let reported = ReportedLimit::default();
+            reported.set("login", 5);
+            if let Some(state) = state {
+                reported.set_state(state);
+            }
+            reported.add_to(&mut headers);
             let text = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
             (text(RATE_LIMIT_POLICY).unwrap(), text(RATE_LIMIT))
         };

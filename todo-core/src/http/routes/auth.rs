@@ -256,8 +256,7 @@ async fn login(mut request: RequestContext<'_>) -> HandlerResult {
 /// The result of a rate-limited operation; the response reports the state of the limit.
 fn unwrap_limited<T>(request: &RequestContext<'_>, limited: Limited<T>) -> Result<T, Error> {
     if let Some(state) = limited.state {
-        // Each request has one attempt.
-        let _ = request.rate_limit_state.set(state);
+        request.rate_limit.set_state(state);
     }
     limited.result
 }
