@@ -13,9 +13,6 @@ use crate::{
     timestamp, validate,
 };
 
-/// Characters of an address (RFC 5321, section 4.5.3.1.3, less the brackets).
-const MAX_EMAIL: usize = 254;
-
 /// An e-mail address: trimmed, at most 254 characters (Unicode scalar values). Valid by the rule of
 /// HTML's `<input type=email>` (WHATWG HTML, "valid e-mail address") with a dot in its domain, or
 /// internationalised (RFC 6531, with a domain by IDNA). Kept in NFC and lower case, the domain in
@@ -27,6 +24,9 @@ pub struct Email {
 }
 
 impl Email {
+    /// Maximum number of characters (RFC 5321, section 4.5.3.1.3, less the brackets).
+    pub const MAX_CHARS: usize = 254;
+
     /// Parses an address. All spellings of one address are equal: in upper or lower case, composed
     /// or not, with the domain in its Unicode or its ASCII form.
     ///
@@ -37,9 +37,9 @@ impl Email {
         if email.is_empty() {
             return Err(FieldError::new("email", "blank", "Email cannot be empty.").into());
         }
-        let mut broken = validate::check_text("email", email, 0, MAX_EMAIL);
+        let mut broken = validate::check_text("email", email, 0, Self::MAX_CHARS);
         // A far too long text is not parsed.
-        let is_short = email.len() <= 4 * MAX_EMAIL;
+        let is_short = email.len() <= 4 * Self::MAX_CHARS;
         let address = is_short.then(|| address::parse(email)).flatten();
         if !email.contains('\0') && is_short && address.is_none() {
             broken.push(FieldError::new("email", "invalid", "Invalid email format."));
@@ -48,7 +48,7 @@ impl Email {
             return Err(broken);
         };
         // Lower case can be longer, so the length is checked again.
-        validate::into_result(validate::check_text("email", &text, 0, MAX_EMAIL), || Self {
+        validate::into_result(validate::check_text("email", &text, 0, Self::MAX_CHARS), || Self {
             text,
             ascii,
         })
@@ -73,13 +73,18 @@ impl Email {
 pub struct Name(String);
 
 impl Name {
+    /// Minimum number of characters (Unicode scalar values) after trimming.
+    pub const MIN_CHARS: usize = 2;
+    /// Maximum number of characters (Unicode scalar values) after trimming.
+    pub const MAX_CHARS: usize = 100;
+
     /// Parses a name.
     ///
     /// # Errors
     /// Every rule that the field `name` breaks.
     pub fn parse(name: &str) -> Result<Self, Vec<FieldError>> {
         let name = name.trim();
-        let mut broken = validate::check_text("name", name, 2, 100);
+        let mut broken = validate::check_text("name", name, Self::MIN_CHARS, Self::MAX_CHARS);
         if name.chars().any(|c| c.is_control() && c != '\0') {
             let message = "Name cannot contain control characters.";
             broken.push(FieldError::new("name", "control", message));
@@ -99,13 +104,19 @@ impl Name {
 pub struct Password(String);
 
 impl Password {
+    /// Minimum number of characters (Unicode scalar values) of a new password.
+    pub const MIN_CHARS: usize = 8;
+    /// Maximum number of characters (Unicode scalar values) of a new password.
+    pub const MAX_CHARS: usize = 128;
+
     /// Parses a new password: 8 to 128 characters (Unicode scalar values) with an upper-case
     /// letter, a lower-case letter and a digit; no U+0000.
     ///
     /// # Errors
     /// Every rule that the field `password` breaks.
     pub fn parse(password: &str) -> Result<Self, Vec<FieldError>> {
-        let mut broken = validate::check_text("password", password, 8, 128);
+        let mut broken =
+            validate::check_text("password", password, Self::MIN_CHARS, Self::MAX_CHARS);
         for (is_there, what) in [
             (password.chars().any(char::is_uppercase), "an upper-case letter"),
             (password.chars().any(char::is_lowercase), "a lower-case letter"),

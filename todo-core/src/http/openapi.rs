@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use utoipa::PartialSchema;
 
 use crate::{
-    auth::User,
+    auth::{Email, Name, Password, User},
     http::{
         ApiOptions,
         endpoint::{Access, AnswerDocs, Endpoint, ErrorDocs, HeaderDocs, Schema, Tag, endpoints},
@@ -16,7 +16,7 @@ use crate::{
             meta::METRICS,
         },
     },
-    todos::{Filters, Priority, SortBy, SortOrder, Status, Todo, TodoList},
+    todos::{Description, Filters, Priority, SortBy, SortOrder, Status, Title, Todo, TodoList},
 };
 
 /// The values that the types of `auth` and `todos` accept, as regular expressions with the same
@@ -255,10 +255,17 @@ fn schemas() -> Value {
     fn of<T: PartialSchema>() -> Value {
         serde_json::to_value(T::schema()).unwrap_or_default()
     }
-    let email = json!({ "type": "string", "maxLength": 254, "pattern": EMAIL });
-    let name = json!({ "type": "string", "minLength": 2, "maxLength": 100, "pattern": NAME });
-    let title = json!({ "type": "string", "minLength": 1, "maxLength": 200, "pattern": NOT_BLANK });
-    let description = json!({ "type": ["string", "null"], "maxLength": 1000, "pattern": TEXT });
+    let email = json!({ "type": "string", "maxLength": Email::MAX_CHARS, "pattern": EMAIL });
+    let name = json!({
+        "type": "string", "minLength": Name::MIN_CHARS, "maxLength": Name::MAX_CHARS,
+        "pattern": NAME,
+    });
+    let title = json!({
+        "type": "string", "minLength": 1, "maxLength": Title::MAX_CHARS, "pattern": NOT_BLANK,
+    });
+    let description = json!({
+        "type": ["string", "null"], "maxLength": Description::MAX_CHARS, "pattern": TEXT,
+    });
     let mut auth = of::<AuthResponse>();
     auth["properties"]["token_type"]["const"] = json!("bearer");
     auth["example"] = json!({
@@ -276,7 +283,8 @@ fn schemas() -> Value {
         "Signup": object(&["email", "password", "name"], &json!({
             "email": email,
             "password": {
-                "type": "string", "format": "password", "minLength": 8, "maxLength": 128,
+                "type": "string", "format": "password",
+                "minLength": Password::MIN_CHARS, "maxLength": Password::MAX_CHARS,
                 "pattern": PASSWORD,
                 "description": "At least one upper-case and one lower-case letter and one digit",
             },

@@ -18,6 +18,9 @@ use crate::{
 pub struct Title(String);
 
 impl Title {
+    /// Maximum number of characters (Unicode scalar values) after trimming.
+    pub const MAX_CHARS: usize = 200;
+
     /// Parses a title.
     ///
     /// # Errors
@@ -27,7 +30,7 @@ impl Title {
         if title.is_empty() {
             return Err(FieldError::new("title", "blank", "Title cannot be empty.").into());
         }
-        validate::into_result(validate::check_text("title", title, 1, 200), || {
+        validate::into_result(validate::check_text("title", title, 1, Self::MAX_CHARS), || {
             Self(title.to_owned())
         })
     }
@@ -44,12 +47,15 @@ impl Title {
 pub struct Description(String);
 
 impl Description {
+    /// Maximum number of characters (Unicode scalar values).
+    pub const MAX_CHARS: usize = 1000;
+
     /// Parses a description.
     ///
     /// # Errors
     /// Every rule that the field `description` breaks.
     pub fn parse(description: &str) -> Result<Self, Vec<FieldError>> {
-        let broken = validate::check_text("description", description, 0, 1000);
+        let broken = validate::check_text("description", description, 0, Self::MAX_CHARS);
         validate::into_result(broken, || Self(description.to_owned()))
     }
 

@@ -243,7 +243,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
 
 fn list_parameters() -> Vec<QueryParameter> {
     let parameter = |name, schema, description| QueryParameter { name, schema, description };
-    let integer: Value = json!({ "type": "integer", "minimum": 1, "maximum": 500 });
+    let integer: Value = json!({ "type": "integer", "minimum": 1, "maximum": Limit::MAX });
     let cursor = json!({ "type": "string", "minLength": 1, "pattern": openapi::CURSOR });
     vec![
         parameter("status", openapi::with_default("Status", "all"), "Filter by completion"),
