@@ -27,12 +27,12 @@ use crate::{
         budget::Budget,
         cors,
         database_check::DatabaseCheck,
-        envelope,
+        envelope, extract,
         matcher::{Found, Matched, Matcher},
         metrics::Metrics,
         openapi,
         problem::ApiError,
-        proxies, request, respond,
+        proxies, respond,
         routes::meta::{self, METRICS},
     },
 };
@@ -128,7 +128,7 @@ impl Api {
         let (parts, _) = request.into_parts();
         let log = self.request_log(&parts.method, &parts.headers, parts.extensions.get().copied());
         let found = self.0.matcher.find(&parts.method, parts.uri.path());
-        let result = match (request::check_request_head(&parts), found) {
+        let result = match (extract::check_request_head(&parts), found) {
             (Err(failure), _) => Err(failure),
             (Ok(()), Some(Found { pattern: pattern @ METRICS, matched, .. })) => {
                 log.update(|fields| fields.route = Some(pattern));

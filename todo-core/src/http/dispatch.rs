@@ -20,9 +20,9 @@ use crate::{
         budget::{Payer, Reservation, UNCHARGED_BYTES},
         endpoint::{Charge, Endpoint, Handler, HandlerResult, RequestContext},
         envelope::{Enclosed, RequestLine},
+        extract::{self, Incoming},
         matcher::{Found, Matched, PathParams},
         problem::ApiError,
-        request::{self, Incoming},
         respond,
     },
 };
@@ -56,7 +56,7 @@ where
         drop(parts);
         // The sender then reads the response; one that waits for `100 Continue` sends nothing.
         if was_read || !waits_for_continue {
-            request::drain(body).await;
+            extract::drain(body).await;
         }
         response
     }
@@ -70,7 +70,7 @@ impl Api {
         log: &'a RequestLog<'s>,
     ) -> Result<Response<Body>, ApiError> {
         let _head = self.check_head(parts, log)?;
-        if request::is_server_options(&parts.method, &parts.uri) {
+        if extract::is_server_options(&parts.method, &parts.uri) {
             return Ok(respond::options(&HeaderValue::from_static(
                 "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
             )));
@@ -123,7 +123,7 @@ impl Api {
 
     /// The caller that the request's token authenticates.
     fn authenticate(&self, parts: &Parts, client: Option<IpAddr>) -> Result<Caller, ApiError> {
-        match request::bearer(&parts.headers) {
+        match extract::bearer(&parts.headers) {
             Ok(token) => Ok(auth::verify_token(self.core(), token, client)?),
             Err(failure) => {
                 match failure {

@@ -15,10 +15,10 @@ use crate::{
     http::{
         Api, ApiOptions, Body,
         budget::Payer,
+        extract::{Form, Incoming},
         matcher::PathParams,
         problem::ApiError,
         rate_limit::ReportedLimit,
-        request::{Form, Incoming},
         routes,
     },
 };

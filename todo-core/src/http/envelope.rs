@@ -28,8 +28,9 @@ use crate::{
         budget::{Payer, UNCHARGED_BYTES},
         dispatch,
         endpoint::HandlerResult,
+        extract,
         problem::ApiError,
-        proxies, request, respond,
+        proxies, respond,
     },
     request_id,
 };
@@ -195,7 +196,7 @@ where
     let is_cors = parts.headers.contains_key(header::ORIGIN)
         && (parts.method != Method::OPTIONS
             || parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
-                && request::check_request_head(&parts).is_ok());
+                && extract::check_request_head(&parts).is_ok());
     if is_cors && parts.method == Method::OPTIONS {
         log.update(|fields| fields.route = inner.route(&parts));
     }
@@ -330,8 +331,8 @@ impl Api {
         parts: &Parts,
         log: &RequestLog<'_>,
     ) -> Result<Option<Reservation>, ApiError> {
-        request::check_request_head(parts)?;
-        let size = request::head_bytes(parts);
+        extract::check_request_head(parts)?;
+        let size = extract::head_bytes(parts);
         if size <= UNCHARGED_BYTES {
             return Ok(None);
         }

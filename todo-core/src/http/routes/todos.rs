@@ -11,9 +11,9 @@ use crate::{
             AnswerDocs, BodyDocs, Charge, Docs, Endpoint, ErrorDocs, Handler, HandlerResult,
             HeaderDocs, Policy, QueryParameter, RequestContext, Statements, Tag,
         },
+        extract::Query,
         list, openapi,
         problem::ApiError,
-        request::Query,
         respond,
         routes::docs::{
             self, BAD_REQUEST, BODY_TIMEOUT, INTERNAL, MEDIA_TYPE, TIMEOUT, TOO_LARGE,

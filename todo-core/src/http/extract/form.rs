@@ -1,0 +1,174 @@
+//! A JSON object as a form: its members, read one by one.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+
+use crate::{error::FieldError, http::problem::ApiError, validate::FieldLabel};
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The members of a JSON object, read one by one; errors of type or presence are collected.
+#[derive(Debug)]
+pub(crate) struct Form {
+    members: BTreeMap<String, Value>,
+    errors: Vec<FieldError>,
+}
+
+impl Form {
+    /// Parses JSON. A leading byte order mark is skipped (RFC 8259, section 8.1).
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+        match serde_json::from_slice::<Members>(bytes) {
+            Ok(Members::Object(members)) => Ok(Self { members, errors: Vec::new() }),
+            Ok(Members::Repeated) => {
+                Err(ApiError::Malformed("The request body names a member twice.", Vec::new()))
+            }
+            Err(error) if error.is_data() => {
+                Err(ApiError::Malformed("The request body must be a JSON object.", Vec::new()))
+            }
+            Err(_) => Err(ApiError::Malformed("The request body is not valid JSON.", Vec::new())),
+        }
+    }
+
+    /// A required string; empty if it is absent, and [`Form::finish`] then fails.
+    pub(crate) fn text(&mut self, name: &'static str) -> String {
+        match self.members.remove(name) {
+            Some(Value::String(text)) => text,
+            Some(_) => self.wrong(name, "must be a string"),
+            None => self.missing(name),
+        }
+    }
+
+    /// A string that may be absent, but not null.
+    pub(crate) fn optional_text(&mut self, name: &'static str) -> Option<String> {
+        match self.members.remove(name)? {
+            Value::String(text) => Some(text),
+            _ => Some(self.wrong(name, "must be a string")),
+        }
+    }
+
+    /// A string that may be null (`Some(None)`) or absent (`None`).
+    pub(crate) fn nullable_text(&mut self, name: &'static str) -> Option<Option<String>> {
+        match self.members.remove(name)? {
+            Value::Null => Some(None),
+            Value::String(text) => Some(Some(text)),
+            _ => Some(Some(self.wrong(name, "must be a string or null"))),
+        }
+    }
+
+    /// A required boolean.
+    pub(crate) fn boolean(&mut self, name: &'static str) -> bool {
+        match self.members.remove(name) {
+            Some(Value::Bool(value)) => value,
+            Some(_) => self.wrong(name, "must be true or false"),
+            None => self.missing(name),
+        }
+    }
+
+    /// Fails if a member was missing or of the wrong type. Unread members are ignored.
+    pub(crate) fn finish(self) -> Result<(), ApiError> {
+        if self.errors.is_empty() {
+            return Ok(());
+        }
+        Err(ApiError::Malformed("", self.errors))
+    }
+
+    fn wrong<T: Default>(&mut self, name: &'static str, message: &'static str) -> T {
+        let message = format!("{} {message}.", FieldLabel(name));
+        self.errors.push(FieldError::new(name, "wrong_type", message));
+        T::default()
+    }
+
+    fn missing<T: Default>(&mut self, name: &'static str) -> T {
+        let message = format!("{} is required.", FieldLabel(name));
+        self.errors.push(FieldError::new(name, "missing", message));
+        T::default()
+    }
+}
+
+/// A JSON object with distinct member names; `serde_json` alone keeps the last duplicate.
+enum Members {
+    Object(BTreeMap<String, Value>),
+    Repeated,
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor;
+
+        impl<'de> Visitor<'de> for ObjectVisitor {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = BTreeMap::new();
+                let mut repeated = false;
+                while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+                    let value: Value = map.next_value()?;
+                    repeated |= members.insert(name.into_owned(), value).is_some();
+                }
+                Ok(if repeated { Members::Repeated } else { Members::Object(members) })
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn members_of_the_wrong_shape_are_reported() {
+        let json = "\u{feff}{\"a\":\"x\",\"b\":null,\"c\":true,\"d\":1,\"other\":[{}]}";
+        let mut form = Form::parse(json.as_bytes()).unwrap();
+        assert_eq!(form.text("a"), "x");
+        assert_eq!(form.nullable_text("b"), Some(None));
+        assert_eq!(form.nullable_text("z"), None);
+        assert!(form.boolean("c"));
+        assert_eq!(form.optional_text("d"), Some(String::new()));
+        form.text("e");
+        let Err(ApiError::Malformed(_, errors)) = form.finish() else { panic!() };
+        let reported: Vec<_> = errors.iter().map(|e| (e.field.as_ref(), e.code)).collect();
+        assert_eq!(reported, [("d", "wrong_type"), ("e", "missing")]);
+    }
+
+    #[test]
+    fn a_body_other_than_an_object_of_distinct_members_is_malformed() {
+        for bad in [
+            &b""[..],
+            b"null",
+            b"[]",
+            b"1",
+            b"\"x\"",
+            b"{",
+            b"{}x",
+            b"{\"a\":1,\"a\":2}",
+            b"{\"a\":\"\\ud800\"}",
+            b"{\"a\":\"\xff\"}",
+            b"\xef\xbb\xbf",
+            b"\xef\xbb\xbf\xef\xbb\xbf{}",
+            b"{\"a\":1e999}",
+            b"{'a':1}",
+        ] {
+            assert!(matches!(Form::parse(bad), Err(ApiError::Malformed(..))), "{bad:?}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(Form::parse(format!("{{\"a\":{deep}").as_bytes()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics_the_parser(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Form::parse(&bytes);
+        }
+    }
+}
