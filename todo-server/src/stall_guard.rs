@@ -1,7 +1,8 @@
 //! Stall detection for HTTP/2 responses. A client controls the window of each stream (RFC 9113,
 //! section 5.2), and a closed window is not a stalled write on the connection, which still
 //! acknowledges PINGs. So a response body is sent in chunks, and a client that accepts none of them
-//! for the write-stall timeout of HTTP/1 loses its connection.
+//! for the write-stall timeout of HTTP/1 loses its connection. The time in which a live stream has
+//! nothing to send does not count.
 
 use std::{
     error::Error,
@@ -27,27 +28,43 @@ pub(crate) const CHUNK_BYTES: usize = 16 << 10;
 pub(crate) struct StallGuardBody {
     body: ResBody,
     chunk: Bytes,
-    /// Notified of every chunk; closed with the body.
-    sent: watch::Sender<()>,
+    /// Notified of every chunk, and of a wait for the next one; closed with the body.
+    progress: watch::Sender<Progress>,
     /// Last activity of the connection.
     last_activity: LastActivity,
+}
+
+/// What a body waits for. hyper polls it only while the client's window is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// For the client, to take the next chunk.
+    Client,
+    /// For its own source.
+    Source,
 }
 
 impl StallGuardBody {
     /// Aborts `connection` if no chunk of `body` is accepted for [`WRITE_STALL`].
     /// Each chunk updates `last_activity`.
     pub(crate) fn new(body: ResBody, connection: ConnCtrl, last_activity: LastActivity) -> Self {
-        let (sent, mut chunks) = watch::channel(());
+        let (progress, mut changes) = watch::channel(Progress::Client);
         tokio::spawn(async move {
-            while let Ok(chunk) = timeout(WRITE_STALL, chunks.changed()).await {
-                if chunk.is_err() {
-                    return;
+            loop {
+                let waits_for = *changes.borrow_and_update();
+                let change = match waits_for {
+                    Progress::Source => Ok(changes.changed().await),
+                    Progress::Client => timeout(WRITE_STALL, changes.changed()).await,
+                };
+                match change {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_ended)) => return,
+                    Err(_elapsed) => break,
                 }
             }
             tracing::debug!("a client stalled while receiving a response");
             connection.abort();
         });
-        Self { body, chunk: Bytes::new(), sent, last_activity }
+        Self { body, chunk: Bytes::new(), progress, last_activity }
     }
 }
 
@@ -60,7 +77,11 @@ impl Body for StallGuardBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.chunk.is_empty() {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            let polled = Pin::new(&mut self.body).poll_frame(cx);
+            if polled.is_pending() && *self.progress.borrow() == Progress::Client {
+                self.progress.send_replace(Progress::Source);
+            }
+            match ready!(polled) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.chunk = data,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
@@ -69,7 +90,7 @@ impl Body for StallGuardBody {
                 None => return Poll::Ready(None),
             }
         }
-        self.sent.send_replace(());
+        self.progress.send_replace(Progress::Client);
         self.last_activity.touch();
         let size = self.chunk.len().min(CHUNK_BYTES);
         Poll::Ready(Some(Ok(Frame::data(self.chunk.split_to(size)))))
@@ -96,6 +117,7 @@ mod tests {
     use std::time::Duration;
 
     use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -111,5 +133,27 @@ mod tests {
             assert_eq!(chunk.into_data().unwrap().len(), CHUNK_BYTES);
             assert_eq!(last_activity.elapsed(), Duration::ZERO);
         }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_source_is_waited_for_and_a_stalled_client_is_not() {
+        let (mut source, chunks) = tokio::io::duplex(64);
+        let chunks = futures_util::stream::unfold(chunks, |mut chunks| async move {
+            let byte = chunks.read_u8().await.ok()?;
+            Some((Ok::<_, std::io::Error>(Bytes::copy_from_slice(&[byte])), chunks))
+        });
+        let connection = ConnCtrl::new();
+        let body = ResBody::stream(chunks);
+        let mut guarded = StallGuardBody::new(body, connection.clone(), LastActivity::new());
+        for _ in 0..3 {
+            let quiet = timeout(3 * WRITE_STALL, guarded.frame()).await;
+            assert!(quiet.is_err() && !connection.is_aborted(), "the source has sent nothing");
+            source.write_u8(1).await.unwrap();
+            guarded.frame().await.unwrap().unwrap();
+        }
+        // The client takes no more.
+        tokio::time::sleep(WRITE_STALL - Duration::from_secs(1)).await;
+        assert!(!connection.is_aborted());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(connection.is_aborted());
     }
 }
