@@ -20,12 +20,13 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
-    OpenError,
-    auth::{self, hashing::Hasher, rate_limit::RateLimiter, tokens::Tokens},
+    auth,
     caller_queue::CallerQueues,
     clock::Clock,
-    db::{Db, DbOptions},
+    crypto::{hashing::Hasher, tokens::Tokens},
+    db::{Db, DbOptions, OpenError},
     error::{BoxError, Error, Result},
+    rate_limit::RateLimiter,
     request_id,
     secret::{Algorithm, Secret},
 };
@@ -169,6 +170,8 @@ impl Core {
         let queues = |max_running| CallerQueues::new(max_running, options.database_timeout);
         let read_queues = queues(share.reads);
         let write_queues = share.writes.map_or_else(|| Arc::clone(&read_queues), queues);
+        let rate_limiter =
+            RateLimiter::new(db.clone(), options.clock.clone(), options.rate_limit_per_minute);
         let core = Self(Arc::new(Inner {
             db,
             hasher: Hasher::new(),
@@ -178,7 +181,7 @@ impl Core {
                 &options.previous_secrets,
                 options.session_lifetime,
             ),
-            rate_limiter: RateLimiter::new(options.rate_limit_per_minute),
+            rate_limiter,
             clock: options.clock,
             operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
             anonymous: Arc::new(Semaphore::new(MAX_ANONYMOUS)),

@@ -102,12 +102,15 @@
 
 #[cfg(feature = "server")]
 mod admission;
+mod authz;
 mod clock;
 mod core;
+mod crypto;
 mod db;
 #[cfg(feature = "server")]
 mod dotenv;
 mod error;
+mod rate_limit;
 mod request_id;
 mod secret;
 mod timestamp;

@@ -22,7 +22,8 @@ use super::{
     migrate, migrations, open_existing, refuse_same,
 };
 use crate::{
-    auth::{Email, Name, stored_hash},
+    auth::{Email, Name},
+    crypto::stored_hash,
     error::{FieldError, Joined},
     todos::{Description, Priority, Title, Todo},
     validate::FieldLabel,

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::{AdminError, Conn, on, open_existing};
 use crate::{
-    auth::{Email, Password, hashing},
+    auth::{Email, Password},
+    crypto::hashing,
     db::codec::Timestamp,
     error::BoxError,
 };

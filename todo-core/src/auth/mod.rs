@@ -5,63 +5,25 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use self::events::AuthEvent;
 pub use self::types::{Credentials, Email, Name, Password, Session, Signup, User};
-use self::{
-    events::AuthEvent,
-    hashing::HashPermit,
-    rate_limit::{Action, RateLimitState},
-};
+pub use crate::authz::Caller;
 use crate::{
-    Core,
+    authz::{acting_as, authorized},
     clock::new_id,
+    core::Core,
+    crypto::{hashing::HashPermit, stored_hash},
     db::{RowsAffected, Statement, codec::Timestamp},
     error::{Error, Result},
-    todos,
+    rate_limit::{Action, RateLimitState},
 };
 
 mod address;
 pub(crate) mod events;
-mod hash_queue;
-pub(crate) mod hashing;
-pub(crate) mod rate_limit;
-pub(crate) mod stored_hash;
-pub(crate) mod tokens;
 mod types;
 
 /// How often a login reads an account that is changed concurrently.
 const TRIES: usize = 3;
-
-/// The authenticated user of an operation. There are two ways to get one: from a valid token, with
-/// [`verify`] or [`authenticate`], or from a user id that the host program trusts, with
-/// [`Caller::trusted`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    user_id: Uuid,
-    session: Option<Uuid>,
-}
-
-impl Caller {
-    /// A caller that the host program has authenticated by its own means. No session is checked:
-    /// the host program is responsible for the user id.
-    #[must_use]
-    pub fn trusted(user_id: Uuid) -> Self {
-        Self { user_id, session: None }
-    }
-
-    /// The user's id.
-    #[must_use]
-    pub fn user_id(&self) -> Uuid {
-        self.user_id
-    }
-
-    pub(crate) fn is_trusted(&self) -> bool {
-        self.session.is_none()
-    }
-
-    pub(crate) fn session_or_nil(&self) -> Uuid {
-        self.session.unwrap_or(Uuid::nil())
-    }
-}
 
 /// Creates an account and its first session. The rate limit is per `client` address; `None` is not
 /// limited.
@@ -159,7 +121,7 @@ pub async fn logout(core: &Core, token: &str) -> Result<()> {
 pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAddr>) -> Result<()> {
     const SQL: &str = "DELETE FROM sessions WHERE id = $1 AND user_id = $2";
     let db = core.db();
-    let user_id = caller.user_id;
+    let user_id = caller.user_id();
     core.write_and_log(user_id, async move {
         let end = Statement::new(SQL).of(user_id).bind(caller.session_or_nil()).bind(user_id);
         let ended = match db.execute(end).await {
@@ -191,7 +153,7 @@ pub fn verify(core: &Core, token: &str) -> Result<Caller> {
 /// As [`verify`], with the client's address for the log.
 pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> Result<Caller> {
     match core.tokens().verify(token, core.now()) {
-        Ok(verified) => Ok(Caller { user_id: verified.user_id, session: Some(verified.session) }),
+        Ok(verified) => Ok(Caller::of_session(verified.user_id, verified.session)),
         Err(rejected) => {
             events::failed(AuthEvent::Token, client, rejected.user_id(), rejected.reason());
             Err(Error::Unauthenticated)
@@ -215,9 +177,9 @@ pub async fn authenticate(core: &Core, token: &str) -> Result<Caller> {
 /// As [`authenticate`].
 pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
     const SQL: &str = "SELECT EXISTS (SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2)";
-    let Some(session) = caller.session else { return Ok(()) };
+    let Some(session) = caller.session() else { return Ok(()) };
     let db = core.db();
-    let user_id = caller.user_id;
+    let user_id = caller.user_id();
     core.read(user_id, async move {
         let (is_live,): (bool,) =
             db.fetch_one(Statement::new(SQL).bind(session).bind(user_id)).await?;
@@ -231,14 +193,12 @@ pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
 /// # Errors
 /// As [`authenticate`].
 pub async fn current_user(core: &Core, caller: &Caller) -> Result<User> {
-    const SQL: &str = concat!(
-        "SELECT id, email, name, created_at FROM users WHERE id = $1 AND ",
-        todos::authorized!()
-    );
+    const SQL: &str =
+        concat!("SELECT id, email, name, created_at FROM users WHERE id = $1 AND ", authorized!());
     let db = core.db();
     let caller = *caller;
     core.read(caller.user_id(), async move {
-        let user: Option<User> = db.fetch(todos::acting_as(caller, SQL)).await?;
+        let user: Option<User> = db.fetch(acting_as(caller, SQL)).await?;
         user.ok_or(Error::Unauthenticated)
     })
     .await
@@ -251,13 +211,13 @@ pub async fn current_user(core: &Core, caller: &Caller) -> Result<User> {
 pub async fn rename(core: &Core, caller: &Caller, name: Name) -> Result<User> {
     const SQL: &str = concat!(
         "UPDATE users SET name = $4 WHERE id = $1 AND ",
-        todos::authorized!(),
+        authorized!(),
         " RETURNING id, email, name, created_at"
     );
     let db = core.db();
     let caller = *caller;
     core.write(caller.user_id(), async move {
-        let update = todos::acting_as(caller, SQL).bind(name.as_str());
+        let update = acting_as(caller, SQL).bind(name.as_str());
         let user: Option<User> = db.execute(update).await?;
         user.ok_or(Error::Unauthenticated)
     })
@@ -320,7 +280,7 @@ async fn sign_up(
     let admitted = core.rate_limiter().admit(Action::Signup, client).await?;
     let permit = core.hasher().permit(client, None)?;
     let attempt = match admitted {
-        Some(admitted) => Some(admitted.take(core).await?),
+        Some(admitted) => Some(admitted.take().await?),
         None => None,
     };
     let hash = match (permit.hash(signup.password).await, attempt) {
@@ -387,7 +347,7 @@ async fn log_in(
     let admitted = core.rate_limiter().admit(Action::Login, client).await?;
     let permit = core.hasher().permit(client, Some(given.email.as_str()))?;
     let attempt = match admitted {
-        Some(admitted) => Some(admitted.take(core).await?),
+        Some(admitted) => Some(admitted.take().await?),
         None => None,
     };
     let session = check_credentials(core, client, permit, &given).await;
@@ -568,7 +528,7 @@ mod tests {
         let caller = verify(&core, &session.token).unwrap();
         let title = Title::parse("t").unwrap();
         let new = NewTodo { title, description: None, priority: Priority::Low };
-        todos::create(&core, &caller, new).await.unwrap();
+        crate::todos::create(&core, &caller, new).await.unwrap();
         for (update, min, max) in [
             ("UPDATE users SET email = $1", 0, Email::MAX_CHARS),
             ("UPDATE users SET name = $1", Name::MIN_CHARS, Name::MAX_CHARS),

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::{
-    auth::tokens::Tokens,
+    crypto::tokens::Tokens,
     todos::types::{Filters, Priority, SortBy, SortOrder, Status, Todo},
 };
 
@@ -97,7 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::auth::tokens::test_tokens;
+    use crate::crypto::tokens::test_tokens;
 
     fn positions() -> impl Strategy<Value = (Position, SortBy)> {
         let key = prop_oneof![

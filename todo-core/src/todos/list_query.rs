@@ -8,11 +8,9 @@
 use std::sync::LazyLock;
 
 use crate::{
+    authz::authorized,
     db::Dialect,
-    todos::{
-        authorized,
-        types::{Filters, SortBy, SortOrder, Status, todo_columns},
-    },
+    todos::types::{Filters, SortBy, SortOrder, Status, todo_columns},
 };
 
 const STATUSES: [Status; 3] = [Status::All, Status::Pending, Status::Completed];

@@ -6,14 +6,14 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use super::{
-    MAX_UNPAGED, acting_as, bad_cursor, count,
+    MAX_UNPAGED, bad_cursor, count,
     cursor::{Key, Position},
     list_query,
     types::{Filters, Limit, ListQuery, SortBy, TODO_COLUMNS, Todo, TodoList},
 };
 use crate::{
-    Core,
-    auth::Caller,
+    authz::{Caller, acting_as},
+    core::Core,
     db::{DbError, FromRow, FromRows, Row, codec::Timestamp},
     error::{Error, Result},
 };

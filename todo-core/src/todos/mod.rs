@@ -16,11 +16,11 @@ pub use self::{
     },
 };
 use crate::{
-    Core,
-    auth::Caller,
+    authz::{Caller, acting_as, authorized},
     clock::new_id,
+    core::Core,
     db::{
-        RowsAffected, Statement,
+        RowsAffected,
         codec::{OneMicrosecond, Timestamp},
     },
     error::{BoxError, Error, FieldError, Result},
@@ -34,24 +34,7 @@ mod types;
 /// Maximum number of todos in a list without a limit; its cursor continues it.
 pub const MAX_UNPAGED: u16 = 10_000;
 
-/// SQL condition that the caller is authorized: `$1` is the user, `$2` whether the host program
-/// trusts the caller, `$3` the session. These are the first three binds of every statement here.
-macro_rules! authorized {
-    () => {
-        "($2 OR EXISTS (SELECT 1 FROM sessions WHERE id = $3 AND user_id = $1))"
-    };
-}
-pub(crate) use authorized;
 pub(crate) use types::todo_columns;
-
-/// A statement with the caller as its first three binds, for [`authorized!`].
-pub(crate) fn acting_as(caller: Caller, sql: &'static str) -> Statement {
-    Statement::new(sql)
-        .of(caller.user_id())
-        .bind(caller.user_id())
-        .bind(caller.is_trusted())
-        .bind(caller.session_or_nil())
-}
 
 /// SQL expression for an `updated_at` that increases strictly, also if the clock goes back.
 macro_rules! next_updated_at {

@@ -20,10 +20,10 @@ use argon2::{
 use tokio::runtime::{self, Handle, Runtime};
 
 use crate::{
-    auth::{
+    auth::Password,
+    crypto::{
         hash_queue::{HashQueue, Network, QueueSlot},
         stored_hash::{LANES, MEMORY_KIB, StoredHash, Work, current_params},
-        types::Password,
     },
     error::{BoxError, Error, Result},
 };

@@ -22,8 +22,8 @@ use tokio::{
 };
 
 use crate::{
-    Core,
-    db::{RowsAffected, Statement, codec::Timestamp},
+    clock::Clock,
+    db::{Db, RowsAffected, Statement, codec::Timestamp},
     error::{Error, Result},
 };
 
@@ -63,8 +63,13 @@ impl Action {
     }
 }
 
-/// The rate limiter of one [`Core`].
-pub(crate) struct RateLimiter {
+/// The rate limiter of one database.
+pub(crate) struct RateLimiter(Arc<Shared>);
+
+/// The parts of a rate limiter that its attempts use.
+struct Shared {
+    db: Db,
+    clock: Clock,
     per_minute: u32,
     semaphores: Arc<ClientSemaphores>,
 }
@@ -81,8 +86,7 @@ type Key = (Action, String);
 /// An attempt that holds its permits in this process but no slot in the database yet. It has cost
 /// no statement.
 pub(crate) struct AdmittedAttempt {
-    per_minute: u32,
-    semaphores: Arc<ClientSemaphores>,
+    limiter: Arc<Shared>,
     action: Action,
     client: Client,
     deadline: Instant,
@@ -91,7 +95,7 @@ pub(crate) struct AdmittedAttempt {
 
 /// A running attempt that has taken a slot.
 pub(crate) struct RateLimitGuard {
-    core: Core,
+    limiter: Arc<Shared>,
     action: Action,
     client: String,
     slot: i64,
@@ -134,13 +138,13 @@ struct Permit {
 
 impl RateLimiter {
     /// Allows `per_minute` attempts; 0 allows any number.
-    pub(crate) fn new(per_minute: u32) -> Self {
-        Self { per_minute, semaphores: Arc::default() }
+    pub(crate) fn new(db: Db, clock: Clock, per_minute: u32) -> Self {
+        Self(Arc::new(Shared { db, clock, per_minute, semaphores: Arc::default() }))
     }
 
     /// Attempts per minute; 0 allows any number.
     pub(crate) fn per_minute(&self) -> u32 {
-        self.per_minute
+        self.0.per_minute
     }
 
     /// Acquires the permits of this process for an attempt of `client`, or fails with
@@ -150,34 +154,34 @@ impl RateLimiter {
         action: Action,
         client: Option<IpAddr>,
     ) -> Result<Option<AdmittedAttempt>> {
-        let (Some(client), 1..) = (client, self.per_minute) else { return Ok(None) };
+        let (Some(client), 1..) = (client, self.0.per_minute) else { return Ok(None) };
         let client = Client::of(client);
         let deadline = Instant::now() + MAX_WAIT;
         let acquired = async {
             let mut permits = Vec::with_capacity(1 + NETWORK_FACTORS.len());
-            permits.push(self.semaphores.acquire(action, &client.key, self.per_minute).await?);
+            permits.push(self.0.semaphores.acquire(action, &client.key, self.0.per_minute).await?);
             for (prefix, factor) in client.prefixes.iter().flatten().zip(NETWORK_FACTORS) {
-                let limit = self.per_minute.saturating_mul(factor);
-                permits.push(self.semaphores.acquire(action, prefix, limit).await?);
+                let limit = self.0.per_minute.saturating_mul(factor);
+                permits.push(self.0.semaphores.acquire(action, prefix, limit).await?);
             }
             Ok(permits)
         };
         let permits =
             tokio::time::timeout_at(deadline, acquired).await.unwrap_or(Err(Error::Busy))?;
-        let per_minute = self.per_minute;
-        let semaphores = Arc::clone(&self.semaphores);
-        Ok(Some(AdmittedAttempt { per_minute, semaphores, action, client, deadline, permits }))
+        let limiter = Arc::clone(&self.0);
+        Ok(Some(AdmittedAttempt { limiter, action, client, deadline, permits }))
     }
 }
 
 impl AdmittedAttempt {
     /// Takes a slot, or fails with [`Error::RateLimited`].
-    pub(crate) async fn take(self, core: &Core) -> Result<RateLimitGuard> {
-        let taken = tokio::time::timeout_at(self.deadline, self.take_slot(core)).await;
+    pub(crate) async fn take(self) -> Result<RateLimitGuard> {
+        let taken = tokio::time::timeout_at(self.deadline, self.take_slot()).await;
         let (slot, taken_at, others) = taken.unwrap_or(Err(Error::Busy))?;
-        let Self { action, client, permits, per_minute: limit, .. } = self;
+        let Self { limiter, action, client, permits, .. } = self;
+        let limit = limiter.per_minute;
         Ok(RateLimitGuard {
-            core: core.clone(),
+            limiter,
             action,
             client: client.key,
             slot,
@@ -188,7 +192,7 @@ impl AdmittedAttempt {
         })
     }
 
-    async fn take_slot(&self, core: &Core) -> Result<(i64, DateTime<Utc>, OtherSlots)> {
+    async fn take_slot(&self) -> Result<(i64, DateTime<Utc>, OtherSlots)> {
         // Two replicas may pick the same slot; the unique index gives it to one, the other retries.
         // A slot is taken if its time is in the last minute. A time in the future was written
         // before the clock was set back and does not count.
@@ -221,12 +225,13 @@ impl AdmittedAttempt {
         let settled = self.action == Action::Signup;
         let mut pause = POLL_INTERVAL;
         loop {
-            let now = core.now();
+            let now = self.limiter.clock.now();
             let taken = {
                 // One statement at a time keeps the counts of networks exact in this process.
                 let _permit = match far {
                     Some(far) => Some(
-                        self.semaphores
+                        self.limiter
+                            .semaphores
                             .acquire(self.action, &format!("statement {far}"), 1)
                             .await?,
                     ),
@@ -244,13 +249,13 @@ impl AdmittedAttempt {
                     .bind(far)
                     .bind(allowed[1])
                     .bind(allowed[2]);
-                core.db().execute::<Option<(i64, i64, Option<Timestamp>)>>(take).await?
+                self.limiter.db.execute::<Option<(i64, i64, Option<Timestamp>)>>(take).await?
             };
             if let Some((slot, count, oldest)) = taken {
                 let oldest = oldest.map(|oldest| oldest.0);
                 return Ok((slot, now, OtherSlots { count, oldest }));
             }
-            match self.occupancy(core, now).await? {
+            match self.occupancy(now).await? {
                 Occupancy::Free => {}
                 Occupancy::Running => {
                     tokio::time::sleep(pause).await;
@@ -266,7 +271,7 @@ impl AdmittedAttempt {
     }
 
     /// Returns how the slots of the client and its networks are taken.
-    async fn occupancy(&self, core: &Core, now: DateTime<Utc>) -> Result<Occupancy> {
+    async fn occupancy(&self, now: DateTime<Utc>) -> Result<Occupancy> {
         const HELD: &str = "SELECT CAST(0 AS bigint), count(*), \
              coalesce(sum(CASE WHEN settled OR taken_at <= $5 THEN 0 ELSE 1 END), 0), \
              min(taken_at) FROM rate_limits \
@@ -291,7 +296,7 @@ impl AdmittedAttempt {
             .bind(allowed[0])
             .bind(near)
             .bind(far);
-        let widths: Vec<(i64, i64, i64, Option<Timestamp>)> = core.db().fetch(select).await?;
+        let widths: Vec<(i64, i64, i64, Option<Timestamp>)> = self.limiter.db.fetch(select).await?;
         let mut found = Occupancy::Free;
         for (width, held, running, oldest) in widths {
             let allowed = usize::try_from(width).ok().and_then(|width| allowed.get(width));
@@ -318,7 +323,7 @@ impl AdmittedAttempt {
 
     /// The limits per minute of the client and its networks.
     fn allowed(&self) -> [i64; 3] {
-        let client = i64::from(self.per_minute);
+        let client = i64::from(self.limiter.per_minute);
         [client, client * i64::from(NETWORK_FACTORS[0]), client * i64::from(NETWORK_FACTORS[1])]
     }
 }
@@ -341,7 +346,7 @@ impl RateLimitGuard {
         let held = self.others.count + i64::from(counts);
         let remaining = (i64::from(self.limit) - held).max(0);
         let oldest = self.others.oldest.into_iter().chain(own).min();
-        let reset = oldest.map(|oldest| oldest + WINDOW - self.core.now());
+        let reset = oldest.map(|oldest| oldest + WINDOW - self.limiter.clock.now());
         RateLimitState {
             remaining: u32::try_from(remaining).unwrap_or(self.limit),
             reset: reset
@@ -369,7 +374,7 @@ impl RateLimitGuard {
             .bind(&*self.client)
             .bind(self.slot)
             .bind(Timestamp(self.taken_at));
-        let RowsAffected(_) = self.core.db().execute(end).await?;
+        let RowsAffected(_) = self.limiter.db.execute(end).await?;
         Ok(())
     }
 }

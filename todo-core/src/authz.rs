@@ -1,0 +1,64 @@
+//! Authorization: the [`Caller`] of an operation, and the condition of its statements.
+
+use uuid::Uuid;
+
+use crate::db::Statement;
+
+/// The authenticated user of an operation. There are two ways to get one: from a valid token, with
+/// [`verify`](crate::auth::verify) or [`authenticate`](crate::auth::authenticate), or from a user id that the host program trusts, with
+/// [`Caller::trusted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    user_id: Uuid,
+    session: Option<Uuid>,
+}
+
+impl Caller {
+    /// A caller that the host program has authenticated by its own means. No session is checked:
+    /// the host program is responsible for the user id.
+    #[must_use]
+    pub fn trusted(user_id: Uuid) -> Self {
+        Self { user_id, session: None }
+    }
+
+    /// The user's id.
+    #[must_use]
+    pub fn user_id(&self) -> Uuid {
+        self.user_id
+    }
+
+    /// The caller of a valid token.
+    pub(crate) fn of_session(user_id: Uuid, session: Uuid) -> Self {
+        Self { user_id, session: Some(session) }
+    }
+
+    /// The session of the caller's token; none for a trusted caller.
+    pub(crate) fn session(&self) -> Option<Uuid> {
+        self.session
+    }
+
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.session.is_none()
+    }
+
+    pub(crate) fn session_or_nil(&self) -> Uuid {
+        self.session.unwrap_or(Uuid::nil())
+    }
+}
+
+/// SQL condition that the caller is authorized: `$1` is the user, `$2` whether the host program
+/// trusts the caller, `$3` the session. These are the first three binds of every such statement.
+macro_rules! authorized {
+    () => {
+        "($2 OR EXISTS (SELECT 1 FROM sessions WHERE id = $3 AND user_id = $1))"
+    };
+}
+pub(crate) use authorized;
+/// A statement with the caller as its first three binds, for [`authorized!`].
+pub(crate) fn acting_as(caller: Caller, sql: &'static str) -> Statement {
+    Statement::new(sql)
+        .of(caller.user_id())
+        .bind(caller.user_id())
+        .bind(caller.is_trusted())
+        .bind(caller.session_or_nil())
+}

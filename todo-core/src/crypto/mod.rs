@@ -1,0 +1,7 @@
+//! Cryptography: the hashing of passwords, and signed tokens and cursors. Nothing here takes a
+//! [`Core`](crate::core::Core).
+
+pub(crate) mod hash_queue;
+pub(crate) mod hashing;
+pub(crate) mod stored_hash;
+pub(crate) mod tokens;
