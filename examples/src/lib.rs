@@ -33,3 +33,8 @@ pub async fn ctrl_c() {
         eprintln!("cannot wait for ctrl-c, stopping: {error}");
     }
 }
+
+/// Compiles and runs the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -148,8 +148,3 @@ pub use self::{
     error::{BoxError, Error, FieldError, Result},
     secret::{Algorithm, Secret},
 };
-
-/// Compiles and runs the example in the README.
-#[cfg(all(doctest, feature = "sqlite"))]
-#[doc = include_str!("../../README.md")]
-struct Readme;

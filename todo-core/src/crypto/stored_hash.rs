@@ -239,8 +239,8 @@ mod tests {
         assert_eq!(current.len(), 31);
         assert!(is_older!().contains(&format!("'{current}'")));
         let (on_sqlite, on_postgres) = (
-            include_str!("../../../migrations/sqlite/0004_second_line.up.sql"),
-            include_str!("../../../migrations/postgres/0004_second_line.up.sql"),
+            include_str!("../../migrations/sqlite/0004_second_line.up.sql"),
+            include_str!("../../migrations/postgres/0004_second_line.up.sql"),
         );
         assert!(on_sqlite.contains(is_older!()) && on_postgres.contains(is_older!()));
     }

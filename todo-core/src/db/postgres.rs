@@ -29,7 +29,7 @@ use crate::{
     error::BoxError,
 };
 
-pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
+pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Timeout of a migration, which includes waiting for another replica's.
 pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);

@@ -150,7 +150,7 @@ mod tests {
         use sqlx::{Connection, Row};
 
         let mut conn = sqlx::SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        sqlx::migrate!("../migrations/sqlite").run(&mut conn).await.unwrap();
+        sqlx::migrate!("migrations/sqlite").run(&mut conn).await.unwrap();
         for sql in SQLITE_PAGES.iter() {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
             let plan = sqlx::query(explain).fetch_all(&mut conn).await.unwrap();

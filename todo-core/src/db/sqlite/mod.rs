@@ -34,7 +34,7 @@ mod fair_queue;
 mod readers;
 mod writer;
 
-pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
+pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Timeout of a migration, and of waiting for another process's migration.
 pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(10);
