@@ -5,18 +5,18 @@
 FROM rust:1.95-bookworm AS builder
 WORKDIR /src
 COPY . .
-# The caches keep crates and objects between builds; what is shipped leaves them.
+# The caches keep crates and objects between builds; the programs are copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked -p todo-server -p todo-hyper-min \
     && install -D -t /out target/release/todo-server target/release/todo-hyper-min \
     && install -d -o 65532 -g 65532 /data
 
-# The C library and nothing else: no shell, no package manager.
+# Contains only the C library: no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot AS runtime
 COPY --from=builder --chown=65532:65532 /data /data
-# The database, its secret and .env are looked for in the working directory: the rest of the file
-# system may be read-only.
+# The working directory contains the database, its secret and .env. The rest of the file system may
+# be read-only.
 WORKDIR /data
 VOLUME /data
 USER 65532:65532

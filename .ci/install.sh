@@ -1,4 +1,4 @@
-# Installs what .ci/run needs and is not there yet; sourced by it. Debian's packages and cargo's.
+# Installs the missing requirements of .ci/run, which sources this file: Debian's and cargo's packages.
 # shellcheck shell=bash
 
 packages=()
@@ -18,8 +18,8 @@ fi
 cargo llvm-cov --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-llvm-cov@0.9.1
 cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny@0.20.2
 
-# The tests take PostgreSQL from a Docker engine where one answers. Where none does, one of our own
-# is started for this run, if this machine can.
+# The tests run PostgreSQL in a Docker engine if one is available. Otherwise this starts a separate
+# engine for this run, if possible.
 if [ -z "${TEST_DATABASE_URL:-}" ] && ! docker version >/dev/null 2>&1; then
     engine=$(mktemp -d)
     if .ci/docker-engine start "$engine"; then
@@ -30,7 +30,7 @@ if [ -z "${TEST_DATABASE_URL:-}" ] && ! docker version >/dev/null 2>&1; then
         echo "NOT RUN in a container: no Docker engine could be started; local PostgreSQL is used"
     fi
 fi
-# Without a registry at hand, an image is made of this machine's own PostgreSQL.
+# Without access to a registry, builds an image from this machine's PostgreSQL.
 if docker version >/dev/null 2>&1 && [ -z "${TODO_TEST_POSTGRES_IMAGE:-}" ]; then
     if ! timeout 60 docker pull -q postgres:17-alpine >/dev/null 2>&1; then
         export TODO_TEST_POSTGRES_IMAGE=localhost/todo-postgres:local
