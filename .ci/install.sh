@@ -1,4 +1,5 @@
-# Installs the missing requirements of .ci/run, which sources this file: Debian's and cargo's packages.
+# Installs the missing requirements of .ci/run, which sources this file: packages of Debian and
+# cargo.
 # shellcheck shell=bash
 
 packages=()

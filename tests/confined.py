@@ -1,9 +1,9 @@
-"""Runs a program under the SystemCallFilter of a unit, without systemd: what the unit refuses ends it.
+"""Runs a program under the SystemCallFilter of a unit, without systemd. Forbidden calls kill it.
 
     python3 tests/confined.py UNIT PROGRAM [ARGUMENT...]
 
-Needs libseccomp.so.2, which systemd brings, and systemd-analyze, which knows what is in a set. The
-unit's own filter answers with an error; here a refusal is to be seen.
+Requires libseccomp.so.2, a dependency of systemd, and systemd-analyze, which lists the calls of a
+set. With the unit itself, a forbidden call returns an error; here it must be visible.
 """
 
 import ctypes
@@ -16,27 +16,27 @@ ALLOW, KILL_PROCESS = 0x7FFF0000, 0x80000000
 
 
 def calls(name):
-    """The system calls that a name stands for, or a set of names (@...)."""
+    """The system call of this name, or the system calls of a set (@...)."""
     if not name.startswith("@"):
         return {name}
-    told = subprocess.run(
+    output = subprocess.run(
         ["systemd-analyze", "syscall-filter", "--no-pager", name],
         capture_output=True, check=True, text=True, timeout=30,
     ).stdout
-    names = [line.strip() for line in told.splitlines()[1:]]
+    names = [line.strip() for line in output.splitlines()[1:]]
     return set().union(*(calls(n) for n in names if n and not n.startswith("#")))
 
 
 def allowed(unit):
-    """What SystemCallFilter= leaves, line by line as systemd.exec(5) says; @default always."""
+    """The system calls that SystemCallFilter= allows, by systemd.exec(5); @default always."""
     lines = re.findall(r"^SystemCallFilter=(.+)$", open(unit, encoding="utf-8").read(), re.M)
     if not lines or lines[0].startswith("~"):
-        sys.exit(f"{unit} has no SystemCallFilter that begins with what is allowed")
+        sys.exit(f"{unit} has no SystemCallFilter that begins with a list of allowed calls")
     left = calls("@default")
     for line in lines:
         named = set().union(*(calls(name) for name in line.lstrip("~").split()))
         left = left - named if line.startswith("~") else left | named
-    # SQLite gives its files to their owner where it is root, which the unit's user is not.
+    # As root, SQLite changes the owner of its files; the unit's user is not root.
     return left | calls("@chown") if os.geteuid() == 0 else left
 
 
@@ -52,7 +52,7 @@ def main():
     filtered = seccomp.seccomp_init(KILL_PROCESS)
     for name in allowed(unit):
         number = seccomp.seccomp_syscall_resolve_name(name.encode())
-        # Negative: of another architecture.
+        # Negative: a call of another architecture.
         if number >= 0 and seccomp.seccomp_rule_add_array(filtered, ALLOW, number, 0, None):
             sys.exit(f"no rule for {name}")
     if seccomp.seccomp_load(filtered):

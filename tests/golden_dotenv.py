@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Writes the answers of python-dotenv to a table of `.env` files: tests/golden/dotenv.json.
+"""Writes python-dotenv's results for a table of `.env` files to tests/golden/dotenv.json.
 
-The reader of `.env` in todo-core/src/dotenv.rs is tested against that file. Run this again after a
-change of the table, with the version of python-dotenv that is named here:
+The parser of `.env` files (`dotenv.rs`) is tested against that file. Run this again after a change
+of the table, with this version of python-dotenv:
 
     pip install python-dotenv==1.2.2 && python3 tests/golden_dotenv.py
 
-With `--random N` it prints as many files of random pieces instead, for a longer look by hand.
+With `--random N` it prints the results of N random files instead, for a manual comparison.
 """
 
 import json
@@ -132,7 +132,7 @@ TABLE = [
     'B="\\\\\\""\n',
     "B=\\\n",
     "B='\\\\'\nC='d'\n",
-    # What is not a setting.
+    # Invalid lines.
     "B='open\nC=2\n",
     'B="open\nC=2\n',
     "B='closed' rest\nC=2\n",
@@ -173,7 +173,7 @@ TABLE = [
     "B=a=b==\n",
     "B=1;C=2\n",
     "B=1,C=2\n",
-    # What the old backend's file looks like.
+    # A file of the Python backend.
     "# Database\nDATABASE_URL=postgresql+asyncpg://u:p$ss@h:5432/db?ssl=require\n\n"
     "SECRET_KEY='abc$def'\nPROJECT_NAME=My Todo API\nDEBUG=True # not in production\n"
     'ALLOWED_ORIGINS=["http://localhost:3000"]\n',
@@ -187,7 +187,7 @@ PIECES = [
 
 
 class Lines(logging.Handler):
-    """The numbers of the lines that could not be read."""
+    """Counts the lines that could not be parsed."""
 
     def __init__(self):
         super().__init__()
@@ -197,14 +197,14 @@ class Lines(logging.Handler):
         self.count += 1
 
 
-def answer(text):
+def result(text):
     skipped = Lines()
     logger = logging.getLogger("dotenv.main")
     logger.handlers, logger.propagate = [skipped], False
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, ".env")
         path.write_bytes(text.encode())
-        # As load_dotenv() has it: the environment wins.
+        # As in load_dotenv(): the environment takes precedence.
         values = DotEnv(path, encoding="utf-8", override=False).dict()
     values = {name: value for name, value in values.items() if value is not None}
     return {"text": text, "values": values, "unreadable": skipped.count}
@@ -212,7 +212,7 @@ def answer(text):
 
 def main():
     if version("python-dotenv") != VERSION:
-        sys.exit(f"this wants python-dotenv {VERSION}, not {version('python-dotenv')}")
+        sys.exit(f"this requires python-dotenv {VERSION}, not {version('python-dotenv')}")
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
     if sys.argv[1:2] == ["--random"]:
@@ -221,7 +221,7 @@ def main():
     else:
         table = TABLE
     golden = {"python-dotenv": VERSION, "environment": ENVIRONMENT,
-              "files": [answer(text) for text in table]}
+              "files": [result(text) for text in table]}
     text = json.dumps(golden, indent=1, sort_keys=True) + "\n"
     if sys.argv[1:]:
         print(text, end="")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Holds the OpenAPI document of todo-server to the rules of two linters, redocly's recommended ones and
-# Spectral's for OpenAPI: no error and no warning.
+# Checks the OpenAPI document of todo-server with two linters: redocly's recommended rules and
+# Spectral's rules for OpenAPI. Fails on errors and on warnings.
 # TODO_SERVER: the program, target/debug/todo-server by default.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,26 +16,26 @@ fi
 
 cd "$here"
 npm ci --ignore-scripts --no-audit --no-fund
-# Neither asks anything of the network from here on.
+# From here on neither linter uses the network.
 export REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true NO_UPDATE_NOTIFIER=1
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-# lint NAME [SETTING...]: the document as these settings present it.
+# lint NAME [SETTING...]: checks the document of a server with these settings.
 lint() {
-  local document="$dir/$1.json" said
+  local document="$dir/$1.json" result
   shift
-  # In an empty folder and environment, so that no setting of the caller's reaches the server.
+  # An empty folder and environment: the caller's settings must not reach the server.
   (cd "$dir" && env -i PATH="$PATH" "$@" "$server" openapi >"$document")
-  # It ends well on warnings: its own count is what decides.
-  said=$(node_modules/.bin/redocly lint --config redocly.yaml --format json "$document" || true)
+  # redocly exits with 0 on warnings, so the check uses its counts.
+  result=$(node_modules/.bin/redocly lint --config redocly.yaml --format json "$document" || true)
   if ! node -e 'const { totals } = JSON.parse(process.argv[1]);
-    process.exit(totals.errors + totals.warnings === 0 ? 0 : 1)' "$said"; then
-    echo "$said" >&2
+    process.exit(totals.errors + totals.warnings === 0 ? 0 : 1)' "$result"; then
+    echo "$result" >&2
     exit 1
   fi
   node_modules/.bin/spectral lint --ruleset .spectral.yaml --fail-severity hint "$document"
 }
 lint plain
 lint public PUBLIC_URL=https://todo.example.org/todo API_V1_PREFIX=/api/v1
-echo "the document breaks no rule of redocly's or Spectral's"
+echo "redocly and Spectral report no errors or warnings"
