@@ -1,6 +1,6 @@
-// The documentation pages of a running todo-server (BASE_URL), as a person uses them: in Chromium,
-// where every request, console message and policy violation is recorded, and any that should not be
-// there fails the test that made it. With SHOTS=<folder> each page is left there as a picture.
+// Tests the documentation pages of a running todo-server (BASE_URL) in Chromium. Every request,
+// console message and policy violation is recorded, and an unexpected one fails its test. With
+// SHOTS=<folder> a screenshot of each page is saved there.
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import http from "node:http";
@@ -40,8 +40,8 @@ before(async () => {
 after(() => browser?.close());
 
 /**
- * Opens a page of its own below `root`, lets `act` use it, and then wants it to have been quiet and
- * alone.
+ * Opens a page below `root` in a new context and runs `act` on it. Fails on errors, warnings and
+ * requests to other origins.
  */
 async function visit(route, act, root = base) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 1000 } });
@@ -89,8 +89,8 @@ async function signUp() {
 }
 
 /**
- * A proxy that takes `/todo` off, as nginx is with `location /todo/ { proxy_pass http://app/; }`, while
- * `act` uses it.
+ * Runs `act` on a proxy that removes the prefix `/todo`, as nginx does with
+ * `location /todo/ { proxy_pass http://app/; }`.
  */
 async function behindAStrippingProxy(act) {
   const prefix = "/todo/";
@@ -101,9 +101,9 @@ async function behindAStrippingProxy(act) {
     }
     const target = new URL(request.url.slice(prefix.length - 1), base);
     const { method, headers } = request;
-    const passed = http.request(target, { method, headers, agent: false }, (answer) => {
-      response.writeHead(answer.statusCode, answer.headers);
-      answer.pipe(response);
+    const passed = http.request(target, { method, headers, agent: false }, (upstream) => {
+      response.writeHead(upstream.statusCode, upstream.headers);
+      upstream.pipe(response);
     });
     passed.on("error", () => response.destroy());
     request.pipe(passed);
@@ -117,8 +117,8 @@ async function behindAStrippingProxy(act) {
   }
 }
 
-/** One request, its answer as it came: nothing added, followed or unpacked. */
-function ask(method, route, headers = {}) {
+/** Sends one request and returns the raw response: no redirects, no decompression. */
+function send(method, route, headers = {}) {
   return new Promise((resolve, reject) => {
     http
       .request(new URL(route, base), { method, headers, agent: false }, async (response) => {
@@ -134,7 +134,7 @@ function ask(method, route, headers = {}) {
   });
 }
 
-test("Swagger UI shows every operation, and sends the token it is given", async () => {
+test("Swagger UI shows every operation, and sends the token entered", async () => {
   const { email, token } = await signUp();
   await visit("/docs", async (page) => {
     await page.getByRole("heading", { name: document.info.title }).waitFor();
@@ -151,10 +151,10 @@ test("Swagger UI shows every operation, and sends the token it is given", async 
     });
     await operation.locator(".opblock-summary-control").click();
     await operation.getByRole("button", { name: "Try it out" }).click();
-    const answered = page.waitForResponse(new URL("/api/auth/me", base).href);
+    const responded = page.waitForResponse(new URL("/api/auth/me", base).href);
     await operation.getByRole("button", { name: "Execute" }).click();
 
-    const response = await answered;
+    const response = await responded;
     assert.equal(await response.request().headerValue("authorization"), `Bearer ${token}`);
     assert.equal(response.status(), 200);
     assert.equal((await response.json()).email, email);
@@ -165,7 +165,7 @@ test("Swagger UI shows every operation, and sends the token it is given", async 
     const kept = await page.evaluate(() =>
       JSON.stringify([{ ...localStorage }, { ...sessionStorage }]),
     );
-    assert.ok(!kept.includes(token), "the token was put in the browser's storage");
+    assert.ok(!kept.includes(token), "the token is in the browser's storage");
   });
 });
 
@@ -182,7 +182,7 @@ test("ReDoc shows every operation, and finds one", async () => {
   });
 });
 
-test("both pages work behind a proxy that takes a path off", async () => {
+test("both pages work behind a proxy that removes a path prefix", async () => {
   const { email, token } = await signUp();
   await behindAStrippingProxy(async (root) => {
     const useDocs = async (page) => {
@@ -198,9 +198,9 @@ test("both pages work behind a proxy that takes a path off", async () => {
       });
       await operation.locator(".opblock-summary-control").click();
       await operation.getByRole("button", { name: "Try it out" }).click();
-      const answered = page.waitForResponse(new URL("./api/auth/me", root).href);
+      const responded = page.waitForResponse(new URL("./api/auth/me", root).href);
       await operation.getByRole("button", { name: "Execute" }).click();
-      assert.equal((await (await answered).json()).email, email);
+      assert.equal((await (await responded).json()).email, email);
     };
     await visit("/docs", useDocs, root);
     const useRedoc = (page) =>
@@ -209,9 +209,9 @@ test("both pages work behind a proxy that takes a path off", async () => {
   });
 });
 
-test("the pages and their files name no other host, and are sent as they should be", async () => {
+test("the pages and their files reference no other host, and have the expected headers", async () => {
   for (const page of ["/docs", "/redoc"]) {
-    const html = await ask("GET", page);
+    const html = await send("GET", page);
     assert.match(html.headers["content-type"], /^text\/html/);
     assert.match(html.headers["content-security-policy"], /^default-src 'none';/);
     const sources = html.headers["content-security-policy"]
@@ -225,14 +225,14 @@ test("the pages and their files name no other host, and are sent as they should 
     const resolved = (url) => new URL(url, new URL(page, base));
     const named = [...links].map(([, url]) => url);
     for (const url of named.filter((url) => !url.startsWith("data:"))) {
-      // Relative: right below any path that a proxy takes off.
+      // Relative, so that it works behind a proxy that removes a path prefix.
       assert.match(url, /^[a-z]/);
       assert.equal(resolved(url).origin, base.origin, url);
     }
     assert.ok(named.length > 3);
     const files = named.map((url) => resolved(url).pathname);
     for (const route of [page, ...files.filter((path) => path.startsWith(`${page}/`))]) {
-      const plain = await ask("GET", route);
+      const plain = await send("GET", route);
       assert.equal(plain.status, 200, route);
       assert.equal(plain.headers["content-encoding"], undefined, route);
       assert.equal(plain.headers["content-length"], String(plain.body.length), route);
@@ -240,26 +240,26 @@ test("the pages and their files name no other host, and are sent as they should 
       assert.equal(plain.headers["x-frame-options"], "DENY", route);
       assert.match(plain.headers["content-security-policy"], /^default-src 'none';/, route);
 
-      const packed = await ask("GET", route, { "accept-encoding": "gzip" });
+      const packed = await send("GET", route, { "accept-encoding": "gzip" });
       if (packed.headers["content-encoding"] === "gzip") {
         assert.deepEqual(gunzipSync(packed.body), plain.body, route);
       } else {
         assert.deepEqual(packed.body, plain.body, route);
       }
 
-      const head = await ask("HEAD", route);
+      const head = await send("HEAD", route);
       assert.equal(head.status, 200, route);
       assert.equal(head.headers["content-length"], plain.headers["content-length"], route);
       assert.equal(head.body.length, 0, route);
 
-      const again = await ask("GET", route, { "if-none-match": plain.headers.etag });
+      const again = await send("GET", route, { "if-none-match": plain.headers.etag });
       assert.equal(again.status, 304, route);
       assert.equal(again.headers.etag, plain.headers.etag, route);
       assert.equal(again.body.length, 0, route);
     }
-    const posted = await ask("POST", page);
+    const posted = await send("POST", page);
     assert.equal(posted.status, 405);
     assert.match(posted.headers.allow, /\bGET\b.*\bHEAD\b/);
-    assert.equal((await ask("GET", `${page}/absent.js`)).status, 404);
+    assert.equal((await send("GET", `${page}/absent.js`)).status, 404);
   }
 });
