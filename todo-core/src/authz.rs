@@ -5,8 +5,8 @@ use uuid::Uuid;
 use crate::db::Statement;
 
 /// The authenticated user of an operation. There are two ways to get one: from a valid token, with
-/// [`verify`](crate::auth::verify) or [`authenticate`](crate::auth::authenticate), or from a user id that the host program trusts, with
-/// [`Caller::trusted`].
+/// [`verify`](crate::auth::verify) or [`authenticate`](crate::auth::authenticate), or from a user
+/// id that the host program trusts, with [`Caller::trusted`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     user_id: Uuid,

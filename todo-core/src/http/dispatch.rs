@@ -1,5 +1,6 @@
-//! The contract inside of the envelope: finds the endpoint of a request, authenticates its caller, and
-//! runs the handler; checks the session of a rejected request, and charges the response's memory.
+//! The contract inside of the envelope: finds the endpoint of a request, authenticates its caller,
+//! and runs the handler; checks the session of a rejected request, and charges the response's
+//! memory.
 
 use std::{net::IpAddr, pin::pin, sync::Arc};
 

@@ -1,6 +1,6 @@
-//! The envelope of every response: request id, access log, metrics, CORS, security headers, the https
-//! requirement, the rejection of connections over capacity, and `Connection: close` while draining.
-//! The contract and a server's own pages are served in it.
+//! The envelope of every response: request id, access log, metrics, CORS, security headers, the
+//! https requirement, the rejection of connections over capacity, and `Connection: close` while
+//! draining. The contract and a server's own pages are served in it.
 
 use std::{
     convert::Infallible,
@@ -225,8 +225,8 @@ where
 }
 
 impl Api {
-    /// Completes the response of a handler: after a panic, and beyond the time limit, too. It has the
-    /// form that the request's version and method require.
+    /// Completes the response of a handler: after a panic, and beyond the time limit, too. It has
+    /// the form that the request's version and method require.
     ///
     /// The future is pinned by the caller: moved in here, it would be stored twice.
     pub(crate) async fn complete(
