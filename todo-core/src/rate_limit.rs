@@ -143,6 +143,7 @@ impl RateLimiter {
     }
 
     /// Attempts per minute; 0 allows any number.
+    #[cfg(feature = "http")]
     pub(crate) fn per_minute(&self) -> u32 {
         self.0.per_minute
     }

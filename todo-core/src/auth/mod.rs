@@ -38,6 +38,7 @@ pub async fn signup(core: &Core, client: Option<IpAddr>, signup: Signup) -> Resu
 /// The result of a rate-limited operation, with the state of the limit if it is known.
 pub(crate) struct Limited<T> {
     pub(crate) result: Result<T>,
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "for fields of responses"))]
     pub(crate) state: Option<RateLimitState>,
 }
 

@@ -20,7 +20,6 @@ use tower_service::Service;
 
 use crate::{
     Core,
-    clock::new_id,
     error::{BoxError, Error},
     http::{
         ApiOptions, Body, PublicUrl,
@@ -154,7 +153,7 @@ impl Api {
     #[cfg(feature = "server")]
     pub(crate) fn head_error_response(&self, is_refused: bool) -> Vec<u8> {
         let now = self.core().now();
-        let id = new_id(now).to_string();
+        let id = crate::clock::new_id(now).to_string();
         let failure = if is_refused { ApiError::BodyMemory } else { ApiError::HeadTimeout };
         let mut response = failure.respond(&id);
         // It is not known here whether the connection is TLS.

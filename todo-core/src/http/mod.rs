@@ -4,7 +4,9 @@
 
 #[cfg(feature = "otlp")]
 pub(crate) use self::access_log::TRACE;
-pub(crate) use self::budget::{Payer, Reservation};
+#[cfg(feature = "server")]
+pub(crate) use self::budget::Payer;
+pub(crate) use self::budget::Reservation;
 pub use self::{
     api::Api,
     body::{Body, BodyError},
