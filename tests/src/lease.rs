@@ -156,7 +156,7 @@ impl Drop for Lease {
     }
 }
 
-/// The lender: starts PostgreSQL, prints the port to borrow it at, and stops it after [`LINGER`]
+/// The lender: starts PostgreSQL, prints the port to borrow it at, and stops it after `LINGER`
 /// without a borrower.
 ///
 /// # Errors

@@ -34,8 +34,8 @@ pub struct ApiOptions {
     /// Whether plain http is rejected (except for `/health` and the paths below it) and
     /// `Strict-Transport-Security` is sent over https. Default: no.
     pub https_only: bool,
-    /// Whether `/metrics` is one of the routes. If not, [`Api::handle_metrics`] serves it on
-    /// another listener. Default: yes.
+    /// Whether `/metrics` is one of the routes. If not,
+    /// [`Api::handle_metrics`](super::Api::handle_metrics) serves it on another listener. Default: yes.
     pub metrics: bool,
 }
 
