@@ -35,7 +35,8 @@ pub struct ApiOptions {
     /// `Strict-Transport-Security` is sent over https. Default: no.
     pub https_only: bool,
     /// Whether `/metrics` is one of the routes. If not,
-    /// [`Api::handle_metrics`](super::Api::handle_metrics) serves it on another listener. Default: yes.
+    /// [`Api::handle_metrics`](super::Api::handle_metrics) serves it on another listener.
+    /// Default: yes.
     pub metrics: bool,
 }
 
