@@ -39,7 +39,7 @@ use crate::{
 /// The whole API over a [`Core`]. A cheap clone; also a `tower` service.
 ///
 /// A server passes the client's address as a [`Peer`](super::Peer) in the request's extensions.
-/// Without one there is no client address, and rate limits do not apply. A server marks the requests
+/// Without one there is no client address, and rate limits do not apply. A server marks requests
 /// of connections above its limit as [`OverCapacity`](super::OverCapacity).
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
