@@ -134,6 +134,9 @@ pub mod server;
 pub mod settings;
 #[cfg(feature = "server")]
 mod sources;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
 pub mod todos;
 
 #[cfg(feature = "postgres")]

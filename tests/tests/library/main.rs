@@ -1,4 +1,5 @@
 //! `todo-core` as a Rust program links it, without HTTP.
 
 mod api;
+mod batch;
 mod model;

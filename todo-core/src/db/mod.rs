@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use self::address::Address;
+use self::{
+    address::Address,
+    batch::{Batch, BatchError},
+};
 use crate::error::BoxError;
 
 #[cfg(all(test, feature = "http"))]
@@ -20,6 +23,7 @@ pub(crate) use self::statement::MADE;
 pub(crate) use self::statement::{FromRow, FromRows, Row, RowsAffected, Statement, Value};
 
 pub(crate) mod address;
+pub(crate) mod batch;
 #[cfg(feature = "postgres")]
 mod breaker;
 pub(crate) mod codec;
@@ -160,6 +164,30 @@ impl Db {
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
             _ => Err(DbError::Closed),
         }
+    }
+
+    /// Runs the statements of a batch as a unit, and returns the rows of the last. They are on disk
+    /// when this returns; after an error none of them has an effect. See [`BatchError`].
+    ///
+    /// A future dropped before its end leaves all or nothing.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(dead_code, reason = "tested, and for operations of more than one statement")
+    )]
+    pub(crate) async fn execute_batch<R: FromRows>(&self, batch: Batch) -> Result<R, BatchError> {
+        let batch = match batch.single() {
+            Ok(statement) => return Ok(self.execute(statement).await?),
+            Err(batch) => batch,
+        };
+        let outcome: Result<Result<R, batch::Unmet>, DbError> = match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(db) => db.execute_batch(batch).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(db) => Box::pin(db.execute_batch(batch)).await,
+            #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+            _ => Err(DbError::Closed),
+        };
+        outcome?.map_err(BatchError::Unmet)
     }
 
     /// One caller's limits of concurrent operations.

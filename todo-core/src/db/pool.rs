@@ -92,6 +92,8 @@ pub(super) struct Lease {
     // Declared before the slot: the connection is returned first.
     held: Option<Object<Manager>>,
     is_reusable: bool,
+    /// A transaction may be open on it.
+    in_transaction: bool,
     _slot: ConnectionSlot,
 }
 
@@ -207,7 +209,9 @@ fn lease(
     slot: ConnectionSlot,
 ) -> Result<Lease, DbError> {
     match got {
-        Ok(held) => Ok(Lease { held: Some(held), is_reusable: false, _slot: slot }),
+        Ok(held) => {
+            Ok(Lease { held: Some(held), is_reusable: false, in_transaction: false, _slot: slot })
+        }
         Err(PoolError::Backend(error)) => Err(error.into()),
         Err(PoolError::Closed) => Err(DbError::Closed),
         Err(_) => Err(DbError::Timeout),
@@ -224,8 +228,14 @@ impl Lease {
         self.held.as_deref().map_or(Duration::ZERO, |held| held.made_at.elapsed())
     }
 
+    /// Records whether a transaction may be open: the connection is then not reusable.
+    pub(super) fn in_transaction(&mut self, in_transaction: bool) {
+        self.in_transaction = in_transaction;
+    }
+
     /// Marks the connection as reusable: the server answered, and the session is still usable.
     pub(super) fn release(&mut self, is_reusable: bool) {
+        let is_reusable = is_reusable && !self.in_transaction;
         self.is_reusable = is_reusable;
         if let (true, Some(held)) = (is_reusable, self.held.as_deref_mut()) {
             held.answered_at = Instant::now();

@@ -2,6 +2,7 @@
 //! failed or was dropped, instead of lending it again.
 
 use std::{
+    marker::PhantomData,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -14,10 +15,12 @@ use sqlx::{
 };
 use tokio::time::Instant;
 
+use self::transaction::{Single, Transaction, Work};
 use crate::{
     db::{
         DbError, DbOptions, FromRows, OpenError, Row, Share, Statement,
         address::{Address, PostgresAddress},
+        batch::{Batch, Unmet},
         breaker::{Breaker, SLOW},
         is_connectivity,
         pool::{Lease, Pool},
@@ -28,6 +31,8 @@ use crate::{
     },
     error::BoxError,
 };
+
+mod transaction;
 
 pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -110,15 +115,23 @@ impl Postgres {
 
     /// Runs a statement that only reads, and returns its rows.
     pub(crate) async fn fetch<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
-        self.run(statement, Kind::Read).await
+        self.run(&Single(statement, PhantomData), Kind::Read).await
     }
 
     /// Runs a statement that writes, and returns its rows.
     pub(crate) async fn execute<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
-        self.run(statement, Kind::Write).await
+        self.run(&Single(statement, PhantomData), Kind::Write).await
     }
 
-    async fn run<R: FromRows>(&self, statement: Statement, kind: Kind) -> Result<R, DbError> {
+    /// Runs the statements of a batch in one transaction, and returns the rows of the last.
+    pub(crate) async fn execute_batch<R: FromRows>(
+        &self,
+        batch: Batch,
+    ) -> Result<Result<R, Unmet>, DbError> {
+        self.run(&Transaction(batch, PhantomData), Kind::Write).await
+    }
+
+    async fn run<W: Work>(&self, work: &W, kind: Kind) -> Result<W::Output, DbError> {
         if self.breaker.is_open() {
             self.pool.trigger_probe();
             return Err(DbError::CircuitOpen);
@@ -126,10 +139,10 @@ impl Postgres {
         // When the running statement was sent.
         let sent = Mutex::new(None);
         let mut call = pin!(async {
-            let first = self.attempt(&statement, kind, &sent).await?;
+            let first = self.attempt(work, kind, &sent).await?;
             let AttemptOutcome::Retry(why) = first else { return first.into_result() };
             tracing::debug!(error = %why, "retrying a statement on another connection");
-            self.attempt(&statement, kind, &sent).await?.into_result()
+            self.attempt(work, kind, &sent).await?.into_result()
         });
         // Two timers: nearly every call finishes before the second is set.
         let outcome = match tokio::time::timeout(SLOW.min(self.timeout), &mut call).await {
@@ -155,13 +168,13 @@ impl Postgres {
         outcome
     }
 
-    /// Runs a statement on one connection; `sent` holds when it was sent, until the server answers.
-    async fn attempt<R: FromRows>(
+    /// Runs `work` on one connection; `sent` holds when it was sent, until the server answers.
+    async fn attempt<W: Work>(
         &self,
-        statement: &Statement,
+        work: &W,
         kind: Kind,
         sent: &Mutex<Option<Instant>>,
-    ) -> Result<AttemptOutcome<R>, DbError> {
+    ) -> Result<AttemptOutcome<W::Output>, DbError> {
         let mut lease = tokio::select! {
             // In this order: if a connection is free, the breaker is not polled.
             biased;
@@ -170,7 +183,7 @@ impl Postgres {
             () = self.breaker.wait_until_open() => return Err(DbError::CircuitOpen),
         };
         *lock(sent) = Some(Instant::now());
-        let outcome = run_statement(lease.connection()?, statement).await;
+        let outcome = work.run(&mut lease).await;
         *lock(sent) = None;
         match outcome {
             Err(DbError::Postgres(error)) => Ok(self.failed(lease, error, kind)),

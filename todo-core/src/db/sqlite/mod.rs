@@ -19,16 +19,18 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode},
 };
 
-use self::{readers::Readers, writer::Writer};
+use self::{batch::run_batch, readers::Readers, writer::Writer};
 use crate::{
     db::{
         DbError, DbOptions, FromRows, OpenError, Row, Share, Statement,
         address::{Mode, SqliteAddress},
+        batch::{Batch, Unmet},
         schema::Found,
     },
     error::BoxError,
 };
 
+mod batch;
 mod checkpoints;
 mod fair_queue;
 mod readers;
@@ -88,9 +90,19 @@ impl Sqlite {
     }
 
     pub(crate) async fn execute<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
-        tokio::time::timeout(self.timeout, self.writer.run(statement))
-            .await
-            .unwrap_or(Err(DbError::Timeout))
+        let written = self.writer.run(statement.caller, move |connection| {
+            run_statement(connection, &statement, usize::MAX)?.ok_or(DbError::NoRow)
+        });
+        tokio::time::timeout(self.timeout, written).await.unwrap_or(Err(DbError::Timeout))
+    }
+
+    pub(crate) async fn execute_batch<R: FromRows>(
+        &self,
+        batch: Batch,
+    ) -> Result<Result<R, Unmet>, DbError> {
+        let caller = batch.steps.first().and_then(|step| step.statement.caller);
+        let written = self.writer.run(caller, move |connection| run_batch(connection, &batch));
+        tokio::time::timeout(self.timeout, written).await.unwrap_or(Err(DbError::Timeout))
     }
 
     /// The writer skips a write whose future was dropped, unless it has started: then it commits.
@@ -175,6 +187,8 @@ fn run_statement<R: FromRows>(
         let value = number.checked_sub(1).and_then(|index| statement.binds.get(index));
         prepared.raw_bind_parameter(at, value.ok_or(DbError::Bind)?)?;
     }
+    // Of a statement without rows; otherwise it is the number of the previous one.
+    let returns_rows = prepared.column_count() > 0;
     let mut outcome = R::default();
     let mut taken = 0;
     // Read to the end: a statement outside a transaction commits there, and fails there if it
@@ -191,8 +205,13 @@ fn run_statement<R: FromRows>(
         }
     }
     drop(rows);
-    outcome.set_affected(connection.changes());
+    outcome.set_affected(if returns_rows { taken as u64 } else { connection.changes() });
     Ok(Some(outcome))
+}
+
+/// Runs a statement without parameters and rows.
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
 /// Migrates the file's schema to the latest version, and creates the file if there is none.

@@ -8,10 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
-    Access, DatabaseFile, checkpoints::Checkpoints, fair_queue::FairQueue, is_blocked,
-    primary_code, run_statement,
+    Access, DatabaseFile, checkpoints::Checkpoints, execute, fair_queue::FairQueue, is_blocked,
+    primary_code,
 };
-use crate::db::{DbError, FromRows, Statement, WaitStats};
+use crate::db::{DbError, WaitStats};
 
 /// Capacity of the writer's queue; a write that gets no room fails at its timeout.
 const QUEUE_LENGTH: usize = 1024;
@@ -32,8 +32,9 @@ struct WriteOutcome {
     respond: Box<dyn FnOnce(Result<(), Arc<rusqlite::Error>>) + Send>,
 }
 
-/// One write: exactly one statement, so that it is atomic inside a shared transaction. Called with
-/// an error in place of the connection, it does not run and returns that error to its caller.
+/// One write: a statement, or a batch under a savepoint, so that it is atomic inside a shared
+/// transaction. Called with an error in place of the connection, it does not run and returns that
+/// error to its caller.
 type Write = Box<dyn FnOnce(Result<&Connection, DbError>) -> Option<WriteOutcome> + Send>;
 
 /// A command to the writer thread.
@@ -77,9 +78,14 @@ impl Writer {
         Ok(Self { commands, waits: Arc::default() })
     }
 
-    pub(super) async fn run<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
+    /// Runs `work` on the writer's thread, and returns its outcome when the commit is on disk.
+    /// After an error `work` must have changed nothing.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        caller: Option<Uuid>,
+        work: impl FnOnce(&Connection) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
         let (answer, answered) = oneshot::channel();
-        let caller = statement.caller;
         let waiting = WaitStats::begin(Arc::clone(&self.waits));
         let write: Write = Box::new(move |connection| {
             drop(waiting);
@@ -94,8 +100,7 @@ impl Writer {
                     return None;
                 }
             };
-            let outcome = run_statement(connection, &statement, usize::MAX);
-            let outcome = outcome.and_then(|rows| rows.ok_or(DbError::NoRow));
+            let outcome = work(connection);
             let failed = |is: fn(&rusqlite::Error) -> bool| matches!(&outcome, Err(DbError::Sqlite(e)) if is(e));
             let is_fatal = failed(|error| !is_statement_error(error));
             let is_blocked = failed(is_blocked);
@@ -300,13 +305,9 @@ fn write_one(connection: &Connection, write: Write) -> ConnectionState {
     }
 }
 
-fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
-    connection.prepare_cached(sql)?.execute([]).map(drop)
-}
-
 /// Whether an error rolled back only its statement. Others (a full disk, an I/O error) may have
 /// rolled back the whole transaction (SQLite, "Response To Errors Within A Transaction").
-fn is_statement_error(error: &rusqlite::Error) -> bool {
+pub(super) fn is_statement_error(error: &rusqlite::Error) -> bool {
     const CONSTRAINT: i32 = 19;
     primary_code(error) == Some(CONSTRAINT)
 }
