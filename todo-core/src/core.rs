@@ -278,16 +278,15 @@ impl Core {
     /// The current statistics.
     #[cfg(feature = "http")]
     pub(crate) fn stats(&self) -> Stats {
-        let mut stats = self.0.db.stats();
+        let mut pool = self.0.db.stats();
         let all_queues = [Some(&self.0.read_queues), self.0.separate_write_queues()];
         for queues in all_queues.into_iter().flatten() {
             let queued = queues.waits().stats(0, 0);
-            stats.waiting += queued.waiting;
-            stats.waited_micros += queued.waited_micros;
+            pool.waiting += queued.waiting;
+            pool.waited_micros += queued.waited_micros;
         }
-        stats.hashing = self.0.hasher.queued();
-        stats.hashed = self.0.hasher.hashes_total();
-        stats
+        let hasher = &self.0.hasher;
+        Stats { pool, hashing: hasher.queued(), hashed: hasher.hashes_total() }
     }
 
     pub(crate) fn db(&self) -> Db {
@@ -380,14 +379,8 @@ impl<T: Send + 'static> Drop for RunToCompletion<T> {
 #[cfg(feature = "http")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stats {
-    /// Connections of the pool: idle, and in use.
-    pub(crate) idle: i64,
-    pub(crate) used: i64,
-    /// Calls waiting for a connection, and the total wait of all calls.
-    pub(crate) waiting: i64,
-    pub(crate) waited_micros: i64,
-    /// 1 while the circuit breaker is open.
-    pub(crate) breaker_open: i64,
+    /// Statistics of the database, with the calls that wait in their caller's queue.
+    pub(crate) pool: crate::db::PoolStats,
     /// Passwords being hashed or queued.
     pub(crate) hashing: i64,
     /// Passwords hashed since the start.

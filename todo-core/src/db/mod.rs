@@ -4,13 +4,7 @@
 //! A statement's text and its binds are the same on both databases. The differences between the
 //! dialects are in [`codec`], in the migrations, and in one query: see [`Dialect`].
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use self::{
     address::Address,
@@ -21,6 +15,9 @@ use crate::error::BoxError;
 #[cfg(all(test, feature = "http"))]
 pub(crate) use self::statement::MADE;
 pub(crate) use self::statement::{FromRow, FromRows, Row, RowsAffected, Statement, Value};
+#[cfg(feature = "http")]
+pub(crate) use self::stats::PoolStats;
+pub(crate) use self::stats::WaitStats;
 
 pub(crate) mod address;
 pub(crate) mod batch;
@@ -44,6 +41,7 @@ mod session;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 mod statement;
+mod stats;
 
 /// How long closing waits for borrowed connections.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -204,14 +202,14 @@ impl Db {
 
     /// The pool's part of the statistics.
     #[cfg(feature = "http")]
-    pub(crate) fn stats(&self) -> crate::core::Stats {
+    pub(crate) fn stats(&self) -> PoolStats {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(db) => db.stats(),
             #[cfg(feature = "postgres")]
             Self::Postgres(db) => db.stats(),
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-            _ => crate::core::Stats::default(),
+            _ => PoolStats::default(),
         }
     }
 
@@ -225,48 +223,6 @@ impl Db {
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
             _ => {}
         }
-    }
-}
-
-/// Counts the calls that wait for a connection or for a permit before it, and their total wait.
-#[derive(Default)]
-pub(crate) struct WaitStats {
-    now: AtomicI64,
-    micros: AtomicI64,
-}
-
-/// One waiting call; the wait ends on drop.
-pub(crate) struct WaitGuard {
-    waits: Arc<WaitStats>,
-    since: tokio::time::Instant,
-}
-
-impl WaitStats {
-    pub(crate) fn begin(this: Arc<Self>) -> WaitGuard {
-        this.now.fetch_add(1, Ordering::Relaxed);
-        WaitGuard { waits: this, since: tokio::time::Instant::now() }
-    }
-
-    /// The statistics of a pool with these waits, `size` connections and `idle` of them not
-    /// borrowed.
-    #[cfg(feature = "http")]
-    pub(crate) fn stats(&self, size: usize, idle: usize) -> crate::core::Stats {
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        crate::core::Stats {
-            idle: count(idle),
-            used: count(size.saturating_sub(idle)),
-            waiting: self.now.load(Ordering::Relaxed),
-            waited_micros: self.micros.load(Ordering::Relaxed),
-            ..crate::core::Stats::default()
-        }
-    }
-}
-
-impl Drop for WaitGuard {
-    fn drop(&mut self) {
-        let micros = i64::try_from(self.since.elapsed().as_micros()).unwrap_or(i64::MAX);
-        self.waits.now.fetch_sub(1, Ordering::Relaxed);
-        self.waits.micros.fetch_add(micros, Ordering::Relaxed);
     }
 }
 
@@ -345,7 +301,7 @@ pub(crate) enum DbError {
     /// The transaction of this write failed; shared by all the writes in it.
     #[cfg(feature = "sqlite")]
     #[error("the commit failed: {0}")]
-    Commit(Arc<rusqlite::Error>),
+    Commit(std::sync::Arc<rusqlite::Error>),
     /// Another process holds the file's lock; no transaction began.
     #[cfg(feature = "sqlite")]
     #[error("another process holds the database file's lock")]

@@ -195,7 +195,7 @@ impl Pool {
     }
 
     #[cfg(feature = "http")]
-    pub(super) fn stats(&self) -> crate::core::Stats {
+    pub(super) fn stats(&self) -> crate::db::PoolStats {
         let status = self.0.pool.status();
         self.0.waits.stats(status.size, status.available)
     }

@@ -229,9 +229,9 @@ impl Postgres {
     }
 
     #[cfg(feature = "http")]
-    pub(crate) fn stats(&self) -> crate::core::Stats {
+    pub(crate) fn stats(&self) -> crate::db::PoolStats {
         let breaker_open = i64::from(self.breaker.is_open());
-        crate::core::Stats { breaker_open, ..self.pool.stats() }
+        crate::db::PoolStats { breaker_open, ..self.pool.stats() }
     }
 
     pub(crate) async fn close(&self) {

@@ -151,10 +151,10 @@ impl Metrics {
 
     /// All metrics as text (Prometheus exposition format 0.0.4).
     pub(crate) fn text(&self, stats: Stats, budget: &Budget) -> Result<String, prometheus::Error> {
-        self.connections.with_label_values(&["idle"]).set(stats.idle);
-        self.connections.with_label_values(&["used"]).set(stats.used);
-        self.pool_waiting.set(stats.waiting);
-        self.breaker_open.set(stats.breaker_open);
+        self.connections.with_label_values(&["idle"]).set(stats.pool.idle);
+        self.connections.with_label_values(&["used"]).set(stats.pool.used);
+        self.pool_waiting.set(stats.pool.waiting);
+        self.breaker_open.set(stats.pool.breaker_open);
         self.hashing.set(stats.hashing);
         self.body_memory.set(i64::try_from(budget.reserved()).unwrap_or(i64::MAX));
         {
@@ -168,7 +168,8 @@ impl Metrics {
                 let dropped = crate::log::dropped_lines();
                 self.log_dropped.inc_by(dropped.saturating_sub(self.log_dropped.get()));
             }
-            let waited = Duration::from_micros(stats.waited_micros.try_into().unwrap_or_default());
+            let waited =
+                Duration::from_micros(stats.pool.waited_micros.try_into().unwrap_or_default());
             let more = waited.as_secs_f64() - self.pool_waits.get();
             self.pool_waits.inc_by(more.max(0.0));
         }

@@ -113,10 +113,10 @@ impl Sqlite {
 
     /// A database in memory has no pool: only the writer's waits are counted.
     #[cfg(feature = "http")]
-    pub(crate) fn stats(&self) -> crate::core::Stats {
+    pub(crate) fn stats(&self) -> crate::db::PoolStats {
         let readers = self.readers.as_deref().map(Readers::stats).unwrap_or_default();
         let writer = self.writer.waits.stats(0, 0);
-        crate::core::Stats {
+        crate::db::PoolStats {
             waiting: readers.waiting + writer.waiting,
             waited_micros: readers.waited_micros + writer.waited_micros,
             ..readers

@@ -142,7 +142,7 @@ impl Readers {
     }
 
     #[cfg(feature = "http")]
-    pub(super) fn stats(&self) -> crate::core::Stats {
+    pub(super) fn stats(&self) -> crate::db::PoolStats {
         let idle = self.idle().len();
         let reading = self.limit - self.threads.available_permits();
         self.waits.stats(idle + reading, idle)
