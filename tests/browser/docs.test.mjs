@@ -146,7 +146,7 @@ test("Swagger UI shows every operation, and sends the token entered", async () =
     await dialog.getByRole("button", { name: "Apply credentials" }).click();
     await dialog.getByRole("button", { name: "Close" }).first().click();
 
-    const operation = page.locator(".opblock", {
+    const operation = page.locator(".opblock-get", {
       has: page.locator('[data-path="/api/auth/me"]'),
     });
     await operation.locator(".opblock-summary-control").click();
@@ -193,7 +193,7 @@ test("both pages work behind a proxy that removes a path prefix", async () => {
       await dialog.locator("input").fill(token);
       await dialog.getByRole("button", { name: "Apply credentials" }).click();
       await dialog.getByRole("button", { name: "Close" }).first().click();
-      const operation = page.locator(".opblock", {
+      const operation = page.locator(".opblock-get", {
         has: page.locator('[data-path="/api/auth/me"]'),
       });
       await operation.locator(".opblock-summary-control").click();
