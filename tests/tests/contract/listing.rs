@@ -11,15 +11,12 @@ use todo_tests::{
     Actor, App, Database, Server, Target, TestResponse, clone_the_only_todo, on_every_target,
 };
 
+use crate::text;
+
 const SORTS: [&str; 3] = ["created_at", "priority", "title"];
 const ORDERS: [&str; 2] = ["desc", "asc"];
 const FILTERS: [&str; 3] = ["all", "pending", "completed"];
 const MOST: usize = 10_000;
-
-/// The string member `name`; panics with the whole value.
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_else(|| panic!("`{name}` is not a string in {value}"))
-}
 
 fn todos(list: &Value) -> &[Value] {
     list["todos"].as_array().unwrap_or_else(|| panic!("no todos in {list}"))

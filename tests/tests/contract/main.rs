@@ -9,3 +9,8 @@ mod rate_limits;
 mod statements;
 mod todos;
 mod tokens;
+
+/// The member `name` of `value`, which must be a string.
+fn text<'a>(value: &'a serde_json::Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_else(|| panic!("`{name}` is not a string in {value}"))
+}

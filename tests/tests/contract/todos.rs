@@ -4,6 +4,8 @@
 use serde_json::{Value, json};
 use todo_tests::{Actor, App, TestResponse, on_every_target};
 
+use crate::text;
+
 const JSON: (&str, &str) = ("content-type", "application/json");
 const TEXT: (&str, &str) = ("content-type", "text/plain");
 const TOO_LARGE: usize = 70_000;
@@ -12,11 +14,6 @@ const UNKNOWN_ID: &str = "00000000-0000-7000-8000-000000000000";
 /// The path of a todo in its owner's collection.
 fn path(owner: &Actor, todo: &Value) -> String {
     format!("{}/{}", owner.todos(), text(todo, "id"))
-}
-
-/// The string member `name`; panics with the whole value if there is none.
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_else(|| panic!("`{name}` is not a string in {value}"))
 }
 
 /// Checks a timestamp's format (RFC 3339, `Z`, at most six decimals) and returns it in a form that

@@ -88,10 +88,8 @@ async fn a_round_trip_is_lossless_and_the_target_must_be_empty() {
 #[tokio::test]
 async fn a_failure_half_way_leaves_the_target_empty() {
     let dir = tempfile::tempdir().expect("a directory");
-    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
-    let (here, there) = (file(dir.path(), "a.db"), cluster.url());
-    filled(&here).await;
-    assert!(run(&[("DATABASE_URL", &there)], &["migrate"]).await.0);
+    let (here, cluster) = filled_and_migrated(dir.path()).await;
+    let there = cluster.url();
     let mut db = PgConnection::connect(&there).await.expect("the server");
     let trap = "CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                     IF (SELECT count(*) FROM todos) > 1000 THEN RAISE EXCEPTION 'full'; END IF;
@@ -100,12 +98,7 @@ async fn a_failure_half_way_leaves_the_target_empty() {
     sqlx::raw_sql(trap).execute(&mut db).await.expect("a trap");
     let (ok, printed) = copy(&here, &there).await;
     assert!(!ok && printed.starts_with("error: "), "{printed}");
-    let left: i64 =
-        sqlx::query_scalar("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM todos)")
-            .fetch_one(&mut db)
-            .await
-            .expect("a number");
-    assert_eq!(left, 0);
+    assert_eq!(left(&there).await, 0);
     cluster.stop().await.expect("it stops");
 }
 
@@ -158,6 +151,15 @@ async fn progress_is_shown_only_on_a_terminal() {
     assert!(ok && !printed.contains("/2040") && printed.contains("2000 todos"), "{printed}");
 }
 
+/// A filled SQLite database in `dir`, and a PostgreSQL server with the empty schema.
+async fn filled_and_migrated(dir: &Path) -> (String, Cluster) {
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
+    let here = file(dir, "a.db");
+    filled(&here).await;
+    assert!(run(&[("DATABASE_URL", &cluster.url())], &["migrate"]).await.0);
+    (here, cluster)
+}
+
 /// The number of users and todos in the PostgreSQL database at `url`.
 async fn left(url: &str) -> i64 {
     let mut db = PgConnection::connect(url).await.expect("the server");
@@ -205,10 +207,8 @@ async fn a_hundred_thousand_todos_come_back_equal_in_bounded_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_killed_half_way_leaves_the_target_without_rows() {
     let dir = tempfile::tempdir().expect("a directory");
-    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
-    let (here, there) = (file(dir.path(), "a.db"), cluster.url());
-    filled(&here).await;
-    assert!(run(&[("DATABASE_URL", &there)], &["migrate"]).await.0);
+    let (here, cluster) = filled_and_migrated(dir.path()).await;
+    let there = cluster.url();
     // This lock holds it half-way: after the users, before the todos.
     let mut db = PgConnection::connect(&there).await.expect("the server");
     let slow = "CREATE FUNCTION stay() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -251,10 +251,8 @@ async fn a_copy_killed_half_way_leaves_the_target_without_rows() {
 #[tokio::test]
 async fn a_copy_that_differs_is_not_kept() {
     let dir = tempfile::tempdir().expect("a directory");
-    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
-    let (here, there) = (file(dir.path(), "a.db"), cluster.url());
-    filled(&here).await;
-    assert!(run(&[("DATABASE_URL", &there)], &["migrate"]).await.0);
+    let (here, cluster) = filled_and_migrated(dir.path()).await;
+    let there = cluster.url();
     let mut db = PgConnection::connect(&there).await.expect("the server");
     let alter = "CREATE FUNCTION alter_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                      IF NEW.email = 'u7@example.com' THEN NEW.name := 'Other'; END IF;
