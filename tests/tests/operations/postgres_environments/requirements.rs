@@ -1,7 +1,10 @@
 //! Startup checks: a database or role that cannot serve requests is refused with its name, and
 //! harmful defaults are overridden or reported.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -14,6 +17,8 @@ use tokio::time::timeout;
 use super::{admin, app_url, cluster, side_by_side, start};
 
 const MAX_WAIT: Duration = Duration::from_secs(20);
+/// The default limit of a role's statements and locks in these tests.
+const ROLE_LIMIT: Duration = Duration::from_millis(500);
 /// The minimal grants of a role, by column.
 const GRANTS: [&str; 12] = [
     "SELECT, INSERT, UPDATE (name, password_hash) ON users",
@@ -174,16 +179,30 @@ async fn a_role_without_grants_is_refused_and_the_minimal_grants_suffice() {
     assert!(why.contains("not in its search_path"), "{why}");
 }
 
-/// Starts a server. A default limit of 1 ms applies to a connection's first statement, which lifts
-/// it, and may cancel that statement on a busy machine: such a start is retried.
-async fn start_within(default: &str, settings: &[(&str, &str)]) -> App {
-    for _ in 0..10 {
-        match start(Server::Hyper, settings).await {
-            Err(why) if default.ends_with("'1ms'") && why.contains("timeout") => {}
-            started => return started.expect(default),
+/// Checks that a statement can wait for a lock for longer than a role's default limits.
+///
+/// `lock` is run first, in a transaction of `admin`; `waits` sends the statement and returns once it
+/// was served. The limits also apply to a connection's first statement, which lifts them: they must
+/// be long enough for it on a busy machine.
+async fn outlasts_the_limits(
+    admin: &mut PgConnection,
+    lock: &str,
+    waits: impl Future<Output = ()>,
+) {
+    run(admin, format!("BEGIN; {lock}")).await;
+    let release = async {
+        let mut is_waiting = false;
+        let deadline = Instant::now() + MAX_WAIT;
+        while !is_waiting {
+            assert!(Instant::now() < deadline, "no statement waits after: {lock}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+            is_waiting = sqlx::query_scalar(waiting).fetch_one(&mut *admin).await.expect("locks");
         }
-    }
-    panic!("{default}: no start in ten");
+        tokio::time::sleep(2 * ROLE_LIMIT).await;
+        run(admin, "COMMIT").await;
+    };
+    tokio::join!(release, waits);
 }
 
 /// Role defaults: the settings that the design relies on are set on each connection.
@@ -201,8 +220,8 @@ async fn role_defaults_are_overridden() {
     for default in [
         "default_transaction_isolation = 'serializable'",
         "default_transaction_isolation = 'repeatable read'",
-        "statement_timeout = '1ms'",
-        "lock_timeout = '1ms'",
+        "statement_timeout = '500ms'",
+        "lock_timeout = '500ms'",
         "idle_in_transaction_session_timeout = '1ms'",
         "TimeZone = 'Asia/Tokyo'",
         "DateStyle = 'SQL, DMY'",
@@ -218,8 +237,17 @@ async fn role_defaults_are_overridden() {
         "transform_null_equals = on",
     ] {
         run(&mut admin, format!("ALTER ROLE app SET {default}")).await;
-        let app = start_within(default, &settings).await;
+        let app = start(Server::Hyper, &settings).await.expect(default);
         every_request_is_served(&app).await;
+        if default.ends_with("'500ms'") {
+            let user = app.signed_up().await;
+            let todo = user.todo("locked").await;
+            let path = format!("{}/{}", user.todos(), todo["id"].as_str().expect("an id"));
+            let waits = async {
+                user.patch(&path, json!({"title": "changed"})).await.expect(200);
+            };
+            outlasts_the_limits(&mut admin, "SELECT FROM todos FOR UPDATE", waits).await;
+        }
         // A user's concurrent writes contend for its row in `todo_counts`.
         let user = app.signed_up().await;
         let all = side_by_side(12, async |_| {
@@ -272,16 +300,22 @@ async fn migrations_use_their_own_limits() {
     let mut admin = admin(&cluster).await;
     run(
         &mut admin,
-        "ALTER ROLE app SET statement_timeout = '1ms'; \
+        "ALTER ROLE app SET statement_timeout = '500ms'; \
+         ALTER ROLE app SET lock_timeout = '500ms'; \
          ALTER ROLE app SET default_transaction_isolation = 'serializable'",
     )
     .await;
     let url = app_url(&cluster);
-    let app = start(Server::Salvo, &[("DATABASE_URL", &*url)]).await.expect("a started server");
+    let mut app = None;
+    // Creating a table writes to pg_class.
+    outlasts_the_limits(&mut admin, "LOCK TABLE pg_class IN SHARE MODE", async {
+        app = Some(start(Server::Salvo, &[("DATABASE_URL", &*url)]).await);
+    })
+    .await;
+    let app = app.expect("an outcome").expect("a started server");
     let form = json!({"email": unique_email(), "password": "Correct1horse", "name": "Ada"});
     let auth = app.anonymous().post("/api/auth/signup", form).await.expect(201);
     let user = Actor::of(&app.anonymous(), &auth, "Correct1horse");
-    let served = eventually(MAX_WAIT, async || user.get("/api/auth/me").await.status == 200);
-    assert!(served.await);
+    user.get("/api/auth/me").await.expect(200);
     app.stop().await.expect("a clean stop");
 }
