@@ -24,7 +24,7 @@ use crate::{
     caller_queue::CallerQueues,
     clock::Clock,
     crypto::{hashing::Hasher, tokens::Tokens},
-    db::{Db, DbOptions, OpenError},
+    db::{Database, Db, DbOptions, OpenError},
     error::{BoxError, Error, Result},
     rate_limit::RateLimiter,
     request_id,
@@ -161,11 +161,12 @@ impl Core {
             timeout: options.database_timeout,
             migrations_url: options.migrations_url.clone(),
         };
-        Ok(Self::over(Db::open(url, &db).await?, options).await)
+        Ok(Self::over(Database::open(url, &db).await?, options).await)
     }
 
-    /// As [`Core::open`], with an open database.
-    pub(crate) async fn over(db: Db, options: Options) -> Self {
+    /// As [`Core::open`], with an open database, whose own options apply to its connections.
+    pub async fn over(database: Database, options: Options) -> Self {
+        let Database(db) = database;
         let share = db.share();
         let queues = |max_running| CallerQueues::new(max_running, options.database_timeout);
         let read_queues = queues(share.reads);

@@ -67,7 +67,7 @@ impl BoxError {
     }
 
     /// The cause itself, if it is a `T`.
-    #[cfg(all(feature = "server", feature = "postgres"))]
+    #[cfg(feature = "postgres")]
     pub(crate) fn get<T: std::error::Error + 'static>(&self) -> Option<&T> {
         self.0.downcast_ref()
     }

@@ -88,27 +88,23 @@
 //! | `sqlite` | yes | `sqlite://FILE`, `sqlite::memory:`; SQLite itself is compiled in |
 //! | `postgres` | yes | `postgres://…`, with TLS by rustls |
 //! | `http` | yes | the HTTP contract |
-//! | `server` | no | the parts of a server's `main`: settings, logs, signals, the cleanup task |
-//! | `otlp` | no | with `server`: traces by OTLP/HTTP, if `OTEL_EXPORTER_OTLP_ENDPOINT` is set |
+//! | `admin` | no | with both databases: migrating, copying, importing, backups, users |
+//! | `otlp` | no | with `http`: a request's span joins the client's trace (W3C Trace Context) |
 //!
 //! Types of other crates in the public API: [`uuid`], [`chrono`], and with `http` those of `http`,
-//! `http-body`, `bytes`, `tower-service` and `ipnet`; with `server` also tokio's `TcpListener` and
-//! the `Stream` of `futures`.
+//! `http-body`, `bytes`, `tower-service` and `ipnet`.
 // Without a database driver no database can be opened, so the code that uses one is unreachable.
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),
     allow(unused, clippy::unused_async, clippy::unused_self, clippy::trivially_copy_pass_by_ref)
 )]
 
-#[cfg(feature = "server")]
-mod admission;
 mod authz;
 mod clock;
 mod core;
 mod crypto;
+mod database_url;
 mod db;
-#[cfg(feature = "server")]
-mod dotenv;
 mod error;
 mod rate_limit;
 mod request_id;
@@ -116,24 +112,12 @@ mod secret;
 mod timestamp;
 mod validate;
 
-#[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
+#[cfg(feature = "admin")]
 pub mod admin;
 pub mod auth;
 mod caller_queue;
-#[cfg(feature = "server")]
-mod header_timeout;
 #[cfg(feature = "http")]
 pub mod http;
-#[cfg(feature = "server")]
-mod log;
-#[cfg(feature = "otlp")]
-mod otlp;
-#[cfg(feature = "server")]
-pub mod server;
-#[cfg(feature = "server")]
-pub mod settings;
-#[cfg(feature = "server")]
-mod sources;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;
@@ -147,7 +131,8 @@ pub use self::db::{
 pub use self::{
     clock::Clock,
     core::{Core, Options},
-    db::OpenError,
+    database_url::DatabaseUrl,
+    db::{Database, DbOptions as DatabaseOptions, OpenError},
     error::{BoxError, Error, FieldError, Result},
     secret::{Algorithm, Secret},
 };

@@ -14,8 +14,8 @@ use std::{
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use todo_core::{
-    http::{Api, OverCapacity, Peer},
+use todo_core::http::{Api, OverCapacity, Peer};
+use todo_runtime::{
     server::{
         self, ACCEPT_PAUSE, Admission, HeaderTimeoutStream, OVER_CAPACITY_CONNECTIONS,
         SHUTDOWN_GRACE, ServeError, Signals, TrackedBody, Unanswered, WRITE_STALL,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use todo_core::server;
+use todo_runtime::server;
 
 fn main() -> ExitCode {
     server::main_minimal("todo-hyper-min", env!("CARGO_PKG_VERSION"), |settings, listener| async {

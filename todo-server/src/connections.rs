@@ -22,11 +22,9 @@ use salvo::{
         ArcConnObserver, ArcFusePolicy, ConnObserver, FuseAction, FuseConfig, FuseInfo, FusePolicy,
     },
 };
-use todo_core::{
-    http::Api,
-    server::{
-        ACCEPT_PAUSE, Admission, ConnectionPermit, HeaderTimeoutStream, InProgress, Unanswered,
-    },
+use todo_core::http::Api;
+use todo_runtime::server::{
+    ACCEPT_PAUSE, Admission, ConnectionPermit, HeaderTimeoutStream, InProgress, Unanswered,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -390,7 +388,8 @@ mod tests {
     use std::net::TcpStream;
 
     use salvo::{conn::tcp::TcpAcceptor, fuse::TransProto};
-    use todo_core::{Core, Options, Secret, http::ApiOptions, settings::Settings};
+    use todo_core::{Core, Options, Secret, http::ApiOptions};
+    use todo_runtime::settings::Settings;
 
     use super::*;
 

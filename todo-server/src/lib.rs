@@ -20,8 +20,8 @@ use salvo::{
     hyper::body::{Body, Bytes, Frame, SizeHint},
 };
 use socket2::SockRef;
-use todo_core::{
-    http::{Api, EnvelopeLayer, OverCapacity, Peer},
+use todo_core::http::{Api, EnvelopeLayer, OverCapacity, Peer};
+use todo_runtime::{
     server::{
         self, Admission, HEADER_TIMEOUT, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE, ServeError,
         Signals, TrackedBody, WRITE_STALL,

@@ -7,7 +7,7 @@ use rustls::{
     Error,
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
-use todo_core::settings::TlsFiles;
+use todo_runtime::settings::TlsFiles;
 
 /// Reads the certificate chain from `TLS_CERT`, the server's own certificate first; at least one.
 ///

@@ -6,7 +6,7 @@ use std::{io, pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt, future::ready, stream};
 use rustls::{ServerConfig, crypto::aws_lc_rs};
 use salvo::conn::IntoConfigStream;
-use todo_core::settings::TlsFiles;
+use todo_runtime::settings::TlsFiles;
 
 use crate::pem;
 

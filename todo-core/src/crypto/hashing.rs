@@ -229,7 +229,7 @@ impl HashPermit {
 }
 
 /// Hashes a new password on the current thread, for a command without a queue.
-#[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
+#[cfg(feature = "admin")]
 pub(crate) fn hash_blocking(password: &Password) -> Result<String> {
     HashContext { blocks: &mut Vec::new(), hashes_total: &AtomicU64::new(0) }
         .hash(password.as_bytes())

@@ -97,7 +97,7 @@ impl StoredHash {
 }
 
 /// Whether a stored hash has a supported format and an allowed cost.
-#[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
+#[cfg(feature = "admin")]
 pub(crate) fn is_supported_hash(stored: &str) -> bool {
     StoredHash::parse(stored).is_some()
 }

@@ -64,7 +64,6 @@ impl Address {
     }
 
     /// The address without secrets, for display.
-    #[cfg(feature = "server")]
     pub(crate) fn shown(&self) -> String {
         match self {
             #[cfg(feature = "sqlite")]
@@ -77,7 +76,6 @@ impl Address {
     }
 
     /// `sqlite` or `postgres`.
-    #[cfg(feature = "server")]
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             #[cfg(feature = "sqlite")]
@@ -90,7 +88,6 @@ impl Address {
     }
 
     /// The file of an embedded database, if it has one.
-    #[cfg(feature = "server")]
     pub(crate) fn file(&self) -> Option<&std::path::Path> {
         match self {
             #[cfg(feature = "sqlite")]

@@ -49,7 +49,7 @@ mod sqlite {
 }
 
 /// The same codec for copies of whole databases, which access SQLite through sqlx.
-#[cfg(all(feature = "server", feature = "sqlite", feature = "postgres"))]
+#[cfg(feature = "admin")]
 mod sqlite_by_sqlx {
     use chrono::DateTime;
     use sqlx::{

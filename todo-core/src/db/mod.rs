@@ -75,18 +75,38 @@ pub(crate) struct Share {
     pub(crate) drops_writes: bool,
 }
 
-/// The configuration of a database. See [`crate::Options`]. It has no `Debug`: an address may
+/// The configuration of a [`Database`]. See [`crate::Options`]. It has no `Debug`: an address may
 /// contain a password.
 #[derive(Clone)]
-pub(crate) struct DbOptions {
-    /// The address for migrations, if not the database's own.
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has one address"))]
-    pub(crate) migrations_url: Option<String>,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite keeps one reader"))]
-    pub(crate) pool_min: u32,
-    pub(crate) pool_max: u32,
+pub struct DbOptions {
+    /// The address for migrations, if not the database's own. PostgreSQL only.
+    pub migrations_url: Option<String>,
+    /// Minimum of open connections. PostgreSQL only.
+    pub pool_min: u32,
+    /// Maximum of open connections.
+    pub pool_max: u32,
     /// Timeout of one call, the wait for a connection included.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
+}
+
+/// An open database with the latest schema: the first half of [`crate::Core::open`], for a program
+/// with work between the two, such as creating a secret. [`crate::Core::over`] is the second half.
+pub struct Database(pub(crate) Db);
+
+impl Database {
+    /// Opens the database at `url` and migrates its schema to the latest version.
+    ///
+    /// # Errors
+    /// [`OpenError`]. After one with [`OpenError::is_connectivity`] a retry may succeed.
+    pub async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
+        Db::open(url, options).await.map(Self)
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").finish_non_exhaustive()
+    }
 }
 
 impl Db {
@@ -265,12 +285,8 @@ pub enum OpenError {
 impl OpenError {
     /// Whether the database could not be reached, so that a retry may succeed. A wrong password, a
     /// missing database or a failed migration is permanent.
-    #[cfg(feature = "server")]
-    #[cfg_attr(
-        not(feature = "postgres"),
-        expect(clippy::unused_self, reason = "a file is there or not")
-    )]
-    pub(crate) fn is_connectivity(&self) -> bool {
+    #[must_use]
+    pub fn is_connectivity(&self) -> bool {
         #[cfg(feature = "postgres")]
         if let Self::Connect(cause) = self {
             let sql = match cause.get::<DbError>() {

@@ -9,7 +9,7 @@ use std::{
 
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
-use tracing::{Span, field::Empty};
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::http::{
@@ -17,12 +17,11 @@ use crate::http::{
     metrics::{Metrics, UNMATCHED, method_label},
     problem::ApiError,
     rate_limit::ReportedLimit,
+    trace,
 };
 
 /// The target of the access log, at info.
 const ACCESS: &str = "todo_core::access";
-/// The target of the request span, which is exported as a trace and not logged.
-pub(crate) const TRACE: &str = "todo_core::trace";
 /// The status for a client that disconnected before the response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -63,7 +62,7 @@ impl<'a> RequestLog<'a> {
         headers: &HeaderMap,
         client: Option<Peer>,
     ) -> Self {
-        let span = span(&method, headers);
+        let span = trace::span(&method, headers);
         let started = Instant::now();
         let fields = Mutex::default();
         let request_id = request_id.into();
@@ -137,25 +136,6 @@ impl<'a> RequestLog<'a> {
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
-}
-
-/// A server span by OpenTelemetry's conventions for HTTP; disabled if there is no exporter.
-fn span(method: &Method, headers: &HeaderMap) -> Span {
-    let span = tracing::info_span!(
-        target: TRACE,
-        "request",
-        otel.kind = "server",
-        otel.name = Empty,
-        otel.status_code = Empty,
-        http.request.method = method_label(method),
-        http.route = Empty,
-        http.response.status_code = Empty,
-    );
-    #[cfg(feature = "otlp")]
-    crate::otlp::continue_trace(&span, headers);
-    #[cfg(not(feature = "otlp"))]
-    let _ = headers;
-    span
 }
 
 impl Drop for RequestLog<'_> {

@@ -67,7 +67,8 @@ impl Api {
         Self(Arc::new(Inner {
             matcher: Matcher::new(&options.prefix),
             cors: cors::layer(&options.allowed_origins),
-            metrics: Metrics::new().unwrap_or_else(|e| unreachable!("fixed names: {e}")),
+            metrics: Metrics::new(options.dropped_log_lines)
+                .unwrap_or_else(|e| unreachable!("fixed names: {e}")),
             budget: Budget::new(options.body_memory_bytes),
             openapi: OnceLock::new(),
             pages: OnceLock::new(),
@@ -146,34 +147,6 @@ impl Api {
         self.add_headers(response.headers_mut(), &log);
         log.finish_with(response.status());
         response
-    }
-
-    /// The complete HTTP/1 response, as sent, to a request whose head does not arrive in time or is
-    /// rejected for lack of memory.
-    #[cfg(feature = "server")]
-    pub(crate) fn head_error_response(&self, is_refused: bool) -> Vec<u8> {
-        let now = self.core().now();
-        let id = crate::clock::new_id(now).to_string();
-        let failure = if is_refused { ApiError::BodyMemory } else { ApiError::HeadTimeout };
-        let mut response = failure.respond(&id);
-        // It is not known here whether the connection is TLS.
-        self.add_common_headers(response.headers_mut(), &id, false);
-        let date = now.format("%a, %d %b %Y %H:%M:%S GMT");
-        let body = response.body().whole().cloned().unwrap_or_default();
-        let length = body.len();
-        let mut bytes = format!(
-            "HTTP/1.1 {}\r\nDate: {date}\r\nConnection: close\r\nContent-Length: {length}\r\n",
-            response.status(),
-        )
-        .into_bytes();
-        for (name, value) in response.headers() {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                bytes.extend_from_slice(part);
-            }
-        }
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(&body);
-        bytes
     }
 
     /// The budget of the bodies in flight.

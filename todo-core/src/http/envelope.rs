@@ -23,9 +23,9 @@ use crate::{
     clock::new_id,
     error::Error,
     http::{
-        Api, Body, OverCapacity, Peer, Reservation,
+        Api, Body, OverCapacity, Peer,
         access_log::RequestLog,
-        budget::{Payer, UNCHARGED_BYTES},
+        budget::{Payer, Reservation, UNCHARGED_BYTES},
         dispatch,
         endpoint::HandlerResult,
         extract,

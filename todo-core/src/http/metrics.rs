@@ -42,13 +42,13 @@ pub(crate) struct Metrics {
     hashed: IntCounter,
     body_memory: IntGauge,
     body_memory_refusals: IntCounter,
-    #[cfg(feature = "server")]
-    log_dropped: IntCounter,
+    /// The metric of dropped log lines, and the source of their number.
+    log_dropped: Option<(IntCounter, fn() -> u64)>,
     scrape_lock: Mutex<()>,
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(dropped_log_lines: Option<fn() -> u64>) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
@@ -92,13 +92,13 @@ impl Metrics {
         registry.register(Box::new(body_memory_refusals.clone()))?;
         registry.register(Box::new(pool_waits.clone()))?;
         registry.register(Box::new(build))?;
-        #[cfg(feature = "server")]
         let log_dropped = IntCounter::new(
             "log_lines_dropped_total",
             "Log lines that were dropped because standard error was not read in time",
         )?;
-        #[cfg(feature = "server")]
-        registry.register(Box::new(log_dropped.clone()))?;
+        if dropped_log_lines.is_some() {
+            registry.register(Box::new(log_dropped.clone()))?;
+        }
         Ok(Self {
             in_flight: gauge("http_requests_in_flight", "Requests in progress")?,
             pool_waiting: gauge("database_calls_waiting", "Calls waiting for a connection")?,
@@ -111,8 +111,7 @@ impl Metrics {
             hashed,
             body_memory: gauge("body_memory_bytes", "Memory held by bodies in flight")?,
             body_memory_refusals,
-            #[cfg(feature = "server")]
-            log_dropped,
+            log_dropped: dropped_log_lines.map(|lines| (log_dropped, lines)),
             scrape_lock: Mutex::new(()),
             registry,
             requests,
@@ -163,10 +162,8 @@ impl Metrics {
             self.hashed.inc_by(stats.hashed.saturating_sub(self.hashed.get()));
             let refused = budget.refused().saturating_sub(self.body_memory_refusals.get());
             self.body_memory_refusals.inc_by(refused);
-            #[cfg(feature = "server")]
-            {
-                let dropped = crate::log::dropped_lines();
-                self.log_dropped.inc_by(dropped.saturating_sub(self.log_dropped.get()));
+            if let Some((counter, dropped_lines)) = &self.log_dropped {
+                counter.inc_by(dropped_lines().saturating_sub(counter.get()));
             }
             let waited =
                 Duration::from_micros(stats.pool.waited_micros.try_into().unwrap_or_default());

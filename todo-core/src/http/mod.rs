@@ -2,21 +2,18 @@
 //! or runtime. [`Api::handle`] owns routing, extraction, authentication, status mapping, problem
 //! bodies and the headers of every response; a server only has to call it.
 
-#[cfg(feature = "otlp")]
-pub(crate) use self::access_log::TRACE;
-#[cfg(feature = "server")]
-pub(crate) use self::budget::Payer;
-pub(crate) use self::budget::Reservation;
 pub use self::{
     api::Api,
     body::{Body, BodyError},
     endpoint::{Access, Endpoint, Statements, endpoints},
     envelope::{Envelope, EnvelopeLayer},
+    head::{HeadError, HeadMemory},
     openapi::openapi_document,
     options::ApiOptions,
     origin::Origin,
-    proxies::{OverCapacity, Peer},
+    proxies::{OverCapacity, Peer, canonical as canonical_networks},
     public::PublicUrl,
+    trace::TRACE_TARGET,
 };
 
 mod access_log;
@@ -29,6 +26,7 @@ mod dispatch;
 mod endpoint;
 mod envelope;
 mod extract;
+mod head;
 mod list;
 mod matcher;
 mod metrics;
@@ -36,8 +34,9 @@ mod openapi;
 mod options;
 mod origin;
 mod problem;
-pub(crate) mod proxies;
+mod proxies;
 mod public;
 mod rate_limit;
 mod respond;
 mod routes;
+mod trace;

@@ -38,6 +38,9 @@ pub struct ApiOptions {
     /// [`Api::handle_metrics`](super::Api::handle_metrics) serves it on another listener.
     /// Default: yes.
     pub metrics: bool,
+    /// Number of log lines that the process has dropped so far, which `/metrics` then reports.
+    /// Default: none, and no such metric.
+    pub dropped_log_lines: Option<fn() -> u64>,
 }
 
 impl Default for ApiOptions {
@@ -54,6 +57,7 @@ impl Default for ApiOptions {
             body_memory_bytes: 64 << 20,
             https_only: false,
             metrics: true,
+            dropped_log_lines: None,
         }
     }
 }

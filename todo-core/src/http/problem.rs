@@ -95,7 +95,6 @@ pub(crate) enum ApiError {
     NoRoute,
     WrongMethod(HeaderValue),
     /// The head, or the body, did not arrive in time.
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only servers detect it"))]
     HeadTimeout,
     BodyTimeout,
     TooLarge(usize),

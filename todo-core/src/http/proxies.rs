@@ -24,7 +24,8 @@ pub struct OverCapacity;
 
 /// Networks in the form that addresses are compared with: IPv4-mapped IPv6 networks
 /// (`::ffff:10.0.0.0/104`) as IPv4, no host bits, no duplicates.
-pub(crate) fn canonical(networks: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
+#[must_use]
+pub fn canonical(networks: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
     let mut canonical = Vec::new();
     for network in networks {
         let as_ipv4 = || {

@@ -3,11 +3,8 @@
 
 use std::{fmt::Display, time::Duration};
 
-use todo_core::{
-    Clock, admin, check_database, check_pooler,
-    http::Origin,
-    settings::{DatabaseUrl, Environment, Settings, TlsFiles},
-};
+use todo_core::{Clock, DatabaseUrl, admin, check_database, check_pooler, http::Origin};
+use todo_runtime::settings::{Environment, Settings, TlsFiles};
 use todo_server::pem;
 use tokio::time::timeout;
 

@@ -14,6 +14,8 @@ use indicatif::ProgressBar;
 use todo_core::{
     admin::{self, AdminError, InvalidRows, Migration, Progress},
     http,
+};
+use todo_runtime::{
     server::{self, ServeError},
     settings::Settings,
 };

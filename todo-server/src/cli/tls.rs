@@ -10,7 +10,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     sign::CertifiedKey,
 };
-use todo_core::settings::TlsFiles;
+use todo_runtime::settings::TlsFiles;
 use todo_server::pem;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};

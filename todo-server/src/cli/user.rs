@@ -3,10 +3,8 @@
 use std::io::{self, Write};
 
 use clap::Subcommand;
-use todo_core::{
-    admin::{self, Account, AdminError},
-    settings::Settings,
-};
+use todo_core::admin::{self, Account, AdminError};
+use todo_runtime::settings::Settings;
 
 use super::direct_url;
 

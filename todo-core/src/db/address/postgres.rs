@@ -8,9 +8,7 @@
 
 use std::net::Ipv6Addr;
 
-#[cfg(feature = "server")]
-use percent_encoding::{AsciiSet, CONTROLS};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{decoded, one_of, parameters, unknown};
 
@@ -240,7 +238,6 @@ impl PostgresAddress {
         format!("postgres:///?{}", query.join("&"))
     }
 
-    #[cfg(feature = "server")]
     pub(super) fn shown(&self) -> String {
         /// Characters that RFC 3986 (3.2, 3.3) does not allow in the parts of an address.
         const RESERVED: &AsciiSet =
@@ -516,7 +513,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "server")]
     #[test]
     fn an_address_is_shown_without_a_secret() {
         for (url, as_shown) in [

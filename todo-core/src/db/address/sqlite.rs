@@ -100,7 +100,6 @@ impl SqliteAddress {
         self.file.as_deref()
     }
 
-    #[cfg(feature = "server")]
     pub(super) fn shown(&self) -> String {
         let Some(file) = &self.file else { return "sqlite::memory:".into() };
         let mode = match self.mode {
@@ -220,7 +219,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "server")]
     #[test]
     fn an_address_is_shown_as_parsed() {
         for (url, as_shown) in [

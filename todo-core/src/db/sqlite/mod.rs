@@ -342,7 +342,7 @@ pub(crate) fn usable(address: &SqliteAddress, path: &Path) -> Result<bool, OpenE
 }
 
 /// Checks that an existing file can be written now, as the server writes it. Nothing is changed.
-#[cfg(all(feature = "server", feature = "postgres"))]
+#[cfg(feature = "admin")]
 pub(crate) async fn try_to_write(path: &Path) -> Result<(), OpenError> {
     let file = DatabaseFile { path: path.to_owned(), busy_timeout: SLOW_MIGRATION };
     let tried = blocking(move || {

@@ -9,8 +9,9 @@ use std::{
 };
 
 use ipnet::IpNet;
+use todo_core::http;
 
-use crate::{http::proxies, server::OVER_CAPACITY_CONNECTIONS, settings::Settings};
+use crate::{server::OVER_CAPACITY_CONNECTIONS, settings::Settings};
 
 /// Limit of open connections over the limit of their address, whose requests get a 503. Further
 /// ones are closed without a response. Less than [`OVER_CAPACITY_CONNECTIONS`], so that one address
@@ -48,7 +49,7 @@ impl Admission {
         Self(Arc::new(Inner {
             max_connections: settings.max_connections,
             max_per_address: settings.max_connections_per_address,
-            exempt: proxies::canonical(settings.trusted_proxies.iter().copied()),
+            exempt: http::canonical_networks(settings.trusted_proxies.iter().copied()),
             counts: Mutex::default(),
         }))
     }
@@ -124,7 +125,7 @@ pub struct ConnectionPermit {
 
 impl ConnectionPermit {
     /// Whether the connection is over a limit: its requests get the response for
-    /// [`OverCapacity`](crate::http::OverCapacity).
+    /// [`OverCapacity`](todo_core::http::OverCapacity).
     #[must_use]
     pub fn is_over_capacity(&self) -> bool {
         self.is_over_capacity

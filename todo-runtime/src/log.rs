@@ -59,7 +59,8 @@ pub(crate) fn start(settings: &Settings) -> Result<Log, ServeError> {
     let level = &settings.log_level;
     // The log leaves out the span for traces.
     let filter = EnvFilter::new(format!(
-        "warn,todo_core={level},todo_server={level},todo_hyper_min={level},todo_core::trace=off"
+        "warn,todo_core={level},todo_runtime={level},todo_server={level},\
+         todo_hyper_min={level},todo_core::trace=off"
     ));
     let (writer, writing) = NonBlockingBuilder::default()
         .lossy(true)
@@ -153,7 +154,8 @@ pub(crate) fn run_with_timeout(timeout: Duration, work: impl FnOnce() + Send + '
 /// for another process.
 pub fn log_warnings() {
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time();
-    let lines = lines.with_target(false).with_filter(EnvFilter::new("todo_core=warn"));
+    let lines =
+        lines.with_target(false).with_filter(EnvFilter::new("todo_core=warn,todo_runtime=warn"));
     // Fails only if another log is installed already, which then has the warnings.
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }

@@ -18,15 +18,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use todo_core::http::{Api, HeadError, HeadMemory};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
 
-use crate::{
-    http::{Api, Payer, Reservation},
-    server::HEADER_TIMEOUT,
-};
+use crate::server::HEADER_TIMEOUT;
 
 /// A stream with the deadlines of an HTTP/1 connection; an HTTP/2 connection has none here.
 ///
@@ -44,10 +42,9 @@ pub struct HeaderTimeoutStream<S: AsyncWrite + Unpin> {
     stream: S,
     api: Api,
     head: Head,
-    payer: Payer,
     /// Bytes read of an incomplete head, and the memory reserved for it.
     read: usize,
-    reservation: Option<Reservation>,
+    memory: HeadMemory,
     is_out_of_memory: bool,
     keep_alive: Duration,
     unanswered: Unanswered,
@@ -200,13 +197,13 @@ impl<S: AsyncWrite + Unpin> HeaderTimeoutStream<S> {
         keep_alive: Duration,
         unanswered: Unanswered,
     ) -> Self {
+        let memory = api.head_memory(peer);
         Self {
             stream,
             api,
             head: Head::Empty,
-            payer: Payer::new(peer, None),
             read: 0,
-            reservation: None,
+            memory,
             is_out_of_memory: false,
             keep_alive,
             unanswered,
@@ -221,21 +218,14 @@ impl<S: AsyncWrite + Unpin> HeaderTimeoutStream<S> {
     fn charge(&mut self, more: usize) -> io::Result<()> {
         if !matches!(self.head, Head::Partial { .. }) {
             self.read = 0;
-            self.reservation = None;
+            self.memory.release();
             return Ok(());
         }
         self.read += more;
         if self.read <= FREE_HEAD_BYTES {
             return Ok(());
         }
-        let size = self.read.next_multiple_of(CHARGE_STEP);
-        let has_room = if let Some(reservation) = &mut self.reservation {
-            reservation.grow(size)
-        } else {
-            self.reservation = self.api.budget().reserve(self.payer, size);
-            self.reservation.is_some()
-        };
-        if has_room {
+        if self.memory.grow(self.read.next_multiple_of(CHARGE_STEP)) {
             return Ok(());
         }
         self.is_out_of_memory = true;
@@ -277,7 +267,9 @@ impl<S: AsyncWrite + Unpin> HeaderTimeoutStream<S> {
 impl<S: AsyncWrite + Unpin> Drop for HeaderTimeoutStream<S> {
     fn drop(&mut self) {
         if matches!(self.head, Head::Partial { .. }) {
-            let response = self.api.head_error_response(self.is_out_of_memory);
+            let error =
+                if self.is_out_of_memory { HeadError::OutOfMemory } else { HeadError::Timeout };
+            let response = self.api.head_error_response(error);
             // No task waits for this: bytes that the socket does not accept at once are not sent.
             let mut cx = Context::from_waker(Waker::noop());
             if let Poll::Ready(Ok(_)) = Pin::new(&mut self.stream).poll_write(&mut cx, &response) {
@@ -358,17 +350,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderTimeoutStream<S> {
     }
 }
 
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
 mod tests {
+    use todo_core::{Core, Options, Secret, http::ApiOptions};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
-    use crate::{Core, Options, Secret, http::ApiOptions};
 
     const KEEP_ALIVE: Duration = Duration::from_secs(40);
 
     /// A client's end of a connection, and its server's end with deadlines.
-    #[expect(clippy::unwrap_used, reason = "a test helper")]
     async fn connected() -> (DuplexStream, HeaderTimeoutStream<DuplexStream>, Unanswered) {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
         let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();

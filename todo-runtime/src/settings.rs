@@ -13,13 +13,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-
-use crate::{
-    Core, OpenError, Options,
-    db::{Db, DbOptions, address::Address},
-    http::{Api, ApiOptions, Origin, PublicUrl, proxies::canonical},
-    secret::{Algorithm, Secret},
+pub use todo_core::DatabaseUrl;
+use todo_core::{
+    Algorithm, Core, Database, DatabaseOptions, OpenError, Options, Secret,
+    http::{Api, ApiOptions, Origin, PublicUrl, canonical_networks},
 };
+
+use crate::log;
 
 /// File of a generated secret, if the database has no file to store it beside.
 const SECRET_FILE: &str = "todo.secret";
@@ -131,52 +131,6 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Address of a database. It may contain a password, which is left out of `Debug` and of all
-/// messages.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(String);
-
-impl DatabaseUrl {
-    /// The address, including its password.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The address as parsed, without secrets.
-    #[must_use]
-    pub fn shown(&self) -> String {
-        self.address().map_or_else(String::new, |address| address.shown())
-    }
-
-    /// The kind of database: `sqlite` or `postgres`.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        self.address().map_or("none", |address| address.kind())
-    }
-
-    /// The file of an embedded database, unless it is in memory.
-    fn file(&self) -> Option<PathBuf> {
-        self.address()?.file().map(Path::to_owned)
-    }
-
-    /// The parsed address. It was parsed before, so this fails only for the default, if its driver
-    /// is not compiled in.
-    fn address(&self) -> Option<Address> {
-        Address::parse(&self.0).ok()
-    }
-
-    fn is_in_memory(&self) -> bool {
-        self.kind() == "sqlite" && self.file().is_none()
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DatabaseUrl({}:…)", self.kind())
-    }
-}
-
 /// Paths of a certificate chain and its key, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -263,7 +217,7 @@ impl Settings {
     #[expect(clippy::too_many_lines, reason = "a few lines per setting")]
     fn read(vars: &mut Vars) -> Self {
         let settings = Self {
-            database_url: vars.read("DATABASE_URL", DatabaseUrl("sqlite://todo.db".into()), url),
+            database_url: vars.read("DATABASE_URL", default_database(), url),
             secret_key: vars.read("SECRET_KEY", None, |text| secret(text).map(Some)),
             secret_key_previous: vars
                 .read("SECRET_KEY_PREVIOUS", None, |text| secret(text).map(Some)),
@@ -463,8 +417,8 @@ impl Settings {
     }
 
     /// Opens the database, and retries for `database_startup` if the connection fails.
-    async fn connect_with_retry(&self) -> Result<Db, OpenError> {
-        let options = DbOptions {
+    async fn connect_with_retry(&self) -> Result<Database, OpenError> {
+        let options = DatabaseOptions {
             pool_min: self.database_pool_min,
             pool_max: self.database_pool_max,
             timeout: self.database_timeout,
@@ -474,7 +428,7 @@ impl Settings {
         let deadline = tokio::time::Instant::now() + self.database_startup;
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match Db::open(self.database_url.as_str(), &options).await {
+            let error = match Database::open(self.database_url.as_str(), &options).await {
                 Ok(db) => return Ok(db),
                 Err(error) => error,
             };
@@ -491,19 +445,19 @@ impl Settings {
     /// The options of the API for these settings.
     #[must_use]
     pub fn api_options(&self) -> ApiOptions {
-        ApiOptions {
-            prefix: self.api_prefix.clone(),
-            public_url: self.public_url.clone(),
-            name: self.project_name.clone(),
-            allowed_origins: self.allowed_origins.clone(),
-            trusted_proxies: self.trusted_proxies.clone(),
-            request_timeout: self.request_timeout,
-            max_body_bytes: self.max_body_bytes,
-            body_memory_bytes: self.body_memory_bytes,
-            https_only: self.environment == Environment::Production,
-            metrics: self.metrics_address.is_none(),
-            ..ApiOptions::default()
-        }
+        let mut options = ApiOptions::default();
+        options.prefix.clone_from(&self.api_prefix);
+        options.public_url.clone_from(&self.public_url);
+        options.name.clone_from(&self.project_name);
+        options.allowed_origins.clone_from(&self.allowed_origins);
+        options.trusted_proxies.clone_from(&self.trusted_proxies);
+        options.request_timeout = self.request_timeout;
+        options.max_body_bytes = self.max_body_bytes;
+        options.body_memory_bytes = self.body_memory_bytes;
+        options.https_only = self.environment == Environment::Production;
+        options.metrics = self.metrics_address.is_none();
+        options.dropped_log_lines = Some(log::dropped_lines);
+        options
     }
 
     fn load_or_create_secret(&self) -> Result<Secret, StartError> {
@@ -573,10 +527,11 @@ impl Vars {
 }
 
 fn url(text: &str) -> Result<DatabaseUrl, String> {
-    match Address::parse(text) {
-        Ok(_) => Ok(DatabaseUrl(text.to_owned())),
-        Err(reason) => Err(format!("the address of a database: {reason}")),
-    }
+    DatabaseUrl::parse(text).map_err(|reason| format!("the address of a database: {reason}"))
+}
+
+fn default_database() -> DatabaseUrl {
+    DatabaseUrl::parse("sqlite://todo.db").unwrap_or_else(|error| unreachable!("{error}"))
 }
 
 fn secret(text: &str) -> Result<Secret, String> {
@@ -642,7 +597,7 @@ fn proxies(text: &str) -> Result<Vec<IpNet>, String> {
     list(text)
         .map(parse)
         .collect::<Result<Vec<_>, _>>()
-        .map(canonical)
+        .map(canonical_networks)
         .map_err(|_| "a comma-separated list of networks such as 10.0.0.0/8".into())
 }
 

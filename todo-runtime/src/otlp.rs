@@ -4,18 +4,12 @@
 
 use std::{env, time::Duration};
 
-use http::HeaderMap;
-use opentelemetry::{
-    propagation::{Extractor, TextMapPropagator},
-    trace::TracerProvider,
-};
+use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
-use tracing::{Span, Subscriber};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use todo_core::http::TRACE_TARGET;
+use tracing::Subscriber;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
-
-use crate::http::TRACE;
 
 /// Timeout for sending the remaining spans at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -62,7 +56,7 @@ impl TraceExporter {
             .with_target(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter_fn(|metadata| metadata.target() == TRACE))
+            .with_filter(filter_fn(|metadata| metadata.target() == TRACE_TARGET))
     }
 }
 
@@ -71,27 +65,5 @@ impl Drop for TraceExporter {
         if let Err(error) = self.0.shutdown_with_timeout(FLUSH_TIMEOUT) {
             tracing::warn!(%error, "cannot send the remaining traces");
         }
-    }
-}
-
-/// Makes the span part of the trace in the request's headers, if there is one.
-pub(crate) fn continue_trace(span: &Span, headers: &HeaderMap) {
-    if span.is_disabled() {
-        return;
-    }
-    let context = TraceContextPropagator::new().extract(&Headers(headers));
-    // Fails only without an OpenTelemetry layer, where it has no effect anyway.
-    let _ = span.set_parent(context);
-}
-
-struct Headers<'h>(&'h HeaderMap);
-
-impl Extractor for Headers<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(http::HeaderName::as_str).collect()
     }
 }

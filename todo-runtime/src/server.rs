@@ -12,22 +12,21 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt, stream};
+use todo_core::{Core, auth, http::Api};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
-use crate::{
-    Core, auth,
-    http::Api,
-    log,
-    settings::{Settings, SettingsError, StartError},
-};
 pub use crate::{
     admission::{Admission, ConnectionPermit},
     header_timeout::{HeaderTimeoutStream, InProgress, TrackedBody, Unanswered},
     log::log_warnings,
     sources::settings,
+};
+use crate::{
+    log,
+    settings::{Settings, SettingsError, StartError},
 };
 
 /// Time for requests in progress to finish after a stop signal.
