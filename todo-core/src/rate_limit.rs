@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     clock::Clock,
-    db::{Db, RowsAffected, Statement, codec::Timestamp},
+    db::{Db, RowsAffected, Statement, value::Timestamp},
     error::{Error, Result},
 };
 

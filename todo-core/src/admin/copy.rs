@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{AdminError, Conn, migrate, migrations, open_existing, refuse_same};
 use crate::{
     admin::on,
-    db::codec::Timestamp,
+    db::value::Timestamp,
     todos::{Priority, Todo, todo_columns},
     validate,
 };

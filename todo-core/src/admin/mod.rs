@@ -24,6 +24,7 @@ pub use self::migrations::{MigrateReport, Migration, RevertReport, migrate, migr
 pub use self::users::{Account, delete_user, find_user, reset_password, users};
 
 mod backup;
+mod codec;
 mod copy;
 mod import;
 mod migrations;

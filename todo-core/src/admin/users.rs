@@ -9,7 +9,7 @@ use super::{AdminError, Conn, on, open_existing};
 use crate::{
     auth::{Email, Password},
     crypto::hashing,
-    db::codec::Timestamp,
+    db::value::Timestamp,
     error::BoxError,
 };
 

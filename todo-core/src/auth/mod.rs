@@ -13,7 +13,7 @@ use crate::{
     clock::new_id,
     core::Core,
     crypto::{hashing::HashPermit, stored_hash},
-    db::{RowsAffected, Statement, codec::Timestamp},
+    db::{RowsAffected, Statement, value::Timestamp},
     error::{Error, Result},
     rate_limit::{Action, RateLimitState},
 };

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::address::{self, Address};
 use crate::{
-    db::{DbError, FromRow, Row, codec::Timestamp},
+    db::{DbError, FromRow, Row, value::Timestamp},
     error::{FieldError, FieldErrors, Result},
     timestamp, validate,
 };

@@ -2,7 +2,7 @@
 //! handles connections, timeouts and errors, independent of any table.
 //!
 //! A statement's text and its binds are the same on both databases. The differences between the
-//! dialects are in [`codec`], in the migrations, and in one query: see [`Dialect`].
+//! dialects are in the drivers' codecs, in the migrations, and in one query: see [`Dialect`].
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::error::BoxError;
 
 #[cfg(all(test, feature = "http"))]
 pub(crate) use self::statement::MADE;
-pub(crate) use self::statement::{FromRow, FromRows, Row, RowsAffected, Statement, Value};
+pub(crate) use self::statement::{FromRow, FromRows, Row, RowsAffected, Statement};
 #[cfg(feature = "http")]
 pub(crate) use self::stats::PoolStats;
 pub(crate) use self::stats::WaitStats;
@@ -23,7 +23,6 @@ pub(crate) mod address;
 pub(crate) mod batch;
 #[cfg(feature = "postgres")]
 mod breaker;
-pub(crate) mod codec;
 #[cfg(feature = "postgres")]
 mod connection_slots;
 #[cfg(feature = "postgres")]
@@ -42,6 +41,7 @@ mod session;
 pub(crate) mod sqlite;
 mod statement;
 mod stats;
+pub(crate) mod value;
 
 /// How long closing waits for borrowed connections.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

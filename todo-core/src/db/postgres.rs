@@ -32,6 +32,7 @@ use crate::{
     error::BoxError,
 };
 
+mod codec;
 mod transaction;
 
 pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
@@ -273,7 +274,7 @@ async fn run_statement<R: FromRows>(
     connection: &mut PgConnection,
     statement: &Statement,
 ) -> Result<R, DbError> {
-    let query = sqlx::query_with(statement.sql, statement.arguments()?);
+    let query = sqlx::query_with(statement.sql, codec::arguments(&statement.binds)?);
     let mut outcome = R::default();
     let mut results = connection.fetch_many(query);
     while let Some(result) = results.try_next().await? {

@@ -1,13 +1,9 @@
 //! Statements for both databases, and their rows. A statement's text and its binds are written once
 //! (`$1` works on both); each driver binds and decodes them in its own types.
 
-use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{
-    DbError,
-    codec::{OneMicrosecond, Timestamp},
-};
+use super::{DbError, value::Value};
 
 /// One statement: its text, and its binds in the order of their numbers.
 #[derive(Clone, Debug)]
@@ -16,19 +12,6 @@ pub(crate) struct Statement {
     pub(super) binds: Vec<Value>,
     /// The caller, for queues that are fair between callers.
     pub(super) caller: Option<Uuid>,
-}
-
-/// A value that can be bound.
-#[derive(Clone, Debug)]
-pub(crate) enum Value {
-    Uuid(Uuid),
-    Bool(bool),
-    BigInt(i64),
-    SmallInt(Option<i16>),
-    Text(Option<String>),
-    Timestamp(DateTime<Utc>),
-    /// One microsecond.
-    OneMicrosecond,
 }
 
 #[cfg(test)]
@@ -58,27 +41,6 @@ impl Statement {
         self.binds.push(value.into());
         self
     }
-}
-
-macro_rules! binds {
-    ($($type:ty => |$value:ident| $bound:expr),+ $(,)?) => {
-        $(impl From<$type> for Value {
-            fn from($value: $type) -> Self {
-                $bound
-            }
-        })+
-    };
-}
-binds! {
-    Uuid => |id| Self::Uuid(id),
-    bool => |flag| Self::Bool(flag),
-    i64 => |number| Self::BigInt(number),
-    &str => |text| Self::Text(Some(text.to_owned())),
-    String => |text| Self::Text(Some(text)),
-    Option<&str> => |text| Self::Text(text.map(str::to_owned)),
-    Option<String> => |text| Self::Text(text),
-    Timestamp => |stamp| Self::Timestamp(stamp.0),
-    OneMicrosecond => |_one| Self::OneMicrosecond,
 }
 
 /// A row of either driver.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     authz::{Caller, acting_as},
     core::Core,
-    db::{DbError, FromRow, FromRows, Row, codec::Timestamp},
+    db::{DbError, FromRow, FromRows, Row, value::Timestamp},
     error::{Error, Result},
 };
 

@@ -21,7 +21,7 @@ use crate::{
     core::Core,
     db::{
         RowsAffected,
-        codec::{OneMicrosecond, Timestamp},
+        value::{OneMicrosecond, Timestamp},
     },
     error::{BoxError, Error, FieldError, Result},
 };

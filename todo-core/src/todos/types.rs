@@ -7,7 +7,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    db::{DbError, FromRow, Row, Value, codec::Timestamp},
+    db::{
+        DbError, FromRow, Row,
+        value::{Timestamp, Value},
+    },
     error::{Error, FieldError},
     timestamp,
     validate::{self, FieldLabel},

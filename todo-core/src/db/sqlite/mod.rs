@@ -32,6 +32,7 @@ use crate::{
 
 mod batch;
 mod checkpoints;
+mod codec;
 mod fair_queue;
 mod readers;
 mod writer;
