@@ -8,12 +8,7 @@ use sqlx::{ColumnIndex, Decode, FromRow, QueryBuilder, Row, Type};
 use uuid::Uuid;
 
 use super::{AdminError, Conn, migrate, migrations, open_existing, refuse_same};
-use crate::{
-    admin::on,
-    db::value::Timestamp,
-    todos::{Priority, Todo, todo_columns},
-    validate,
-};
+use crate::{admin::on, db::value::Timestamp, todos::todo_columns, validate};
 
 macro_rules! user_columns {
     () => {
@@ -121,6 +116,18 @@ struct SessionRow {
     expires_at: DateTime<Utc>,
 }
 
+pub(super) struct TodoRow {
+    pub(super) id: Uuid,
+    pub(super) user_id: Uuid,
+    pub(super) title: String,
+    pub(super) description: Option<String>,
+    pub(super) priority: i16,
+    pub(super) completed: bool,
+    pub(super) created_at: DateTime<Utc>,
+    pub(super) updated_at: DateTime<Utc>,
+    pub(super) completed_at: Option<DateTime<Utc>>,
+}
+
 impl<'r, R> FromRow<'r, R> for UserRow
 where
     R: Row,
@@ -157,14 +164,14 @@ where
     }
 }
 
-impl<'r, R> FromRow<'r, R> for Todo
+impl<'r, R> FromRow<'r, R> for TodoRow
 where
     R: Row,
     usize: ColumnIndex<R>,
     Uuid: Decode<'r, R::Database> + Type<R::Database>,
     String: Decode<'r, R::Database> + Type<R::Database>,
     Option<String>: Decode<'r, R::Database> + Type<R::Database>,
-    Priority: Decode<'r, R::Database> + Type<R::Database>,
+    i16: Decode<'r, R::Database> + Type<R::Database>,
     bool: Decode<'r, R::Database> + Type<R::Database>,
     Timestamp: Decode<'r, R::Database> + Type<R::Database>,
     Option<Timestamp>: Decode<'r, R::Database> + Type<R::Database>,
@@ -227,7 +234,7 @@ impl Canonical for SessionRow {
     }
 }
 
-impl Canonical for Todo {
+impl Canonical for TodoRow {
     fn id(&self) -> Uuid {
         self.id
     }
@@ -236,7 +243,8 @@ impl Canonical for Todo {
         sum.update(self.id);
         sum.update(self.user_id);
         feed_text(sum, &self.title);
-        sum.update([u8::from(self.description.is_some()), self.priority as u8]);
+        sum.update([u8::from(self.description.is_some())]);
+        sum.update(self.priority.to_be_bytes());
         feed_text(sum, self.description.as_deref().unwrap_or_default());
         sum.update([u8::from(self.completed), u8::from(self.completed_at.is_some())]);
         feed_time(sum, self.created_at);
@@ -275,7 +283,7 @@ async fn insert_sessions(target: &mut Conn, rows: &[SessionRow]) -> sqlx::Result
         .push_bind(Timestamp(row.expires_at)))
 }
 
-pub(super) async fn insert_todos(target: &mut Conn, rows: &[Todo]) -> sqlx::Result<()> {
+pub(super) async fn insert_todos(target: &mut Conn, rows: &[TodoRow]) -> sqlx::Result<()> {
     let into = "INSERT INTO todos (id, user_id, title, title_key, description, priority, \
                 completed, created_at, updated_at, completed_at) ";
     insert!(target, into, rows, |v, row| v
@@ -335,7 +343,7 @@ async fn scan(
         UserRow, "users", user_columns!(), insert_users);
     table!(source, target, sum, on_batch,
         SessionRow, "sessions", session_columns!(), insert_sessions);
-    table!(source, target, sum, on_batch, Todo, "todos", todo_columns!(), insert_todos);
+    table!(source, target, sum, on_batch, TodoRow, "todos", todo_columns!(), insert_todos);
     Ok(sum.finalize().into())
 }
 

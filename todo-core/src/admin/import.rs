@@ -18,14 +18,14 @@ use uuid::Uuid;
 
 use super::{
     AdminError, Conn, Progress,
-    copy::{UserRow, begin_empty, insert_todos, insert_users},
+    copy::{TodoRow, UserRow, begin_empty, insert_todos, insert_users},
     migrate, migrations, open_existing, refuse_same,
 };
 use crate::{
     auth::{Email, Name},
     crypto::stored_hash,
     error::{FieldError, Joined},
-    todos::{Description, Priority, Title, Todo},
+    todos::{Description, Priority, Title},
     validate::FieldLabel,
 };
 
@@ -325,7 +325,7 @@ impl Rules {
         Ok(UserRow { id, email, name, password_hash, created_at })
     }
 
-    fn todo(&mut self, row: &SourceRow) -> Result<Todo, Vec<FieldError>> {
+    fn todo(&mut self, row: &SourceRow) -> Result<TodoRow, Vec<FieldError>> {
         let mut errors = Errors::default();
         let id = errors.collect(row.uuid("id"));
         let user_id = errors.collect(row.uuid("user_id").and_then(|id| {
@@ -361,12 +361,12 @@ impl Rules {
         }
         // The backend reads the clock once for each of the two, in no guaranteed order.
         let updated_at = updated_at.map_or(created_at, |time| time.max(created_at));
-        Ok(Todo {
+        Ok(TodoRow {
             id,
             user_id,
             title: title.as_str().to_owned(),
             description: description.map(|text| text.as_str().to_owned()),
-            priority,
+            priority: priority.rank(),
             completed,
             created_at,
             updated_at,

@@ -38,7 +38,9 @@ pub struct Account {
     pub todos: i64,
 }
 
-impl<'r, R> FromRow<'r, R> for Account
+struct AccountRow(Account);
+
+impl<'r, R> FromRow<'r, R> for AccountRow
 where
     R: Row,
     usize: ColumnIndex<R>,
@@ -48,14 +50,14 @@ where
     i64: Decode<'r, R::Database> + Type<R::Database>,
 {
     fn from_row(row: &'r R) -> sqlx::Result<Self> {
-        Ok(Self {
+        Ok(Self(Account {
             id: row.try_get(0)?,
             email: row.try_get(1)?,
             name: row.try_get(2)?,
             created_at: row.try_get::<Timestamp, _>(3)?.0,
             sessions: row.try_get(4)?,
             todos: row.try_get(5)?,
-        })
+        }))
     }
 }
 
@@ -85,9 +87,10 @@ pub async fn users(
     loop {
         // No address is empty.
         let sql = select_account!("WHERE email > $1 ORDER BY email LIMIT $2");
-        let page: Vec<Account> = on!(&mut conn, c => {
+        let page: Vec<AccountRow> = on!(&mut conn, c => {
             sqlx::query_as(sql).bind(&after).bind(PAGE_SIZE).fetch_all(c).await
         })?;
+        let page: Vec<Account> = page.into_iter().map(|AccountRow(account)| account).collect();
         let Some(last) = page.last() else { break };
         after.clone_from(&last.email);
         if !on_page(&page) {
@@ -120,9 +123,9 @@ pub async fn delete_user(url: &str, id: Uuid) -> Result<Account, AdminError> {
         // Concurrent inserts for this account wait for the lock, then fail.
         Conn::Postgres(_) => select_account!("WHERE id = $1 FOR UPDATE"),
     };
-    let found: Option<Account> =
+    let found: Option<AccountRow> =
         on!(&mut conn, c => sqlx::query_as(sql).bind(id).fetch_optional(c).await)?;
-    let account = found.ok_or_else(no_such_account)?;
+    let AccountRow(account) = found.ok_or_else(no_such_account)?;
     for sql in [
         "DELETE FROM sessions WHERE user_id = $1",
         "DELETE FROM todos WHERE user_id = $1",
@@ -196,10 +199,10 @@ async fn find(conn: &mut Conn, email: &str) -> Result<Account, AdminError> {
         Err(_) => (email, email),
     };
     let sql = select_account!("WHERE email IN ($1, $2, $3) ORDER BY created_at");
-    let found: Vec<Account> = on!(conn, c => {
+    let found: Vec<AccountRow> = on!(conn, c => {
         sqlx::query_as(sql).bind(stored).bind(ascii).bind(email).fetch_all(c).await
     })?;
-    found.into_iter().next().ok_or_else(no_such_account)
+    found.into_iter().next().map(|AccountRow(account)| account).ok_or_else(no_such_account)
 }
 
 fn no_such_account() -> AdminError {

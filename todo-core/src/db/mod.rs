@@ -336,6 +336,9 @@ pub(crate) enum DbError {
     Grants(String),
     #[error("a statement that always returns a row returned none")]
     NoRow,
+    /// A value of this column has no meaning: an earlier or later release wrote it.
+    #[error("the column {0} has an unknown value")]
+    Value(&'static str),
     /// A statement has more parameters than binds.
     #[cfg(feature = "sqlite")]
     #[error("a statement has no bind for a parameter")]

@@ -60,9 +60,7 @@ impl Position {
         let (id, key) = rest.split_first_chunk::<16>()?;
         let key = match (filters.sort_by, key) {
             (SortBy::CreatedAt, []) => Key::CreatedAt,
-            (SortBy::Priority, [1]) => Key::Priority(Priority::Low),
-            (SortBy::Priority, [2]) => Key::Priority(Priority::Medium),
-            (SortBy::Priority, [3]) => Key::Priority(Priority::High),
+            (SortBy::Priority, [rank]) => Key::Priority(Priority::from_rank((*rank).into())?),
             (SortBy::Title, key) => Key::Title(String::from_utf8(key.to_vec()).ok()?),
             _ => return None,
         };

@@ -70,9 +70,7 @@ impl Description {
 }
 
 /// How urgent a todo is. Ordered by rank: low, medium, high.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, sqlx::Type,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 #[repr(i16)]
@@ -102,29 +100,32 @@ impl Priority {
             }
         }
     }
+
+    /// The number that is stored: 1 for low to 3 for high.
+    pub(crate) fn rank(self) -> i16 {
+        self as i16
+    }
+
+    /// The priority of a stored number.
+    pub(crate) fn from_rank(rank: i16) -> Option<Self> {
+        match rank {
+            1 => Some(Self::Low),
+            2 => Some(Self::Medium),
+            3 => Some(Self::High),
+            _ => None,
+        }
+    }
 }
 
 impl From<Priority> for Value {
     fn from(priority: Priority) -> Self {
-        Self::SmallInt(Some(priority as i16))
+        Self::SmallInt(Some(priority.rank()))
     }
 }
 
 impl From<Option<Priority>> for Value {
     fn from(priority: Option<Priority>) -> Self {
-        Self::SmallInt(priority.map(|priority| priority as i16))
-    }
-}
-
-#[cfg(feature = "sqlite")]
-impl rusqlite::types::FromSql for Priority {
-    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-        match value.as_i64()? {
-            1 => Ok(Self::Low),
-            2 => Ok(Self::Medium),
-            3 => Ok(Self::High),
-            other => Err(rusqlite::types::FromSqlError::OutOfRange(other)),
-        }
+        Self::SmallInt(priority.map(Priority::rank))
     }
 }
 
@@ -187,7 +188,7 @@ impl FromRow for Todo {
             user_id: row.get(1)?,
             title: row.get(2)?,
             description: row.get(3)?,
-            priority: row.get(4)?,
+            priority: Priority::from_rank(row.get(4)?).ok_or(DbError::Value("priority"))?,
             completed: row.get(5)?,
             created_at: row.get::<Timestamp>(6)?.0,
             updated_at: row.get::<Timestamp>(7)?.0,
@@ -414,6 +415,14 @@ mod tests {
         assert!(Priority::Low < Priority::Medium && Priority::Medium < Priority::High);
         assert_eq!(SortBy::parse("created_at"), Ok(SortBy::CreatedAt));
         assert!(Status::parse("done").is_err() && SortOrder::parse("up").is_err());
+    }
+
+    #[test]
+    fn each_priority_is_stored_as_its_rank() {
+        for priority in [Priority::Low, Priority::Medium, Priority::High] {
+            assert_eq!(Priority::from_rank(priority.rank()), Some(priority));
+        }
+        assert_eq!((Priority::from_rank(0), Priority::from_rank(4)), (None, None));
     }
 
     #[test]
