@@ -1,5 +1,5 @@
-//! Encoding of times in SQLite, with sqlx: copies of whole databases access SQLite through it. As the
-//! codec of the driver in `db/sqlite`.
+//! Encoding of times in SQLite, with sqlx: copies of whole databases access SQLite through it. The
+//! format is that of `db/sqlite/codec.rs`.
 
 use chrono::DateTime;
 use sqlx::{

@@ -1,4 +1,5 @@
-//! Values that a statement binds. How each is stored is in the drivers' codecs and in `migrations/`.
+//! Values that a statement binds. How each is stored is in the codecs of the drivers and in
+//! `migrations/`.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
