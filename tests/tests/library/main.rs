@@ -2,4 +2,5 @@
 
 mod api;
 mod batch;
+mod limits;
 mod model;
