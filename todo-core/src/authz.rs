@@ -1,5 +1,6 @@
 //! Authorization: the [`Caller`] of an operation, and the condition of its statements.
 
+use sqlx::SqlSafeStr;
 use uuid::Uuid;
 
 use crate::db::Statement;
@@ -54,8 +55,9 @@ macro_rules! authorized {
     };
 }
 pub(crate) use authorized;
+
 /// A statement with the caller as its first three binds, for [`authorized!`].
-pub(crate) fn acting_as(caller: Caller, sql: &'static str) -> Statement {
+pub(crate) fn acting_as(caller: Caller, sql: impl SqlSafeStr) -> Statement {
     Statement::new(sql)
         .of(caller.user_id())
         .bind(caller.user_id())

@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use crate::{
     BoxError, OpenError,
+    auth::Caller,
     db::{
         Db, DbOptions, Statement,
         batch::{Batch, BatchError, Expected, Unmet},
+        value::Value,
     },
+    todos::{self, ListShape, SortBy, Todo},
 };
+
+/// Maximum number of statements with a fixed text.
+pub const MAX_FIXED: usize = crate::db::MAX_FIXED;
 
 /// A statement with binds of numbers, and the number of rows that it must affect, if any.
 pub type Step = (&'static str, Vec<i64>, Option<u64>);
@@ -23,6 +29,21 @@ pub enum Failure {
     Duplicate,
     /// Another error.
     Other(BoxError),
+}
+
+/// A statement of a list.
+#[derive(Debug)]
+pub struct ListStatement {
+    /// Its shape, for messages.
+    pub shape: String,
+    /// The sort key, unless it returns the total only.
+    pub sort_by: Option<SortBy>,
+    /// Whether it returns the todos after a position.
+    pub after: bool,
+    /// The text.
+    pub sql: String,
+    /// The type and the value of each bind, as PostgreSQL writes them.
+    pub binds: Vec<(&'static str, String)>,
 }
 
 /// A database without a [`crate::Core`].
@@ -47,7 +68,7 @@ impl Database {
     pub async fn batch(&self, steps: &[Step]) -> Result<Option<i64>, Failure> {
         let mut batch = Batch::default();
         for (sql, binds, rows) in steps {
-            let statement = binds.iter().fold(Statement::new(sql), |all, bind| all.bind(*bind));
+            let statement = binds.iter().fold(Statement::new(*sql), |all, bind| all.bind(*bind));
             batch = batch.then(statement, rows.map_or(Expected::Any, Expected::Rows));
         }
         match self.0.execute_batch::<Option<(i64,)>>(batch).await {
@@ -60,9 +81,45 @@ impl Database {
         }
     }
 
+    /// A statement of every shape that a list has on this database, on pages of at most `rows`
+    /// todos: from the start, and after `position`.
+    #[must_use]
+    pub fn list_statements(
+        &self,
+        caller: Caller,
+        rows: i64,
+        position: &Todo,
+    ) -> Vec<ListStatement> {
+        let statements = todos::list_statements(self.0.dialect(), caller, rows, position);
+        let listed = statements.into_iter().map(|(shape, statement)| {
+            let (sort_by, after) = match shape {
+                ListShape::Page { sort, after, .. } => (Some(sort.by), after),
+                ListShape::Total(_) => (None, false),
+            };
+            let sql = statement.sql().to_owned();
+            let binds = statement.binds().iter().map(literal).collect();
+            ListStatement { shape: format!("{shape:?}"), sort_by, after, sql, binds }
+        });
+        listed.collect()
+    }
+
     /// Closes every connection.
     pub async fn close(&self) {
         self.0.close().await;
+    }
+}
+
+/// The type and the value of a bind, as PostgreSQL writes them.
+fn literal(value: &Value) -> (&'static str, String) {
+    let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    match value {
+        Value::Uuid(id) => ("uuid", text(&id.to_string())),
+        Value::Bool(flag) => ("boolean", flag.to_string()),
+        Value::BigInt(number) => ("bigint", number.to_string()),
+        Value::SmallInt(number) => ("smallint", number.map_or("NULL".into(), |n| n.to_string())),
+        Value::Text(value) => ("text", value.as_deref().map_or("NULL".into(), text)),
+        Value::Timestamp(time) => ("timestamptz", text(&time.to_rfc3339())),
+        Value::OneMicrosecond => ("interval", text("1 microsecond")),
     }
 }
 

@@ -12,8 +12,11 @@ use self::{
 };
 use crate::error::BoxError;
 
+pub(crate) use self::composed::{ComposedTexts, MAX_COMPOSED};
 #[cfg(all(test, feature = "http"))]
 pub(crate) use self::statement::MADE;
+#[cfg(feature = "testing")]
+pub(crate) use self::statement::MAX_FIXED;
 pub(crate) use self::statement::{FromRow, FromRows, Row, RowsAffected, Statement};
 #[cfg(feature = "http")]
 pub(crate) use self::stats::PoolStats;
@@ -23,6 +26,7 @@ pub(crate) mod address;
 pub(crate) mod batch;
 #[cfg(feature = "postgres")]
 mod breaker;
+mod composed;
 #[cfg(feature = "postgres")]
 mod connection_slots;
 #[cfg(feature = "postgres")]

@@ -28,6 +28,7 @@ use crate::{
         requirements::{self, Grants},
         schema::Found,
         session::{SessionState, is_full},
+        statement::MAX_PREPARED,
     },
     error::BoxError,
 };
@@ -274,7 +275,7 @@ async fn run_statement<R: FromRows>(
     connection: &mut PgConnection,
     statement: &Statement,
 ) -> Result<R, DbError> {
-    let query = sqlx::query_with(statement.sql, codec::arguments(&statement.binds)?);
+    let query = sqlx::query_with(statement.sql.clone(), codec::arguments(&statement.binds)?);
     let mut outcome = R::default();
     let mut results = connection.fetch_many(query);
     while let Some(result) = results.try_next().await? {
@@ -303,7 +304,8 @@ pub(crate) fn driver_options(address: &PostgresAddress) -> Result<PgConnectOptio
         .map_err(|_: sqlx::Error| OpenError::Url("not a PostgreSQL address".into()))?;
     let name = address.application_name().unwrap_or("todo");
     // PgBouncer rejects this startup parameter, and no column is a float.
-    Ok(options.extra_float_digits(None).application_name(name).disable_statement_logging())
+    let options = options.extra_float_digits(None).application_name(name);
+    Ok(options.statement_cache_capacity(MAX_PREPARED).disable_statement_logging())
 }
 
 /// Connects at the start. Retries if the server is full: it may still count connections that were

@@ -1,14 +1,21 @@
 //! Statements for both databases, and their rows. A statement's text and its binds are written once
 //! (`$1` works on both); each driver binds and decodes them in its own types.
 
+use sqlx::{SqlSafeStr, SqlStr};
 use uuid::Uuid;
 
-use super::{DbError, value::Value};
+use super::{DbError, MAX_COMPOSED, value::Value};
+
+/// Maximum number of statements with a fixed text, those of transactions included.
+pub(crate) const MAX_FIXED: usize = 40;
+/// Prepared statements cached by a connection: enough for all, so that none is prepared twice.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) const MAX_PREPARED: usize = MAX_FIXED + MAX_COMPOSED;
 
 /// One statement: its text, and its binds in the order of their numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Statement {
-    pub(super) sql: &'static str,
+    pub(super) sql: SqlStr,
     pub(super) binds: Vec<Value>,
     /// The caller, for queues that are fair between callers.
     pub(super) caller: Option<Uuid>,
@@ -21,11 +28,21 @@ thread_local! {
 }
 
 impl Statement {
-    pub(crate) fn new(sql: &'static str) -> Self {
+    pub(crate) fn new(sql: impl SqlSafeStr) -> Self {
         #[cfg(test)]
         MADE.with(|made| made.set(made.get() + 1));
         // The most binds of any statement.
-        Self { sql, binds: Vec::with_capacity(11), caller: None }
+        Self { sql: sql.into_sql_str(), binds: Vec::with_capacity(11), caller: None }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn sql(&self) -> &str {
+        self.sql.as_str()
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn binds(&self) -> &[Value] {
+        &self.binds
     }
 
     /// Sets the caller.

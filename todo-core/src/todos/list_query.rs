@@ -1,168 +1,293 @@
-//! The SQL of the list: one statement per status, sort key and direction, for the first page and
-//! for later ones. Each reads an index in its order, so the cost of a page does not grow with the
-//! list.
+//! The SQL of the list. The text of a statement is composed from named pieces: the scope (whose
+//! todos), the filter (which of them), the sort, the page (its columns, its total and its LIMIT),
+//! and the position after which it begins. A text is composed when its shape is first needed.
 //!
-//! A list of all todos is two ranges of one index. Only the form in which a database merges the two
-//! lazily, without a sort, differs between the databases: see [`Dialect`].
+//! The cost of a page does not grow with the list: a filter is a set of ranges, each of which every
+//! index of a sort has in its order. A list of more than one range is their merge. Only the form in
+//! which a database merges ranges lazily, without a sort, differs between the databases: see
+//! [`Dialect`].
 
 use std::sync::LazyLock;
 
+use sqlx::SqlStr;
+
+#[cfg(feature = "testing")]
+use crate::todos::types::Todo;
 use crate::{
-    authz::authorized,
-    db::Dialect,
-    todos::types::{Filters, SortBy, SortOrder, Status, todo_columns},
+    authz::{Caller, acting_as, authorized},
+    db::{ComposedTexts, Dialect, MAX_COMPOSED, Statement, value::Timestamp},
+    todos::{
+        cursor::{Key, Position},
+        types::{Filters, SortBy, SortOrder, Status, todo_columns},
+    },
 };
 
-const STATUSES: [Status; 3] = [Status::All, Status::Pending, Status::Completed];
-const SORTS: [SortBy; 3] = [SortBy::CreatedAt, SortBy::Priority, SortBy::Title];
-const ORDERS: [SortOrder; 2] = [SortOrder::Asc, SortOrder::Desc];
-
-/// The statements of the pages. The drivers cache prepared statements by text, which must be
-/// `'static`.
-static SQLITE_PAGES: LazyLock<Vec<String>> = LazyLock::new(|| pages(Dialect::Sqlite));
-static POSTGRES_PAGES: LazyLock<Vec<String>> = LazyLock::new(|| pages(Dialect::Postgres));
-
-fn pages(dialect: Dialect) -> Vec<String> {
-    let mut pages = Vec::with_capacity(36);
-    for status in STATUSES {
-        for sort_by in SORTS {
-            for order in ORDERS {
-                for after in [false, true] {
-                    pages.push(build(dialect, Filters { status, sort_by, order }, after));
-                }
-            }
-        }
-    }
-    pages
+/// The parts of a list that determine a statement's text, apart from the dialect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ListShape {
+    /// The todos of a page, each with the total of the list; `after` a position, or the first page.
+    Page { filter: Filter, sort: Sort, after: bool },
+    /// Whether the caller is authorized, and the total: for an empty page.
+    Total(Filter),
 }
 
-/// The statement of a page. `$1` to `$3` are the caller, `$4` the number of rows; after a cursor,
-/// `$5` is the last `created_at`, `$6` the last id and `$7` the last key, unless sorted by
-/// `created_at`.
-pub(crate) fn page(dialect: Dialect, filters: Filters, after: bool) -> &'static str {
+/// Which of the todos in the scope are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Filter {
+    pub(crate) status: Status,
+}
+
+/// The order of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Sort {
+    pub(crate) by: SortBy,
+    pub(crate) order: SortOrder,
+}
+
+/// A range of each index of a sort: the indexes begin with the columns of the scope and of this
+/// condition.
+struct Range {
+    condition: &'static str,
+    /// The column of `todo_counts` with the number of todos in the range.
+    count: &'static str,
+}
+
+const PENDING: Range = Range { condition: "completed = FALSE", count: "pending" };
+const COMPLETED: Range = Range { condition: "completed = TRUE", count: "completed" };
+
+/// The scope: the todos of the caller, who is `$1`. With `$2` and `$3` it is authorized.
+const SCOPE: &str = "user_id = $1";
+/// The maximum number of rows.
+const ROWS: &str = "$4";
+/// The number of the first parameter after [`ROWS`].
+const FIRST_OF_POSITION: usize = 5;
+
+static SQLITE: LazyLock<ComposedTexts<ListShape>> = LazyLock::new(ComposedTexts::new);
+static POSTGRES: LazyLock<ComposedTexts<ListShape>> = LazyLock::new(ComposedTexts::new);
+
+/// The statement of a page of at most `rows` todos, after a position or from the start.
+pub(crate) fn page(
+    dialect: Dialect,
+    caller: Caller,
+    filters: Filters,
+    rows: i64,
+    after: Option<&Position>,
+) -> Statement {
     let Filters { status, sort_by, order } = filters;
-    let index =
-        ((status as usize * SORTS.len() + sort_by as usize) * ORDERS.len() + order as usize) * 2
-            + usize::from(after);
-    match dialect {
-        Dialect::Sqlite => &SQLITE_PAGES[index],
-        Dialect::Postgres => &POSTGRES_PAGES[index],
-    }
+    let filter = Filter { status };
+    let sort = Sort { by: sort_by, order };
+    let shape = ListShape::Page { filter, sort, after: after.is_some() };
+    let page = acting_as(caller, shape.text(dialect)).bind(rows);
+    let Some(Position { key, created_at, id }) = after else { return page };
+    // In the order of the sort's columns.
+    let page = match key {
+        Key::CreatedAt => page,
+        Key::Priority(priority) => page.bind(*priority),
+        Key::Title(title) => page.bind(title.as_str()),
+    };
+    page.bind(Timestamp(*created_at)).bind(*id)
 }
 
 /// The statement for an empty page: whether the caller is authorized, and the total.
-pub(crate) fn total(status: Status) -> &'static str {
-    macro_rules! total {
-        ($count:literal) => {
-            concat!(
-                "SELECT ",
-                authorized!(),
-                ", coalesce((SELECT ",
-                $count,
-                " FROM todo_counts WHERE user_id = $1), 0)"
-            )
-        };
+pub(crate) fn total(dialect: Dialect, caller: Caller, status: Status) -> Statement {
+    acting_as(caller, ListShape::Total(Filter { status }).text(dialect))
+}
+
+/// A statement of every shape.
+#[cfg(feature = "testing")]
+pub(crate) fn list_statements(
+    dialect: Dialect,
+    caller: Caller,
+    rows: i64,
+    position: &Todo,
+) -> Vec<(ListShape, Statement)> {
+    let statement = |shape: ListShape| match shape {
+        ListShape::Page { filter, sort, after } => {
+            let filters = Filters { status: filter.status, sort_by: sort.by, order: sort.order };
+            let after = after.then(|| Position::of(position, sort.by));
+            (shape, page(dialect, caller, filters, rows, after.as_ref()))
+        }
+        ListShape::Total(filter) => (shape, total(dialect, caller, filter.status)),
+    };
+    ListShape::all().into_iter().map(statement).collect()
+}
+
+impl ListShape {
+    /// The number of shapes.
+    const COUNT: usize = {
+        let sorts = SortBy::ALL.len() * SortOrder::ALL.len();
+        let pages = sorts * 2;
+        Status::ALL.len() * (pages + 1)
+    };
+
+    /// Every shape.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn all() -> Vec<Self> {
+        let mut shapes = Vec::with_capacity(Self::COUNT);
+        for &status in Status::ALL {
+            let filter = Filter { status };
+            shapes.push(Self::Total(filter));
+            for &by in SortBy::ALL {
+                for &order in SortOrder::ALL {
+                    let sort = Sort { by, order };
+                    shapes.extend([false, true].map(|after| Self::Page { filter, sort, after }));
+                }
+            }
+        }
+        shapes
     }
-    match status {
-        Status::All => total!("pending + completed"),
-        Status::Pending => total!("pending"),
-        Status::Completed => total!("completed"),
+
+    fn text(self, dialect: Dialect) -> SqlStr {
+        let texts = match dialect {
+            Dialect::Sqlite => &SQLITE,
+            Dialect::Postgres => &POSTGRES,
+        };
+        texts.get(self, |shape| shape.compose(dialect))
+    }
+
+    fn compose(self, dialect: Dialect) -> String {
+        match self {
+            Self::Page { filter, sort, after } => compose_page(dialect, filter, sort, after),
+            Self::Total(filter) => {
+                format!("SELECT {}, coalesce({}, 0)", authorized!(), filter.total())
+            }
+        }
     }
 }
 
-fn build(dialect: Dialect, Filters { status, sort_by, order }: Filters, after: bool) -> String {
-    let (direction, beyond) = match order {
-        SortOrder::Asc => ("ASC", ">"),
-        SortOrder::Desc => ("DESC", "<"),
-    };
-    let (key, bind, extra) = match sort_by {
-        SortBy::CreatedAt => ("", "", ""),
-        SortBy::Priority => ("priority, ", "$7, ", ""),
-        SortBy::Title => ("title_key, ", "$7, ", ", title_key"),
-    };
-    let after = if after {
-        format!(" AND ({key}created_at, id) {beyond} ({bind}$5, $6)")
-    } else {
-        String::new()
-    };
-    let key_order = key.replace(", ", &format!(" {direction}, "));
-    let ordered = format!("ORDER BY {key_order}created_at {direction}, id {direction} LIMIT $4");
+// Every shape stays cached, and prepared on each connection.
+const _: () = assert!(ListShape::COUNT <= MAX_COMPOSED, "raise MAX_COMPOSED");
+
+impl Filter {
+    /// The ranges that the list consists of.
+    fn ranges(self) -> &'static [Range] {
+        match self.status {
+            Status::All => &[PENDING, COMPLETED],
+            Status::Pending => &[PENDING],
+            Status::Completed => &[COMPLETED],
+        }
+    }
+
+    /// The number of todos in all ranges, as an expression.
+    fn total(self) -> String {
+        let counts = join(self.ranges(), " + ", |range| range.count.to_owned());
+        format!("(SELECT {counts} FROM todo_counts WHERE {SCOPE})")
+    }
+}
+
+impl Sort {
+    /// The columns to sort by, the most significant first. Together they are unique.
+    fn columns(self) -> &'static [&'static str] {
+        match self.by {
+            SortBy::CreatedAt => &["created_at", "id"],
+            SortBy::Priority => &["priority", "created_at", "id"],
+            SortBy::Title => &["title_key", "created_at", "id"],
+        }
+    }
+
+    fn order_by(self) -> String {
+        let direction = match self.order {
+            SortOrder::Asc => "ASC",
+            SortOrder::Desc => "DESC",
+        };
+        let columns = join(self.columns(), ", ", |column| format!("{column} {direction}"));
+        format!("ORDER BY {columns}")
+    }
+
+    /// The condition of the rows after a position, whose first value is the parameter `first`.
+    fn after(self, first: usize) -> String {
+        let beyond = match self.order {
+            SortOrder::Asc => ">",
+            SortOrder::Desc => "<",
+        };
+        let columns = self.columns();
+        let numbers: Vec<usize> = (first..first + columns.len()).collect();
+        let values = join(&numbers, ", ", |number| format!("${number}"));
+        format!("({}) {beyond} ({values})", columns.join(", "))
+    }
+
+    /// The columns that a merge sorts by and a todo does not have, each after a comma.
+    fn hidden_columns(self) -> String {
+        let is_hidden =
+            |column: &&&str| !todo_columns!().split(", ").any(|shown| shown == **column);
+        let hidden: Vec<&&str> = self.columns().iter().filter(is_hidden).collect();
+        join(&hidden, "", |column| format!(", {column}"))
+    }
+}
+
+fn compose_page(dialect: Dialect, filter: Filter, sort: Sort, after: bool) -> String {
     let columns = todo_columns!();
     let authorized = authorized!();
-    let range =
-        |completed| format!("FROM todos WHERE user_id = $1 AND completed = {completed}{after}");
-    let total = |count| format!("(SELECT {count} FROM todo_counts WHERE user_id = $1) AS total");
-    let page = |count, completed| {
-        let total = total(count);
-        let range = range(completed);
-        format!("SELECT {columns}, {total}{extra} {range} AND {authorized}")
-    };
-    match (status, dialect) {
-        (Status::Pending, _) => format!("{} {ordered}", page("pending", "FALSE")),
-        (Status::Completed, _) => format!("{} {ordered}", page("completed", "TRUE")),
-        // SQLite merges two plain selects lazily, each read in its order.
-        (Status::All, Dialect::Sqlite) => {
-            let page = |completed| page("pending + completed", completed);
-            format!("{} UNION ALL {} {ordered}", page("FALSE"), page("TRUE"))
+    let total = filter.total();
+    let hidden = sort.hidden_columns();
+    let after =
+        if after { format!(" AND {}", sort.after(FIRST_OF_POSITION)) } else { String::new() };
+    let rows_of =
+        |range: &Range| format!("FROM todos WHERE {SCOPE} AND {}{after}", range.condition);
+    let end = format!("{} LIMIT {ROWS}", sort.order_by());
+    match (filter.ranges(), dialect) {
+        ([range], _) => {
+            let rows = rows_of(range);
+            format!("SELECT {columns}, {total} AS total {rows} AND {authorized} {end}")
+        }
+        // SQLite merges plain selects lazily, each read in its order.
+        (ranges, Dialect::Sqlite) => {
+            let merged = join(ranges, " UNION ALL ", |range| {
+                let rows = rows_of(range);
+                format!("SELECT {columns}, {total} AS total{hidden} {rows} AND {authorized}")
+            });
+            format!("{merged} {end}")
         }
         // The LIMIT on each select makes PostgreSQL merge them without a sort.
-        (Status::All, Dialect::Postgres) => {
-            let cut = |completed| {
-                let range = range(completed);
-                format!("SELECT * FROM (SELECT {columns}{extra} {range} {ordered}) AS cut")
-            };
+        (ranges, Dialect::Postgres) => {
+            let merged = join(ranges, " UNION ALL ", |range| {
+                let rows = rows_of(range);
+                format!("SELECT * FROM (SELECT {columns}{hidden} {rows} {end}) AS part")
+            });
             format!(
-                "SELECT {columns}, {} FROM ({} UNION ALL {}) AS page WHERE {authorized} {ordered}",
-                total("pending + completed"),
-                cut("FALSE"),
-                cut("TRUE"),
+                "SELECT {columns}, {total} AS total FROM ({merged}) AS page WHERE {authorized} {end}"
             )
         }
     }
+}
+
+fn join<T>(pieces: &[T], separator: &str, text: impl Fn(&T) -> String) -> String {
+    pieces.iter().map(text).collect::<Vec<_>>().join(separator)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn each_filter_has_its_own_statement() {
-        for status in STATUSES {
-            for sort_by in SORTS {
-                for order in ORDERS {
-                    for after in [false, true] {
-                        let filters = Filters { status, sort_by, order };
-                        for dialect in [Dialect::Sqlite, Dialect::Postgres] {
-                            let built = build(dialect, filters, after);
-                            assert_eq!(page(dialect, filters, after), built);
-                        }
-                    }
-                }
+    fn each_shape_has_its_own_text_that_stays_cached() {
+        let shapes = ListShape::all();
+        assert_eq!(shapes.len(), ListShape::COUNT);
+        for dialect in [Dialect::Sqlite, Dialect::Postgres] {
+            let texts: Vec<SqlStr> = shapes.iter().map(|shape| shape.text(dialect)).collect();
+            let distinct: BTreeSet<&str> = texts.iter().map(SqlStr::as_str).collect();
+            assert_eq!(distinct.len(), shapes.len());
+            for (shape, text) in shapes.iter().zip(&texts) {
+                assert!(std::ptr::eq(shape.text(dialect).as_str(), text.as_str()), "{shape:?}");
             }
         }
     }
 
-    /// The cost of a page must not grow with the list: each range is read from an index in its
-    /// order, and nothing is sorted.
-    #[cfg(feature = "sqlite")]
-    #[tokio::test]
-    async fn every_page_reads_an_index_in_order_on_sqlite() {
-        use sqlx::{Connection, Row};
-
-        let mut conn = sqlx::SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        sqlx::migrate!("migrations/sqlite").run(&mut conn).await.unwrap();
-        for sql in SQLITE_PAGES.iter() {
-            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-            let plan = sqlx::query(explain).fetch_all(&mut conn).await.unwrap();
-            let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
-            let count = |what: &str| plan.iter().filter(|step| step.contains(what)).count();
-            let ranges = if sql.contains("UNION ALL") { 2 } else { 1 };
-            // The table itself is in the order of the default list.
-            let read = count("SEARCH todos USING INDEX todos_by_")
-                + count("SEARCH todos USING PRIMARY KEY (user_id=? AND completed=?");
-            assert_eq!(read, ranges, "{sql}\n{plan:#?}");
-            assert_eq!(count("SCAN todos"), 0, "{sql}\n{plan:#?}");
-            assert_eq!(count("TEMP B-TREE"), 0, "{sql}\n{plan:#?}");
+    #[test]
+    fn a_page_is_composed_from_its_pieces() {
+        let filter = Filter { status: Status::Pending };
+        let sort = Sort { by: SortBy::Title, order: SortOrder::Desc };
+        let shape = ListShape::Page { filter, sort, after: true };
+        let text = shape.text(Dialect::Sqlite);
+        for piece in [
+            "FROM todos WHERE user_id = $1 AND completed = FALSE",
+            "(title_key, created_at, id) < ($5, $6, $7)",
+            "(SELECT pending FROM todo_counts WHERE user_id = $1) AS total",
+            "ORDER BY title_key DESC, created_at DESC, id DESC LIMIT $4",
+        ] {
+            assert!(text.as_str().contains(piece), "{piece} in {}", text.as_str());
         }
     }
 }

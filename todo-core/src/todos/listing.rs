@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use super::{
     MAX_UNPAGED, bad_cursor, count,
-    cursor::{Key, Position},
+    cursor::Position,
     list_query,
     types::{Filters, Limit, ListQuery, SortBy, TODO_COLUMNS, Todo, TodoList},
 };
 use crate::{
-    authz::{Caller, acting_as},
+    authz::Caller,
     core::Core,
-    db::{DbError, FromRow, FromRows, Row, value::Timestamp},
+    db::{DbError, FromRow, FromRows, Row},
     error::{Error, Result},
 };
 
@@ -128,17 +128,9 @@ impl Listing {
         let size = self.left.min(self.rows);
         let db = self.core.db();
         let work = self.core.clone();
-        let sql = list_query::page(db.dialect(), filters, self.after.is_some());
         // One row more than the size shows whether the list continues.
-        let mut page = acting_as(caller, sql).bind(i64::from(size) + 1);
-        if let Some(Position { key, created_at, id }) = &self.after {
-            page = page.bind(Timestamp(*created_at)).bind(*id);
-            page = match key {
-                Key::CreatedAt => page,
-                Key::Priority(priority) => page.bind(*priority),
-                Key::Title(title) => page.bind(title.as_str()),
-            };
-        }
+        let rows = i64::from(size) + 1;
+        let page = list_query::page(db.dialect(), caller, filters, rows, self.after.as_ref());
         let page = self.core.read(caller.user_id(), async move {
             let mut page: Page = db.fetch(page).await?;
             if page.todos.is_empty() {

@@ -34,6 +34,8 @@ mod types;
 /// Maximum number of todos in a list without a limit; its cursor continues it.
 pub const MAX_UNPAGED: u16 = 10_000;
 
+#[cfg(feature = "testing")]
+pub(crate) use list_query::{ListShape, list_statements};
 pub(crate) use types::todo_columns;
 
 /// SQL expression for an `updated_at` that increases strictly, also if the clock goes back.
@@ -267,8 +269,9 @@ fn bad_cursor() -> FieldError {
 
 /// The total for an empty page; fails if the session has ended.
 async fn count(core: &Core, caller: Caller, status: Status) -> Result<i64> {
-    let total = acting_as(caller, list_query::total(status));
-    let (is_authorized, total): (bool, i64) = core.db().fetch_one(total).await?;
+    let db = core.db();
+    let total = list_query::total(db.dialect(), caller, status);
+    let (is_authorized, total): (bool, i64) = db.fetch_one(total).await?;
     if is_authorized { Ok(total) } else { Err(Error::Unauthenticated) }
 }
 

@@ -228,7 +228,7 @@ impl TodoPatch {
 }
 
 /// Filter of a list by completion.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -242,7 +242,7 @@ pub enum Status {
 }
 
 /// The sort key of a list; ties are sorted by `created_at`, then `id`, in the same direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SortBy {
@@ -256,7 +256,7 @@ pub enum SortBy {
 }
 
 /// The sort direction of a list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "http", schema(as = Order))]
 #[serde(rename_all = "snake_case")]
@@ -272,6 +272,9 @@ pub enum SortOrder {
 macro_rules! string_enum {
     ($type:ident, $field:literal, $allowed:literal, $($word:literal => $value:ident),+) => {
         impl $type {
+            /// Every value.
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$value),+];
+
             #[doc = concat!("Parses a string: ", $allowed, ".")]
             ///
             /// # Errors

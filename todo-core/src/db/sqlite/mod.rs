@@ -26,6 +26,7 @@ use crate::{
         address::{Mode, SqliteAddress},
         batch::{Batch, Unmet},
         schema::Found,
+        statement::MAX_PREPARED,
     },
     error::BoxError,
 };
@@ -43,8 +44,6 @@ pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migratio
 pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(10);
 /// A migration that takes longer is logged.
 const SLOW_MIGRATION: Duration = Duration::from_secs(2);
-/// Prepared statements cached by a connection: enough for all statements.
-const MAX_PREPARED: usize = 80;
 
 #[derive(Clone)]
 pub(crate) struct Sqlite {
@@ -180,7 +179,7 @@ fn run_statement<R: FromRows>(
     statement: &Statement,
     max_rows: usize,
 ) -> Result<Option<R>, DbError> {
-    let mut prepared = connection.prepare_cached(statement.sql)?;
+    let mut prepared = connection.prepare_cached(statement.sql.as_str())?;
     for at in 1..=prepared.parameter_count() {
         // SQLite numbers parameters by first occurrence; `$4` is the parameter's name.
         let number = prepared.parameter_name(at).and_then(|name| name.get(1..)?.parse().ok());
