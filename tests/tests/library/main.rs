@@ -3,4 +3,5 @@
 mod api;
 mod batch;
 mod limits;
+mod lists;
 mod model;
