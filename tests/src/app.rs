@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use todo_runtime::settings::Settings;
+use todo_runtime::Settings;
 use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
@@ -196,7 +196,7 @@ fn run(
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .event_interval(todo_runtime::server::EVENT_INTERVAL)
+        .event_interval(todo_runtime::EVENT_INTERVAL)
         .enable_all()
         .build()
         .map_err(causes)?;

@@ -16,11 +16,8 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::http::{Api, OverCapacity, Peer};
 use todo_runtime::{
-    server::{
-        self, ACCEPT_PAUSE, Admission, HeaderTimeoutStream, OVER_CAPACITY_CONNECTIONS,
-        SHUTDOWN_GRACE, ServeError, Signals, TrackedBody, Unanswered, WRITE_STALL,
-    },
-    settings::Settings,
+    ACCEPT_PAUSE, Admission, HeaderTimeoutStream, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE,
+    TrackedBody, Unanswered, WRITE_STALL,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -28,6 +25,10 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_io_timeout::TimeoutStream;
+
+/// The library and the parts around it, for embedders: [`serve`] takes their types.
+pub use todo_core;
+pub use todo_runtime::{self, ServeError, Settings, Signals};
 
 mod metrics;
 
@@ -50,22 +51,22 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Into<Signals>,
 ) -> Result<(), ServeError> {
-    if settings.tls.is_some() {
+    if settings.tls().is_some() {
         let why = "todo-hyper-min serves plain http only, use todo-server for TLS";
         return Err(ServeError::Tls(std::io::Error::other(why)));
     }
     let mut signals = shutdown.into();
-    let Some(api) = server::start(&settings, &mut signals).await? else { return Ok(()) };
-    let cleanup = server::spawn_cleanup(api.core());
-    let metrics = server::listen_for_metrics(&settings).await?;
+    let Some(api) = todo_runtime::start(&settings, &mut signals).await? else { return Ok(()) };
+    let cleanup = todo_runtime::spawn_cleanup(api.core());
+    let metrics = todo_runtime::listen_for_metrics(&settings).await?;
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
-    server::log_listening(&listener, &settings);
+    todo_runtime::log_listening(&listener, &settings);
 
     let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(async {
         signals.stop().await;
-        server::drain(&api, settings.shutdown_delay, &mut signals).await;
+        todo_runtime::drain(&api, settings.shutdown_delay, &mut signals).await;
     });
     let permits = Arc::new(Semaphore::new(settings.max_connections + OVER_CAPACITY_CONNECTIONS));
     let admission = Admission::new(&settings);

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use todo_runtime::server;
+use todo_runtime::{main_minimal, signals};
 
 fn main() -> ExitCode {
-    server::main_minimal("todo-hyper-min", env!("CARGO_PKG_VERSION"), |settings, listener| async {
-        let signals = server::signals()?;
+    main_minimal("todo-hyper-min", env!("CARGO_PKG_VERSION"), |settings, listener| async {
+        let signals = signals()?;
         todo_hyper_min::serve(settings, listener, signals).await
     })
 }

@@ -6,7 +6,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::http::{Api, Peer};
-use todo_runtime::server::{ACCEPT_PAUSE, HEADER_TIMEOUT, METRICS_CONNECTIONS};
+use todo_runtime::{ACCEPT_PAUSE, HEADER_TIMEOUT, METRICS_CONNECTIONS};
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 
 /// Maximum duration of a connection: a request head and its response.

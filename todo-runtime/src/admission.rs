@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 use todo_core::http;
 
-use crate::{server::OVER_CAPACITY_CONNECTIONS, settings::Settings};
+use crate::{Settings, limits::OVER_CAPACITY_CONNECTIONS};
 
 /// Limit of open connections over the limit of their address, whose requests get a 503. Further
 /// ones are closed without a response. Less than [`OVER_CAPACITY_CONNECTIONS`], so that one address

@@ -2,6 +2,10 @@
 //! framework. `todo_core` is the library; nothing in it reads the environment, handles a signal or
 //! writes a log.
 //!
+//! A program calls [`run_server`], which loads the [`Settings`], starts the log and binds the
+//! listener. A server opens the API with [`start`], accepts connections with [`Admission`] and
+//! [`HeaderTimeoutStream`], and stops on [`Signals`], after [`drain`].
+//!
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `otlp` | no | traces by OTLP/HTTP, if `OTEL_EXPORTER_OTLP_ENDPOINT` is set |
@@ -10,11 +14,38 @@
 //! and the `Stream` of `futures`.
 
 mod admission;
-mod dotenv;
+mod cleanup;
+mod descriptors;
+mod error;
 mod header_timeout;
+mod healthcheck;
+mod limits;
 mod log;
 #[cfg(feature = "otlp")]
 mod otlp;
-pub mod server;
+mod program;
+mod secret_file;
 pub mod settings;
-mod sources;
+mod shutdown;
+mod signals;
+mod startup;
+
+pub use self::{
+    admission::{Admission, ConnectionPermit},
+    cleanup::{CleanupTask, spawn_cleanup},
+    error::ServeError,
+    header_timeout::{HeaderTimeoutStream, InProgress, TrackedBody, Unanswered},
+    healthcheck::{
+        HEALTHCHECK_TIMEOUT, check_health, health_address, healthcheck, with_health_timeout,
+    },
+    limits::{
+        ACCEPT_PAUSE, HEADER_TIMEOUT, METRICS_CONNECTIONS, OVER_CAPACITY_CONNECTIONS,
+        SHUTDOWN_GRACE, WRITE_STALL,
+    },
+    log::log_warnings,
+    program::{EVENT_INTERVAL, block_on, exit_code, main_minimal, run_server},
+    settings::Settings,
+    shutdown::drain,
+    signals::{Signals, signals},
+    startup::{StartError, listen_for_metrics, log_listening, start},
+};

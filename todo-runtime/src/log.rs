@@ -20,10 +20,7 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 
 #[cfg(feature = "otlp")]
 use crate::otlp::TraceExporter;
-use crate::{
-    server::ServeError,
-    settings::{LogFormat, Settings},
-};
+use crate::{ServeError, Settings, settings::LogFormat};
 
 /// Maximum of queued lines: some 700 KB. The queue's slots are allocated at the start, so they are
 /// part of an idle process's memory.

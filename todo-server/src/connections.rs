@@ -23,7 +23,7 @@ use salvo::{
     },
 };
 use todo_core::http::Api;
-use todo_runtime::server::{
+use todo_runtime::{
     ACCEPT_PAUSE, Admission, ConnectionPermit, HeaderTimeoutStream, InProgress, Unanswered,
 };
 use tokio::{
@@ -389,7 +389,7 @@ mod tests {
 
     use salvo::{conn::tcp::TcpAcceptor, fuse::TransProto};
     use todo_core::{Core, Options, Secret, http::ApiOptions};
-    use todo_runtime::settings::Settings;
+    use todo_runtime::Settings;
 
     use super::*;
 

@@ -22,11 +22,7 @@ use salvo::{
 use socket2::SockRef;
 use todo_core::http::{Api, EnvelopeLayer, OverCapacity, Peer};
 use todo_runtime::{
-    server::{
-        self, Admission, HEADER_TIMEOUT, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE, ServeError,
-        Signals, TrackedBody, WRITE_STALL,
-    },
-    settings::Settings,
+    Admission, HEADER_TIMEOUT, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE, TrackedBody, WRITE_STALL,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -41,6 +37,10 @@ use self::{
     stall_guard::{CHUNK_BYTES, StallGuardBody},
     tls::Certificate,
 };
+
+/// The library and the parts around it, for embedders: [`serve`] and [`router`] take their types.
+pub use todo_core;
+pub use todo_runtime::{self, ServeError, Settings, Signals};
 
 mod compress;
 mod connections;
@@ -102,13 +102,13 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let mut signals = shutdown.into();
     // An invalid certificate fails the start before a database is created.
-    let tls = settings.tls.clone().map(|files| Certificate::read(files, signals.reloads()));
+    let tls = settings.tls().map(|files| Certificate::read(files, signals.reloads()));
     let tls = tls.transpose().map_err(ServeError::Tls)?;
-    let Some(api) = server::start(&settings, &mut signals).await? else { return Ok(()) };
-    let cleanup = server::spawn_cleanup(api.core());
-    let metrics = server::listen_for_metrics(&settings).await?;
+    let Some(api) = todo_runtime::start(&settings, &mut signals).await? else { return Ok(()) };
+    let cleanup = todo_runtime::spawn_cleanup(api.core());
+    let metrics = todo_runtime::listen_for_metrics(&settings).await?;
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
-    server::log_listening(&listener, &settings);
+    todo_runtime::log_listening(&listener, &settings);
 
     // No write waits for the acknowledgement of an earlier one (Nagle's algorithm). Accepted
     // sockets inherit the option.
@@ -182,7 +182,7 @@ async fn serve_on<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin> + Send + '
     let reaper = tokio::spawn(tracker.clone().reap_idle(idle_timeout));
     let stop = tokio::spawn(async move {
         signals.stop().await;
-        server::drain(&draining, delay, &mut signals).await;
+        todo_runtime::drain(&draining, delay, &mut signals).await;
         tracing::info!("stopping");
         close_handle.close().await;
         handle.stop_graceful(SHUTDOWN_GRACE);

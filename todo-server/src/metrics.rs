@@ -9,7 +9,7 @@ use salvo::{
     rt::tokio::{TokioIo, TokioTimer},
 };
 use todo_core::http::{Api, Peer};
-use todo_runtime::server::{ACCEPT_PAUSE, HEADER_TIMEOUT, METRICS_CONNECTIONS};
+use todo_runtime::{ACCEPT_PAUSE, HEADER_TIMEOUT, METRICS_CONNECTIONS};
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 
 /// Maximum duration of a connection: a request head and its response.

@@ -15,7 +15,7 @@ use salvo::{
     http::ResBody,
     hyper::body::{Body, Bytes, Frame, SizeHint},
 };
-use todo_runtime::server::WRITE_STALL;
+use todo_runtime::WRITE_STALL;
 use tokio::{sync::watch, time::timeout};
 
 use crate::connections::LastActivity;

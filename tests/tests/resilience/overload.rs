@@ -19,7 +19,7 @@ use std::{
 
 use serde_json::json;
 use socket2::{Domain, SockRef, Socket, Type};
-use todo_runtime::server::{OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE};
+use todo_runtime::{OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE};
 use todo_tests::{
     Actor, Client, PROGRAMS, Process, at_once, built, command, empty_dir, eventually,
     postgres::Cluster,

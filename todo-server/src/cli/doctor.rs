@@ -3,8 +3,11 @@
 
 use std::{fmt::Display, time::Duration};
 
-use todo_core::{Clock, DatabaseUrl, admin, check_database, check_pooler, http::Origin};
-use todo_runtime::settings::{Environment, Settings, TlsFiles};
+use todo_core::{Clock, admin, check_database, check_pooler};
+use todo_runtime::{
+    Settings,
+    settings::{Environment, TlsFiles},
+};
 use todo_server::pem;
 use tokio::time::timeout;
 
@@ -18,7 +21,7 @@ const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// Prints settings and checks. Returns whether no check failed.
 pub(crate) async fn doctor(settings: &Settings) -> bool {
-    for (name, value) in effective_settings(settings) {
+    for (name, value) in settings.redacted() {
         outln!("{name}={value}");
     }
     outln!();
@@ -26,62 +29,13 @@ pub(crate) async fn doctor(settings: &Settings) -> bool {
     checks.secret(settings);
     checks.production(settings);
     checks.database(settings).await;
-    match &settings.tls {
-        Some(files) => checks.tls(files),
+    match settings.tls() {
+        Some(files) => checks.tls(&files),
         None => checks.ok("TLS", "not configured"),
     }
     let Checks { ok, warned, failed } = checks;
     outln!("\n{ok} ok, {warned} warned, {failed} failed");
     failed == 0
-}
-
-/// Names and values of all settings. A secret is shown only as set or not set.
-fn effective_settings(settings: &Settings) -> Vec<(&'static str, String)> {
-    let is_set = |set: bool| if set { "(set, hidden)" } else { "(not set)" }.to_owned();
-    let path = |path: Option<&std::path::Path>| match path {
-        Some(path) => path.display().to_string(),
-        None => is_set(false),
-    };
-    let migrations = settings.migrations_database_url.as_ref();
-    let tls = settings.tls.as_ref();
-    let origins: Vec<_> = settings.allowed_origins.iter().map(Origin::as_str).collect();
-    let proxies: Vec<_> = settings.trusted_proxies.iter().map(ToString::to_string).collect();
-    vec![
-        ("DATABASE_URL", settings.database_url.shown()),
-        ("MIGRATIONS_DATABASE_URL", migrations.map_or_else(|| is_set(false), DatabaseUrl::shown)),
-        ("DATABASE_POOL_MIN", settings.database_pool_min.to_string()),
-        ("DATABASE_POOL_MAX", settings.database_pool_max.to_string()),
-        ("DATABASE_TIMEOUT_MS", settings.database_timeout.as_millis().to_string()),
-        ("DATABASE_STARTUP_SECONDS", settings.database_startup.as_secs().to_string()),
-        ("SECRET_KEY", is_set(settings.secret_key.is_some())),
-        ("SECRET_KEY_PREVIOUS", is_set(settings.secret_key_previous.is_some())),
-        ("ALGORITHM", format!("{:?}", settings.algorithm).to_uppercase()),
-        ("ACCESS_TOKEN_EXPIRE_DAYS", settings.access_token_expire_days.to_string()),
-        ("HOST", settings.host.to_string()),
-        ("PORT", settings.port.to_string()),
-        ("TLS_CERT", path(tls.map(|files| files.cert.as_path()))),
-        ("TLS_KEY", path(tls.map(|files| files.key.as_path()))),
-        ("ALLOWED_ORIGINS", origins.join(",")),
-        ("TRUSTED_PROXIES", proxies.join(",")),
-        ("RATE_LIMIT_PER_MINUTE", settings.rate_limit_per_minute.to_string()),
-        ("MAX_CONNECTIONS", settings.max_connections.to_string()),
-        ("MAX_CONNECTIONS_PER_ADDRESS", settings.max_connections_per_address.to_string()),
-        ("KEEP_ALIVE_SECONDS", settings.keep_alive.as_secs().to_string()),
-        (
-            "METRICS_ADDRESS",
-            settings.metrics_address.map_or_else(|| is_set(false), |address| address.to_string()),
-        ),
-        ("REQUEST_TIMEOUT_SECONDS", settings.request_timeout.as_secs().to_string()),
-        ("SHUTDOWN_DELAY_SECONDS", settings.shutdown_delay.as_secs().to_string()),
-        ("MAX_BODY_BYTES", settings.max_body_bytes.to_string()),
-        ("BODY_MEMORY_BYTES", settings.body_memory_bytes.to_string()),
-        ("ENVIRONMENT", format!("{:?}", settings.environment).to_lowercase()),
-        ("LOG_LEVEL", settings.log_level.clone()),
-        ("LOG_FORMAT", format!("{:?}", settings.log_format).to_lowercase()),
-        ("API_V1_PREFIX", settings.api_prefix.clone()),
-        ("PUBLIC_URL", settings.public_url.as_ref().map_or("none".into(), ToString::to_string)),
-        ("PROJECT_NAME", settings.project_name.clone()),
-    ]
 }
 
 #[derive(Default)]
@@ -124,7 +78,7 @@ impl Checks {
         if settings.environment != Environment::Production {
             return self.ok("production", "not checked: ENVIRONMENT is not production");
         }
-        if settings.tls.is_none() && settings.trusted_proxies.is_empty() {
+        if settings.tls().is_none() && settings.trusted_proxies.is_empty() {
             let why = "plain http is refused, and there is neither TLS_CERT nor TRUSTED_PROXIES";
             return self.fail("production", why);
         }

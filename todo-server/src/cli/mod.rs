@@ -15,10 +15,7 @@ use todo_core::{
     admin::{self, AdminError, InvalidRows, Migration, Progress},
     http,
 };
-use todo_runtime::{
-    server::{self, ServeError},
-    settings::Settings,
-};
+use todo_runtime::{ServeError, Settings, block_on, exit_code};
 use tokio::net::TcpStream;
 
 /// Prints a line to standard output. A closed pipe, as after `head`, is not an error.
@@ -176,41 +173,41 @@ pub(crate) fn main() -> ExitCode {
     if let Command::Migrate(_) | Command::Copy(_) | Command::Import(_) | Command::Backup(_) =
         command
     {
-        server::log_warnings();
+        todo_runtime::log_warnings();
     }
     match command {
-        Command::Serve => server::run_server(|settings, listener| async {
-            let signals = server::signals()?;
+        Command::Serve => todo_runtime::run_server(|settings, listener| async {
+            let signals = todo_runtime::signals()?;
             todo_server::serve(settings, listener, signals).await
         }),
         Command::Migrate(args) => {
-            with_settings(|settings| server::exit_code(server::block_on(migrate(&settings, &args))))
+            with_settings(|settings| exit_code(block_on(migrate(&settings, &args))))
         }
-        Command::Copy(args) => server::exit_code(server::block_on(copy(&args))),
+        Command::Copy(args) => exit_code(block_on(copy(&args))),
         Command::Import(args) => {
-            with_settings(|settings| server::exit_code(server::block_on(import(&settings, &args))))
+            with_settings(|settings| exit_code(block_on(import(&settings, &args))))
         }
-        Command::User(command) => with_settings(|settings| {
-            server::exit_code(server::block_on(user::user(&settings, &command)))
-        }),
+        Command::User(command) => {
+            with_settings(|settings| exit_code(block_on(user::user(&settings, &command))))
+        }
         Command::Backup(args) => {
-            with_settings(|settings| server::exit_code(server::block_on(backup(&settings, &args))))
+            with_settings(|settings| exit_code(block_on(backup(&settings, &args))))
         }
         // Runs every few seconds: the warnings of `serve` are not repeated.
-        Command::Healthcheck => server::exit_code(
-            server::settings().and_then(|settings| server::block_on(healthcheck(&settings))),
-        ),
-        Command::Doctor => match server::settings() {
+        Command::Healthcheck => {
+            exit_code(Settings::load().and_then(|settings| block_on(healthcheck(&settings))))
+        }
+        Command::Doctor => match Settings::load() {
             Err(error) => {
                 outln!("FAIL settings: {error}");
                 ExitCode::FAILURE
             }
             Ok(settings) => {
                 let checked = async { Ok::<_, io::Error>(doctor::doctor(&settings).await) };
-                match server::block_on(checked) {
+                match block_on(checked) {
                     Ok(true) => ExitCode::SUCCESS,
                     Ok(false) => ExitCode::FAILURE,
-                    Err(error) => server::exit_code(Err(error)),
+                    Err(error) => exit_code(Err(error)),
                 }
             }
         },
@@ -218,7 +215,7 @@ pub(crate) fn main() -> ExitCode {
             let document = http::openapi_document(&settings.api_options());
             match writeln!(io::stdout(), "{document}") {
                 // A truncated document is an error.
-                Err(error) => server::exit_code(Err(error)),
+                Err(error) => exit_code(Err(error)),
                 Ok(()) => ExitCode::SUCCESS,
             }
         }),
@@ -230,7 +227,7 @@ fn with_settings(work: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
         settings.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
         work(settings)
     };
-    server::settings().map_or_else(|error| server::exit_code(Err(error)), work)
+    Settings::load().map_or_else(|error| exit_code(Err(error)), work)
 }
 
 /// Parses the arguments. An error message hides an argument that is neither an option nor a plain
@@ -258,13 +255,13 @@ fn parse_arguments() -> Result<Cli, clap::Error> {
 }
 
 async fn healthcheck(settings: &Settings) -> Result<(), ServeError> {
-    let Some(files) = &settings.tls else { return server::healthcheck(settings).await };
-    let address = server::health_address(settings);
+    let Some(files) = settings.tls() else { return todo_runtime::healthcheck(settings).await };
+    let address = todo_runtime::health_address(settings);
     let response = async {
         let stream = TcpStream::connect(address).await?;
-        server::check_health(tls::connect(stream, address.ip(), files).await?).await
+        todo_runtime::check_health(tls::connect(stream, address.ip(), &files).await?).await
     };
-    server::with_health_timeout(address, response).await
+    todo_runtime::with_health_timeout(address, response).await
 }
 
 /// Database URL for commands: bypasses a pooler, if MIGRATIONS_DATABASE_URL is set.
@@ -331,7 +328,7 @@ async fn backup(settings: &Settings, args: &BackupArgs) -> Result<(), AdminError
     let bar = ProgressBar::new(0);
     let shown = bar.clone();
     let on_pages = move |progress| show(&shown, progress);
-    let mut signals = server::signals()?;
+    let mut signals = todo_runtime::signals()?;
     let report = tokio::select! {
         report = admin::backup(direct_url(settings), &args.file, args.force, on_pages) => report,
         () = signals.stop() => {

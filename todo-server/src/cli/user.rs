@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use clap::Subcommand;
 use todo_core::admin::{self, Account, AdminError};
-use todo_runtime::settings::Settings;
+use todo_runtime::Settings;
 
 use super::direct_url;
 

@@ -1,5 +1,5 @@
 //! Sources of settings: the environment, `.env` in the working directory, and the files named by
-//! `NAME_FILE`. [`crate::settings`] parses the values.
+//! `NAME_FILE`. [`Settings::from_vars`] parses the values.
 
 use std::{
     env,
@@ -8,16 +8,12 @@ use std::{
     io::{self, Read},
 };
 
-use crate::{
+use super::{
+    Settings, SettingsError, Warning,
     dotenv::Dotenv,
-    server::ServeError,
-    settings::{Settings, SettingsError, Warning},
+    table::{NAMES, secret_names},
 };
-
-/// Settings that hold a secret. Each may be in a file named by `NAME_FILE` instead, the way
-/// container engines and systemd pass secrets.
-const FILE_BACKED: [&str; 4] =
-    ["DATABASE_URL", "MIGRATIONS_DATABASE_URL", "SECRET_KEY", "SECRET_KEY_PREVIOUS"];
+use crate::ServeError;
 
 /// Maximum size of a secret's file.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -28,17 +24,19 @@ const DOTENV: &str = ".env";
 /// The variable that turns on traces. The exporter reads it from the environment only.
 const TRACES: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-/// Reads the settings from the environment and from `.env` in the working directory; the
-/// environment wins. `DATABASE_URL_FILE`, `MIGRATIONS_DATABASE_URL_FILE`, `SECRET_KEY_FILE` and
-/// `SECRET_KEY_PREVIOUS_FILE` name files with the value.
-///
-/// `.env` is read as python-dotenv reads it. An invalid line is skipped and added to
-/// [`Settings::warnings`]; one that begins with the name of a setting is an error.
-///
-/// # Errors
-/// [`ServeError::Settings`], [`ServeError::Dotenv`].
-pub fn settings() -> Result<Settings, ServeError> {
-    from_sources(read_dotenv()?.as_deref(), env::vars_os())
+impl Settings {
+    /// Reads the settings from the environment and from `.env` in the working directory; the
+    /// environment wins. `NAME_FILE` names a file with the value of a setting that is a secret, the
+    /// way container engines and systemd pass secrets.
+    ///
+    /// `.env` is read as python-dotenv reads it. An invalid line is skipped and added to
+    /// [`Settings::warnings`]; one that begins with the name of a setting is an error.
+    ///
+    /// # Errors
+    /// [`ServeError::Settings`], [`ServeError::Dotenv`].
+    pub fn load() -> Result<Self, ServeError> {
+        from_sources(read_dotenv()?.as_deref(), env::vars_os())
+    }
 }
 
 /// The settings of a `.env` file and an environment.
@@ -46,15 +44,14 @@ fn from_sources(
     dotenv: Option<&str>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Settings, ServeError> {
-    let names = Settings::names();
-    let environment = unicode(environment, &names)?;
+    let environment = unicode(environment)?;
     let in_environment = |name: &str| {
         let (_, value) = environment.iter().find(|(known, _)| known == name)?;
         Some(value.clone())
     };
     let dotenv = dotenv.map(|text| Dotenv::read(text, in_environment)).unwrap_or_default();
-    reject_unreadable(&dotenv, &names)?;
-    let mut warnings = warnings_of(&dotenv, &names);
+    reject_unreadable(&dotenv)?;
+    let mut warnings = warnings_of(&dotenv);
     let is_set = |name: &str| in_environment(name).is_some_and(|value| !value.is_empty());
     if !cfg!(feature = "otlp") && (is_set(TRACES) || dotenv.values.contains_key(TRACES)) {
         let message = "has no effect: this program is built without traces (the feature otlp)";
@@ -64,7 +61,7 @@ fn from_sources(
         warnings.push(Warning::new(TRACES, message));
     }
     let mut vars: Vec<_> = dotenv.values.into_iter().chain(environment).collect();
-    for name in names.iter().filter(|name| !FILE_BACKED.contains(name)) {
+    for name in NAMES.iter().filter(|name| !secret_names().any(|secret| secret == **name)) {
         let file = format!("{name}_FILE");
         if vars.iter().any(|(known, value)| *known == file && !value.is_empty()) {
             warnings
@@ -109,7 +106,6 @@ fn read_dotenv() -> Result<Option<String>, ServeError> {
 /// The Unicode variables of an environment. A setting that is not Unicode is an error.
 fn unicode(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-    names: &[&'static str],
 ) -> Result<Vec<(String, String)>, SettingsError> {
     let mut vars = Vec::new();
     let mut errors = Vec::new();
@@ -117,7 +113,7 @@ fn unicode(
         let Ok(name) = name.into_string() else { continue };
         match value.into_string() {
             Ok(value) => vars.push((name, value)),
-            Err(_) if names.contains(&name.strip_suffix("_FILE").unwrap_or(&name)) => {
+            Err(_) if NAMES.contains(&name.strip_suffix("_FILE").unwrap_or(&name)) => {
                 errors.push(format!("{name} must be UTF-8"));
             }
             Err(_) => {}
@@ -128,14 +124,14 @@ fn unicode(
 
 /// Rejects an invalid line that begins with the name of a setting, since the program would start
 /// without that setting. Other invalid lines are taken for another program's.
-fn reject_unreadable(dotenv: &Dotenv, names: &[&'static str]) -> Result<(), ServeError> {
+fn reject_unreadable(dotenv: &Dotenv) -> Result<(), ServeError> {
     for unreadable in &dotenv.unreadable {
         let begins = unreadable.name.as_deref().map(|name| name.trim_end_matches(':'));
         let is_ours = |known: &&str| {
             begins == Some(known)
                 || begins.and_then(|name| name.strip_suffix("_FILE")) == Some(known)
         };
-        if let Some(name) = names.iter().find(|known| is_ours(known)) {
+        if let Some(name) = NAMES.iter().find(|known| is_ours(known)) {
             let line = unreadable.line;
             let message = format!("line {line}: {name} is not followed by = and one value");
             return Err(ServeError::Dotenv(message));
@@ -145,7 +141,7 @@ fn reject_unreadable(dotenv: &Dotenv, names: &[&'static str]) -> Result<(), Serv
 }
 
 /// Warnings about the parts of a `.env` file that have no effect.
-fn warnings_of(dotenv: &Dotenv, names: &[&'static str]) -> Vec<Warning> {
+fn warnings_of(dotenv: &Dotenv) -> Vec<Warning> {
     let warning =
         |line: usize, message: &str| Warning::new(DOTENV, format!("line {line} {message}"));
     let skipped = dotenv.unreadable.iter().map(|it| warning(it.line, "is not NAME=value: skipped"));
@@ -154,7 +150,7 @@ fn warnings_of(dotenv: &Dotenv, names: &[&'static str]) -> Vec<Warning> {
         warning(*line, "has a ${NAME} that is not set and has no default: it became empty")
     });
     let in_lower_case = dotenv.values.keys().filter_map(|name| {
-        let known = names.iter().find(|known| name.eq_ignore_ascii_case(known))?;
+        let known = NAMES.iter().find(|known| name.eq_ignore_ascii_case(known))?;
         let message = format!("a name in lower case has no effect: write {known}");
         (name != known).then(|| Warning::new(DOTENV, message))
     });
@@ -164,7 +160,7 @@ fn warnings_of(dotenv: &Dotenv, names: &[&'static str]) -> Vec<Warning> {
 /// Adds the values from the files named by `NAME_FILE`.
 fn read_files(vars: &mut Vec<(String, String)>) -> Result<(), SettingsError> {
     let mut errors = Vec::new();
-    for name in FILE_BACKED {
+    for name in secret_names() {
         let file = format!("{name}_FILE");
         let set = |name: &str| {
             let (_, value) = vars.iter().rev().find(|(known, _)| known == name)?;

@@ -1,0 +1,87 @@
+//! Checks of combinations of settings, and of the requirements of production.
+
+use todo_core::{Secret, http::Origin};
+
+use super::{Environment, Settings, Warning, vars::Vars};
+
+/// How to create a strong secret.
+const SECRET_HINT: &str = "make one with `openssl rand -hex 32`";
+
+impl Settings {
+    /// Warnings about accepted settings, such as a weak secret.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = self.warnings.clone();
+        for (name, secret) in self.secrets() {
+            if let Some(weakness) = secret.weakness() {
+                let message = format!("{weakness}; {SECRET_HINT}, as production requires");
+                warnings.push(Warning::new(name, message));
+            }
+        }
+        if self.secret_key.is_some() && self.secret_key == self.secret_key_previous {
+            let message = "is the same as SECRET_KEY, and has no effect";
+            warnings.push(Warning::new("SECRET_KEY_PREVIOUS", message));
+        }
+        warnings
+    }
+
+    /// The secrets that are set, with their names.
+    fn secrets(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
+        let names = ["SECRET_KEY", "SECRET_KEY_PREVIOUS"];
+        let secrets = [&self.secret_key, &self.secret_key_previous];
+        names.into_iter().zip(secrets).filter_map(|(name, secret)| Some((name, secret.as_ref()?)))
+    }
+
+    /// Checks combinations of settings, and the requirements of production.
+    pub(super) fn check(&self, vars: &mut Vars) {
+        if self.database_pool_min > self.database_pool_max {
+            vars.reject("DATABASE_POOL_MIN", "at most DATABASE_POOL_MAX");
+        }
+        // One client may use a quarter of the memory.
+        if self.body_memory_bytes / 4 < self.max_body_bytes {
+            vars.reject("BODY_MEMORY_BYTES", "at least 4 times MAX_BODY_BYTES");
+        }
+        if self
+            .migrations_database_url
+            .as_ref()
+            .is_some_and(|url| url.kind() != self.database_url.kind())
+        {
+            vars.reject("MIGRATIONS_DATABASE_URL", "the same database as DATABASE_URL");
+        } else if self.database_url.kind() == "sqlite"
+            && self.migrations_database_url.as_ref().is_some_and(|url| *url != self.database_url)
+        {
+            // A server would ignore it, and `migrate` would migrate another file.
+            vars.reject("MIGRATIONS_DATABASE_URL", "unset, or as DATABASE_URL, with SQLite");
+        }
+        let files = [("TLS_CERT", &self.tls_cert), ("TLS_KEY", &self.tls_key)];
+        for [(name, file), (other, other_file)] in [files, [files[1], files[0]]] {
+            // An invalid one has an error already.
+            if file.is_none() && other_file.is_some() && !vars.has_error(name) {
+                vars.reject(name, &format!("set, if {other} is"));
+            }
+        }
+        if self.environment != Environment::Production {
+            return;
+        }
+        // An invalid one has an error already.
+        if self.secret_key.is_none() && !vars.has_error("SECRET_KEY") {
+            vars.reject("SECRET_KEY", "set in production, to at least 32 random bytes");
+        }
+        // A guessed key, current or previous, can sign tokens.
+        for (name, secret) in self.secrets() {
+            if let Some(weakness) = secret.weakness() {
+                let allowed = format!(
+                    "a secret of your own in production, not the example or one like it: \
+                     {weakness}; {SECRET_HINT}"
+                );
+                vars.reject(name, &allowed);
+            }
+        }
+        if self.public_url.as_ref().is_some_and(|url| !url.is_https()) {
+            vars.reject("PUBLIC_URL", "an https address in production");
+        }
+        if self.allowed_origins.iter().any(Origin::is_any) {
+            vars.reject("ALLOWED_ORIGINS", "a list of origins in production, not *");
+        }
+    }
+}
