@@ -181,9 +181,9 @@ async fn a_role_without_grants_is_refused_and_the_minimal_grants_suffice() {
 
 /// Checks that a statement can wait for a lock for longer than a role's default limits.
 ///
-/// `lock` is run first, in a transaction of `admin`; `waits` sends the statement and returns once it
-/// was served. The limits also apply to a connection's first statement, which lifts them: they must
-/// be long enough for it on a busy machine.
+/// `lock` is run first, in a transaction of `admin`; `waits` sends the statement and returns once
+/// it was served. The limits also apply to a connection's first statement, which lifts them: they
+/// must be long enough for it on a busy machine.
 async fn outlasts_the_limits(
     admin: &mut PgConnection,
     lock: &str,
