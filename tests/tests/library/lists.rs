@@ -1,6 +1,8 @@
 //! Each shape of a list on both databases, among many rows: its plan reads no more rows than its
 //! page has, and its rows are those of the model. `model.rs` compares lists under random changes.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqliteConnection};
 use todo_core::{
@@ -92,7 +94,9 @@ impl Filled {
             }
         };
         let secret = Secret::new(app.secret()).expect("the secret of the tests is long enough");
-        let core = Core::open(url, Options::new(secret)).await.expect("a core on the database");
+        let mut options = Options::new(secret);
+        options.database_timeout = Duration::from_secs(10);
+        let core = Core::open(url, options).await.expect("a core on the database");
         // With a session, as a request has.
         let caller = auth::authenticate(&core, owner.token()).await.expect("a session");
         let list = todos::list(&core, &caller, ListQuery::default()).await.expect("the list");
