@@ -126,7 +126,8 @@ impl<S: AsyncWrite + Unpin> HeaderTimeoutStream<S> {
         let (waits_for, timeout) = match self.head {
             Head::Http2 => return Poll::Pending,
             Head::Empty if is_idle && self.had_request => (WaitsFor::Request, self.keep_alive),
-            Head::Empty if is_idle => (WaitsFor::Request, HEADER_TIMEOUT),
+            // A complete head without a request is of empty lines, which the server skips.
+            Head::Empty | Head::Complete if is_idle => (WaitsFor::Request, HEADER_TIMEOUT),
             Head::Partial { .. } => (WaitsFor::RestOfHead, HEADER_TIMEOUT),
             Head::Empty | Head::Complete => (WaitsFor::Server, self.keep_alive),
         };

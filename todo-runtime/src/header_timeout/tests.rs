@@ -32,7 +32,8 @@ async fn time_to_close(
     server: &mut HeaderTimeoutStream<DuplexStream>,
 ) -> (Duration, Option<io::ErrorKind>) {
     let began = Instant::now();
-    let read = server.read(&mut [0; 64]).await;
+    let read = tokio::time::timeout(10 * KEEP_ALIVE, server.read(&mut [0; 64])).await;
+    let read = read.expect("it is closed");
     if let Ok(read) = read {
         assert_eq!(read, 0);
     }
@@ -59,6 +60,16 @@ async fn the_time_before_the_first_request_does_not_shorten_keep_alive() {
 #[tokio::test]
 async fn a_first_request_must_begin_in_time() {
     let (_client, mut server, _) = connected().await;
+    let (took, error) = time_to_close(&mut server).await;
+    assert!(is_about(took, HEADER_TIMEOUT) && error.is_none(), "{took:?} {error:?}");
+}
+
+/// A server skips empty lines before a request (RFC 9112, section 2.2), and waits.
+#[tokio::test]
+async fn empty_lines_are_not_a_request() {
+    let (mut client, mut server, _) = connected().await;
+    client.write_all(b"\r\n\r\n").await.unwrap();
+    assert_eq!(server.read(&mut [0; 64]).await.unwrap(), 4);
     let (took, error) = time_to_close(&mut server).await;
     assert!(is_about(took, HEADER_TIMEOUT) && error.is_none(), "{took:?} {error:?}");
 }
