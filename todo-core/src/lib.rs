@@ -92,7 +92,7 @@
 //! | `otlp` | no | with `http`: a request's span joins the client's trace (W3C Trace Context) |
 //!
 //! Types of other crates in the public API: [`uuid`], [`chrono`], and with `http` those of `http`,
-//! `http-body`, `bytes`, `tower-service` and `ipnet`.
+//! `http-body`, `bytes`, `tower-service` and `ipnet`, and the `Stream` of `futures`.
 // Without a database driver no database can be opened, so the code that uses one is unreachable.
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),

@@ -94,8 +94,14 @@ impl<'a> RequestLog<'a> {
         self.status = Some(status);
     }
 
-    /// Hands the entry over to a chunked response body.
-    pub(crate) fn into_stream_log(mut self, api: Api, status: StatusCode) -> StreamLog {
+    /// Hands the entry over to a streamed response body. A client that disconnects ends a live
+    /// stream as intended: the logged status is then the response's.
+    pub(crate) fn into_stream_log(
+        mut self,
+        api: Api,
+        status: StatusCode,
+        is_live: bool,
+    ) -> StreamLog {
         self.is_handed_over = true;
         let fields = self.fields();
         StreamLog {
@@ -108,6 +114,7 @@ impl<'a> RequestLog<'a> {
             duration: fields.duration.unwrap_or_else(|| self.elapsed()),
             span: self.span.clone(),
             status,
+            is_live,
             outcome: None,
         }
     }
@@ -160,7 +167,7 @@ impl Drop for RequestLog<'_> {
     }
 }
 
-/// The log entry of a request with a chunked response: logged and counted when the client has read
+/// The log entry of a request with a streamed response: logged and counted when the client has read
 /// the last chunk. Dropped before, it logs that the client disconnected.
 pub(crate) struct StreamLog {
     api: Api,
@@ -173,6 +180,7 @@ pub(crate) struct StreamLog {
     duration: Duration,
     span: Span,
     status: StatusCode,
+    is_live: bool,
     outcome: Option<(u16, &'static str)>,
 }
 
@@ -201,8 +209,8 @@ impl Drop for StreamLog {
             duration: self.duration,
             span: &self.span,
         };
-        let (status, message) =
-            self.outcome.unwrap_or((CLIENT_CLOSED_REQUEST, "client disconnected"));
+        let disconnected = if self.is_live { self.status.as_u16() } else { CLIENT_CLOSED_REQUEST };
+        let (status, message) = self.outcome.unwrap_or((disconnected, "client disconnected"));
         entry.record(self.api.metrics(), status, message);
     }
 }

@@ -15,9 +15,12 @@ use futures_util::future::BoxFuture;
 use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
 use serde_json::json;
+use tokio::sync::Notify;
 use tower_http::cors::CorsLayer;
 use tower_service::Service;
 
+#[cfg(feature = "testing")]
+use crate::http::routes::{self, testing::Source};
 use crate::{
     Core,
     error::{BoxError, Error},
@@ -26,6 +29,7 @@ use crate::{
         budget::Budget,
         cors,
         database_check::DatabaseCheck,
+        endpoint::endpoints,
         envelope, extract,
         matcher::{Found, Matched, Matcher},
         metrics::Metrics,
@@ -56,16 +60,17 @@ struct Inner {
     /// The server's own pages: names, and paths below the mount path.
     pages: OnceLock<&'static [(&'static str, &'static str)]>,
     draining: AtomicBool,
+    drain_started: Notify,
     database_check: Arc<DatabaseCheck>,
+    #[cfg(feature = "testing")]
+    test_source: Option<Arc<Source>>,
 }
 
-impl Api {
-    /// The API over `core`.
-    #[must_use]
-    pub fn new(core: Core, mut options: ApiOptions) -> Self {
+impl Inner {
+    fn new(core: Core, mut options: ApiOptions, matcher: Matcher) -> Self {
         options.trusted_proxies = proxies::canonical(options.trusted_proxies);
-        Self(Arc::new(Inner {
-            matcher: Matcher::new(&options.prefix),
+        Self {
+            matcher,
             cors: cors::layer(&options.allowed_origins),
             metrics: Metrics::new(options.dropped_log_lines)
                 .unwrap_or_else(|e| unreachable!("fixed names: {e}")),
@@ -75,8 +80,35 @@ impl Api {
             core,
             config: options,
             draining: AtomicBool::new(false),
+            drain_started: Notify::new(),
             database_check: Arc::default(),
-        }))
+            #[cfg(feature = "testing")]
+            test_source: None,
+        }
+    }
+}
+
+impl Api {
+    /// The API over `core`.
+    #[must_use]
+    pub fn new(core: Core, options: ApiOptions) -> Self {
+        let matcher = Matcher::new(&options.prefix, endpoints());
+        Self(Arc::new(Inner::new(core, options, matcher)))
+    }
+
+    /// The same API with test routes, over the same core.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_test_routes(&self, source: Arc<Source>) -> Self {
+        let options = self.config().clone();
+        let routes = endpoints().chain(routes::testing::ENDPOINTS);
+        let matcher = Matcher::new(&options.prefix, routes);
+        let inner = Inner::new(self.core().clone(), options, matcher);
+        Self(Arc::new(Inner { test_source: Some(source), ..inner }))
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn test_source(&self) -> Option<&Source> {
+        self.0.test_source.as_deref()
     }
 
     /// The core that this API uses.
@@ -102,7 +134,21 @@ impl Api {
     /// `Connection: close` (RFC 9112, section 9.6), so that a proxy's next request goes to another
     /// server. All requests are still served.
     pub fn drain(&self) {
-        self.0.draining.store(true, Ordering::Relaxed);
+        // Ordered with the check of each waiter: it finds the flag set, or is woken.
+        self.0.draining.store(true, Ordering::SeqCst);
+        self.0.drain_started.notify_waiters();
+    }
+
+    /// Completes when [`Api::drain`] is called; at once, if it was called before. A live stream
+    /// ends then: its client connects again, to another server.
+    pub fn until_draining(&self) -> impl Future<Output = ()> + Send + 'static {
+        let api = self.clone();
+        async move {
+            let started = api.0.drain_started.notified();
+            if !api.0.draining.load(Ordering::SeqCst) {
+                started.await;
+            }
+        }
     }
 
     /// Whether [`Api::drain`] was called.

@@ -7,6 +7,7 @@ use std::{net::IpAddr, pin::pin, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use http_body::Body as HttpBody;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
         self, Caller,
         events::{self, AuthEvent},
     },
-    error::Error,
+    error::{BoxError, Error},
     http::{
         Access, Api, Body,
         access_log::RequestLog,
@@ -107,6 +108,7 @@ impl Api {
                     log.rate_limit().set(policy, per_minute);
                 }
                 let max_body = endpoint.policy.max_body(self.config());
+                let deadline = endpoint.policy.deadline(self.config());
                 let request = RequestContext {
                     api: self,
                     parts,
@@ -117,7 +119,8 @@ impl Api {
                     body,
                     max_body,
                 };
-                run(endpoint, caller, request).await
+                let handled = timeout(deadline, run(endpoint, caller, request)).await;
+                handled.unwrap_or(Err(ApiError::Timeout))
             }
         }
     }
@@ -164,7 +167,13 @@ pub(crate) async fn run(
             check_failed_session(api, &caller, names_a_todo, result).await
         }
     };
-    charge(api, endpoint.policy.charge, payer, result?)
+    let mut response = result?;
+    if !endpoint.policy.body.allows(response.body()) {
+        let cause = format!("{endpoint:?} returned a body that its policy excludes");
+        return Err(ApiError::Core(Error::Internal(BoxError::new(cause))));
+    }
+    response.body_mut().limit_silence(endpoint.policy.deadline(api.config()));
+    charge(api, endpoint.policy.charge, payer, response)
 }
 
 /// Checks the session of a rejected request, if no statement has checked it yet: an ended session

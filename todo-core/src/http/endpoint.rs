@@ -2,7 +2,7 @@
 //! access, limits, documentation and the handler itself. The matcher, `Allow`, 405, the labels of
 //! metrics and logs, the OpenAPI document and the lists of the tests are all made from it.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use futures_util::future::BoxFuture;
 use http::{Method, Response, request::Parts};
@@ -76,6 +76,36 @@ pub(crate) struct Policy {
     pub(crate) charge: Charge,
     /// The name of its rate limit, if it has one.
     pub(crate) rate_limit: Option<&'static str>,
+    /// Maximum time until the response is ready, and between two chunks of a finite stream, if it
+    /// is not [`ApiOptions::request_timeout`].
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) body: BodyForm,
+}
+
+/// The forms that the response body of a route may have. A whole body is always possible: an error
+/// and a short export are whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyForm {
+    Whole,
+    /// A stream with an end; made by [`Body::stream`].
+    Stream,
+    /// A live stream; made by [`Body::live`].
+    #[cfg_attr(
+        not(feature = "testing"),
+        allow(dead_code, reason = "tested, and for routes of events")
+    )]
+    Live,
+}
+
+impl BodyForm {
+    pub(crate) fn allows(self, body: &Body) -> bool {
+        body.whole().is_some()
+            || match self {
+                Self::Whole => false,
+                Self::Stream => !body.is_live(),
+                Self::Live => body.is_live(),
+            }
+    }
 }
 
 /// How a whole response body is charged to the memory budget.
@@ -90,14 +120,24 @@ pub(crate) enum Charge {
 }
 
 impl Policy {
-    pub(crate) const DEFAULT: Self =
-        Self { max_body_bytes: usize::MAX, charge: Charge::Never, rate_limit: None };
+    pub(crate) const DEFAULT: Self = Self {
+        max_body_bytes: usize::MAX,
+        charge: Charge::Never,
+        rate_limit: None,
+        deadline: None,
+        body: BodyForm::Whole,
+    };
     /// The policy of routes that change something.
     pub(crate) const CHANGE: Self = Self { charge: Charge::IfAvailable, ..Self::DEFAULT };
 
     /// The maximum size of the request body in bytes with these options.
     pub(crate) fn max_body(&self, options: &ApiOptions) -> usize {
         options.max_body_bytes.min(self.max_body_bytes)
+    }
+
+    /// The time limit of the response with these options.
+    pub(crate) fn deadline(&self, options: &ApiOptions) -> Duration {
+        self.deadline.unwrap_or(options.request_timeout)
     }
 }
 

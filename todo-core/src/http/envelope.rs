@@ -16,6 +16,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
     request::Parts,
 };
+use tokio::time::timeout;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -153,11 +154,16 @@ where
                 _ => return Err(ApiError::WrongMethod(PAGE_METHODS)),
             }
             let mut inner = self.inner.clone();
-            match poll_fn(|cx| inner.poll_ready(cx)).await {
-                Ok(()) => {}
-            }
-            match inner.call(Request::from_parts(parts, body)).await {
-                Ok(response) => Ok(response),
+            let limit = self.api.config().request_timeout;
+            let called = timeout(limit, async {
+                match poll_fn(|cx| inner.poll_ready(cx)).await {
+                    Ok(()) => {}
+                }
+                inner.call(Request::from_parts(parts, body)).await
+            });
+            match called.await {
+                Ok(Ok(response)) => Ok(response),
+                Err(_elapsed) => Err(ApiError::Timeout),
             }
         });
         self.api.complete(head, log, handled).await
@@ -219,14 +225,16 @@ where
     if response.body().whole().is_some() {
         log.finish_with(status);
     } else {
-        response.body_mut().set_log(log.into_stream_log(api.clone(), status));
+        let is_live = response.body().is_live();
+        let log = log.into_stream_log(api.clone(), status, is_live);
+        response.body_mut().start(api, log);
     }
     response
 }
 
 impl Api {
-    /// Completes the response of a handler: after a panic, and beyond the time limit, too. It has
-    /// the form that the request's version and method require.
+    /// Completes the response of a handler, after a panic too. It has the form that the request's
+    /// version and method require.
     ///
     /// The future is pinned by the caller: moved in here, it would be stored twice.
     pub(crate) async fn complete(
@@ -236,16 +244,11 @@ impl Api {
         handled: Pin<&mut (impl Future<Output = HandlerResult> + Send)>,
     ) -> Response<Body> {
         let in_flight = self.metrics().start_request();
-        let limit = self.config().request_timeout;
-        let handled = AssertUnwindSafe(tokio::time::timeout(limit, handled)).catch_unwind().await;
-        let result = match handled {
-            Ok(Ok(result)) => result,
-            Ok(Err(_elapsed)) => Err(ApiError::Timeout),
-            Err(_panic) => {
-                tracing::error!(request_id = log.request_id(), "a handler panicked");
-                Err(ApiError::Panicked)
-            }
-        };
+        let handled = AssertUnwindSafe(handled).catch_unwind().await;
+        let result = handled.unwrap_or_else(|_panic| {
+            tracing::error!(request_id = log.request_id(), "a handler panicked");
+            Err(ApiError::Panicked)
+        });
         if let Some(user_id) = log.fields().user_id {
             dispatch::log_token_use(log.client(), user_id, &result);
         }

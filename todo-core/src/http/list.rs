@@ -48,7 +48,7 @@ pub(crate) async fn body(
     Ok(match held {
         None => json.into(),
         Some(held) if listing.is_done() => held.attach_to(json).into(),
-        Some(held) => Body::chunked(chunks(json, listing, held)),
+        Some(held) => Body::stream(chunks(json, listing, held)),
     })
 }
 

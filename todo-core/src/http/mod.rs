@@ -2,6 +2,9 @@
 //! or runtime. [`Api::handle`] owns routing, extraction, authentication, status mapping, problem
 //! bodies and the headers of every response; a server only has to call it.
 
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use self::routes::testing::with_test_routes;
 pub use self::{
     api::Api,
     body::{Body, BodyError},

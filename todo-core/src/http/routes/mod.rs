@@ -5,4 +5,6 @@ pub(crate) mod auth;
 pub(crate) mod docs;
 pub(crate) mod health;
 pub(crate) mod meta;
+#[cfg(feature = "testing")]
+pub(crate) mod testing;
 pub(crate) mod todos;

@@ -8,8 +8,8 @@ use crate::{
     error::{Error, FieldError, FieldErrors},
     http::{
         endpoint::{
-            AnswerDocs, BodyDocs, Charge, Docs, Endpoint, ErrorDocs, Handler, HandlerResult,
-            HeaderDocs, Policy, QueryParameter, RequestContext, Statements, Tag,
+            AnswerDocs, BodyDocs, BodyForm, Charge, Docs, Endpoint, ErrorDocs, Handler,
+            HandlerResult, HeaderDocs, Policy, QueryParameter, RequestContext, Statements, Tag,
         },
         extract::Query,
         list, openapi,
@@ -123,7 +123,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::GET,
         TODOS,
         // It makes its own reservation.
-        Policy::DEFAULT,
+        Policy { body: BodyForm::Stream, ..Policy::DEFAULT },
         Handler::Owner(|request, caller| Box::pin(list_todos(request, caller))),
         Docs {
             operation_id: "listTodos",
