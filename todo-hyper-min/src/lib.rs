@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use todo_core::http::{Api, OverCapacity, Peer};
 use todo_runtime::{
     ACCEPT_PAUSE, Admission, HeaderTimeoutStream, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE,
-    TrackedBody, Unanswered, WRITE_STALL,
+    Timeouts, TrackedBody, Unanswered,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -56,11 +56,29 @@ pub async fn serve(
         return Err(ServeError::Tls(std::io::Error::other(why)));
     }
     let mut signals = shutdown.into();
-    let Some(api) = todo_runtime::start(&settings, &mut signals).await? else { return Ok(()) };
+    match todo_runtime::start(&settings, &mut signals).await? {
+        Some(api) => serve_api(api, settings, Timeouts::default(), listener, signals).await,
+        None => Ok(()),
+    }
+}
+
+/// As [`serve`], with an API that [`Settings::open`] opened; closes its database at the end.
+///
+/// # Errors
+/// As [`serve`], except those of the database.
+pub async fn serve_api(
+    api: Api,
+    settings: Settings,
+    timeouts: Timeouts,
+    listener: TcpListener,
+    shutdown: impl Into<Signals>,
+) -> Result<(), ServeError> {
+    let mut signals = shutdown.into();
     let cleanup = todo_runtime::spawn_cleanup(api.core());
     let metrics = todo_runtime::listen_for_metrics(&settings).await?;
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
     todo_runtime::log_listening(&listener, &settings);
+    todo_runtime::set_socket_options(&listener)?;
 
     let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -71,6 +89,7 @@ pub async fn serve(
     let permits = Arc::new(Semaphore::new(settings.max_connections + OVER_CAPACITY_CONNECTIONS));
     let admission = Admission::new(&settings);
     let keep_alive = settings.keep_alive;
+    let write_stall = timeouts.write_stall;
     let serve = |stream: TcpStream, address: SocketAddr, permit| {
         // Without an admission, the connection is closed here.
         let admitted = admission.admit(address.ip())?;
@@ -78,7 +97,7 @@ pub async fn serve(
         let connection = connection(
             api.clone(),
             stream,
-            Client { address, over_capacity, keep_alive },
+            Client { address, over_capacity, keep_alive, write_stall },
             stopping.clone(),
         );
         Some(async move {
@@ -148,6 +167,7 @@ struct Client {
     address: SocketAddr,
     over_capacity: Option<OverCapacity>,
     keep_alive: Duration,
+    write_stall: Duration,
 }
 
 /// Serves one connection until it ends, or shuts it down once `stopping` is closed.
@@ -157,11 +177,9 @@ async fn connection(
     client: Client,
     mut stopping: watch::Receiver<()>,
 ) {
-    let Client { address, over_capacity, keep_alive } = client;
-    // Responses are written at once: Nagle's algorithm would only delay them.
-    let _ = stream.set_nodelay(true);
+    let Client { address, over_capacity, keep_alive, write_stall } = client;
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_STALL));
+    stream.set_write_timeout(Some(write_stall));
     let peer = Peer { address: address.ip(), is_tls: false };
     let unanswered = Unanswered::default();
     let has_request = AtomicBool::new(false);

@@ -28,6 +28,7 @@ mod secret_file;
 pub mod settings;
 mod shutdown;
 mod signals;
+mod socket;
 mod startup;
 
 pub use self::{
@@ -40,12 +41,13 @@ pub use self::{
     },
     limits::{
         ACCEPT_PAUSE, HEADER_TIMEOUT, METRICS_CONNECTIONS, OVER_CAPACITY_CONNECTIONS,
-        SHUTDOWN_GRACE, WRITE_STALL,
+        SHUTDOWN_GRACE, Timeouts, WRITE_STALL,
     },
     log::log_warnings,
     program::{EVENT_INTERVAL, block_on, exit_code, main_minimal, run_server},
     settings::Settings,
     shutdown::drain,
     signals::{Signals, signals},
+    socket::set_socket_options,
     startup::{StartError, listen_for_metrics, log_listening, start},
 };

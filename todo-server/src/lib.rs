@@ -9,7 +9,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use salvo::{
@@ -19,10 +18,9 @@ use salvo::{
     http::{ReqBody, ResBody, Version},
     hyper::body::{Body, Bytes, Frame, SizeHint},
 };
-use socket2::SockRef;
 use todo_core::http::{Api, EnvelopeLayer, OverCapacity, Peer};
 use todo_runtime::{
-    Admission, HEADER_TIMEOUT, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE, TrackedBody, WRITE_STALL,
+    Admission, HEADER_TIMEOUT, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE, Timeouts, TrackedBody,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -64,9 +62,6 @@ const WINDOW_BYTES: u32 = 65_535;
 /// CVE-2023-44487), and of streams reset by the server for errors of the client.
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_LOCAL_RESETS: usize = 256;
-/// Time, beyond the request timeout, that a connection may be silent or, over HTTP/2, without a
-/// request.
-const IDLE_MARGIN: Duration = Duration::from_secs(30);
 /// Minimum size of a compressed response. Responses with a token are smaller: a secret is never
 /// compressed together with text that the client controls.
 const MIN_COMPRESSED_BYTES: usize = 2048;
@@ -102,25 +97,62 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let mut signals = shutdown.into();
     // An invalid certificate fails the start before a database is created.
-    let tls = settings.tls().map(|files| Certificate::read(files, signals.reloads()));
-    let tls = tls.transpose().map_err(ServeError::Tls)?;
-    let Some(api) = todo_runtime::start(&settings, &mut signals).await? else { return Ok(()) };
-    let cleanup = todo_runtime::spawn_cleanup(api.core());
-    let metrics = todo_runtime::listen_for_metrics(&settings).await?;
-    let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
-    todo_runtime::log_listening(&listener, &settings);
+    let tls = certificate(&settings, &mut signals)?;
+    match todo_runtime::start(&settings, &mut signals).await? {
+        Some(api) => {
+            let timeouts = Timeouts::default();
+            serve_with(&api, tls, &settings, timeouts, listener, signals).await
+        }
+        None => Ok(()),
+    }
+}
 
-    // No write waits for the acknowledgement of an earlier one (Nagle's algorithm). Accepted
-    // sockets inherit the option.
-    SockRef::from(&listener).set_tcp_nodelay(true)?;
+/// As [`serve`], with an API that [`Settings::open`] opened; closes its database at the end.
+///
+/// # Errors
+/// As [`serve`], except those of the database.
+pub async fn serve_api(
+    api: Api,
+    settings: Settings,
+    timeouts: Timeouts,
+    listener: TcpListener,
+    shutdown: impl Into<Signals>,
+) -> Result<(), ServeError> {
+    let mut signals = shutdown.into();
+    let tls = certificate(&settings, &mut signals)?;
+    serve_with(&api, tls, &settings, timeouts, listener, signals).await
+}
+
+/// The certificate of the settings, if they have one.
+fn certificate(
+    settings: &Settings,
+    signals: &mut Signals,
+) -> Result<Option<Certificate>, ServeError> {
+    let read = settings.tls().map(|files| Certificate::read(files, signals.reloads()));
+    read.transpose().map_err(ServeError::Tls)
+}
+
+async fn serve_with(
+    api: &Api,
+    tls: Option<Certificate>,
+    settings: &Settings,
+    timeouts: Timeouts,
+    listener: TcpListener,
+    signals: Signals,
+) -> Result<(), ServeError> {
+    let cleanup = todo_runtime::spawn_cleanup(api.core());
+    let metrics = todo_runtime::listen_for_metrics(settings).await?;
+    let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
+    todo_runtime::log_listening(&listener, settings);
+    todo_runtime::set_socket_options(&listener)?;
     let acceptor = TcpAcceptor::try_from(listener)?;
     match tls {
-        None => serve_on(acceptor, &api, &settings, signals).await?,
+        None => serve_on(acceptor, api, settings, timeouts, signals).await?,
         Some(tls) => {
             let listener = RustlsListener::new(tls, BoundListener(acceptor));
             let acceptor =
                 listener.try_bind().await.map_err(|e| ServeError::Tls(io::Error::other(e)))?;
-            serve_on(acceptor, &api, &settings, signals).await?;
+            serve_on(acceptor, api, settings, timeouts, signals).await?;
         }
     }
     if let Some(metrics) = metrics {
@@ -135,20 +167,21 @@ async fn serve_on<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin> + Send + '
     acceptor: A,
     api: &Api,
     settings: &Settings,
+    timeouts: Timeouts,
     mut signals: Signals,
 ) -> io::Result<()> {
-    let idle_timeout = settings.request_timeout + IDLE_MARGIN;
+    let idle_timeout = settings.request_timeout + timeouts.idle_margin;
     let tracker = ConnectionTracker::new(
         Admission::new(settings),
         FuseConfig::strict()
             // The stream enforces this deadline and the one for idle HTTP/1 connections.
             .with_http1_header_timeout(None)
             .with_tls_handshake_timeout(HEADER_TIMEOUT)
-            .with_write_stall_timeout(WRITE_STALL)
+            .with_write_stall_timeout(timeouts.write_stall)
             // A connection counts as idle while a handler runs: the request timeout, and the time
             // to drain the body, must be shorter than this.
             .with_connection_idle_timeout(
-                settings.keep_alive.max(settings.request_timeout) + IDLE_MARGIN,
+                settings.keep_alive.max(settings.request_timeout) + timeouts.idle_margin,
             ),
     );
     let service = Service::new(router(api))
