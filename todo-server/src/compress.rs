@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use salvo::{
     Depot, FlowCtrl, Handler, Request, Response, async_trait,
     compression::Compression,
-    http::{HeaderValue, ResBody, StatusCode, header},
+    http::{HeaderMap, HeaderValue, ResBody, StatusCode, header},
     hyper::body::Bytes,
 };
 
@@ -19,7 +19,12 @@ const MAX_INLINE_BYTES: usize = 64 << 10;
 /// The largest chunk that salvo compresses on the worker.
 const INLINE_CHUNK_BYTES: usize = (16 << 10) - 1;
 
-/// salvo's compression, except that a buffered body stays buffered.
+/// Marks the response of a live stream, in its extensions.
+#[derive(Clone, Copy)]
+pub(crate) struct LiveStream;
+
+/// salvo's compression, except that a buffered body stays buffered, and a live stream plain: its
+/// chunks are short, and an encoder takes up to several megabytes for as long as the stream lives.
 pub(crate) struct BufferedCompression(Compression);
 
 impl BufferedCompression {
@@ -44,6 +49,15 @@ fn in_chunks(whole: &Bytes) -> ResBody {
     ResBody::Chunks(chunks)
 }
 
+/// Whether the content is server-sent events.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    content_type.is_some_and(|value| {
+        let essence = value.split(|byte| *byte == b';').next().unwrap_or_default();
+        essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    })
+}
+
 #[async_trait]
 impl Handler for BufferedCompression {
     async fn handle(
@@ -54,6 +68,9 @@ impl Handler for BufferedCompression {
         ctrl: &mut FlowCtrl,
     ) {
         ctrl.call_next(req, depot, res).await;
+        if res.extensions.get::<LiveStream>().is_some() || is_event_stream(res.headers()) {
+            return;
+        }
         let whole = match res.take_body() {
             ResBody::Once(whole) => {
                 res.body(in_chunks(&whole));

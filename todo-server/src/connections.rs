@@ -25,6 +25,7 @@ use salvo::{
 use todo_core::http::Api;
 use todo_runtime::{
     ACCEPT_PAUSE, Admission, ConnectionPermit, HeaderTimeoutStream, InProgress, Unanswered,
+    WRITE_STALL,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -228,11 +229,20 @@ pub(crate) struct ActiveRequest {
     pub(crate) is_over_capacity: bool,
     pub(crate) last_activity: LastActivity,
     pub(crate) in_progress: InProgress,
+    pub(crate) write_stall: Duration,
     /// HTTP/2 only.
     reset_guard: Option<ResetGuard>,
 }
 
 impl ActiveRequest {
+    /// A request of a connection with this activity.
+    #[cfg(test)]
+    pub(crate) fn of(last_activity: LastActivity, write_stall: Duration) -> Self {
+        let in_progress = Unanswered::default().begin();
+        let is_over_capacity = false;
+        Self { is_over_capacity, last_activity, in_progress, write_stall, reset_guard: None }
+    }
+
     /// Records that the client has waited for the response.
     pub(crate) fn mark_answered(&mut self) {
         if let Some(guard) = &mut self.reset_guard {
@@ -288,6 +298,7 @@ impl ConnectionTracker {
                 .is_none_or(ConnectionPermit::is_over_capacity),
             last_activity: connection.last_activity.clone(),
             in_progress: connection.unanswered.begin(),
+            write_stall: self.limits.write_stall_timeout.unwrap_or(WRITE_STALL),
             reset_guard: multiplexed.then(|| ResetGuard {
                 count: Arc::clone(&connection.resets),
                 control: connection.control.clone(),
@@ -304,12 +315,20 @@ impl ConnectionTracker {
 
     /// Shuts down connections that made no request and accepted no response data for
     /// `idle_timeout`; aborts them after twice that time, since a response may still be in transit.
+    ///
+    /// A connection with a request in progress is not idle: its handler has a deadline, and its
+    /// response either waits for its source, as a live stream may for long, or for the client,
+    /// which the stall guard limits.
     pub(crate) async fn reap_idle(self, idle_timeout: Duration) {
         let mut ticks = interval(REAP_INTERVAL.min(idle_timeout));
         loop {
             ticks.tick().await;
             for connection in self.connections().values() {
                 if connection.protocol == Protocol::Http1 {
+                    continue;
+                }
+                if !connection.unanswered.is_zero() {
+                    connection.last_activity.touch();
                     continue;
                 }
                 let idle = connection.last_activity.elapsed();
@@ -458,14 +477,36 @@ mod tests {
         const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
         let tracker = tracker();
         let (active, control, observer) = with_request(&tracker);
+        let ActiveRequest { last_activity, in_progress, .. } = active;
+        // As after the last chunk of a response, which may still be in transit.
+        drop(in_progress);
         let reaper = tokio::spawn(tracker.clone().reap_idle(IDLE_TIMEOUT));
         // As a body does for each accepted chunk.
         for _ in 0..20 {
             tokio::time::sleep(IDLE_TIMEOUT / 2).await;
-            active.last_activity.touch();
+            last_activity.touch();
         }
         assert!(!control.is_graceful_shutdown() && !control.is_aborted());
         tokio::time::sleep(IDLE_TIMEOUT + 2 * REAP_INTERVAL).await;
+        assert!(control.is_graceful_shutdown());
+        tokio::time::sleep(IDLE_TIMEOUT).await;
+        assert!(control.is_aborted());
+        drop(observer);
+        reaper.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_only_after_its_last_response() {
+        const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+        let tracker = tracker();
+        let (active, control, observer) = with_request(&tracker);
+        let reaper = tokio::spawn(tracker.clone().reap_idle(IDLE_TIMEOUT));
+        tokio::time::sleep(10 * IDLE_TIMEOUT).await;
+        assert!(!control.is_graceful_shutdown() && !control.is_aborted());
+        drop(active);
+        tokio::time::sleep(IDLE_TIMEOUT / 2).await;
+        assert!(!control.is_graceful_shutdown() && !control.is_aborted());
+        tokio::time::sleep(IDLE_TIMEOUT / 2 + 2 * REAP_INTERVAL).await;
         assert!(control.is_graceful_shutdown());
         tokio::time::sleep(IDLE_TIMEOUT).await;
         assert!(control.is_aborted());

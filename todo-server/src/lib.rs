@@ -30,7 +30,7 @@ use tower_layer::Layer;
 use tower_service::Service as TowerService;
 
 use self::{
-    compress::BufferedCompression,
+    compress::{BufferedCompression, LiveStream},
     connections::{ConnectionTracker, ShutdownAcceptor},
     stall_guard::{CHUNK_BYTES, StallGuardBody},
     tls::Certificate,
@@ -178,11 +178,9 @@ async fn serve_on<A: Acceptor<Stream: AsyncRead + AsyncWrite + Unpin> + Send + '
             .with_http1_header_timeout(None)
             .with_tls_handshake_timeout(HEADER_TIMEOUT)
             .with_write_stall_timeout(timeouts.write_stall)
-            // A connection counts as idle while a handler runs: the request timeout, and the time
-            // to drain the body, must be shorter than this.
-            .with_connection_idle_timeout(
-                settings.keep_alive.max(settings.request_timeout) + timeouts.idle_margin,
-            ),
+            // It would close the connection of a silent live stream. The stream ends idle HTTP/1
+            // connections, and the tracker those of HTTP/2.
+            .with_connection_idle_timeout(None),
     );
     let service = Service::new(router(api))
         .hoop(TrackConnection(tracker.clone()))
@@ -282,7 +280,7 @@ fn peer(req: &Request) -> Option<Peer> {
 }
 
 /// Records each request of a connection, makes it the last on a connection over capacity, and
-/// guards HTTP/2 responses against stalled clients.
+/// guards HTTP/2 responses against stalled clients. A streamed response is in progress to its end.
 struct TrackConnection(ConnectionTracker);
 
 #[async_trait]
@@ -315,11 +313,7 @@ impl Handler for TrackConnection {
                     return;
                 }
                 let body = res.take_body();
-                ResBody::Boxed(Box::pin(StallGuardBody::new(
-                    body,
-                    connection,
-                    active.last_activity,
-                )))
+                ResBody::Boxed(Box::pin(StallGuardBody::new(body, connection, active)))
             }
             // A body of known size is written at once.
             _ if size.is_some() => return,
@@ -330,12 +324,16 @@ impl Handler for TrackConnection {
 }
 
 fn send(res: &mut Response, response: salvo::hyper::Response<todo_core::http::Body>) {
+    let is_live = response.body().is_live();
     res.merge_hyper(response.map(|body| match body.into_bytes() {
         // salvo distinguishes no body from an empty one; a HEAD response has none.
         Ok(empty) if empty.is_empty() => ResBody::None,
         Ok(bytes) => ResBody::Once(bytes),
         Err(body) => ResBody::Boxed(Box::pin(StreamBody(body))),
     }));
+    if is_live {
+        res.extensions.insert(LiveStream);
+    }
 }
 
 /// A streamed body, with the error type that salvo requires.

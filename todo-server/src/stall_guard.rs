@@ -15,10 +15,10 @@ use salvo::{
     http::ResBody,
     hyper::body::{Body, Bytes, Frame, SizeHint},
 };
-use todo_runtime::WRITE_STALL;
+use todo_runtime::InProgress;
 use tokio::{sync::watch, time::timeout};
 
-use crate::connections::LastActivity;
+use crate::connections::{ActiveRequest, LastActivity};
 
 /// Maximum size of a chunk, in bytes. Smaller bodies are not guarded: a connection buffers at most
 /// this much of a response that the client does not read.
@@ -32,6 +32,7 @@ pub(crate) struct StallGuardBody {
     progress: watch::Sender<Progress>,
     /// Last activity of the connection.
     last_activity: LastActivity,
+    _in_progress: InProgress,
 }
 
 /// What a body waits for. hyper polls it only while the client's window is open.
@@ -44,16 +45,17 @@ enum Progress {
 }
 
 impl StallGuardBody {
-    /// Aborts `connection` if no chunk of `body` is accepted for [`WRITE_STALL`].
-    /// Each chunk updates `last_activity`.
-    pub(crate) fn new(body: ResBody, connection: ConnCtrl, last_activity: LastActivity) -> Self {
+    /// Aborts `connection` if no chunk of `body` is accepted for the write-stall timeout. Each
+    /// chunk updates the last activity, and `request` is in progress until the body is dropped.
+    pub(crate) fn new(body: ResBody, connection: ConnCtrl, request: ActiveRequest) -> Self {
+        let ActiveRequest { last_activity, in_progress, write_stall, .. } = request;
         let (progress, mut changes) = watch::channel(Progress::Client);
         tokio::spawn(async move {
             loop {
                 let waits_for = *changes.borrow_and_update();
                 let change = match waits_for {
                     Progress::Source => Ok(changes.changed().await),
-                    Progress::Client => timeout(WRITE_STALL, changes.changed()).await,
+                    Progress::Client => timeout(write_stall, changes.changed()).await,
                 };
                 match change {
                     Ok(Ok(())) => {}
@@ -64,7 +66,7 @@ impl StallGuardBody {
             tracing::debug!("a client stalled while receiving a response");
             connection.abort();
         });
-        Self { body, chunk: Bytes::new(), progress, last_activity }
+        Self { body, chunk: Bytes::new(), progress, last_activity, _in_progress: in_progress }
     }
 }
 
@@ -117,6 +119,7 @@ mod tests {
     use std::time::Duration;
 
     use http_body_util::BodyExt;
+    use todo_runtime::WRITE_STALL;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -125,7 +128,8 @@ mod tests {
     async fn each_accepted_chunk_updates_the_last_activity() {
         let body = ResBody::Once(vec![0; 4 * CHUNK_BYTES].into());
         let last_activity = LastActivity::new();
-        let mut guarded = StallGuardBody::new(body, ConnCtrl::new(), last_activity.clone());
+        let request = ActiveRequest::of(last_activity.clone(), WRITE_STALL);
+        let mut guarded = StallGuardBody::new(body, ConnCtrl::new(), request);
         for _ in 0..4 {
             tokio::time::advance(Duration::from_secs(20)).await;
             assert_eq!(last_activity.elapsed(), Duration::from_secs(20));
@@ -134,6 +138,7 @@ mod tests {
             assert_eq!(last_activity.elapsed(), Duration::ZERO);
         }
     }
+
     #[tokio::test(start_paused = true)]
     async fn a_quiet_source_is_waited_for_and_a_stalled_client_is_not() {
         let (mut source, chunks) = tokio::io::duplex(64);
@@ -143,7 +148,8 @@ mod tests {
         });
         let connection = ConnCtrl::new();
         let body = ResBody::stream(chunks);
-        let mut guarded = StallGuardBody::new(body, connection.clone(), LastActivity::new());
+        let request = ActiveRequest::of(LastActivity::new(), WRITE_STALL);
+        let mut guarded = StallGuardBody::new(body, connection.clone(), request);
         for _ in 0..3 {
             let quiet = timeout(3 * WRITE_STALL, guarded.frame()).await;
             assert!(quiet.is_err() && !connection.is_aborted(), "the source has sent nothing");

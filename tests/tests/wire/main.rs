@@ -6,4 +6,5 @@ mod http2;
 mod logs;
 mod metrics;
 mod protocol;
+mod streams;
 mod tls;

@@ -25,7 +25,9 @@ impl Unanswered {
         InProgress(self.clone())
     }
 
-    pub(super) fn is_zero(&self) -> bool {
+    /// Whether no request is in progress.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
         self.0.load(Ordering::Relaxed) == 0
     }
 }
