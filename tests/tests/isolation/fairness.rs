@@ -163,8 +163,9 @@ on_every_target! {
         app.stop().await.expect("a clean stop");
     }
 
-    /// The same user's other writes keep at least 40 % of their throughput; the abandoned
-    /// connections cost some CPU time too.
+    /// The same user's other writes keep most of their throughput. It is compared with that beside
+    /// as many connections cut during requests that need no database: in a debug build, these
+    /// alone cost a core that the clients of this test share.
     #[ignore = "slow: run by .ci/run"]
     async fn abandoned_writes_slow_their_own_user_little(target) {
         const WRITERS: usize = 16;
@@ -185,26 +186,28 @@ on_every_target! {
                 }
             })
             .collect();
+        let health = request(app.addr(), &ann, "GET", "/health", "");
         let times = [5, 0].map(Duration::from_millis);
-        let (mut calm, mut stormy, mut abandoned) = (0, 0, 0);
+        // The writes beside each kind of abandoned requests, and the number of these.
+        let (mut beside, mut abandoned) = ([0, 0], [0, 0]);
         for _ in 0..3 {
-            let before = written.load(Ordering::Relaxed);
-            sleep(ROUND / 2).await;
-            let between = written.load(Ordering::Relaxed);
-            let ended = Arc::new(AtomicBool::new(false));
-            let abandoning: JoinSet<usize> = (0..6)
-                .map(|_| abandon(app.addr(), create.clone(), times, ended.clone()))
-                .collect();
-            after(ROUND / 2, &ended).await;
-            calm += between - before;
-            stormy += written.load(Ordering::Relaxed) - between;
-            abandoned += abandoning.join_all().await.into_iter().sum::<usize>();
+            for (kind, request) in [&health, &create].into_iter().enumerate() {
+                let before = written.load(Ordering::Relaxed);
+                let ended = Arc::new(AtomicBool::new(false));
+                let abandoning: JoinSet<usize> = (0..6)
+                    .map(|_| abandon(app.addr(), request.clone(), times, ended.clone()))
+                    .collect();
+                after(ROUND / 2, &ended).await;
+                beside[kind] += written.load(Ordering::Relaxed) - before;
+                abandoned[kind] += abandoning.join_all().await.into_iter().sum::<usize>();
+            }
         }
         over.store(true, Ordering::Relaxed);
         writing.join_all().await;
-        println!("{target:?}: {calm} quiet writes, {stormy} beside {abandoned} abandoned ones");
-        assert!(abandoned > 300, "{target:?}: too few: {abandoned}");
-        assert!(5 * stormy > 2 * calm, "{target:?}: {stormy} of {calm}");
+        let [calm, stormy] = beside;
+        println!("{target:?}: {calm} and {stormy} writes beside {abandoned:?} abandoned requests");
+        assert!(abandoned.iter().all(|count| *count > 300), "{target:?}: too few: {abandoned:?}");
+        assert!(5 * stormy > 3 * calm, "{target:?}: {stormy} of {calm}");
         app.stop().await.expect("a clean stop");
     }
 }
