@@ -40,7 +40,7 @@ const CUTTERS: usize = 6;
 /// Quiet rounds and rounds with disconnects alternate, so that other load on the machine slows both
 /// equally.
 const ROUNDS: usize = 5;
-const ROUND: Duration = Duration::from_secs(2);
+const ROUND: Duration = Duration::from_secs(1);
 /// Interval between the requests of a cutter, in both kinds of round: the load is the same.
 const PACE: Duration = Duration::from_millis(10);
 
