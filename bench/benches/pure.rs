@@ -1,5 +1,5 @@
-//! Parts of a request without I/O: token verification, the JSON of a page, routing, parsing; and
-//! one SQLite read for comparison. `cargo bench -p todo-bench`.
+//! Parts of a request: authentication with its SQLite read, and without I/O the JSON of a page,
+//! routing and parsing. `cargo bench -p todo-bench`.
 #![allow(missing_docs, reason = "criterion's macros generate a public function")]
 
 use std::hint::black_box;
@@ -24,13 +24,14 @@ fn all(criterion: &mut Criterion) {
 fn pure(criterion: &mut Criterion) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let fixture = runtime.block_on(Fixture::open())?;
-    let caller = auth::verify(fixture.core(), fixture.token())?;
-    criterion.bench_function("verify a token", |bench| {
-        bench.iter(|| auth::verify(fixture.core(), black_box(fixture.token())));
+    let caller = runtime.block_on(auth::authenticate(fixture.core(), fixture.token()))?;
+    criterion.bench_function("authenticate a token", |bench| {
+        bench.iter(|| {
+            runtime.block_on(auth::authenticate(fixture.core(), black_box(fixture.token())))
+        });
     });
 
-    let limit = Some(todos::Limit::parse("50")?);
-    let query = todos::ListQuery { limit, ..todos::ListQuery::default() };
+    let query = todos::ListQuery::new().limit(todos::Limit::new(50)?);
     let page = runtime.block_on(todos::list(fixture.core(), &caller, query))?;
     criterion.bench_function("JSON of a page of 50", |bench| {
         bench.iter(|| serde_json::to_vec(black_box(&page)));

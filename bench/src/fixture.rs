@@ -6,7 +6,8 @@ use http::{Method, Request, Response};
 use http_body_util::Full;
 use tempfile::TempDir;
 use todo_core::{
-    Core, Options, Secret, auth,
+    Core, Secret,
+    auth::{self, Token},
     http::{Api, ApiOptions, Body},
     todos,
 };
@@ -19,7 +20,7 @@ const TODOS: usize = 60;
 /// An API with test data.
 pub struct Fixture {
     api: Api,
-    token: String,
+    token: Token,
     /// The path of the user's todos.
     pub todos: String,
     /// The path of one todo.
@@ -36,19 +37,15 @@ impl Fixture {
         let dir = tempfile::tempdir()?;
         let url = format!("sqlite://{}", dir.path().join("todo.db").display());
         let secret = Secret::new("a secret of more than 32 bytes to measure with")?;
-        let core = Core::open(&url, Options::new(secret)).await?;
+        let core = Core::builder(secret).open(&url).await?;
         let form = auth::Signup::parse("ada@example.com", "Correct1horse", "Ada Lovelace")?;
-        let token = auth::signup(&core, None, form).await?.token;
-        let caller = auth::verify(&core, &token)?;
+        let token = auth::signup(&core, auth::Client::Trusted, form).await?.token;
+        let caller = auth::authenticate(&core, token.as_str()).await?;
         let todos = format!("/api/users/{}/todos", caller.user_id());
         let mut todo = String::new();
         for number in 0..TODOS {
             let title = format!("Prepare the meeting of week {number}");
-            let new = todos::NewTodo {
-                title: title.as_str().try_into()?,
-                description: None,
-                priority: todos::Priority::Medium,
-            };
+            let new = todos::NewTodo::new(title.parse()?);
             todo = format!("{todos}/{}", todos::create(&core, &caller, new).await?.id);
         }
         Ok(Self { api: Api::new(core, ApiOptions::default()), token, todos, todo, _dir: dir })
@@ -63,7 +60,7 @@ impl Fixture {
     /// The user's token.
     #[must_use]
     pub fn token(&self) -> &str {
-        &self.token
+        self.token.as_str()
     }
 
     /// Builds a request of the user; a non-empty body is declared as JSON.
@@ -77,7 +74,7 @@ impl Fixture {
         body: &'static str,
     ) -> Result<Request<Full<Bytes>>, Failure> {
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
-        request = request.header("authorization", format!("Bearer {}", self.token));
+        request = request.header("authorization", format!("Bearer {}", self.token()));
         if !body.is_empty() {
             request = request.header("content-type", "application/json");
         }

@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use todo_bench::Failure;
-use todo_core::{Clock, Core, Options, Secret, auth};
+use todo_core::{Clock, Core, Secret, auth};
 
 /// Secret of all servers.
 pub(crate) const SECRET: &str = "a secret of more than 32 bytes to measure with";
@@ -75,9 +75,9 @@ pub(crate) fn users() -> Result<Vec<User>, Failure> {
 /// Fills an empty database.
 pub(crate) async fn seed(url: &str) -> Result<(), Failure> {
     // One signup creates the schema and a password hash for all users.
-    let core = Core::open(url, Options::new(Secret::new(SECRET)?)).await?;
+    let core = Core::builder(Secret::new(SECRET)?).open(url).await?;
     let form = auth::Signup::parse(TEMPLATE, PASSWORD, "Template")?;
-    auth::signup(&core, None, form).await?;
+    auth::signup(&core, auth::Client::Trusted, form).await?;
     core.close().await;
     run(url, &Dialect::of(url).seed_statements()).await
 }

@@ -3,12 +3,12 @@
 
 use std::io::Write;
 
+use futures_util::TryStreamExt;
 use todo_core::{
-    Core, Options, Secret,
-    auth::{self, Caller, Signup, User},
+    Core, Secret,
+    auth::{self, Caller, Client, Signup, User},
     todos::{
-        self, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder, Title,
-        TodoPatch,
+        self, Description, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder, Title, TodoPatch,
     },
 };
 
@@ -33,14 +33,13 @@ pub async fn run(out: &mut impl Write) -> Result<(), Failure> {
         ("Water the plants", Priority::Low),
         ("Call the dentist", Priority::High),
     ] {
-        let new = NewTodo { title: Title::try_from(title)?, description: None, priority };
+        let new = NewTodo::new(title.parse()?).priority(priority);
         todos::create(&home, &caller, new).await?;
     }
 
     // Two todos per page, by title; each page has the cursor of the next.
-    let filters = Filters { sort_by: SortBy::Title, order: SortOrder::Asc, ..Filters::default() };
-    let limit = Some(Limit::new(2).map_err(|error| error.to_string())?);
-    let mut query = ListQuery { filters, limit, cursor: None };
+    let by_title = ListQuery::new().sort_by(SortBy::Title).order(SortOrder::Asc);
+    let mut query = by_title.clone().limit(Limit::new(2)?);
     let mut milk = None;
     loop {
         let page = todos::list(&home, &caller, query.clone()).await?;
@@ -53,17 +52,21 @@ pub async fn run(out: &mut impl Write) -> Result<(), Failure> {
         }
     }
 
+    // Or all pages at once, as a stream.
+    let todos = todos::stream(&home, &caller, by_title)?;
+    let titles: Vec<Title> = todos.map_ok(|todo| todo.title).try_collect().await?;
+    writeln!(out, "{} todos in all", titles.len())?;
+
     // Fields that a patch omits are unchanged.
     let milk = milk.ok_or("the todo was not found")?;
-    let text = Description::parse("oats, two litres").map_err(todo_core::Error::Invalid)?;
-    let patch = TodoPatch { description: Some(Some(text)), ..TodoPatch::default() };
+    let patch = TodoPatch::new().description(Description::parse("oats, two litres")?);
     let milk = todos::patch(&home, &caller, milk.id, patch).await?;
     let milk = todos::set_completed(&home, &caller, milk.id, true).await?;
-    let text = milk.description.unwrap_or_default();
+    let text = milk.description.as_ref().map_or("", Description::as_str);
     writeln!(out, "{}: {text}, completed: {}", milk.title, milk.completed)?;
 
     let caller = Caller::trusted(ada_at_work.id);
-    let elsewhere = todos::list(&work, &caller, ListQuery::default()).await?;
+    let elsewhere = todos::list(&work, &caller, ListQuery::new()).await?;
     writeln!(out, "at work: {} todos", elsewhere.total)?;
 
     home.close().await;
@@ -72,12 +75,12 @@ pub async fn run(out: &mut impl Write) -> Result<(), Failure> {
 }
 
 async fn open(secret: &str) -> Result<Core, Failure> {
-    let secret = Secret::new(secret).map_err(|error| error.to_string())?;
-    Ok(Core::open("sqlite::memory:", Options::new(secret)).await?)
+    let secret = Secret::new(secret)?;
+    Ok(Core::builder(secret).open("sqlite::memory:").await?)
 }
 
 async fn sign_up(core: &Core) -> Result<User, Failure> {
     let form = Signup::parse("ada@example.com", "Correct1horse", "Ada Lovelace")?;
-    // Without a client address, no rate limit applies.
-    Ok(auth::signup(core, None, form).await?.user)
+    // This program vouches for the client, so no rate limit applies.
+    Ok(auth::signup(core, Client::Trusted, form).await?.user)
 }

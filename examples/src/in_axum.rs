@@ -50,6 +50,6 @@ async fn insert_peer(
     ConnectInfo(address): ConnectInfo<SocketAddr>,
     mut request: Request,
 ) -> Request {
-    request.extensions_mut().insert(Peer { address: address.ip(), is_tls: false });
+    request.extensions_mut().insert(Peer::new(address.ip(), false));
     request
 }

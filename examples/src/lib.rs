@@ -8,6 +8,8 @@
 //! The programs in `src/bin` only choose a database and an address; `tests` runs all of them.
 #![forbid(unsafe_code)]
 
+use todo_core::{Core, Secret};
+
 pub mod client;
 pub mod embed;
 pub mod in_axum;
@@ -20,11 +22,9 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// # Errors
 /// If `SECRET_KEY` is not set to at least 32 bytes, or the database does not open.
-pub async fn open_core() -> Result<todo_core::Core, Failure> {
+pub async fn open_core() -> Result<Core, Failure> {
     let secret = std::env::var("SECRET_KEY").unwrap_or_default();
-    let secret = todo_core::Secret::new(secret).map_err(|error| error.to_string())?;
-    let options = todo_core::Options::new(secret);
-    Ok(todo_core::Core::open("sqlite://example.db", options).await?)
+    Ok(Core::builder(Secret::new(secret)?).open("sqlite://example.db").await?)
 }
 
 /// Completes on Ctrl-C.

@@ -11,6 +11,7 @@ async fn embed_prints_the_expected_lines() {
         ada@example.com has two accounts\n\
         page of 3: Buy milk, Call the dentist\n\
         page of 3: Water the plants\n\
+        3 todos in all\n\
         Buy milk: oats, two litres, completed: true\n\
         at work: 0 todos\n";
     assert_eq!(printed, expected);

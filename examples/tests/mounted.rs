@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client as Connections, rt::TokioExecutor};
-use todo_core::{Core, Options, Secret};
+use todo_core::{Core, Secret};
 use todo_examples::{
     Failure,
     client::{Client, Problem},
@@ -30,7 +30,7 @@ impl RunningApp {
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         let secret = Secret::new("a secret for the tests of the examples").unwrap();
-        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let core = Core::builder(secret).open("sqlite::memory:").await.unwrap();
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();

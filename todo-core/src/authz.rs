@@ -3,14 +3,14 @@
 use sqlx::SqlSafeStr;
 use uuid::Uuid;
 
-use crate::db::Statement;
+use crate::{db::Statement, ids::UserId};
 
-/// The authenticated user of an operation. There are two ways to get one: from a valid token, with
-/// [`verify`](crate::auth::verify) or [`authenticate`](crate::auth::authenticate), or from a user
-/// id that the host program trusts, with [`Caller::trusted`].
+/// The authenticated user of an operation. There are two ways to get one: from the token of a live
+/// session, with [`authenticate`](crate::auth::authenticate), or from a user id that the host
+/// program trusts, with [`Caller::trusted`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    user_id: Uuid,
+    user_id: UserId,
     session: Option<Uuid>,
 }
 
@@ -18,18 +18,18 @@ impl Caller {
     /// A caller that the host program has authenticated by its own means. No session is checked:
     /// the host program is responsible for the user id.
     #[must_use]
-    pub fn trusted(user_id: Uuid) -> Self {
+    pub fn trusted(user_id: UserId) -> Self {
         Self { user_id, session: None }
     }
 
     /// The user's id.
     #[must_use]
-    pub fn user_id(&self) -> Uuid {
+    pub fn user_id(&self) -> UserId {
         self.user_id
     }
 
-    /// The caller of a valid token.
-    pub(crate) fn of_session(user_id: Uuid, session: Uuid) -> Self {
+    /// The caller of a valid token. Its session may have ended: every statement checks it.
+    pub(crate) fn of_session(user_id: UserId, session: Uuid) -> Self {
         Self { user_id, session: Some(session) }
     }
 

@@ -11,11 +11,11 @@ use std::{
 };
 
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use crate::{
     db::WaitStats,
     error::{Error, Result},
+    ids::UserId,
 };
 
 /// Maximum length of one caller's queue; beyond it, [`Error::Busy`] at once.
@@ -25,7 +25,7 @@ const MAX_WAITING: usize = 512;
 pub(crate) struct CallerQueues {
     max_running: usize,
     max_wait: Duration,
-    queues: Mutex<HashMap<Uuid, CallerQueue>>,
+    queues: Mutex<HashMap<UserId, CallerQueue>>,
     waits: Arc<WaitStats>,
 }
 
@@ -38,7 +38,7 @@ struct CallerQueue {
 }
 
 /// Permit to run one operation. Dropping it passes it to the next in the queue.
-pub(crate) struct CallerPermit(Option<(Arc<CallerQueues>, Uuid)>);
+pub(crate) struct CallerPermit(Option<(Arc<CallerQueues>, UserId)>);
 
 impl CallerQueues {
     /// Queues that let each caller run `max_running` operations at once (at least one); the others
@@ -52,7 +52,7 @@ impl CallerQueues {
     ///
     /// # Errors
     /// [`Error::Busy`] at once if the queue is full, and after `max_wait` in it.
-    pub(crate) async fn acquire(self: &Arc<Self>, caller: Uuid) -> Result<CallerPermit> {
+    pub(crate) async fn acquire(self: &Arc<Self>, caller: UserId) -> Result<CallerPermit> {
         let permit = {
             let mut queues = self.queues();
             let queue = queues.entry(caller).or_default();
@@ -83,13 +83,13 @@ impl CallerQueues {
         &self.waits
     }
 
-    fn queues(&self) -> MutexGuard<'_, HashMap<Uuid, CallerQueue>> {
+    fn queues(&self) -> MutexGuard<'_, HashMap<UserId, CallerQueue>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the next operation from the caller's queue. If it is empty, one operation less is
     /// running.
-    fn pop_next(&self, caller: Uuid) -> Option<oneshot::Sender<CallerPermit>> {
+    fn pop_next(&self, caller: UserId) -> Option<oneshot::Sender<CallerPermit>> {
         let mut queues = self.queues();
         let queue = queues.get_mut(&caller)?;
         let next = queue.waiting.pop_front();
@@ -126,14 +126,14 @@ mod tests {
 
     use super::*;
 
-    const ANN: Uuid = Uuid::from_u128(1);
-    const BOB: Uuid = Uuid::from_u128(2);
+    const ANN: UserId = UserId::new(uuid::Uuid::from_u128(1));
+    const BOB: UserId = UserId::new(uuid::Uuid::from_u128(2));
     const MAX_WAIT: Duration = Duration::from_secs(2);
 
     /// A queued operation: a future that has been polled once and is pending.
     fn wait(
         queues: &Arc<CallerQueues>,
-        caller: Uuid,
+        caller: UserId,
     ) -> futures_util::future::BoxFuture<'static, Result<CallerPermit>> {
         let queues = Arc::clone(queues);
         let mut waiting = async move { queues.acquire(caller).await }.boxed();
@@ -227,7 +227,8 @@ mod tests {
                     (Arc::clone(&queues), running.clone(), random >> 61);
                 let task = tokio::spawn(async move {
                     let of = i % 2;
-                    let permit = queues.acquire(Uuid::from_u128(of as u128)).await.unwrap();
+                    let permit =
+                        queues.acquire(uuid::Uuid::from_u128(of as u128).into()).await.unwrap();
                     let before = running[of].fetch_add(1, Ordering::SeqCst);
                     let ending = Ending(&running[of]);
                     assert!(before < MAX_RUNNING, "{before} are running");

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
     runtime::Handle,
@@ -24,8 +24,9 @@ use crate::{
     caller_queue::CallerQueues,
     clock::Clock,
     crypto::{hashing::Hasher, tokens::Tokens},
-    db::{Database, Db, DbOptions, OpenError},
+    db::{Database, DatabaseOptions, Db, OpenError},
     error::{BoxError, Error, Result},
+    ids::UserId,
     rate_limit::RateLimiter,
     request_id,
     secret::{Algorithm, Secret},
@@ -39,92 +40,101 @@ const MAX_ANONYMOUS: usize = 1024;
 /// Deadline of an operation, also if its future was dropped.
 const OPERATION_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Configuration of a [`Core`]. Start from [`Options::new`] and change fields. Its `Debug` output
-/// contains no secret and no address.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Options {
-    /// The key for signing tokens and cursors.
-    pub secret: Secret,
-    /// Earlier secrets, whose signatures are still accepted. Default: none.
-    pub previous_secrets: Vec<Secret>,
-    /// Signature algorithm of tokens. Default: HS256.
-    pub algorithm: Algorithm,
-    /// Lifetime of a session. Default: 7 days.
-    pub session_lifetime: chrono::TimeDelta,
-    /// Limit of failed logins, and of signups, per client address and minute; 0: no limit.
+/// The options of a [`Core`]: see [`Core::builder`]. The `Debug` output contains no secret and no
+/// address.
+#[derive(Clone, Debug)]
+#[must_use = "it opens nothing until `open`"]
+pub struct CoreBuilder {
+    secret: Secret,
+    previous_secrets: Vec<Secret>,
+    algorithm: Algorithm,
+    session_lifetime: TimeDelta,
+    rate_limit_per_minute: u32,
+    database: DatabaseOptions,
+    clock: Clock,
+}
+
+impl CoreBuilder {
+    /// Sets the earlier secrets, whose signatures are still accepted. Default: none.
+    pub fn previous_secrets(mut self, secrets: impl IntoIterator<Item = Secret>) -> Self {
+        self.previous_secrets = secrets.into_iter().collect();
+        self
+    }
+
+    /// Sets the signature algorithm of tokens. Default: HS256.
+    pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithm = algorithm;
+        self
+    }
+
+    /// Sets the lifetime of a session. Default: 7 days.
+    pub fn session_lifetime(mut self, lifetime: TimeDelta) -> Self {
+        self.session_lifetime = lifetime;
+        self
+    }
+
+    /// Sets the limit of failed logins, and of signups, per client address and minute; 0: no limit.
     /// Default: 5.
-    pub rate_limit_per_minute: u32,
-    /// Minimum of open connections to PostgreSQL. Default: 5.
-    pub pool_min: u32,
-    /// Maximum of open connections. Default: 20.
-    pub pool_max: u32,
-    /// Deadline of a database call, including the wait for a connection; beyond it,
-    /// [`Error::Unavailable`]. Default: 1.8 s.
-    pub database_timeout: Duration,
-    /// Address for migrating a PostgreSQL schema, if it differs from the database's: a direct one
-    /// where the database's is a pooler's, or one with a role that may change the schema.
-    /// Default: none.
-    pub migrations_url: Option<String>,
-    /// Source of the current time. Default: the system clock.
-    pub clock: Clock,
-}
+    pub fn rate_limit_per_minute(mut self, limit: u32) -> Self {
+        self.rate_limit_per_minute = limit;
+        self
+    }
 
-impl Options {
-    /// The defaults, with the given secret.
-    #[must_use]
-    pub fn new(secret: Secret) -> Self {
-        Self {
-            secret,
-            previous_secrets: Vec::new(),
-            algorithm: Algorithm::Hs256,
-            session_lifetime: chrono::TimeDelta::days(7),
-            rate_limit_per_minute: 5,
-            pool_min: 5,
-            pool_max: 20,
-            database_timeout: Duration::from_millis(1800),
-            migrations_url: None,
-            clock: Clock::system(),
+    /// Sets the options of the database's connections.
+    pub fn database(mut self, options: DatabaseOptions) -> Self {
+        self.database = options;
+        self
+    }
+
+    /// Sets the source of the current time. Default: the system clock.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the database at `url` (`sqlite://file.db`, `sqlite::memory:`, `postgres://…`) and
+    /// migrates its schema. A missing SQLite file is created. Several processes may do this at the
+    /// same time.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(self, url: impl AsRef<str>) -> Result<Core, OpenError> {
+        let database = Database::open(url, &self.database).await?;
+        Ok(self.over(database).await)
+    }
+
+    /// As [`CoreBuilder::open`], with an open database, whose own options apply to its connections
+    /// instead of [`CoreBuilder::database`].
+    pub async fn over(self, database: Database) -> Core {
+        let Database(db) = database;
+        let timeout = self.database.timeout;
+        let share = db.share();
+        let queues = |max_running| CallerQueues::new(max_running, timeout);
+        let read_queues = queues(share.reads);
+        let write_queues = share.writes.map_or_else(|| Arc::clone(&read_queues), queues);
+        let rate_limiter =
+            RateLimiter::new(db.clone(), self.clock.clone(), self.rate_limit_per_minute);
+        let core = Core(Arc::new(Inner {
+            db,
+            hasher: Hasher::new(),
+            tokens: Tokens::new(
+                self.algorithm,
+                &self.secret,
+                &self.previous_secrets,
+                self.session_lifetime,
+            ),
+            rate_limiter,
+            clock: self.clock,
+            operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
+            anonymous: Arc::new(Semaphore::new(MAX_ANONYMOUS)),
+            read_queues,
+            write_queues,
+            drops_writes: share.drops_writes,
+        }));
+        if let Err(error) = auth::load_hash_costs(&core).await {
+            tracing::warn!(%error, "cannot read the cost of stored password hashes yet");
         }
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Destructured, so that a new field does not compile until it is handled here.
-        let Self {
-            secret,
-            previous_secrets,
-            algorithm,
-            session_lifetime,
-            rate_limit_per_minute,
-            pool_min,
-            pool_max,
-            database_timeout,
-            migrations_url,
-            clock,
-        } = self;
-        f.debug_struct("Options")
-            .field("secret", secret)
-            .field("previous_secrets", previous_secrets)
-            .field("algorithm", algorithm)
-            .field("session_lifetime", session_lifetime)
-            .field("rate_limit_per_minute", rate_limit_per_minute)
-            .field("pool_min", pool_min)
-            .field("pool_max", pool_max)
-            .field("database_timeout", database_timeout)
-            .field("migrations_url", &migrations_url.as_ref().map(|_| Redacted))
-            .field("clock", clock)
-            .finish()
-    }
-}
-
-/// Placeholder for a redacted value.
-struct Redacted;
-
-impl fmt::Debug for Redacted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
+        core
     }
 }
 
@@ -148,52 +158,18 @@ struct Inner {
 }
 
 impl Core {
-    /// Opens the database at `url` (`sqlite://file.db`, `sqlite::memory:`, `postgres://…`) and
-    /// migrates its schema. A missing SQLite file is created. Several processes may do this at the
-    /// same time.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub async fn open(url: &str, options: Options) -> Result<Self, OpenError> {
-        let db = DbOptions {
-            pool_min: options.pool_min,
-            pool_max: options.pool_max,
-            timeout: options.database_timeout,
-            migrations_url: options.migrations_url.clone(),
-        };
-        Ok(Self::over(Database::open(url, &db).await?, options).await)
-    }
-
-    /// As [`Core::open`], with an open database, whose own options apply to its connections.
-    pub async fn over(database: Database, options: Options) -> Self {
-        let Database(db) = database;
-        let share = db.share();
-        let queues = |max_running| CallerQueues::new(max_running, options.database_timeout);
-        let read_queues = queues(share.reads);
-        let write_queues = share.writes.map_or_else(|| Arc::clone(&read_queues), queues);
-        let rate_limiter =
-            RateLimiter::new(db.clone(), options.clock.clone(), options.rate_limit_per_minute);
-        let core = Self(Arc::new(Inner {
-            db,
-            hasher: Hasher::new(),
-            tokens: Tokens::new(
-                options.algorithm,
-                &options.secret,
-                &options.previous_secrets,
-                options.session_lifetime,
-            ),
-            rate_limiter,
-            clock: options.clock,
-            operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
-            anonymous: Arc::new(Semaphore::new(MAX_ANONYMOUS)),
-            read_queues,
-            write_queues,
-            drops_writes: share.drops_writes,
-        }));
-        if let Err(error) = auth::load_hash_costs(&core).await {
-            tracing::warn!(%error, "cannot read the cost of stored password hashes yet");
+    /// The options of a core with the default values. `secret` is the key for signing tokens and
+    /// cursors.
+    pub fn builder(secret: Secret) -> CoreBuilder {
+        CoreBuilder {
+            secret,
+            previous_secrets: Vec::new(),
+            algorithm: Algorithm::default(),
+            session_lifetime: TimeDelta::days(7),
+            rate_limit_per_minute: 5,
+            database: DatabaseOptions::new(),
+            clock: Clock::system(),
         }
-        core
     }
 
     /// Runs a query, and checks that the database role has the grants that requests need.
@@ -203,7 +179,7 @@ impl Core {
     pub async fn ping(&self) -> Result<()> {
         let db = self.db();
         // All pings share one caller's queue.
-        self.read(Uuid::nil(), async move {
+        self.read(Uuid::nil().into(), async move {
             db.ping().await?;
             Ok(())
         })
@@ -221,7 +197,7 @@ impl Core {
     /// Dropped before it has a permit, it does not reach the database.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        caller: Uuid,
+        caller: UserId,
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let permit = permit(&self.0.operations)?;
@@ -237,7 +213,7 @@ impl Core {
     /// have not started.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
-        caller: Uuid,
+        caller: UserId,
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let permit = permit(&self.0.operations)?;
@@ -254,7 +230,7 @@ impl Core {
     /// by a step that must not be skipped.
     pub(crate) async fn write_and_log<T: Send + 'static>(
         &self,
-        caller: Uuid,
+        caller: UserId,
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let permit = permit(&self.0.operations)?;
@@ -401,7 +377,7 @@ mod tests {
 
     async fn in_memory() -> Result<Core, Box<dyn std::error::Error>> {
         let secret = Secret::new("at least thirty-two random bytes")?;
-        Ok(Core::open("sqlite::memory:", Options::new(secret)).await?)
+        Ok(Core::builder(secret).open("sqlite::memory:").await?)
     }
 
     #[tokio::test]
@@ -437,7 +413,7 @@ mod tests {
     async fn a_dropped_operation_is_skipped_while_queued_and_completes_once_running() {
         let core = in_memory().await.unwrap();
         let queues = CallerQueues::new(1, Duration::from_secs(10));
-        let ann = Uuid::from_u128(1);
+        let ann = Uuid::from_u128(1).into();
         let inner = Arc::into_inner(core.0).unwrap();
         let core = Core(Arc::new(Inner {
             read_queues: Arc::clone(&queues),
@@ -479,10 +455,11 @@ mod tests {
         // Some 100 ms.
         const SLOW: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
              WHERE i < 1000000) SELECT count(*) FROM n";
-        let mut options = Options::new(Secret::new("at least thirty-two random bytes").unwrap());
-        options.database_timeout = OPERATION_TIMEOUT;
-        let core = Core::open("sqlite::memory:", options).await.unwrap();
-        let (db, ann) = (core.db(), Uuid::from_u128(1));
+        let secret = Secret::new("at least thirty-two random bytes").unwrap();
+        let database = DatabaseOptions::new().timeout(OPERATION_TIMEOUT);
+        let core = Core::builder(secret).database(database).open("sqlite::memory:").await.unwrap();
+        let db = core.db();
+        let ann = UserId::from(Uuid::from_u128(1));
         db.execute::<RowsAffected>(Statement::new(MAKE)).await.unwrap();
         let busy = core.db();
         let busy =
@@ -544,6 +521,6 @@ mod tests {
         let all = u32::try_from(MAX_ANONYMOUS).unwrap();
         let _waiting = Arc::clone(&core.0.anonymous).try_acquire_many_owned(all).unwrap();
         assert!(matches!(core.anonymous(async { Ok(()) }).await, Err(Error::Busy)));
-        core.read(Uuid::from_u128(1), async { Ok(()) }).await.unwrap();
+        core.read(Uuid::from_u128(1).into(), async { Ok(()) }).await.unwrap();
     }
 }

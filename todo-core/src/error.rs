@@ -1,18 +1,18 @@
 //! Errors of operations, by how the caller can react. This file contains no SQL and no HTTP;
 //! `http::problem` maps the errors to responses.
 
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{borrow::Cow, fmt, ops::Deref, time::Duration};
 
 /// The result of every operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation failed.
+/// Why an operation failed. It displays its own level; [`ErrorChain`] displays the causes too.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// One or more fields are invalid; all are listed. Correct them and try again.
-    #[error("invalid input: {}", Joined(.0))]
-    Invalid(Vec<FieldError>),
+    #[error("invalid input: {0}")]
+    Invalid(FieldErrors),
     /// The caller has no session, or it has ended. Log in again.
     #[error("not authenticated")]
     Unauthenticated,
@@ -46,8 +46,40 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn invalid(errors: impl Into<Vec<FieldError>>) -> Self {
-        Self::Invalid(errors.into())
+    /// A machine-readable name of the variant, such as `email_taken`. The HTTP API's problem
+    /// documents have the same `code`. New variants bring new codes.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "validation_error",
+            Self::Unauthenticated => "unauthorized",
+            Self::InvalidCredentials => "invalid_credentials",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::EmailTaken => "email_taken",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Busy | Self::Unavailable(_) => "unavailable",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    /// Whether the same call may succeed later. A write may have taken effect despite
+    /// [`Error::Unavailable`], and a retry would then repeat it.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::RateLimited { .. } | Self::Busy | Self::Unavailable(_))
+    }
+}
+
+impl From<FieldErrors> for Error {
+    fn from(errors: FieldErrors) -> Self {
+        Self::Invalid(errors)
+    }
+}
+
+impl From<FieldError> for Error {
+    fn from(error: FieldError) -> Self {
+        Self::Invalid(error.into())
     }
 }
 
@@ -85,6 +117,28 @@ impl std::error::Error for BoxError {
     }
 }
 
+/// An error and its causes in one line, for a log or a terminal: each level after a colon, without
+/// the levels whose text the level before repeats.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorChain<'a>(pub &'a dyn std::error::Error);
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut above = self.0.to_string();
+        f.write_str(&above)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !above.ends_with(&text) {
+                write!(f, ": {text}")?;
+                above = text;
+            }
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
 /// One violated rule of a field.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct FieldError {
@@ -108,12 +162,6 @@ impl FieldError {
     }
 }
 
-impl From<FieldError> for Vec<FieldError> {
-    fn from(error: FieldError) -> Self {
-        vec![error]
-    }
-}
-
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.message)
@@ -122,29 +170,72 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
-/// Collects the errors of a form's fields, so that all are reported at once.
-#[derive(Default)]
-pub(crate) struct FieldErrors(Vec<FieldError>);
+/// The violated rules of one value or of a whole form: at least one.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct FieldErrors(Vec<FieldError>);
 
 impl FieldErrors {
-    /// Returns the value, or `None` after collecting its errors.
-    pub(crate) fn collect<T>(
-        &mut self,
-        parsed: Result<T, impl Into<Vec<FieldError>>>,
-    ) -> Option<T> {
-        parsed.map_err(|errors| self.0.extend(errors.into())).ok()
+    /// No error yet: the start of a collection.
+    pub(crate) fn none() -> Self {
+        Self(Vec::new())
     }
 
-    /// All collected errors as one.
-    pub(crate) fn into_error(self) -> Error {
-        Error::Invalid(self.0)
+    pub(crate) fn push(&mut self, error: FieldError) {
+        self.0.push(error);
+    }
+
+    /// Returns the value, or `None` after collecting its errors.
+    pub(crate) fn collect<T>(&mut self, parsed: Result<T, impl Into<Self>>) -> Option<T> {
+        parsed.map_err(|errors| self.0.extend(errors.into().0)).ok()
+    }
+
+    /// `value` if no error was collected.
+    pub(crate) fn into_result<T>(self, value: impl FnOnce() -> T) -> Result<T, Self> {
+        if self.0.is_empty() { Ok(value()) } else { Err(self) }
     }
 }
 
-/// Joins field errors, each with the name of its field.
-pub(crate) struct Joined<'a>(pub(crate) &'a [FieldError]);
+impl From<FieldError> for FieldErrors {
+    fn from(error: FieldError) -> Self {
+        Self(vec![error])
+    }
+}
 
-impl fmt::Display for Joined<'_> {
+impl From<FieldErrors> for Vec<FieldError> {
+    fn from(errors: FieldErrors) -> Self {
+        errors.0
+    }
+}
+
+impl Deref for FieldErrors {
+    type Target = [FieldError];
+
+    fn deref(&self) -> &[FieldError] {
+        &self.0
+    }
+}
+
+impl IntoIterator for FieldErrors {
+    type Item = FieldError;
+    type IntoIter = std::vec::IntoIter<FieldError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a FieldErrors {
+    type Item = &'a FieldError;
+    type IntoIter = std::slice::Iter<'a, FieldError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+/// All errors in one line, each with the name of its field.
+impl fmt::Display for FieldErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, error) in self.0.iter().enumerate() {
             if i > 0 {
@@ -153,5 +244,42 @@ impl fmt::Display for Joined<'_> {
             error.fmt(f)?;
         }
         Ok(())
+    }
+}
+
+impl std::error::Error for FieldErrors {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Level(&'static str, #[source] Option<Box<Level>>);
+
+    #[test]
+    fn a_chain_has_each_level_once() {
+        let inner = Level("refused", None);
+        let middle = Level("the driver failed: refused", Some(Box::new(inner)));
+        let outer = Level("cannot open", Some(Box::new(middle)));
+        assert_eq!(outer.to_string(), "cannot open");
+        assert_eq!(ErrorChain(&outer).to_string(), "cannot open: the driver failed: refused");
+        let cause = BoxError::new(outer);
+        let error = Error::Unavailable(cause);
+        let all = "the database is unavailable: cannot open: the driver failed: refused";
+        assert_eq!(ErrorChain(&error).to_string(), all);
+    }
+
+    #[test]
+    fn a_bad_field_becomes_an_error() {
+        fn parse(limit: u16) -> Result<crate::todos::Limit> {
+            let _title: crate::todos::Title = "a title".parse()?;
+            Ok(crate::todos::Limit::new(limit)?)
+        }
+        assert!(parse(1).is_ok());
+        let error = parse(0).unwrap_err();
+        assert_eq!(error.code(), "validation_error");
+        let text = "invalid input: limit: Limit must be a whole number from 1 to 500.";
+        assert_eq!(error.to_string(), text);
     }
 }

@@ -4,19 +4,22 @@
 //! in [`auth`] and [`todos`].
 //!
 //! ```
-//! use todo_core::{Core, Options, Secret, auth, todos};
+//! use todo_core::{
+//!     Core, Secret,
+//!     auth::{self, Client},
+//!     todos::{self, ListQuery, NewTodo, Priority},
+//! };
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let secret = Secret::new("at least thirty-two random bytes")?;
-//!     let core = Core::open("sqlite::memory:", Options::new(secret)).await?;
+//!     let core = Core::builder(secret).open("sqlite::memory:").await?;
 //!     let form = auth::Signup::parse("ada@example.com", "Correct1horse", "Ada Lovelace")?;
-//!     let session = auth::signup(&core, None, form).await?;
-//!     let caller = auth::verify(&core, &session.token)?;
-//!     let (title, priority) = ("Buy milk".try_into()?, todos::Priority::High);
-//!     let new = todos::NewTodo { title, description: None, priority };
+//!     let session = auth::signup(&core, Client::Trusted, form).await?;
+//!     let caller = auth::authenticate(&core, session.token.as_str()).await?;
+//!     let new = NewTodo::new("Buy milk".parse()?).priority(Priority::High);
 //!     let todo = todos::create(&core, &caller, new).await?;
-//!     let list = todos::list(&core, &caller, todos::ListQuery::default()).await?;
+//!     let list = todos::list(&core, &caller, ListQuery::new()).await?;
 //!     assert_eq!((list.total, &list.todos[0]), (1, &todo));
 //!     Ok(())
 //! }
@@ -25,17 +28,18 @@
 //! # Callers
 //!
 //! Every function of [`todos`] takes an [`auth::Caller`], which comes from a token that
-//! [`auth::verify`] or [`auth::authenticate`] accepted, or from a user id that the host program has
-//! authenticated by other means ([`auth::Caller::trusted`]). A caller has access to that user's
-//! todos only. The statement of each operation checks the token's session too: after
-//! [`auth::logout`] the next call fails, on every replica.
+//! [`auth::authenticate`] accepted, or from a user id that the host program has authenticated by
+//! other means ([`auth::Caller::trusted`]). A caller has access to that user's todos only. The
+//! statement of each operation checks the token's session too: after [`auth::logout`] the next call
+//! fails, on every replica.
 //!
 //! # Validated values
 //!
 //! [`auth::Email`], [`auth::Name`], [`auth::Password`], [`todos::Title`], [`todos::Description`],
-//! [`todos::Priority`] and [`todos::Limit`] can only be created by parsing, so each value is valid.
-//! [`auth::Signup::parse`] and [`auth::Credentials::parse`] take a whole form and report the errors
-//! of all its fields at once, in [`Error::Invalid`].
+//! [`todos::Priority`] and [`todos::Limit`] can only be created by parsing, so each value is valid:
+//! `Title::parse(text)`, `text.parse::<Title>()` and `Title::try_from(text)` are the same, and
+//! serde's `Deserialize` parses too. [`auth::Signup::parse`] and [`auth::Credentials::parse`] take
+//! a whole form and report the errors of all its fields at once, in [`Error::Invalid`].
 //!
 //! ```
 //! use todo_core::{Error, auth::Signup};
@@ -63,7 +67,7 @@
 //! one worker more than it needs otherwise. Passwords are hashed outside of the runtime, one per
 //! core at a time; beyond a bounded queue, [`Error::Busy`] at once.
 //!
-//! Time is an input. [`Options::clock`] takes any [`Clock`], the only source of the time:
+//! Time is an input. [`CoreBuilder::clock`] takes any [`Clock`], the only source of the time:
 //!
 //! ```
 //! use todo_core::Clock;
@@ -91,8 +95,8 @@
 //! | `admin` | no | with both databases: migrating, copying, importing, backups, users |
 //! | `otlp` | no | with `http`: a request's span joins the client's trace (W3C Trace Context) |
 //!
-//! Types of other crates in the public API: [`uuid`], [`chrono`], and with `http` those of `http`,
-//! `http-body`, `bytes`, `tower-service` and `ipnet`, and the `Stream` of `futures`.
+//! Types and traits of other crates in the public API: [`uuid`], [`chrono`], serde, futures'
+//! `Stream`, and with `http` those of `http`, `http-body`, `bytes`, `tower-service` and `ipnet`.
 // Without a database driver no database can be opened, so the code that uses one is unreachable.
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),
@@ -103,9 +107,10 @@ mod authz;
 mod clock;
 mod core;
 mod crypto;
-mod database_url;
 mod db;
 mod error;
+mod ids;
+mod parsed;
 mod rate_limit;
 mod request_id;
 mod secret;
@@ -130,9 +135,8 @@ pub use self::db::{
 };
 pub use self::{
     clock::Clock,
-    core::{Core, Options},
-    database_url::DatabaseUrl,
-    db::{Database, DbOptions as DatabaseOptions, OpenError},
-    error::{BoxError, Error, FieldError, Result},
-    secret::{Algorithm, Secret},
+    core::{Core, CoreBuilder},
+    db::{Database, DatabaseOptions, DatabaseUrl, DatabaseUrlError, OpenError},
+    error::{BoxError, Error, ErrorChain, FieldError, FieldErrors, Result},
+    secret::{Algorithm, Secret, SecretError},
 };

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::error::FieldError;
-
 /// Phrases of example secrets, in lower case and without punctuation. A random base64 text of 43
 /// characters contains one with a probability of some 10^-10; hexadecimal text contains none.
 const PHRASES: [&str; 26] = [
@@ -53,12 +51,11 @@ impl Secret {
     /// A secret from its bytes.
     ///
     /// # Errors
-    /// The [`FieldError`] of the field `SECRET_KEY`, if it is shorter than 32 bytes.
-    pub fn new(secret: impl Into<Vec<u8>>) -> Result<Self, FieldError> {
+    /// [`SecretError`] if it is shorter than 32 bytes.
+    pub fn new(secret: impl Into<Vec<u8>>) -> Result<Self, SecretError> {
         let secret = secret.into();
         if secret.len() < Self::MIN_BYTES {
-            let message = "A secret must be at least 32 bytes.";
-            return Err(FieldError::new("SECRET_KEY", "too_short", message));
+            return Err(SecretError(()));
         }
         Ok(Self(secret))
     }
@@ -73,7 +70,7 @@ impl Secret {
     /// let weakness = |text: &str| Secret::new(text).map(|secret| secret.weakness());
     /// assert!(weakness("change-me-to-a-random-text-of-32-bytes-or-more")?.is_some());
     /// assert_eq!(weakness("e3b0c44298fc1c149afbf4c8996fb924")?, None);
-    /// # Ok::<(), todo_core::FieldError>(())
+    /// # Ok::<(), todo_core::SecretError>(())
     /// ```
     #[must_use]
     pub fn weakness(&self) -> Option<&'static str> {
@@ -128,8 +125,14 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A secret is too short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a secret must be at least {} bytes", Secret::MIN_BYTES)]
+pub struct SecretError(());
+
 /// HMAC algorithm for signing tokens (RFC 7518, section 3.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// HMAC with SHA-256.
     #[default]

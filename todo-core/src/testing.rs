@@ -1,13 +1,11 @@
 //! Internals that the workspace's tests run on both databases. No part of the API: it changes
 //! without notice.
 
-use std::time::Duration;
-
 use crate::{
     BoxError, OpenError,
     auth::Caller,
     db::{
-        Db, DbOptions, Statement,
+        DatabaseOptions, Db, Statement,
         batch::{Batch, BatchError, Expected, Unmet},
         value::Value,
     },
@@ -54,10 +52,9 @@ impl Database {
     /// Opens and migrates the database, with one connection on PostgreSQL.
     ///
     /// # Errors
-    /// As [`crate::Core::open`].
+    /// As [`crate::CoreBuilder::open`].
     pub async fn open(url: &str) -> Result<Self, OpenError> {
-        let timeout = Duration::from_millis(1800);
-        let options = DbOptions { migrations_url: None, pool_min: 0, pool_max: 1, timeout };
+        let options = DatabaseOptions::new().min_connections(0).max_connections(1);
         Db::open(url, &options).await.map(Self)
     }
 

@@ -3,16 +3,14 @@
 
 use std::fmt::{self, Write};
 
-use crate::error::FieldError;
+use crate::error::{FieldError, FieldErrors};
 
 /// Errors of a text field: no U+0000 (PostgreSQL cannot store it), `min` to `max` characters.
-pub(crate) fn check_text(
-    field: &'static str,
-    text: &str,
-    min: usize,
-    max: usize,
-) -> Vec<FieldError> {
-    let mut errors: Vec<_> = check_nul(field, text).into_iter().collect();
+pub(crate) fn check_text(field: &'static str, text: &str, min: usize, max: usize) -> FieldErrors {
+    let mut errors = FieldErrors::none();
+    if let Some(nul) = check_nul(field, text) {
+        errors.push(nul);
+    }
     let label = FieldLabel(field);
     // A scalar value takes at most 4 bytes, so most texts need no counting.
     if text.len() > max && text.chars().count() > max {
@@ -30,14 +28,6 @@ pub(crate) fn check_text(
 pub(crate) fn check_nul(field: &'static str, text: &str) -> Option<FieldError> {
     let message = || format!("{} cannot contain the null character (U+0000).", FieldLabel(field));
     text.contains('\0').then(|| FieldError::new(field, "nul", message()))
-}
-
-/// `value` if there are no errors.
-pub(crate) fn into_result<T>(
-    errors: Vec<FieldError>,
-    value: impl FnOnce() -> T,
-) -> Result<T, Vec<FieldError>> {
-    if errors.is_empty() { Ok(value()) } else { Err(errors) }
 }
 
 /// A field's name for the start of a sentence: `sort_by` becomes `Sort by`.

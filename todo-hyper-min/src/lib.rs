@@ -180,7 +180,7 @@ async fn connection(
     let Client { address, over_capacity, keep_alive, write_stall } = client;
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_stall));
-    let peer = Peer { address: address.ip(), is_tls: false };
+    let peer = Peer::new(address.ip(), false);
     let unanswered = Unanswered::default();
     let has_request = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Incoming>| {

@@ -26,7 +26,7 @@ pub(crate) async fn serve(listener: TcpListener, api: Api) {
             }
         };
         let _ = stream.set_nodelay(true);
-        let peer = Peer { address: address.ip(), is_tls: false };
+        let peer = Peer::new(address.ip(), false);
         let api = api.clone();
         tokio::spawn(async move {
             let _permit = permit;

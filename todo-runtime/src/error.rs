@@ -18,7 +18,7 @@ pub enum ServeError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// The listener cannot bind its address.
-    #[error("cannot listen on {address}: {cause}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// Which.
         address: SocketAddr,
@@ -27,10 +27,10 @@ pub enum ServeError {
         cause: io::Error,
     },
     /// The certificate or its key cannot be used.
-    #[error("cannot use TLS_CERT and TLS_KEY: {0}")]
+    #[error("cannot use TLS_CERT and TLS_KEY")]
     Tls(#[source] io::Error),
     /// The health check of a server failed.
-    #[error("health check of {address} failed: {cause}")]
+    #[error("health check of {address} failed")]
     Health {
         /// Which.
         address: SocketAddr,

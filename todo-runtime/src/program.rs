@@ -2,12 +2,12 @@
 //! command line library.
 
 use std::{
-    fmt,
     io::{self, Write},
     process::ExitCode,
     time::Duration,
 };
 
+use todo_core::ErrorChain;
 use tokio::net::TcpListener;
 
 use crate::{
@@ -103,11 +103,11 @@ pub fn block_on<T, E: From<io::Error>>(work: impl Future<Output = Result<T, E>>)
 }
 
 /// The exit code of an outcome; an error is printed as one line on standard error.
-pub fn exit_code<E: fmt::Display>(outcome: Result<(), E>) -> ExitCode {
+pub fn exit_code<E: std::error::Error>(outcome: Result<(), E>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let line = format!("error: {error}");
+            let line = format!("error: {}", ErrorChain(&error));
             // A full pipe without a reader must not block the exit.
             log::run_with_timeout(EXIT_TIMEOUT, move || drop(writeln!(io::stderr(), "{line}")));
             ExitCode::FAILURE

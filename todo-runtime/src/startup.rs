@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use todo_core::{
-    Core, Database, DatabaseOptions, OpenError, Options, Secret,
+    Core, Database, DatabaseOptions, ErrorChain, OpenError, Secret,
     http::{Api, ApiOptions},
 };
 use tokio::net::TcpListener;
@@ -29,7 +29,7 @@ pub enum StartError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The generated secret could not be stored, or the stored one not read.
-    #[error("cannot read or create the secret in {}: {cause}", .path.display())]
+    #[error("cannot read or create the secret in {}", .path.display())]
     Secret {
         /// Where.
         path: PathBuf,
@@ -98,28 +98,33 @@ impl Settings {
             Some(secret) => secret.clone(),
             None => self.load_or_create_secret()?,
         };
-        let mut options = Options::new(secret);
-        options.previous_secrets.extend(self.secret_key_previous.clone());
-        options.algorithm = self.algorithm;
-        options.session_lifetime = chrono::TimeDelta::days(self.access_token_expire_days.into());
-        options.rate_limit_per_minute = self.rate_limit_per_minute;
-        options.database_timeout = self.database_timeout;
-        Ok(Api::new(Core::over(db, options).await, self.api_options()))
+        let core = Core::builder(secret)
+            .previous_secrets(self.secret_key_previous.clone())
+            .algorithm(self.algorithm)
+            .session_lifetime(chrono::TimeDelta::days(self.access_token_expire_days.into()))
+            .rate_limit_per_minute(self.rate_limit_per_minute)
+            .database(self.database_options())
+            .over(db)
+            .await;
+        Ok(Api::new(core, self.api_options()))
+    }
+
+    /// The options of the database's connections for these settings.
+    fn database_options(&self) -> DatabaseOptions {
+        DatabaseOptions::new()
+            .min_connections(self.database_pool_min)
+            .max_connections(self.database_pool_max)
+            .timeout(self.database_timeout)
+            .migrations_url(self.migrations_database_url.clone())
     }
 
     /// Opens the database, and retries for `database_startup` if the connection fails.
     async fn connect_with_retry(&self) -> Result<Database, OpenError> {
-        let options = DatabaseOptions {
-            pool_min: self.database_pool_min,
-            pool_max: self.database_pool_max,
-            timeout: self.database_timeout,
-            migrations_url: (self.migrations_database_url.as_ref())
-                .map(|url| url.as_str().to_owned()),
-        };
+        let options = self.database_options();
         let deadline = tokio::time::Instant::now() + self.database_startup;
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match Database::open(self.database_url.as_str(), &options).await {
+            let error = match Database::open(&self.database_url, &options).await {
                 Ok(db) => return Ok(db),
                 Err(error) => error,
             };
@@ -127,7 +132,8 @@ impl Settings {
             if left.is_zero() || !error.is_connectivity() {
                 return Err(error);
             }
-            tracing::warn!(%error, seconds_left = left.as_secs(), "waiting for the database");
+            let seconds_left = left.as_secs();
+            tracing::warn!(error = %ErrorChain(&error), seconds_left, "waiting for the database");
             tokio::time::sleep(pause.min(left)).await;
             pause = (pause * 2).min(MAX_PAUSE);
         }

@@ -407,7 +407,7 @@ mod tests {
     use std::net::TcpStream;
 
     use salvo::{conn::tcp::TcpAcceptor, fuse::TransProto};
-    use todo_core::{Core, Options, Secret, http::ApiOptions};
+    use todo_core::{Core, Secret, http::ApiOptions};
     use todo_runtime::Settings;
 
     use super::*;
@@ -438,7 +438,7 @@ mod tests {
 
     async fn api() -> Api {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
-        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let core = Core::builder(secret).open("sqlite::memory:").await.unwrap();
         Api::new(core, ApiOptions::default())
     }
 

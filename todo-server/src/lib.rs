@@ -276,7 +276,7 @@ where
 /// The peer of the connection. `is_tls` follows the connection, not the request target.
 fn peer(req: &Request) -> Option<Peer> {
     let address = req.remote_addr().clone().into_std()?.ip();
-    Some(Peer { address, is_tls: req.scheme().as_str() == "https" })
+    Some(Peer::new(address, req.scheme().as_str() == "https"))
 }
 
 /// Records each request of a connection, makes it the last on a connection over capacity, and

@@ -11,15 +11,15 @@ use std::{
 };
 
 use todo_core::{
-    Clock, Core, Error, Options, Secret,
-    auth::{self, Caller, Credentials, Signup},
-    todos::{self, NewTodo, Priority, Title},
+    Clock, Core, CoreBuilder, DatabaseOptions, Error, Secret,
+    auth::{self, Caller, Client, Credentials, Signup, Token},
+    todos::{self, NewTodo},
 };
 use todo_tests::{App, Database, Server, Target};
 use uuid::Uuid;
 
 const PASSWORD: &str = "Correct1horse";
-const CLIENT: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)));
+const CLIENT: Client = Client::At(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)));
 
 /// A core with its own database, and a clock that only [`Library::pass`] moves.
 struct Library {
@@ -29,17 +29,17 @@ struct Library {
 }
 
 impl Library {
-    async fn open(database: Database, change: impl FnOnce(&mut Options)) -> Self {
+    async fn open(database: Database, change: impl FnOnce(CoreBuilder) -> CoreBuilder) -> Self {
         let app = App::start(Target { server: Server::Hyper, database }).await;
         let seconds = Arc::new(AtomicI64::new(1_800_000_000));
         let now = Arc::clone(&seconds);
-        let mut options = Options::new(Secret::new(app.secret()).expect("a long enough secret"));
-        options.database_timeout = Duration::from_secs(10);
-        options.clock = Clock::from_fn(move || {
+        let clock = Clock::from_fn(move || {
             chrono::DateTime::from_timestamp(now.load(Ordering::Relaxed), 0).expect("a time")
         });
-        change(&mut options);
-        let core = Core::open(app.database_url(), options).await.expect("a second core");
+        let builder = Core::builder(Secret::new(app.secret()).expect("a long enough secret"))
+            .database(DatabaseOptions::new().timeout(Duration::from_secs(10)))
+            .clock(clock);
+        let core = change(builder).open(app.database_url()).await.expect("a second core");
         Self { core, seconds, _app: app }
     }
 
@@ -47,19 +47,19 @@ impl Library {
         self.seconds.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    async fn sign_up(&self, email: &str) -> String {
+    async fn sign_up(&self, email: &str) -> Token {
         let form = Signup::parse(email, PASSWORD, "Some Body").expect("a valid form");
-        auth::signup(&self.core, None, form).await.expect("a new account").token
+        auth::signup(&self.core, Client::Trusted, form).await.expect("a new account").token
     }
 
     /// A failed login from this address.
     async fn fail_from(&self, address: &str) -> Error {
         let given = Credentials::parse("ann@example.com", "Wrong1horse").expect("a valid form");
-        let client = Some(address.parse().expect("an address"));
+        let client = Client::At(address.parse().expect("an address"));
         auth::login(&self.core, client, given).await.expect_err("a wrong password")
     }
 
-    async fn log_in(&self, password: &str) -> Result<String, Error> {
+    async fn log_in(&self, password: &str) -> Result<Token, Error> {
         let given = Credentials::parse("ann@example.com", password).expect("a valid form");
         auth::login(&self.core, CLIENT, given).await.map(|session| session.token)
     }
@@ -88,7 +88,7 @@ macro_rules! on_both_databases {
 on_both_databases! {
     // A fixed window would let four attempts through around its edge.
     async fn the_minute_of_a_rate_limit_slides(database) {
-        let library = Library::open(database, |options| options.rate_limit_per_minute = 2).await;
+        let library = Library::open(database, |core| core.rate_limit_per_minute(2)).await;
         library.sign_up("ann@example.com").await;
         let wrong = async || library.log_in("Wrong1horse").await.expect_err("a wrong password");
         let limited = |error: Error| match error {
@@ -111,7 +111,7 @@ on_both_databases! {
     }
 
     async fn a_sweep_deletes_what_has_expired_and_nothing_else(database) {
-        let library = Library::open(database, |options| options.rate_limit_per_minute = 1).await;
+        let library = Library::open(database, |core| core.rate_limit_per_minute(1)).await;
         let old = library.sign_up("ann@example.com").await;
         library.log_in("Wrong1horse").await.expect_err("a wrong password");
         library.pass(6 * 86_400);
@@ -122,7 +122,7 @@ on_both_databases! {
 
         // Set back to a time at which both tokens are valid: only one session is left.
         library.pass(-86_400);
-        let lives = async |token: &str| auth::authenticate(&library.core, token).await;
+        let lives = async |token: &Token| auth::authenticate(&library.core, token.as_str()).await;
         assert!(matches!(lives(&old).await, Err(Error::Unauthenticated)), "it is deleted");
         lives(&new).await.expect("a session that has not expired");
         // The attempt of a day ago is deleted; those within the minute are kept.
@@ -134,7 +134,7 @@ on_both_databases! {
 
     // Attempts stored before the clock was set back are in the future, and must not block a user.
     async fn setting_the_clock_back_locks_no_user_out(database) {
-        let library = Library::open(database, |options| options.rate_limit_per_minute = 2).await;
+        let library = Library::open(database, |core| core.rate_limit_per_minute(2)).await;
         let token = library.sign_up("ann@example.com").await;
         let wrong = async || library.log_in("Wrong1horse").await.expect_err("a wrong password");
         for _ in 0..2 {
@@ -148,7 +148,7 @@ on_both_databases! {
             assert!(matches!(wrong().await, Error::InvalidCredentials));
         }
         assert!(matches!(wrong().await, Error::RateLimited { .. }), "the limit is still exact");
-        auth::authenticate(&library.core, &token).await.expect("a session created in the future");
+        auth::authenticate(&library.core, token.as_str()).await.expect("a session created in the future");
         auth::delete_expired(&library.core).await.expect("a sweep");
         assert!(matches!(wrong().await, Error::RateLimited { .. }), "recent attempts stay");
         library.pass(61);
@@ -157,7 +157,7 @@ on_both_databases! {
 
     // A subscriber (/56) has 256 networks of /64, a site (/48) 65,536.
     async fn ipv6_clients_are_limited_at_three_prefix_lengths(database) {
-        let library = Library::open(database, |options| options.rate_limit_per_minute = 1).await;
+        let library = Library::open(database, |core| core.rate_limit_per_minute(1)).await;
         let limited = async |address: &str| match library.fail_from(address).await {
             Error::InvalidCredentials => false,
             Error::RateLimited { retry_after } => {
@@ -184,13 +184,13 @@ on_both_databases! {
     }
 
     async fn the_limit_of_a_site_is_exact_under_concurrency(database) {
-        let library = Library::open(database, |options| options.rate_limit_per_minute = 1).await;
+        let library = Library::open(database, |core| core.rate_limit_per_minute(1)).await;
         let outcomes = todo_tests::at_once(40, |n| {
             let core = library.core.clone();
             async move {
                 let given = Credentials::parse("ann@example.com", "Wrong1horse").expect("a form");
                 let client = format!("2001:db8:0:{n:x}00::1").parse().expect("an address");
-                auth::login(&core, Some(client), given).await.expect_err("a wrong password")
+                auth::login(&core, Client::At(client), given).await.expect_err("a wrong password")
             }
         })
         .await;
@@ -201,24 +201,21 @@ on_both_databases! {
     }
 
     async fn a_session_ends_with_its_last_second(database) {
-        let library = Library::open(database, |options| {
-            options.session_lifetime = chrono::TimeDelta::hours(1);
-        })
-        .await;
+        let hour = chrono::TimeDelta::hours(1);
+        let library = Library::open(database, |core| core.session_lifetime(hour)).await;
         let token = library.sign_up("ann@example.com").await;
         library.pass(3599);
-        auth::authenticate(&library.core, &token).await.expect("valid until then");
+        auth::authenticate(&library.core, token.as_str()).await.expect("valid until then");
         library.pass(1);
-        let ended = auth::authenticate(&library.core, &token).await;
+        let ended = auth::authenticate(&library.core, token.as_str()).await;
         assert!(matches!(ended, Err(Error::Unauthenticated)));
     }
 
     async fn updated_at_moves_while_the_clock_stands_still(database) {
-        let library = Library::open(database, |_| {}).await;
+        let library = Library::open(database, |core| core).await;
         let token = library.sign_up("ann@example.com").await;
-        let caller = auth::verify(&library.core, &token).expect("a valid token");
-        let title = Title::parse("x").expect("a title");
-        let new = NewTodo { title, description: None, priority: Priority::Low };
+        let caller = auth::authenticate(&library.core, token.as_str()).await.expect("a valid token");
+        let new = NewTodo::new("x".parse().expect("a title"));
         let mut todo = todos::create(&library.core, &caller, new).await.expect("a todo");
         library.pass(-60);
         for completed in [true, true, false] {
@@ -230,10 +227,9 @@ on_both_databases! {
     }
 
     async fn a_trusted_caller_without_an_account_is_unauthenticated(database) {
-        let library = Library::open(database, |_| {}).await;
-        let unknown = Caller::trusted(Uuid::from_u128(7));
-        let title = Title::parse("x").expect("a title");
-        let new = NewTodo { title, description: None, priority: Priority::Low };
+        let library = Library::open(database, |core| core).await;
+        let unknown = Caller::trusted(Uuid::from_u128(7).into());
+        let new = NewTodo::new("x".parse().expect("a title"));
         let made = todos::create(&library.core, &unknown, new).await;
         assert!(matches!(made, Err(Error::Unauthenticated)), "{made:?}");
         let me = auth::current_user(&library.core, &unknown).await;
@@ -241,7 +237,7 @@ on_both_databases! {
     }
 
     async fn a_closed_core_is_unavailable(database) {
-        let library = Library::open(database, |_| {}).await;
+        let library = Library::open(database, |core| core).await;
         library.core.ping().await.expect("a ping");
         library.core.close().await;
         let ping = library.core.ping().await;
@@ -251,9 +247,9 @@ on_both_databases! {
     // This runtime has a single worker, as in a container of one core. Waiting for a second worker
     // cost 5 ms per read. The best of 50, since a busy machine is slow at times.
     async fn a_read_on_a_single_worker_does_not_wait_for_another(database) {
-        let library = Library::open(database, |_| {}).await;
+        let library = Library::open(database, |core| core).await;
         let token = library.sign_up("ann@example.com").await;
-        let caller = auth::verify(&library.core, &token).expect("a valid token");
+        let caller = auth::authenticate(&library.core, token.as_str()).await.expect("a valid token");
         let mut best = Duration::MAX;
         for _ in 0..50 {
             let began = Instant::now();

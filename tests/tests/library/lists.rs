@@ -6,10 +6,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqliteConnection};
 use todo_core::{
-    Core, Options, Secret,
+    Core, DatabaseOptions, Secret,
     auth::{self, Caller},
     testing::{Database as Db, ListStatement},
-    todos::{self, Filters, ListQuery, Priority, SortBy, SortOrder, Status, Todo},
+    todos::{self, ListQuery, Priority, SortBy, SortOrder, Status, Todo, TodoId},
 };
 use todo_tests::{App, Database, Server, Target};
 use uuid::Uuid;
@@ -94,9 +94,9 @@ impl Filled {
             }
         };
         let secret = Secret::new(app.secret()).expect("the secret of the tests is long enough");
-        let mut options = Options::new(secret);
-        options.database_timeout = Duration::from_secs(10);
-        let core = Core::open(url, options).await.expect("a core on the database");
+        let database = DatabaseOptions::new().timeout(Duration::from_secs(10));
+        let core = Core::builder(secret).database(database).open(url).await;
+        let core = core.expect("a core on the database");
         // With a session, as a request has.
         let caller = auth::authenticate(&core, owner.token()).await.expect("a session");
         let list = todos::list(&core, &caller, ListQuery::default()).await.expect("the list");
@@ -215,11 +215,11 @@ fn examine(step: &serde_json::Value, reads: &mut usize, defects: &mut Vec<String
 /// Every list of the caller is the model's: the todos that match, in order, each once.
 async fn assert_lists_equal_the_model(filled: &Filled) {
     assert_eq!(filled.todos.len(), MANY);
-    for status in [Status::All, Status::Pending, Status::Completed] {
-        for sort_by in [SortBy::CreatedAt, SortBy::Priority, SortBy::Title] {
-            for order in [SortOrder::Asc, SortOrder::Desc] {
-                let filters = Filters { status, sort_by, order };
-                let query = ListQuery { filters, ..ListQuery::default() };
+    for &status in Status::ALL {
+        for &sort_by in SortBy::ALL {
+            for &order in SortOrder::ALL {
+                let query = ListQuery::new().status(status).sort_by(sort_by).order(order);
+                let filters = query.filters;
                 let list = todos::list(&filled.core, &filled.caller, query).await.expect("a list");
                 let is_listed = |todo: &&Todo| match status {
                     Status::Pending => !todo.completed,
@@ -238,9 +238,10 @@ async fn assert_lists_equal_the_model(filled: &Filled) {
     }
 }
 
-fn sort_key(todo: &Todo, sort_by: SortBy) -> (Option<Priority>, String, DateTime<Utc>, Uuid) {
+fn sort_key(todo: &Todo, sort_by: SortBy) -> (Option<Priority>, String, DateTime<Utc>, TodoId) {
     let priority = (sort_by == SortBy::Priority).then_some(todo.priority);
-    let title = if sort_by == SortBy::Title { todo.title.to_lowercase() } else { String::new() };
+    let title =
+        if sort_by == SortBy::Title { todo.title.as_str().to_lowercase() } else { String::new() };
     (priority, title, todo.created_at, todo.id)
 }
 

@@ -10,11 +10,11 @@ use proptest::{
     test_runner::{Config, TestCaseError, TestRunner},
 };
 use todo_core::{
-    Core, Error, Options, Secret,
-    auth::Caller,
+    Core, Error, Secret,
+    auth::{Caller, UserId},
     todos::{
         self, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder, Status,
-        Title, Todo, TodoPatch,
+        Title, Todo, TodoId, TodoPatch,
     },
 };
 use todo_tests::{App, Database, Server, Target};
@@ -48,28 +48,35 @@ fn description() -> impl Strategy<Value = Option<Description>> {
 }
 
 fn priority() -> impl Strategy<Value = Priority> {
-    prop::sample::select(vec![Priority::Low, Priority::Medium, Priority::High])
+    prop::sample::select(Priority::ALL)
 }
 
 fn new_todo() -> impl Strategy<Value = NewTodo> {
-    (title(), description(), priority()).prop_map(|(title, description, priority)| NewTodo {
-        title,
-        description,
-        priority,
+    (title(), description(), priority()).prop_map(|(title, description, priority)| {
+        NewTodo::new(title).description(description).priority(priority)
     })
 }
 
 fn patch() -> impl Strategy<Value = TodoPatch> {
     let (title, description) = (prop::option::of(title()), prop::option::of(description()));
-    (title, description, prop::option::of(priority()))
-        .prop_map(|(title, description, priority)| TodoPatch { title, description, priority })
+    (title, description, prop::option::of(priority())).prop_map(|(title, description, priority)| {
+        let mut patch = TodoPatch::new();
+        patch.title = title;
+        patch.description = description;
+        patch.priority = priority;
+        patch
+    })
+}
+
+fn filters_of(status: Status, sort_by: SortBy, order: SortOrder) -> Filters {
+    ListQuery::new().status(status).sort_by(sort_by).order(order).filters
 }
 
 fn filters() -> impl Strategy<Value = Filters> {
-    let status = prop::sample::select(vec![Status::All, Status::Pending, Status::Completed]);
-    let sort_by = prop::sample::select(vec![SortBy::CreatedAt, SortBy::Priority, SortBy::Title]);
-    let order = prop::sample::select(vec![SortOrder::Asc, SortOrder::Desc]);
-    (status, sort_by, order).prop_map(|(status, sort_by, order)| Filters { status, sort_by, order })
+    let status = prop::sample::select(Status::ALL);
+    let sort_by = prop::sample::select(SortBy::ALL);
+    let order = prop::sample::select(SortOrder::ALL);
+    (status, sort_by, order).prop_map(|(status, sort_by, order)| filters_of(status, sort_by, order))
 }
 
 /// Sequences of calls, each with the index of its user.
@@ -90,8 +97,8 @@ fn calls() -> impl Strategy<Value = Vec<(usize, Call)>> {
 #[derive(Default)]
 struct Model {
     /// Every todo ever created, with its owner.
-    made: Vec<(Uuid, Uuid)>,
-    kept: BTreeMap<Uuid, Todo>,
+    made: Vec<(TodoId, UserId)>,
+    kept: BTreeMap<TodoId, Todo>,
 }
 
 /// The expected outcome of a call on one todo.
@@ -114,11 +121,11 @@ impl Fate {
 }
 
 impl Model {
-    fn choose(&self, which: &Index) -> Uuid {
-        if self.made.is_empty() { Uuid::nil() } else { which.get(&self.made).0 }
+    fn choose(&self, which: &Index) -> TodoId {
+        if self.made.is_empty() { Uuid::nil().into() } else { which.get(&self.made).0 }
     }
 
-    fn fate(&self, user: Uuid, id: Uuid) -> Fate {
+    fn fate(&self, user: UserId, id: TodoId) -> Fate {
         match self.kept.get(&id) {
             None => Fate::NotFound,
             Some(todo) if todo.user_id != user => Fate::Forbidden,
@@ -130,8 +137,8 @@ impl Model {
     /// `updated_at`, which only has to increase.
     fn changed(
         &mut self,
-        user: Uuid,
-        id: Uuid,
+        user: UserId,
+        id: TodoId,
         result: Result<Todo, Error>,
         change: impl FnOnce(&mut Todo),
     ) -> Result<(), TestCaseError> {
@@ -145,7 +152,7 @@ impl Model {
         Ok(())
     }
 
-    fn listed(&self, user: Uuid, filters: Filters) -> Vec<Todo> {
+    fn listed(&self, user: UserId, filters: Filters) -> Vec<Todo> {
         let mut todos: Vec<Todo> = self
             .kept
             .values()
@@ -154,6 +161,7 @@ impl Model {
                 Status::All => true,
                 Status::Pending => !todo.completed,
                 Status::Completed => todo.completed,
+                other => panic!("{other} is not modelled"),
             })
             .cloned()
             .collect();
@@ -165,9 +173,10 @@ impl Model {
     }
 }
 
-fn sort_key(todo: &Todo, sort_by: SortBy) -> (Option<Priority>, String, DateTime<Utc>, Uuid) {
+fn sort_key(todo: &Todo, sort_by: SortBy) -> (Option<Priority>, String, DateTime<Utc>, TodoId) {
     let priority = (sort_by == SortBy::Priority).then_some(todo.priority);
-    let title = if sort_by == SortBy::Title { todo.title.to_lowercase() } else { String::new() };
+    let title =
+        if sort_by == SortBy::Title { todo.title.as_str().to_lowercase() } else { String::new() };
     (priority, title, todo.created_at, todo.id)
 }
 
@@ -183,9 +192,8 @@ async fn make(
         Call::Create(new) => {
             let todo = todos::create(core, caller, new.clone()).await.map_err(failed)?;
             prop_assert_eq!(todo.user_id, user);
-            prop_assert_eq!(todo.title.as_str(), new.title.as_str());
-            let description = new.description.as_ref().map(Description::as_str);
-            prop_assert_eq!(todo.description.as_deref(), description);
+            prop_assert_eq!(&todo.title, &new.title);
+            prop_assert_eq!(&todo.description, &new.description);
             prop_assert_eq!((todo.priority, todo.completed), (new.priority, false));
             prop_assert_eq!((todo.updated_at, todo.completed_at), (todo.created_at, None));
             prop_assert!(!model.kept.contains_key(&todo.id), "{} twice", todo.id);
@@ -204,8 +212,8 @@ async fn make(
             let id = model.choose(which);
             let result = todos::replace(core, caller, id, new.clone()).await;
             model.changed(user, id, result, |todo| {
-                todo.title = new.title.as_str().to_owned();
-                todo.description = new.description.as_ref().map(|it| it.as_str().to_owned());
+                todo.title = new.title.clone();
+                todo.description = new.description.clone();
                 todo.priority = new.priority;
             })?;
         }
@@ -222,10 +230,10 @@ async fn make(
             let result = todos::patch(core, caller, id, patch.clone()).await;
             model.changed(user, id, result, |todo| {
                 if let Some(title) = &patch.title {
-                    todo.title = title.as_str().to_owned();
+                    todo.title = title.clone();
                 }
                 if let Some(description) = &patch.description {
-                    todo.description = description.as_ref().map(|it| it.as_str().to_owned());
+                    todo.description = description.clone();
                 }
                 todo.priority = patch.priority.unwrap_or(todo.priority);
             })?;
@@ -267,7 +275,8 @@ async fn list(
 ) -> Result<(), TestCaseError> {
     let wanted = model.listed(caller.user_id(), filters);
     let limit = limit.map(|limit| Limit::new(limit).expect("1 to 500"));
-    let mut query = ListQuery { filters, limit, cursor: None };
+    let mut query = ListQuery::new().limit(limit);
+    query.filters = filters;
     let mut seen = Vec::new();
     loop {
         let page = todos::list(core, caller, query.clone()).await.map_err(failed)?;
@@ -292,10 +301,10 @@ fn failed(error: Error) -> TestCaseError {
 /// Every list of both users, at the end.
 async fn survey(core: &Core, callers: &[Caller], model: &Model) -> Result<(), TestCaseError> {
     for caller in callers {
-        for status in [Status::All, Status::Pending, Status::Completed] {
-            for sort_by in [SortBy::CreatedAt, SortBy::Priority, SortBy::Title] {
-                for order in [SortOrder::Asc, SortOrder::Desc] {
-                    let filters = Filters { status, sort_by, order };
+        for &status in Status::ALL {
+            for &sort_by in SortBy::ALL {
+                for &order in SortOrder::ALL {
+                    let filters = filters_of(status, sort_by, order);
                     list(core, caller, filters, None, model).await?;
                     list(core, caller, filters, Some(2), model).await?;
                 }
@@ -311,7 +320,7 @@ fn the_store_behaves_like_a_map(database: Database) {
     let app = runtime.block_on(App::start(Target { server: Server::Hyper, database }));
     let secret = Secret::new(app.secret()).expect("the secret of the tests is long enough");
     let core = runtime
-        .block_on(Core::open(app.database_url(), Options::new(secret)))
+        .block_on(Core::builder(secret).open(app.database_url()))
         .expect("a second core on the database");
     let signed_up = async || {
         let actor = app.signed_up().await;

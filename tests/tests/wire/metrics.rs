@@ -10,7 +10,7 @@ use hyper::body::Frame;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 use todo_core::{
-    Clock, Core, Options, Secret,
+    Clock, Core, Secret,
     http::{Api, ApiOptions},
 };
 use todo_tests::{
@@ -73,7 +73,7 @@ on_every_target! {
 #[tokio::test]
 async fn a_request_of_a_disconnected_client_is_counted() {
     let secret = Secret::new("a secret of more than thirty-two bytes").expect("long enough");
-    let core = Core::open("sqlite::memory:", Options::new(secret)).await.expect("it opens");
+    let core = Core::builder(secret).open("sqlite::memory:").await.expect("it opens");
     let api = Api::new(core, ApiOptions::default());
     let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
     let asked = Request::post("/api/auth/login")
@@ -93,9 +93,8 @@ async fn a_request_of_a_disconnected_client_is_counted() {
 #[tokio::test]
 async fn a_panic_is_a_500_without_details() {
     let secret = Secret::new("a secret of more than thirty-two bytes").expect("long enough");
-    let mut options = Options::new(secret);
-    options.clock = Clock::from_fn(|| panic!("a secret panic message"));
-    let core = Core::open("sqlite::memory:", options).await.expect("it opens");
+    let clock = Clock::from_fn(|| panic!("a secret panic message"));
+    let core = Core::builder(secret).clock(clock).open("sqlite::memory:").await.expect("it opens");
     let api = Api::new(core, ApiOptions::default());
     // With a request id: generating one would call the clock.
     let asked = Request::get("/health").header("host", "localhost").header("x-request-id", "mine");

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     auth::{Email, Name},
     crypto::stored_hash,
-    error::{FieldError, Joined},
+    error::{FieldError, FieldErrors},
     todos::{Description, Priority, Title},
     validate::FieldLabel,
 };
@@ -64,12 +64,12 @@ pub struct InvalidRow {
     /// Its id as in the source, escaped and truncated to 64 characters.
     pub id: String,
     /// Each field that breaks a rule, with the rule.
-    pub fields: Vec<FieldError>,
+    pub fields: FieldErrors,
 }
 
 impl fmt::Display for InvalidRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.table, self.id, Joined(&self.fields))
+        write!(f, "{} {}: {}", self.table, self.id, self.fields)
     }
 }
 
@@ -244,8 +244,8 @@ impl SourceRow {
     fn parsed<T>(
         &self,
         name: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, Vec<FieldError>>,
-    ) -> Result<T, Vec<FieldError>> {
+        parse: impl FnOnce(&str) -> Result<T, FieldErrors>,
+    ) -> Result<T, FieldErrors> {
         parse(self.field(name)?)
     }
 
@@ -268,7 +268,7 @@ impl SourceRow {
         self.optional(name).map(|_| self.time(name)).transpose()
     }
 
-    fn invalid(&self, table: &'static str, fields: Vec<FieldError>) -> InvalidRow {
+    fn invalid(&self, table: &'static str, fields: FieldErrors) -> InvalidRow {
         let id = self.optional("id").unwrap_or("without an id");
         let id = id.chars().take(MAX_ID_CHARS).collect::<String>().escape_debug().to_string();
         InvalidRow { table, id, fields }
@@ -297,8 +297,8 @@ struct Rules {
 }
 
 impl Rules {
-    fn user(&mut self, row: &SourceRow) -> Result<UserRow, Vec<FieldError>> {
-        let mut errors = Errors::default();
+    fn user(&mut self, row: &SourceRow) -> Result<UserRow, FieldErrors> {
+        let mut errors = FieldErrors::none();
         let id = errors.collect(row.uuid("id"));
         let email = errors.collect(row.parsed("email", Email::parse));
         let name = errors.collect(row.parsed("name", printable_name));
@@ -307,17 +307,17 @@ impl Rules {
         let (Some(id), Some(email), Some(name), Some(password_hash), Some(created_at)) =
             (id, email, name, password_hash, created_at)
         else {
-            return Err(errors.0);
+            return Err(errors);
         };
         let mut half = [0; 16];
         half.copy_from_slice(&Sha256::digest(email.as_str())[..16]);
         if self.emails.contains(&half) {
             let message = "Email must not be that of another user, in upper or lower case.";
-            return Err(vec![FieldError::new("email", "taken", message)]);
+            return Err(FieldError::new("email", "taken", message).into());
         }
         if !self.users.insert(id) {
             let message = "Id must not be that of another user.";
-            return Err(vec![FieldError::new("id", "taken", message)]);
+            return Err(FieldError::new("id", "taken", message).into());
         }
         self.emails.insert(half);
         let email = email.as_str().to_owned();
@@ -325,8 +325,8 @@ impl Rules {
         Ok(UserRow { id, email, name, password_hash, created_at })
     }
 
-    fn todo(&mut self, row: &SourceRow) -> Result<TodoRow, Vec<FieldError>> {
-        let mut errors = Errors::default();
+    fn todo(&mut self, row: &SourceRow) -> Result<TodoRow, FieldErrors> {
+        let mut errors = FieldErrors::none();
         let id = errors.collect(row.uuid("id"));
         let user_id = errors.collect(row.uuid("user_id").and_then(|id| {
             let message = "User id must be that of an existing user without errors.";
@@ -346,26 +346,26 @@ impl Rules {
         let (Some(id), Some(user_id), Some(title), Some(description)) =
             (id, user_id, title, description)
         else {
-            return Err(errors.0);
+            return Err(errors);
         };
         let (Some(priority), Some(completed), Some(created_at)) = (priority, completed, created_at)
         else {
-            return Err(errors.0);
+            return Err(errors);
         };
         let (Some(updated_at), Some(completed_at)) = (updated_at, completed_at) else {
-            return Err(errors.0);
+            return Err(errors);
         };
         if !self.todos.insert(id) {
             let message = "Id must not be that of another todo.";
-            return Err(vec![FieldError::new("id", "taken", message)]);
+            return Err(FieldError::new("id", "taken", message).into());
         }
         // The backend reads the clock once for each of the two, in no guaranteed order.
         let updated_at = updated_at.map_or(created_at, |time| time.max(created_at));
         Ok(TodoRow {
             id,
             user_id,
-            title: title.as_str().to_owned(),
-            description: description.map(|text| text.as_str().to_owned()),
+            title: title.into(),
+            description: description.map(String::from),
             priority: priority.rank(),
             completed,
             created_at,
@@ -377,7 +377,7 @@ impl Rules {
 
 /// Parses an imported name after replacing control characters with spaces: the Python backend
 /// accepted them, and a user must not lose an account over one.
-fn printable_name(name: &str) -> Result<Name, Vec<FieldError>> {
+fn printable_name(name: &str) -> Result<Name, FieldErrors> {
     // U+0000 stays an error: it cannot be a typing mistake.
     let is_replaced = |c: char| c.is_control() && c != '\0';
     Name::parse(&name.replace(is_replaced, " "))
@@ -400,16 +400,6 @@ fn boolean(text: &str) -> Result<bool, FieldError> {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
         _ => Err(FieldError::new("completed", "invalid", "Completed must be true or false.")),
-    }
-}
-
-/// Collects the errors of all fields.
-#[derive(Default)]
-struct Errors(Vec<FieldError>);
-
-impl Errors {
-    fn collect<T>(&mut self, parsed: Result<T, impl Into<Vec<FieldError>>>) -> Option<T> {
-        parsed.map_err(|errors| self.0.extend(errors.into())).ok()
     }
 }
 

@@ -8,7 +8,7 @@ use sqlx::migrate::Migrator;
 use super::{AdminError, Conn, open, open_existing};
 use crate::{
     admin::on,
-    db::{Db, DbOptions, address::Address, postgres, schema::ups, sqlite},
+    db::{DatabaseOptions, Db, address::Address, postgres, schema::ups, sqlite},
 };
 
 /// One step of the schema.
@@ -59,12 +59,10 @@ pub async fn migrations(url: &str) -> Result<Vec<Migration>, AdminError> {
 /// [`AdminError`].
 pub async fn migrate(url: &str) -> Result<MigrateReport, AdminError> {
     let before = migrations(url).await?;
-    let options = DbOptions {
-        pool_min: 0,
-        pool_max: 1,
-        timeout: sqlite::MIGRATION_TIMEOUT,
-        migrations_url: None,
-    };
+    let options = DatabaseOptions::new()
+        .min_connections(0)
+        .max_connections(1)
+        .timeout(sqlite::MIGRATION_TIMEOUT);
     Db::open(url, &options).await?.close().await;
     let pending = before.into_iter().filter(|migration| !migration.applied);
     let applied = pending.map(|migration| Migration { applied: true, ..migration }).collect();

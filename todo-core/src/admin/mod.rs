@@ -38,7 +38,7 @@ pub enum AdminError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// A statement failed; its transaction is rolled back.
-    #[error("the database rejected a statement: {0}")]
+    #[error("the database rejected a statement")]
     Sql(#[source] BoxError),
     /// The command was rejected, with the reason.
     #[error("{0}")]

@@ -7,9 +7,8 @@
 use std::net::IpAddr;
 
 use tracing::field::display;
-use uuid::Uuid;
 
-use crate::{error::Error, request_id};
+use crate::{error::Error, ids::UserId, request_id};
 
 /// The log target of authentication events, for filters. Nothing else uses it.
 const TARGET: &str = "todo_core::auth";
@@ -36,7 +35,7 @@ impl AuthEvent {
 
 /// Logs a success. A valid token is logged at debug: the access log has its user at info, with
 /// every request.
-pub(crate) fn succeeded(event: AuthEvent, client: Option<IpAddr>, user_id: Uuid) {
+pub(crate) fn succeeded(event: AuthEvent, client: Option<IpAddr>, user_id: UserId) {
     let is_token = matches!(event, AuthEvent::Token);
     let attempted = event.as_str();
     let client_ip = client.map(display);
@@ -66,7 +65,7 @@ pub(crate) fn succeeded(event: AuthEvent, client: Option<IpAddr>, user_id: Uuid)
 pub(crate) fn failed(
     event: AuthEvent,
     client: Option<IpAddr>,
-    user_id: Option<Uuid>,
+    user_id: Option<UserId>,
     reason: &'static str,
 ) {
     let attempted = event.as_str();

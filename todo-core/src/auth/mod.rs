@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use self::events::AuthEvent;
-pub use self::types::{Credentials, Email, Name, Password, Session, Signup, User};
-pub use crate::authz::Caller;
+pub use self::types::{Client, Credentials, Email, Name, Password, Session, Signup, Token, User};
+pub use crate::{authz::Caller, ids::UserId};
 use crate::{
     authz::{acting_as, authorized},
     clock::new_id,
@@ -25,14 +25,13 @@ mod types;
 /// How often a login reads an account that is changed concurrently.
 const TRIES: usize = 3;
 
-/// Creates an account and its first session. The rate limit is per `client` address; `None` is not
-/// limited.
+/// Creates an account and its first session. The rate limit is per address of a `client`.
 ///
 /// # Errors
 /// [`Error::EmailTaken`], [`Error::RateLimited`], [`Error::Busy`] if too many passwords wait to be
 /// hashed; else the errors of every operation: [`Error::Unavailable`], [`Error::Internal`].
-pub async fn signup(core: &Core, client: Option<IpAddr>, signup: Signup) -> Result<Session> {
-    signup_limited(core, client, signup).await.result
+pub async fn signup(core: &Core, client: Client, signup: Signup) -> Result<Session> {
+    signup_limited(core, client.address(), signup).await.result
 }
 
 /// The result of a rate-limited operation, with the state of the limit if it is known.
@@ -74,15 +73,15 @@ pub(crate) async fn signup_limited(
     Limited::new(outcome.await)
 }
 
-/// Creates a session if the e-mail and the password match. The rate limit is per `client` address;
-/// `None` is not limited. A wrong e-mail and a wrong password are indistinguishable, in their error
-/// and in their duration.
+/// Creates a session if the e-mail and the password match. The rate limit is per address of a
+/// `client`. A wrong e-mail and a wrong password are indistinguishable, in their error and in their
+/// duration.
 ///
 /// # Errors
 /// [`Error::InvalidCredentials`], [`Error::RateLimited`] after too many failures; else as
 /// [`signup`].
-pub async fn login(core: &Core, client: Option<IpAddr>, given: Credentials) -> Result<Session> {
-    login_limited(core, client, given).await.result
+pub async fn login(core: &Core, client: Client, given: Credentials) -> Result<Session> {
+    login_limited(core, client.address(), given).await.result
 }
 
 /// As [`login`], with the state of the rate limit.
@@ -115,7 +114,7 @@ pub(crate) async fn login_limited(
 /// # Errors
 /// [`Error::Unauthenticated`]; else as [`authenticate`].
 pub async fn logout(core: &Core, token: &str) -> Result<()> {
-    end_session(core, verify(core, token)?, None).await
+    end_session(core, verify_token(core, token, None)?, None).await
 }
 
 /// Ends the caller's session. `client` is the address for the log.
@@ -141,22 +140,22 @@ pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAd
     .await
 }
 
-/// Verifies the signature and the times of `token`, and returns its caller. The operation that the
-/// caller is used for checks in its own statement that the session still exists; use
-/// [`authenticate`] where no such operation follows.
+/// Verifies the signature and the times of `token`, and returns its caller, whose session may have
+/// ended: only the operations, whose statements check the session, may take it. `client` is the
+/// address for the log.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`].
-pub fn verify(core: &Core, token: &str) -> Result<Caller> {
-    verify_token(core, token, None)
-}
-
-/// As [`verify`], with the client's address for the log.
 pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> Result<Caller> {
     match core.tokens().verify(token, core.now()) {
-        Ok(verified) => Ok(Caller::of_session(verified.user_id, verified.session)),
+        Ok(verified) => Ok(Caller::of_session(verified.user_id.into(), verified.session)),
         Err(rejected) => {
-            events::failed(AuthEvent::Token, client, rejected.user_id(), rejected.reason());
+            events::failed(
+                AuthEvent::Token,
+                client,
+                rejected.user_id().map(Into::into),
+                rejected.reason(),
+            );
             Err(Error::Unauthenticated)
         }
     }
@@ -167,12 +166,13 @@ pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> 
 /// # Errors
 /// [`Error::Unauthenticated`]; else [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
 pub async fn authenticate(core: &Core, token: &str) -> Result<Caller> {
-    let caller = verify(core, token)?;
+    let caller = verify_token(core, token, None)?;
     check_session(core, &caller).await?;
     Ok(caller)
 }
 
-/// Fails if the caller's session has ended. A [trusted](Caller::trusted) caller has no session.
+/// Fails if the caller's session has ended meanwhile. A [trusted](Caller::trusted) caller has no
+/// session.
 ///
 /// # Errors
 /// As [`authenticate`].
@@ -299,16 +299,16 @@ async fn sign_up(
     let (hash, _attempt) = hash;
     let now = core.now();
     let user = User {
-        id: new_id(now),
-        email: signup.email.as_str().to_owned(),
-        name: signup.name.as_str().to_owned(),
+        id: new_id(now).into(),
+        email: signup.email.clone(),
+        name: signup.name,
         created_at: now,
     };
     let (id, session) = new_session(core, user, now)?;
     let insert = Statement::new(SQL)
         .bind(session.user.id)
-        .bind(&*session.user.email)
-        .bind(&*session.user.name)
+        .bind(session.user.email.as_str())
+        .bind(session.user.name.as_str())
         .bind(hash)
         .bind(Timestamp(now))
         .bind(id)
@@ -328,7 +328,7 @@ async fn sign_up(
 struct LoginFailure {
     error: Error,
     reason: &'static str,
-    user_id: Option<Uuid>,
+    user_id: Option<UserId>,
 }
 
 impl From<Error> for LoginFailure {
@@ -387,7 +387,13 @@ async fn check_credentials(
         let (user, stored) = match found {
             None => (None, None),
             Some((id, email, name, created_at, stored)) => {
-                (Some(User { id, email, name, created_at: created_at.0 }), Some(stored))
+                let user = User {
+                    id: id.into(),
+                    email: Email::from_stored(email),
+                    name: Name::from_stored(name),
+                    created_at: created_at.0,
+                };
+                (Some(user), Some(stored))
             }
         };
         let verified = permit.verify(given.password.clone(), stored.clone()).await?;
@@ -441,15 +447,15 @@ async fn open_session(core: &Core, user: User, hash: &str) -> Result<Option<Sess
 fn new_session(core: &Core, user: User, now: DateTime<Utc>) -> Result<(Uuid, Session)> {
     let id = new_id(now);
     let expires_at = core.tokens().expiry(now);
-    let token = core.tokens().sign(user.id, id, now, expires_at)?;
-    Ok((id, Session { user, token, expires_at }))
+    let token = core.tokens().sign(user.id.as_uuid(), id, now, expires_at)?;
+    Ok((id, Session { user, token: Token::new(token), expires_at }))
 }
 
 /// Stores a hash with the current parameters and returns the stored one; `None` if the password was
 /// changed meanwhile.
 async fn upgrade_hash(
     core: &Core,
-    user_id: Uuid,
+    user_id: UserId,
     stored: String,
     upgrade: String,
 ) -> Option<String> {
@@ -469,7 +475,7 @@ async fn upgrade_hash(
 #[cfg(all(test, feature = "sqlite"))]
 mod tests {
     use super::*;
-    use crate::{Options, Secret};
+    use crate::Secret;
 
     async fn attempts(core: &Core) -> Result<i64> {
         let count = Statement::new("SELECT count(*) FROM rate_limits");
@@ -480,13 +486,13 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_rejected_by_a_full_queue_takes_no_slot() {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
-        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let core = Core::builder(secret).open("sqlite::memory:").await.unwrap();
         let (email, password) = ("ann@example.com", "Correct1horse");
         let network = |n: u32| Some(IpAddr::from(std::net::Ipv4Addr::from(n << 8)));
         let held: Vec<_> =
             (0..).map_while(|n| core.hasher().permit(network(n), None).ok()).collect();
         assert!(held.len() > 100, "each network has one slot: {}", held.len());
-        let client = Some("192.0.2.7".parse().unwrap());
+        let client = Client::At("192.0.2.7".parse().unwrap());
         let form = || Signup::parse(email, password, "Ann Other").unwrap();
         for _ in 0..10 {
             let rejected = signup(&core, client, form()).await;
@@ -505,9 +511,9 @@ mod tests {
     #[tokio::test]
     async fn a_session_is_created_only_for_the_verified_hash() {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
-        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let core = Core::builder(secret).open("sqlite::memory:").await.unwrap();
         let form = Signup::parse("ann@example.com", "Correct1horse", "Ann Other").unwrap();
-        let user = signup(&core, None, form).await.unwrap().user;
+        let user = signup(&core, Client::Trusted, form).await.unwrap().user;
         let found = Statement::new("SELECT password_hash FROM users WHERE id = $1").bind(user.id);
         let (hash,): (String,) = core.db().fetch_one(found).await.unwrap();
         assert!(open_session(&core, user.clone(), &hash).await.unwrap().is_some());

@@ -1,6 +1,11 @@
 //! The types of an account, constructed only by parsing: an [`Email`] is always valid.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    net::IpAddr,
+    str::FromStr,
+};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -10,6 +15,8 @@ use super::address::{self, Address};
 use crate::{
     db::{DbError, FromRow, Row, value::Timestamp},
     error::{FieldError, FieldErrors, Result},
+    ids::UserId,
+    parsed::impl_text,
     timestamp, validate,
 };
 
@@ -17,9 +24,10 @@ use crate::{
 /// HTML's `<input type=email>` (WHATWG HTML, "valid e-mail address") with a dot in its domain, or
 /// internationalised (RFC 6531, with a domain by IDNA). Kept in NFC and lower case, the domain in
 /// its Unicode form.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Email {
     text: String,
+    /// The text with its domain in ASCII, if that differs and is known.
     ascii: Option<String>,
 }
 
@@ -32,7 +40,7 @@ impl Email {
     ///
     /// # Errors
     /// Every rule that the field `email` breaks.
-    pub fn parse(email: &str) -> Result<Self, Vec<FieldError>> {
+    pub fn parse(email: &str) -> Result<Self, FieldErrors> {
         let email = email.trim();
         if email.is_empty() {
             return Err(FieldError::new("email", "blank", "Email cannot be empty.").into());
@@ -48,10 +56,8 @@ impl Email {
             return Err(broken);
         };
         // Lower case can be longer, so the length is checked again.
-        validate::into_result(validate::check_text("email", &text, 0, Self::MAX_CHARS), || Self {
-            text,
-            ascii,
-        })
+        let errors = validate::check_text("email", &text, 0, Self::MAX_CHARS);
+        errors.into_result(|| Self { text, ascii })
     }
 
     /// The address as text.
@@ -65,11 +71,36 @@ impl Email {
     pub(crate) fn in_ascii(&self) -> &str {
         self.ascii.as_deref().unwrap_or(&self.text)
     }
+
+    fn into_string(self) -> String {
+        self.text
+    }
+
+    /// An address from the database, which was parsed when it was written.
+    pub(crate) fn from_stored(text: String) -> Self {
+        Self { text, ascii: None }
+    }
+}
+
+impl_text!(Email);
+
+impl PartialEq for Email {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Email {}
+
+impl Hash for Email {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
 }
 
 /// A user's name: trimmed, 2 to 100 characters (Unicode scalar values), none of them a control
 /// character (Unicode's category Cc).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Name(String);
 
 impl Name {
@@ -82,14 +113,14 @@ impl Name {
     ///
     /// # Errors
     /// Every rule that the field `name` breaks.
-    pub fn parse(name: &str) -> Result<Self, Vec<FieldError>> {
+    pub fn parse(name: &str) -> Result<Self, FieldErrors> {
         let name = name.trim();
         let mut broken = validate::check_text("name", name, Self::MIN_CHARS, Self::MAX_CHARS);
         if name.chars().any(|c| c.is_control() && c != '\0') {
             let message = "Name cannot contain control characters.";
             broken.push(FieldError::new("name", "control", message));
         }
-        validate::into_result(broken, || Self(name.to_owned()))
+        broken.into_result(|| Self(name.to_owned()))
     }
 
     /// The name as text.
@@ -97,7 +128,18 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    fn into_string(self) -> String {
+        self.0
+    }
+
+    /// A name from the database, which was parsed when it was written.
+    pub(crate) fn from_stored(text: String) -> Self {
+        Self(text)
+    }
 }
+
+impl_text!(Name);
 
 /// A password. Its `Debug` output does not contain it.
 #[derive(Clone)]
@@ -114,7 +156,7 @@ impl Password {
     ///
     /// # Errors
     /// Every rule that the field `password` breaks.
-    pub fn parse(password: &str) -> Result<Self, Vec<FieldError>> {
+    pub fn parse(password: &str) -> Result<Self, FieldErrors> {
         let mut broken =
             validate::check_text("password", password, Self::MIN_CHARS, Self::MAX_CHARS);
         for (is_there, what) in [
@@ -127,7 +169,7 @@ impl Password {
                 broken.push(FieldError::new("password", "weak", message));
             }
         }
-        validate::into_result(broken, || Self(password.to_owned()))
+        broken.into_result(|| Self(password.to_owned()))
     }
 
     /// Takes a password for comparison with a stored hash, without the rules for new passwords.
@@ -149,8 +191,51 @@ impl fmt::Debug for Password {
     }
 }
 
+impl FromStr for Password {
+    type Err = FieldErrors;
+
+    fn from_str(password: &str) -> Result<Self, FieldErrors> {
+        Self::parse(password)
+    }
+}
+
+impl TryFrom<&str> for Password {
+    type Error = FieldErrors;
+
+    fn try_from(password: &str) -> Result<Self, FieldErrors> {
+        Self::parse(password)
+    }
+}
+
+/// The client of a signup or a login, by which their rate limits count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Client {
+    /// A client at this address. The addresses of an IPv6 /64 are one client.
+    At(IpAddr),
+    /// A client that the host program vouches for: no rate limit applies.
+    Trusted,
+}
+
+impl Client {
+    /// The address, if the client is at one.
+    #[must_use]
+    pub fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::At(address) => Some(address),
+            Self::Trusted => None,
+        }
+    }
+}
+
+impl From<IpAddr> for Client {
+    fn from(address: IpAddr) -> Self {
+        Self::At(address)
+    }
+}
+
 /// The data of a new account.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Signup {
     /// The address that identifies the account.
     pub email: Email,
@@ -161,24 +246,31 @@ pub struct Signup {
 }
 
 impl Signup {
+    /// The data of an account with these values.
+    #[must_use]
+    pub fn new(email: Email, password: Password, name: Name) -> Self {
+        Self { email, password, name }
+    }
+
     /// Parses the three fields and returns every rule that they break.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`].
     pub fn parse(email: &str, password: &str, name: &str) -> Result<Self> {
-        let mut errors = FieldErrors::default();
+        let mut errors = FieldErrors::none();
         let email = errors.collect(Email::parse(email));
         let password = errors.collect(Password::parse(password));
         let name = errors.collect(Name::parse(name));
         match (email, password, name) {
             (Some(email), Some(password), Some(name)) => Ok(Self { email, password, name }),
-            _ => Err(errors.into_error()),
+            _ => Err(errors.into()),
         }
     }
 }
 
 /// The data of a login.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Credentials {
     /// The address that identifies the account.
     pub email: Email,
@@ -187,18 +279,24 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// The data of a login with these values.
+    #[must_use]
+    pub fn new(email: Email, password: Password) -> Self {
+        Self { email, password }
+    }
+
     /// Parses the two fields and returns all invalid ones. The password need not meet the current
     /// rules: older accounts may have passwords that do not.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`].
     pub fn parse(email: &str, password: &str) -> Result<Self> {
-        let mut errors = FieldErrors::default();
+        let mut errors = FieldErrors::none();
         let email = errors.collect(Email::parse(email));
         let password = errors.collect(Password::unchecked(password));
         match (email, password) {
             (Some(email), Some(password)) => Ok(Self { email, password }),
-            _ => Err(errors.into_error()),
+            _ => Err(errors.into()),
         }
     }
 }
@@ -215,11 +313,14 @@ impl Credentials {
 #[non_exhaustive]
 pub struct User {
     /// A UUIDv7.
-    pub id: Uuid,
+    #[cfg_attr(feature = "http", schema(value_type = uuid::Uuid))]
+    pub id: UserId,
     /// In NFC and lower case.
-    pub email: String,
+    #[cfg_attr(feature = "http", schema(value_type = String))]
+    pub email: Email,
     /// Trimmed, 2 to 100 characters.
-    pub name: String,
+    #[cfg_attr(feature = "http", schema(value_type = String))]
+    pub name: Name,
     /// When the account was created.
     #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: DateTime<Utc>,
@@ -228,33 +329,59 @@ pub struct User {
 impl FromRow for User {
     fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
         Ok(Self {
-            id: row.get(0)?,
-            email: row.get(1)?,
-            name: row.get(2)?,
+            id: row.get::<Uuid>(0)?.into(),
+            email: Email::from_stored(row.get(1)?),
+            name: Name::from_stored(row.get(2)?),
             created_at: row.get::<Timestamp>(3)?.0,
         })
     }
 }
 
-/// A new session. Its `Debug` output does not contain the token.
-#[derive(Clone)]
+/// A token: a JWT (RFC 7519) for the `Authorization: Bearer` header (RFC 6750). It grants access
+/// to an account, so its `Debug` output is redacted, and it has no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    pub(crate) fn new(token: String) -> Self {
+        Self(token)
+    }
+
+    /// The token as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Token {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Token> for String {
+    fn from(token: Token) -> Self {
+        token.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// A new session.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Session {
     /// The session's user.
     pub user: User,
-    /// A JWT (RFC 7519) for the `Authorization: Bearer` header (RFC 6750).
-    pub token: String,
+    /// The token of the session.
+    pub token: Token,
     /// When the token expires, in whole seconds.
     pub expires_at: DateTime<Utc>,
-}
-
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("user", &self.user)
-            .field("expires_at", &self.expires_at)
-            .finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]
@@ -263,7 +390,7 @@ mod tests {
 
     use super::*;
 
-    fn codes<T>(parsed: Result<T, Vec<FieldError>>) -> Vec<&'static str> {
+    fn codes<T>(parsed: Result<T, FieldErrors>) -> Vec<&'static str> {
         parsed.err().into_iter().flatten().map(|error| error.code).collect()
     }
 

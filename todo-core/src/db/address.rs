@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 pub(crate) use self::postgres::PostgresAddress;
 #[cfg(feature = "sqlite")]
 pub(crate) use self::sqlite::{Mode, SqliteAddress};
-use super::OpenError;
+use super::{DatabaseUrlError, OpenError};
 
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -60,7 +60,7 @@ impl Address {
 
     /// [`Address::parse`] with the error of opening a database.
     pub(crate) fn read(text: &str) -> Result<Self, OpenError> {
-        Self::parse(text).map_err(OpenError::Url)
+        Self::parse(text).map_err(|defect| OpenError::Url(DatabaseUrlError::new(defect)))
     }
 
     /// The address without secrets, for display.

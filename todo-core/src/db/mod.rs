@@ -13,6 +13,7 @@ use self::{
 use crate::error::BoxError;
 
 pub(crate) use self::composed::{ComposedTexts, MAX_COMPOSED};
+pub use self::database_url::{DatabaseUrl, DatabaseUrlError};
 #[cfg(all(test, feature = "http"))]
 pub(crate) use self::statement::MADE;
 #[cfg(feature = "testing")]
@@ -29,6 +30,7 @@ mod breaker;
 mod composed;
 #[cfg(feature = "postgres")]
 mod connection_slots;
+mod database_url;
 #[cfg(feature = "postgres")]
 mod pool;
 #[cfg(feature = "postgres")]
@@ -83,22 +85,78 @@ pub(crate) struct Share {
     pub(crate) drops_writes: bool,
 }
 
-/// The configuration of a [`Database`]. See [`crate::Options`]. It has no `Debug`: an address may
-/// contain a password.
-#[derive(Clone)]
-pub struct DbOptions {
-    /// The address for migrations, if not the database's own. PostgreSQL only.
-    pub migrations_url: Option<String>,
-    /// Minimum of open connections. PostgreSQL only.
-    pub pool_min: u32,
-    /// Maximum of open connections.
-    pub pool_max: u32,
-    /// Timeout of one call, the wait for a connection included.
-    pub timeout: Duration,
+/// The options of a [`Database`]'s connections.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use todo_core::DatabaseOptions;
+///
+/// let options = DatabaseOptions::new().max_connections(5).timeout(Duration::from_secs(1));
+/// ```
+#[derive(Clone, Debug)]
+pub struct DatabaseOptions {
+    pub(crate) min_connections: u32,
+    pub(crate) max_connections: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) migrations_url: Option<DatabaseUrl>,
 }
 
-/// An open database with the latest schema: the first half of [`crate::Core::open`], for a program
-/// with work between the two, such as creating a secret. [`crate::Core::over`] is the second half.
+impl DatabaseOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            min_connections: 5,
+            max_connections: 20,
+            timeout: Duration::from_millis(1800),
+            migrations_url: None,
+        }
+    }
+
+    /// Sets the minimum of open connections to PostgreSQL. Default: 5.
+    #[must_use]
+    pub fn min_connections(mut self, min: u32) -> Self {
+        self.min_connections = min;
+        self
+    }
+
+    /// Sets the maximum of open connections. Default: 20.
+    #[must_use]
+    pub fn max_connections(mut self, max: u32) -> Self {
+        self.max_connections = max;
+        self
+    }
+
+    /// Sets the deadline of a database call, including the wait for a connection; beyond it,
+    /// [`Error::Unavailable`](crate::Error::Unavailable). Default: 1.8 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets the address for migrating a PostgreSQL schema, if it differs from the database's: a
+    /// direct one where the database's is a pooler's, or one with a role that may change the
+    /// schema. Default: none.
+    #[must_use]
+    pub fn migrations_url(mut self, url: impl Into<Option<DatabaseUrl>>) -> Self {
+        self.migrations_url = url.into();
+        self
+    }
+}
+
+impl Default for DatabaseOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An open database with the latest schema: the first half of [`CoreBuilder::open`], for a program
+/// with work between the two, such as creating a secret. [`CoreBuilder::over`] is the second half.
+///
+/// [`CoreBuilder::open`]: crate::CoreBuilder::open
+/// [`CoreBuilder::over`]: crate::CoreBuilder::over
 pub struct Database(pub(crate) Db);
 
 impl Database {
@@ -106,8 +164,8 @@ impl Database {
     ///
     /// # Errors
     /// [`OpenError`]. After one with [`OpenError::is_connectivity`] a retry may succeed.
-    pub async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
-        Db::open(url, options).await.map(Self)
+    pub async fn open(url: impl AsRef<str>, options: &DatabaseOptions) -> Result<Self, OpenError> {
+        Db::open(url.as_ref(), options).await.map(Self)
     }
 }
 
@@ -119,7 +177,7 @@ impl std::fmt::Debug for Database {
 
 impl Db {
     /// Opens the database at `url` and migrates its schema to the latest version.
-    pub(crate) async fn open(url: &str, options: &DbOptions) -> Result<Self, OpenError> {
+    pub(crate) async fn open(url: &str, options: &DatabaseOptions) -> Result<Self, OpenError> {
         match Address::read(url)? {
             #[cfg(feature = "sqlite")]
             Address::Sqlite(address) => {
@@ -254,18 +312,19 @@ impl Db {
     }
 }
 
-/// An error of opening a database.
+/// An error of opening a database. It displays its own level; [`ErrorChain`](crate::ErrorChain)
+/// displays the causes too.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The address is invalid. The text does not repeat it: it may contain a password.
     #[error("bad database address: {0}")]
-    Url(String),
+    Url(DatabaseUrlError),
     /// The database did not answer, or refused the connection.
-    #[error("cannot open the database: {0}")]
+    #[error("cannot open the database")]
     Connect(#[source] BoxError),
     /// A migration failed.
-    #[error("cannot migrate the database: {0}")]
+    #[error("cannot migrate the database")]
     Migrate(#[source] BoxError),
     /// The database or its role does not meet the requirements: its encoding, a default, a grant.
     #[error("the database cannot be used: {0}")]
@@ -284,7 +343,7 @@ pub enum OpenError {
     /// The connection pooler mixes up the prepared statements of its clients: a user would get
     /// another user's rows.
     #[error(
-        "the connection pooler mixes up prepared statements ({0}): use PgBouncer 1.21 or later with \
+        "the connection pooler mixes up prepared statements: use PgBouncer 1.21 or later with \
          max_prepared_statements above 0, its session mode, or a direct address"
     )]
     Pooler(#[source] BoxError),

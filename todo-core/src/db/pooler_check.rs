@@ -42,7 +42,7 @@ pub(crate) enum PoolingMode {
 
 /// Checks that prepared statements are not mixed up at the PostgreSQL address `url`, with
 /// concurrent connections. It takes some tens of milliseconds without a pooler, and reads no table.
-/// [`Core::open`](crate::Core::open) does the same.
+/// [`CoreBuilder::open`](crate::CoreBuilder::open) does the same.
 ///
 /// # Errors
 /// [`OpenError::Pooler`] if they are mixed up; [`OpenError::Url`] or [`OpenError::Connect`] if the

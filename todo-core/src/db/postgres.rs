@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::transaction::{Single, Transaction, Work};
 use crate::{
     db::{
-        DbError, DbOptions, FromRows, OpenError, Row, Share, Statement,
+        DatabaseOptions, DatabaseUrlError, DbError, FromRows, OpenError, Row, Share, Statement,
         address::{Address, PostgresAddress},
         batch::{Batch, Unmet},
         breaker::{Breaker, SLOW},
@@ -69,17 +69,17 @@ enum Kind {
 impl Postgres {
     pub(crate) async fn open(
         address: &PostgresAddress,
-        options: &DbOptions,
+        options: &DatabaseOptions,
     ) -> Result<Self, OpenError> {
         let connect = driver_options(address)?;
         // First: never migrate over a pooler that mixes up statements.
-        let pooling_mode = pooler_check::check(&connect, options.pool_max).await?;
+        let pooling_mode = pooler_check::check(&connect, options.max_connections).await?;
         let mut session = connect_at_start(&connect).await?;
         let findings = requirements::settings(&mut session, pooling_mode).await;
         let _ = session.close().await;
         requirements::reject_or_warn(findings?)?;
         match &options.migrations_url {
-            Some(url) => migrate(&connect_options(url)?, PoolingMode::Session).await?,
+            Some(url) => migrate(&connect_options(url.as_str())?, PoolingMode::Session).await?,
             None => migrate(&connect, pooling_mode).await?,
         }
         if pooling_mode == PoolingMode::Transaction {
@@ -93,9 +93,9 @@ impl Postgres {
         let breaker = Breaker::new();
         let connect = Arc::new(connect);
         let timeout = options.timeout;
-        let size = (options.pool_min, options.pool_max);
+        let size = (options.min_connections, options.max_connections);
         let pool = Pool::new(connect, timeout, pooling_mode, Arc::clone(&breaker), size);
-        let pool_max = options.pool_max;
+        let pool_max = options.max_connections;
         let db = Self { pool, timeout, pooling_mode, breaker, pool_max };
         let grants: Option<Grants> = db
             .fetch(requirements::grants())
@@ -292,7 +292,9 @@ pub(crate) fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> 
     match Address::read(url)? {
         Address::Postgres(address) => driver_options(&address),
         #[cfg(feature = "sqlite")]
-        Address::Sqlite(_) => Err(OpenError::Url("it must be a PostgreSQL address".into())),
+        Address::Sqlite(_) => {
+            Err(OpenError::Url(DatabaseUrlError::new("it must be a PostgreSQL address")))
+        }
     }
 }
 
@@ -301,7 +303,9 @@ pub(crate) fn driver_options(address: &PostgresAddress) -> Result<PgConnectOptio
         .driver_url()
         .parse()
         // The driver's error may repeat parts of the address, such as the password.
-        .map_err(|_: sqlx::Error| OpenError::Url("not a PostgreSQL address".into()))?;
+        .map_err(|_: sqlx::Error| {
+            OpenError::Url(DatabaseUrlError::new("not a PostgreSQL address"))
+        })?;
     let name = address.application_name().unwrap_or("todo");
     // PgBouncer rejects this startup parameter, and no column is a float.
     let options = options.extra_float_digits(None).application_name(name);

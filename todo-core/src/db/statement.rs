@@ -47,8 +47,8 @@ impl Statement {
 
     /// Sets the caller.
     #[must_use]
-    pub(crate) fn of(mut self, caller: Uuid) -> Self {
-        self.caller = Some(caller);
+    pub(crate) fn of(mut self, caller: impl Into<Uuid>) -> Self {
+        self.caller = Some(caller.into());
         self
     }
 

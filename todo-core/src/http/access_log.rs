@@ -10,7 +10,6 @@ use std::{
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 use tracing::Span;
-use uuid::Uuid;
 
 use crate::http::{
     Api, Peer,
@@ -19,6 +18,7 @@ use crate::http::{
     rate_limit::ReportedLimit,
     trace,
 };
+use crate::ids::UserId;
 
 /// The target of the access log, at info.
 const ACCESS: &str = "todo_core::access";
@@ -49,7 +49,7 @@ pub(crate) struct RequestFields<'a> {
     /// The pattern of the route, if one matched.
     pub(crate) route: Option<&'a str>,
     /// The user of the verified token.
-    pub(crate) user_id: Option<Uuid>,
+    pub(crate) user_id: Option<UserId>,
     /// The time until the response was ready, if it was ready before the end of the request.
     pub(crate) duration: Option<Duration>,
 }
@@ -175,7 +175,7 @@ pub(crate) struct StreamLog {
     method: Method,
     route: String,
     client: Option<IpAddr>,
-    user_id: Option<Uuid>,
+    user_id: Option<UserId>,
     /// The time until the first chunk was ready: the rest depends on how fast the client reads.
     duration: Duration,
     span: Span,
@@ -221,7 +221,7 @@ struct AccessEntry<'a> {
     method: &'a Method,
     route: &'a str,
     client: Option<IpAddr>,
-    user_id: Option<Uuid>,
+    user_id: Option<UserId>,
     duration: Duration,
     span: &'a Span,
 }

@@ -296,13 +296,13 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{Options, Secret, auth};
+    use crate::{Secret, auth};
 
     /// The whole future is moved into its task for every request.
     #[tokio::test]
     async fn the_future_of_a_request_is_at_most_3_kib() {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
-        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let core = Core::builder(secret).open("sqlite::memory:").await.unwrap();
         let api = Api::new(core, ApiOptions::default());
         let request = Request::new(http_body_util::Full::<Bytes>::default());
         let size = size_of_val(&api.handle(request));
@@ -312,17 +312,13 @@ mod tests {
     #[tokio::test]
     async fn a_rejected_request_takes_at_most_two_statements() {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
-        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let core = Core::builder(secret).open("sqlite::memory:").await.unwrap();
         let form = auth::Signup::parse("ann@example.com", "Correct1horse", "Ann Other").unwrap();
-        let ann = auth::signup(&core, None, form).await.unwrap();
+        let ann = auth::signup(&core, auth::Client::Trusted, form).await.unwrap();
         let form = auth::Signup::parse("bob@example.com", "Correct1horse", "Bob Other").unwrap();
-        let bob = auth::signup(&core, None, form).await.unwrap();
-        let new = crate::todos::NewTodo {
-            title: crate::todos::Title::parse("t").unwrap(),
-            description: None,
-            priority: crate::todos::Priority::Low,
-        };
-        let bobs = auth::verify(&core, &bob.token).unwrap();
+        let bob = auth::signup(&core, auth::Client::Trusted, form).await.unwrap();
+        let new = crate::todos::NewTodo::new("t".parse().unwrap());
+        let bobs = auth::authenticate(&core, bob.token.as_str()).await.unwrap();
         let bobs = crate::todos::create(&core, &bobs, new).await.unwrap().id;
         let api = Api::new(core, ApiOptions::default());
         let todos = format!("/api/users/{}/todos", ann.user.id);
@@ -342,7 +338,7 @@ mod tests {
                 .method(method)
                 .uri(&path)
                 .header(header::HOST, "localhost")
-                .header(header::AUTHORIZATION, format!("Bearer {}", ann.token))
+                .header(header::AUTHORIZATION, format!("Bearer {}", ann.token.as_str()))
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(http_body_util::Full::<Bytes>::from(body))
                 .unwrap();

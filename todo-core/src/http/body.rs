@@ -68,7 +68,7 @@ impl Default for Inner {
 /// A response body that failed before its end. The connection, or over HTTP/2 the stream, must be
 /// aborted: otherwise the client would take the truncated body as complete.
 #[derive(Debug, thiserror::Error)]
-#[error("the response was cut off: {0}")]
+#[error("the response was cut off")]
 pub struct BodyError(#[source] BoxError);
 
 impl Body {

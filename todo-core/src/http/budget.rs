@@ -14,7 +14,8 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
-use uuid::Uuid;
+
+use crate::ids::UserId;
 
 /// One client network, or one user, may hold this fraction of the budget: a quarter.
 pub(crate) const SHARE_DIVISOR: usize = 4;
@@ -48,7 +49,7 @@ struct Ledger {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Account {
     Network(IpAddr),
-    User(Uuid),
+    User(UserId),
 }
 
 /// The accounts to charge: the network of the client's address (an IPv6 /64), and the user once
@@ -56,11 +57,11 @@ enum Account {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Payer {
     network: Option<IpAddr>,
-    user: Option<Uuid>,
+    user: Option<UserId>,
 }
 
 impl Payer {
-    pub(crate) fn new(client: Option<IpAddr>, user: Option<Uuid>) -> Self {
+    pub(crate) fn new(client: Option<IpAddr>, user: Option<UserId>) -> Self {
         Self { network: client.map(client_network), user }
     }
 
@@ -223,7 +224,7 @@ mod tests {
     use super::*;
 
     fn payer(address: &str, user: u128) -> Payer {
-        let user = (user > 0).then(|| Uuid::from_u128(user));
+        let user = (user > 0).then(|| uuid::Uuid::from_u128(user).into());
         Payer::new(Some(address.parse().unwrap()), user)
     }
 

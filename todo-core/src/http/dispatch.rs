@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use crate::{
     auth::{
@@ -27,6 +26,7 @@ use crate::{
         problem::ApiError,
         respond,
     },
+    ids::UserId,
 };
 
 impl<B> Enclosed<B> for Api
@@ -257,7 +257,7 @@ fn attach_reservation(
 /// Logs the outcome of a request with a verified token: by now its session has been checked.
 pub(crate) fn log_token_use(
     client: Option<IpAddr>,
-    user_id: Uuid,
+    user_id: UserId,
     result: &Result<Response<Body>, ApiError>,
 ) {
     match result {

@@ -7,7 +7,6 @@ use std::{fmt, net::IpAddr, time::Duration};
 use futures_util::future::BoxFuture;
 use http::{Method, Response, request::Parts};
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::{
     auth::Caller,
@@ -21,6 +20,7 @@ use crate::{
         rate_limit::ReportedLimit,
         routes,
     },
+    ids::TodoId,
 };
 
 /// One route of the API: a method of a path.
@@ -267,7 +267,7 @@ impl RequestContext<'_> {
     }
 
     /// The todo's id; not found if it is not a UUID.
-    pub(crate) fn todo_id(&self) -> Result<Uuid, ApiError> {
+    pub(crate) fn todo_id(&self) -> Result<TodoId, ApiError> {
         self.params.todo_id().ok_or(ApiError::Core(Error::NotFound))
     }
 }

@@ -3,7 +3,10 @@
 use http::{HeaderValue, Method};
 use uuid::Uuid;
 
-use crate::http::endpoint::Endpoint;
+use crate::{
+    http::endpoint::Endpoint,
+    ids::{TodoId, UserId},
+};
 
 /// Finds endpoints by path and method.
 pub(crate) struct Matcher(matchit::Router<Resource>);
@@ -47,13 +50,13 @@ pub(crate) struct PathParams<'p> {
 
 impl PathParams<'_> {
     /// The user's id, if it is a UUID.
-    pub(crate) fn user_id(self) -> Option<Uuid> {
-        parse_id(self.user)
+    pub(crate) fn user_id(self) -> Option<UserId> {
+        parse_id(self.user).map(UserId::from)
     }
 
     /// The todo's id, if it is a UUID.
-    pub(crate) fn todo_id(self) -> Option<Uuid> {
-        parse_id(self.todo)
+    pub(crate) fn todo_id(self) -> Option<TodoId> {
+        parse_id(self.todo).map(TodoId::from)
     }
 
     /// Whether the path has a todo's id, be it a UUID or not.

@@ -254,7 +254,8 @@ impl ApiError {
                 "The request body must be JSON in UTF-8 (application/json).".into()
             }
             Self::Malformed(detail, errors) if errors.is_empty() => (*detail).into(),
-            Self::Malformed(_, errors) | Self::Core(Error::Invalid(errors)) => sentences(errors),
+            Self::Malformed(_, errors) => sentences(errors),
+            Self::Core(Error::Invalid(errors)) => sentences(errors),
             Self::Timeout => "The request took too long.".into(),
         }
     }
@@ -275,8 +276,9 @@ impl ApiError {
     /// The response body.
     pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
         let ProblemKind { status, code, title, uri } = self.kind();
-        let errors = match self {
-            Self::Core(Error::Invalid(errors)) | Self::Malformed(_, errors) => errors.as_slice(),
+        let errors: &[FieldError] = match self {
+            Self::Core(Error::Invalid(errors)) => errors,
+            Self::Malformed(_, errors) => errors,
             _ => &[],
         };
         let details: Vec<Detail> = errors.iter().map(Detail::from).collect();
@@ -363,6 +365,7 @@ mod tests {
     use crate::{
         auth::{Email, Name, Password},
         error::BoxError,
+        error::FieldErrors,
         todos::{Description, Limit, Priority, SortBy, SortOrder, Status, Title},
     };
 
@@ -447,7 +450,7 @@ mod tests {
             ApiError::BodyMemory,
             ApiError::UnsupportedMediaType,
             ApiError::Malformed("The request body is not valid JSON.", Vec::new()),
-            ApiError::Malformed("", every_field_error()),
+            ApiError::Malformed("", every_field_error().into()),
             ApiError::Timeout,
             ApiError::Panicked,
         ]);
@@ -476,8 +479,8 @@ mod tests {
     }
 
     /// Field errors of every value type of the API, from invalid inputs.
-    fn every_field_error() -> Vec<FieldError> {
-        let mut errors = crate::error::FieldErrors::default();
+    fn every_field_error() -> FieldErrors {
+        let mut errors = FieldErrors::none();
         for text in ["", "x", "\0", "\u{7}x", &"x".repeat(2000)] {
             errors.collect(Email::parse(text));
             errors.collect(Name::parse(text));
@@ -491,8 +494,18 @@ mod tests {
             errors.collect(SortOrder::parse(text));
             errors.collect(Limit::parse(text));
         }
-        let Error::Invalid(errors) = errors.into_error() else { unreachable!() };
         errors
+    }
+
+    /// A Rust program and a client of the API get the same codes.
+    #[test]
+    fn the_core_and_the_api_have_the_same_codes() {
+        for failure in every_failure() {
+            if let ApiError::Core(error) = &failure {
+                assert_eq!(error.code(), failure.kind().code);
+                assert_eq!(error.is_retryable(), failure.retry_after().is_some(), "{error}");
+            }
+        }
     }
 
     /// Clients show these to users unchanged.

@@ -10,11 +10,20 @@ use ipnet::IpNet;
 /// The other end of a request's connection. A server puts it into the request's extensions; without
 /// it there is no client to rate-limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Peer {
     /// The remote address.
     pub address: IpAddr,
     /// Whether the connection is TLS.
     pub is_tls: bool,
+}
+
+impl Peer {
+    /// The other end at `address`; `is_tls` is whether the connection is TLS.
+    #[must_use]
+    pub fn new(address: IpAddr, is_tls: bool) -> Self {
+        Self { address, is_tls }
+    }
 }
 
 /// Marks a request, in its extensions, whose connection is above the server's limit. The response

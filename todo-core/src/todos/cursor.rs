@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     crypto::tokens::Tokens,
+    ids::{TodoId, UserId},
     todos::types::{Filters, Priority, SortBy, SortOrder, Status, Todo},
 };
 
@@ -15,7 +16,7 @@ use crate::{
 pub(crate) struct Position {
     pub(crate) key: Key,
     pub(crate) created_at: DateTime<Utc>,
-    pub(crate) id: Uuid,
+    pub(crate) id: TodoId,
 }
 
 /// The sort key, before the tie-breakers.
@@ -31,15 +32,15 @@ impl Position {
         let key = match sort_by {
             SortBy::CreatedAt => Key::CreatedAt,
             SortBy::Priority => Key::Priority(todo.priority),
-            SortBy::Title => Key::Title(crate::validate::sort_key(&todo.title)),
+            SortBy::Title => Key::Title(crate::validate::sort_key(todo.title.as_str())),
         };
         Self { key, created_at: todo.created_at, id: todo.id }
     }
 
     /// Encodes the position as a cursor of the list of `owner` with `filters`.
-    pub(crate) fn seal(&self, tokens: &Tokens, owner: Uuid, filters: Filters) -> String {
+    pub(crate) fn seal(&self, tokens: &Tokens, owner: UserId, filters: Filters) -> String {
         let mut bytes = self.created_at.timestamp_micros().to_be_bytes().to_vec();
-        bytes.extend_from_slice(self.id.as_bytes());
+        bytes.extend_from_slice(self.id.as_uuid().as_bytes());
         match &self.key {
             Key::CreatedAt => {}
             Key::Priority(priority) => bytes.push(*priority as u8),
@@ -52,7 +53,7 @@ impl Position {
     pub(crate) fn unseal(
         cursor: &str,
         tokens: &Tokens,
-        owner: Uuid,
+        owner: UserId,
         filters: Filters,
     ) -> Option<Self> {
         let bytes = tokens.unseal(cursor, &context(owner, filters))?;
@@ -65,14 +66,14 @@ impl Position {
             _ => return None,
         };
         let created_at = DateTime::from_timestamp_micros(i64::from_be_bytes(*micros))?;
-        Some(Self { key, created_at, id: Uuid::from_bytes(*id) })
+        Some(Self { key, created_at, id: Uuid::from_bytes(*id).into() })
     }
 }
 
 /// The list of a cursor: authenticated with the cursor, but not part of it.
-fn context(owner: Uuid, filters: Filters) -> [u8; 19] {
+fn context(owner: UserId, filters: Filters) -> [u8; 19] {
     let mut context = [0; 19];
-    context[..16].copy_from_slice(owner.as_bytes());
+    context[..16].copy_from_slice(owner.as_uuid().as_bytes());
     context[16] = match filters.status {
         Status::All => 0,
         Status::Pending => 1,
@@ -106,7 +107,7 @@ mod tests {
         (key, 0_i64..4_000_000_000_000_000, any::<u128>()).prop_map(
             |((key, sort_by), micros, id)| {
                 let created_at = DateTime::from_timestamp_micros(micros).unwrap();
-                (Position { key, created_at, id: Uuid::from_u128(id) }, sort_by)
+                (Position { key, created_at, id: Uuid::from_u128(id).into() }, sort_by)
             },
         )
     }
@@ -117,12 +118,12 @@ mod tests {
             (position, sort_by) in positions(), owner in any::<u128>(), flip in any::<prop::sample::Index>(),
         ) {
             let tokens = test_tokens();
-            let owner = Uuid::from_u128(owner);
+            let owner = UserId::from(Uuid::from_u128(owner));
             let filters = Filters { sort_by, ..Filters::default() };
             let cursor = position.seal(&tokens, owner, filters);
             prop_assert_eq!(Position::unseal(&cursor, &tokens, owner, filters), Some(position));
 
-            let other = Uuid::from_u128(owner.as_u128() ^ 1);
+            let other = Uuid::from_u128(owner.as_uuid().as_u128() ^ 1).into();
             prop_assert_eq!(Position::unseal(&cursor, &tokens, other, filters), None);
             for filters in [
                 Filters { order: SortOrder::Asc, ..filters },
@@ -140,7 +141,7 @@ mod tests {
         #[test]
         fn noise_is_no_cursor(noise in "\\PC{0,80}") {
             let filters = Filters::default();
-            prop_assert_eq!(Position::unseal(&noise, &test_tokens(), Uuid::nil(), filters), None);
+            prop_assert_eq!(Position::unseal(&noise, &test_tokens(), Uuid::nil().into(), filters), None);
         }
     }
 }

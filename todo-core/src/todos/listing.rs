@@ -3,19 +3,18 @@
 
 use std::collections::HashSet;
 
-use uuid::Uuid;
-
 use super::{
     MAX_UNPAGED, bad_cursor, count,
     cursor::Position,
     list_query,
-    types::{Filters, Limit, ListQuery, SortBy, TODO_COLUMNS, Todo, TodoList},
+    types::{Description, Filters, Limit, ListQuery, SortBy, TODO_COLUMNS, Todo, TodoList},
 };
 use crate::{
     authz::Caller,
     core::Core,
     db::{DbError, FromRow, FromRows, Row},
     error::{Error, Result},
+    ids::TodoId,
 };
 
 /// Maximum number of todos in a chunk.
@@ -37,10 +36,10 @@ const TODO_OVERHEAD_BYTES: usize = 340;
 /// use todo_core::{Core, Error, auth::Caller, todos::{ListQuery, Listing}};
 ///
 /// async fn titles(core: &Core, caller: &Caller) -> Result<Vec<String>, Error> {
-///     let mut listing = Listing::new(core, caller, ListQuery::default())?;
+///     let mut listing = Listing::new(core, caller, ListQuery::new())?;
 ///     let mut titles = Vec::new();
 ///     while let Some(chunk) = listing.next().await? {
-///         titles.extend(chunk.todos.into_iter().map(|todo| todo.title));
+///         titles.extend(chunk.todos.into_iter().map(|todo| todo.title.into()));
 ///     }
 ///     Ok(titles)
 /// }
@@ -53,12 +52,14 @@ pub struct Listing {
     after: Option<Position>,
     /// The number of todos that the list may still return.
     left: u16,
+    /// Whether the query has a limit.
+    is_limited: bool,
     /// The maximum number of rows of the next statement.
     rows: u16,
     /// The total of the first chunk.
     total: Option<i64>,
     /// The ids of the returned todos, if a change can move a todo to a later chunk.
-    seen: HashSet<Uuid>,
+    seen: HashSet<TodoId>,
     is_done: bool,
     bytes: usize,
 }
@@ -74,7 +75,7 @@ impl Listing {
             None => None,
             Some(cursor) => {
                 let position = Position::unseal(&cursor, core.tokens(), caller.user_id(), filters);
-                Some(position.ok_or_else(|| Error::invalid(bad_cursor()))?)
+                Some(position.ok_or_else(|| Error::from(bad_cursor()))?)
             }
         };
         Ok(Self {
@@ -83,6 +84,7 @@ impl Listing {
             filters,
             after,
             left: limit.map_or(MAX_UNPAGED, Limit::as_u16),
+            is_limited: limit.is_some(),
             rows: CHUNK_ROWS,
             total: None,
             seen: HashSet::new(),
@@ -108,6 +110,19 @@ impl Listing {
             }
         }
         Ok(None)
+    }
+
+    /// As [`Listing::next`], but a listing without a limit continues after [`MAX_UNPAGED`] todos.
+    pub(crate) async fn next_of_all(&mut self) -> Result<Option<TodoList>> {
+        let chunk = self.next().await?;
+        if self.is_done
+            && !self.is_limited
+            && chunk.as_ref().is_some_and(|c| c.next_cursor.is_some())
+        {
+            self.left = MAX_UNPAGED;
+            self.is_done = false;
+        }
+        Ok(chunk)
     }
 
     /// Whether the last chunk was read.
@@ -191,8 +206,8 @@ impl FromRows for Page {
         }
         let todo = Todo::from_row(row)?;
         let bytes = TODO_OVERHEAD_BYTES
-            + json_len(&todo.title)
-            + todo.description.as_deref().map(json_len).unwrap_or_default();
+            + json_len(todo.title.as_str())
+            + todo.description.as_ref().map(Description::as_str).map(json_len).unwrap_or_default();
         if self.todos.is_empty() {
             self.total = row.get(TODO_COLUMNS)?;
         } else if self.bytes + bytes > CHUNK_BYTES {
@@ -221,10 +236,12 @@ fn json_len(text: &str) -> usize {
 
 #[cfg(all(test, feature = "sqlite"))]
 mod tests {
+    use futures_util::TryStreamExt;
+
     use super::*;
     use crate::{
-        Options, Secret,
-        todos::{Description, NewTodo, Priority, SortOrder, Title},
+        Secret,
+        todos::{NewTodo, SortOrder},
     };
 
     const MANY: usize = 1200;
@@ -232,24 +249,22 @@ mod tests {
     #[expect(clippy::unwrap_used, reason = "a helper of tests")]
     async fn core() -> (Core, Caller) {
         let secret = Secret::new("at least thirty-two random bytes").unwrap();
-        let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+        let core = Core::builder(secret).open("sqlite::memory:").await.unwrap();
         let signup = crate::auth::Signup::parse("a@example.com", "Correct1horse", "Ann").unwrap();
-        let session = crate::auth::signup(&core, None, signup).await.unwrap();
-        let caller = crate::auth::verify_token(&core, &session.token, None).unwrap();
+        let session =
+            crate::auth::signup(&core, crate::auth::Client::Trusted, signup).await.unwrap();
+        let caller = crate::auth::verify_token(&core, session.token.as_str(), None).unwrap();
         (core, caller)
     }
 
     #[expect(clippy::unwrap_used, reason = "a helper of tests")]
     async fn make(core: &Core, caller: &Caller, title: &str, description: Option<&str>) -> Todo {
-        let new = NewTodo {
-            title: Title::parse(title).unwrap(),
-            description: description.map(|text| Description::parse(text).unwrap()),
-            priority: Priority::Medium,
-        };
+        let description = description.map(|text| text.parse().unwrap());
+        let new = NewTodo::new(title.parse().unwrap()).description(description);
         crate::todos::create(core, caller, new).await.unwrap()
     }
 
-    fn ids(todos: &[Todo]) -> Vec<Uuid> {
+    fn ids(todos: &[Todo]) -> Vec<TodoId> {
         todos.iter().map(|todo| todo.id).collect()
     }
 
@@ -286,7 +301,7 @@ mod tests {
         }
         assert_eq!(listed, MANY + 60);
         let limit = Limit::new(50).unwrap();
-        let query = ListQuery { limit: Some(limit), ..ListQuery::default() };
+        let query = ListQuery::new().limit(limit);
         let list = crate::todos::list(&core, &caller, query).await.unwrap();
         assert_eq!(list.todos.len(), 50, "a page that is read in chunks has the requested length");
         assert!(list.next_cursor.is_some());
@@ -298,19 +313,37 @@ mod tests {
         for number in 0..600 {
             make(&core, &caller, &format!("a{number:03}"), None).await;
         }
-        let filters =
-            Filters { sort_by: SortBy::Title, order: SortOrder::Asc, ..Filters::default() };
-        let query = ListQuery { filters, ..ListQuery::default() };
+        let query = ListQuery::new().sort_by(SortBy::Title).order(SortOrder::Asc);
         let mut listing = Listing::new(&core, &caller, query).unwrap();
         let first = listing.next().await.unwrap().unwrap().todos;
-        let patch = crate::todos::TodoPatch {
-            title: Some(Title::parse("z").unwrap()),
-            ..crate::todos::TodoPatch::default()
-        };
+        let patch = crate::todos::TodoPatch::new().title("z".parse().unwrap());
         crate::todos::patch(&core, &caller, first[0].id, patch).await.unwrap();
         let rest = listing.next().await.unwrap().unwrap().todos;
         assert!(!ids(&rest).contains(&first[0].id));
         assert_eq!(first.len() + rest.len(), 600);
+    }
+
+    #[tokio::test]
+    async fn a_stream_has_all_todos_also_beyond_the_longest_list() {
+        let (core, caller) = core().await;
+        let db = core.db();
+        let count = usize::from(MAX_UNPAGED) + 600;
+        let rows = i64::try_from(count).unwrap();
+        let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $2) \
+            INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, \
+            updated_at) SELECT unhex(printf('%032x', i)), $1, i, i, 1, FALSE, i, i FROM n";
+        let insert = crate::db::Statement::new(sql).bind(caller.user_id()).bind(rows);
+        let _: crate::db::RowsAffected = db.execute(insert).await.unwrap();
+        let all: Vec<Todo> = crate::todos::stream(&core, &caller, ListQuery::new())
+            .unwrap()
+            .try_collect()
+            .await
+            .unwrap();
+        let distinct: HashSet<TodoId> = ids(&all).into_iter().collect();
+        assert_eq!((all.len(), distinct.len()), (count, count));
+        let limit = Limit::new(7).unwrap();
+        let some = crate::todos::stream(&core, &caller, ListQuery::new().limit(limit)).unwrap();
+        assert_eq!(some.try_collect::<Vec<_>>().await.unwrap(), all[..7]);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! exists, so a revoked session is rejected at once on every replica. A second statement runs only
 //! if the first one affected no row, to find the reason.
 
+use futures_util::{Stream, TryStreamExt, stream};
 use uuid::Uuid;
 
 pub use self::{
@@ -15,6 +16,7 @@ pub use self::{
         Title, Todo, TodoList, TodoPatch,
     },
 };
+pub use crate::ids::TodoId;
 use crate::{
     authz::{Caller, acting_as, authorized},
     clock::new_id,
@@ -91,7 +93,7 @@ pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> 
 /// # Errors
 /// [`Error::Unauthenticated`], [`Error::NotFound`], [`Error::Forbidden`] if it is another user's;
 /// else as [`create`].
-pub async fn get(core: &Core, caller: &Caller, id: Uuid) -> Result<Todo> {
+pub async fn get(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
     const SQL: &str = concat!(
         "SELECT ",
         todo_columns!(),
@@ -112,7 +114,7 @@ pub async fn get(core: &Core, caller: &Caller, id: Uuid) -> Result<Todo> {
 ///
 /// # Errors
 /// As [`get`].
-pub async fn replace(core: &Core, caller: &Caller, id: Uuid, new: NewTodo) -> Result<Todo> {
+pub async fn replace(core: &Core, caller: &Caller, id: TodoId, new: NewTodo) -> Result<Todo> {
     const SQL: &str = concat!(
         "UPDATE todos SET title = $5, title_key = $6, description = $7, priority = $8, \
          updated_at = ",
@@ -146,7 +148,7 @@ pub async fn replace(core: &Core, caller: &Caller, id: Uuid, new: NewTodo) -> Re
 ///
 /// # Errors
 /// As [`get`].
-pub async fn patch(core: &Core, caller: &Caller, id: Uuid, patch: TodoPatch) -> Result<Todo> {
+pub async fn patch(core: &Core, caller: &Caller, id: TodoId, patch: TodoPatch) -> Result<Todo> {
     const SQL: &str = concat!(
         "UPDATE todos SET title = coalesce($5, title), title_key = coalesce($6, title_key), \
          description = CASE WHEN $7 THEN $8 ELSE description END, \
@@ -188,7 +190,7 @@ pub async fn patch(core: &Core, caller: &Caller, id: Uuid, patch: TodoPatch) -> 
 pub async fn set_completed(
     core: &Core,
     caller: &Caller,
-    id: Uuid,
+    id: TodoId,
     completed: bool,
 ) -> Result<Todo> {
     const SQL: &str = concat!(
@@ -220,7 +222,7 @@ pub async fn set_completed(
 ///
 /// # Errors
 /// As [`get`].
-pub async fn delete(core: &Core, caller: &Caller, id: Uuid) -> Result<()> {
+pub async fn delete(core: &Core, caller: &Caller, id: TodoId) -> Result<()> {
     const SQL: &str =
         concat!("DELETE FROM todos WHERE id = $4 AND user_id = $1 AND ", authorized!());
     let db = core.db();
@@ -261,6 +263,38 @@ pub async fn list(core: &Core, caller: &Caller, query: ListQuery) -> Result<Todo
     list.ok_or_else(|| Error::Internal(BoxError::new("a list without a chunk")))
 }
 
+/// Returns the todos of a list one by one, across all pages: without a limit also beyond
+/// [`MAX_UNPAGED`]. Todos are read in chunks of at most 500, as the stream is polled.
+///
+/// As with [`Listing`], a todo that exists throughout and keeps its position is returned exactly
+/// once.
+///
+/// ```
+/// use futures_util::TryStreamExt;
+/// use todo_core::{Core, Error, auth::Caller, todos::{self, ListQuery}};
+///
+/// async fn titles(core: &Core, caller: &Caller) -> Result<Vec<String>, Error> {
+///     let todos = todos::stream(core, caller, ListQuery::new())?;
+///     todos.map_ok(|todo| todo.title.into()).try_collect().await
+/// }
+/// ```
+///
+/// # Errors
+/// [`Error::Invalid`] if the cursor was altered or belongs to another list. An item is an error
+/// where a read fails, as in [`Listing::next`]; it is the last item.
+pub fn stream(
+    core: &Core,
+    caller: &Caller,
+    query: ListQuery,
+) -> Result<impl Stream<Item = Result<Todo>> + Send + 'static> {
+    let listing = Listing::new(core, caller, query)?;
+    let chunks = stream::try_unfold(listing, async |mut listing| {
+        let chunk = listing.next_of_all().await?;
+        Ok::<_, Error>(chunk.map(|chunk| (stream::iter(chunk.todos.into_iter().map(Ok)), listing)))
+    });
+    Ok(chunks.try_flatten())
+}
+
 /// The field error for an invalid cursor.
 fn bad_cursor() -> FieldError {
     let message = "Cursor must be the next_cursor of a list with the same filters.";
@@ -276,7 +310,7 @@ async fn count(core: &Core, caller: Caller, status: Status) -> Result<i64> {
 }
 
 /// Returns the statement's row, or the reason why it affected none.
-async fn require_row(core: &Core, caller: Caller, id: Uuid, found: Option<Todo>) -> Result<Todo> {
+async fn require_row(core: &Core, caller: Caller, id: TodoId, found: Option<Todo>) -> Result<Todo> {
     match found {
         Some(todo) => Ok(todo),
         None => Err(Box::pin(explain_no_rows(core, caller, id)).await),
@@ -284,13 +318,13 @@ async fn require_row(core: &Core, caller: Caller, id: Uuid, found: Option<Todo>)
 }
 
 /// Returns the reason why a statement on the todo `id` affected no row.
-async fn explain_no_rows(core: &Core, caller: Caller, id: Uuid) -> Error {
+async fn explain_no_rows(core: &Core, caller: Caller, id: TodoId) -> Error {
     const SQL: &str =
         concat!("SELECT ", authorized!(), ", (SELECT user_id FROM todos WHERE id = $4)");
     match core.db().fetch_one::<(bool, Option<Uuid>)>(acting_as(caller, SQL).bind(id)).await {
         Err(fault) => fault.into(),
         Ok((false, _)) => Error::Unauthenticated,
-        Ok((true, Some(owner))) if owner != caller.user_id() => Error::Forbidden,
+        Ok((true, Some(owner))) if owner != caller.user_id().as_uuid() => Error::Forbidden,
         Ok((true, _)) => Error::NotFound,
     }
 }

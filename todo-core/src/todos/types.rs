@@ -1,9 +1,9 @@
 //! The types of a todo list, constructed only by parsing: a [`Title`] is always valid.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
@@ -11,13 +11,14 @@ use crate::{
         DbError, FromRow, Row,
         value::{Timestamp, Value},
     },
-    error::{Error, FieldError},
-    timestamp,
-    validate::{self, FieldLabel},
+    error::{FieldError, FieldErrors},
+    ids::{TodoId, UserId},
+    parsed::{impl_text, impl_words},
+    timestamp, validate,
 };
 
 /// A todo's title: trimmed, 1 to 200 characters (Unicode scalar values), no U+0000.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Title(String);
 
 impl Title {
@@ -28,14 +29,13 @@ impl Title {
     ///
     /// # Errors
     /// Every rule that the field `title` breaks.
-    pub fn parse(title: &str) -> Result<Self, Vec<FieldError>> {
+    pub fn parse(title: &str) -> Result<Self, FieldErrors> {
         let title = title.trim();
         if title.is_empty() {
             return Err(FieldError::new("title", "blank", "Title cannot be empty.").into());
         }
-        validate::into_result(validate::check_text("title", title, 1, Self::MAX_CHARS), || {
-            Self(title.to_owned())
-        })
+        let errors = validate::check_text("title", title, 1, Self::MAX_CHARS);
+        errors.into_result(|| Self(title.to_owned()))
     }
 
     /// The title as text.
@@ -43,10 +43,21 @@ impl Title {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    fn into_string(self) -> String {
+        self.0
+    }
+
+    /// A title from the database, which was parsed when it was written.
+    pub(crate) fn from_stored(text: String) -> Self {
+        Self(text)
+    }
 }
 
+impl_text!(Title);
+
 /// A todo's description: up to 1000 characters (Unicode scalar values), no U+0000. Not trimmed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Description(String);
 
 impl Description {
@@ -57,9 +68,9 @@ impl Description {
     ///
     /// # Errors
     /// Every rule that the field `description` breaks.
-    pub fn parse(description: &str) -> Result<Self, Vec<FieldError>> {
-        let broken = validate::check_text("description", description, 0, Self::MAX_CHARS);
-        validate::into_result(broken, || Self(description.to_owned()))
+    pub fn parse(description: &str) -> Result<Self, FieldErrors> {
+        let errors = validate::check_text("description", description, 0, Self::MAX_CHARS);
+        errors.into_result(|| Self(description.to_owned()))
     }
 
     /// The description as text.
@@ -67,10 +78,24 @@ impl Description {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    fn into_string(self) -> String {
+        self.0
+    }
+
+    /// A description from the database, which was parsed when it was written.
+    pub(crate) fn from_stored(text: String) -> Self {
+        Self(text)
+    }
 }
 
+impl_text!(Description);
+
 /// How urgent a todo is. Ordered by rank: low, medium, high.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[non_exhaustive]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 #[repr(i16)]
@@ -84,23 +109,10 @@ pub enum Priority {
     High = 3,
 }
 
-impl Priority {
-    /// Parses a priority: `low`, `medium` or `high`, in lower case.
-    ///
-    /// # Errors
-    /// The [`FieldError`] of the field `priority`.
-    pub fn parse(priority: &str) -> Result<Self, FieldError> {
-        match priority {
-            "low" => Ok(Self::Low),
-            "medium" => Ok(Self::Medium),
-            "high" => Ok(Self::High),
-            _ => {
-                let message = "Priority must be high, medium or low.";
-                Err(FieldError::new("priority", "invalid", message))
-            }
-        }
-    }
+impl_words!(Priority, "priority", "high, medium or low",
+    "high" => High, "medium" => Medium, "low" => Low);
 
+impl Priority {
     /// The number that is stored: 1 for low to 3 for high.
     pub(crate) fn rank(self) -> i16 {
         self as i16
@@ -146,14 +158,17 @@ impl From<Option<Priority>> for Value {
 #[non_exhaustive]
 pub struct Todo {
     /// A UUIDv7.
-    pub id: Uuid,
+    #[cfg_attr(feature = "http", schema(value_type = uuid::Uuid))]
+    pub id: TodoId,
     /// The owner.
-    pub user_id: Uuid,
+    #[cfg_attr(feature = "http", schema(value_type = uuid::Uuid))]
+    pub user_id: UserId,
     /// Trimmed, 1 to 200 characters.
-    pub title: String,
+    #[cfg_attr(feature = "http", schema(value_type = String))]
+    pub title: Title,
     /// Up to 1000 characters.
-    #[cfg_attr(feature = "http", schema(required = true))]
-    pub description: Option<String>,
+    #[cfg_attr(feature = "http", schema(required = true, value_type = Option<String>))]
+    pub description: Option<Description>,
     /// `high`, `medium` or `low`.
     pub priority: Priority,
     /// Whether it is completed.
@@ -184,10 +199,10 @@ pub(crate) const TODO_COLUMNS: usize = 9;
 impl FromRow for Todo {
     fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
         Ok(Self {
-            id: row.get(0)?,
-            user_id: row.get(1)?,
-            title: row.get(2)?,
-            description: row.get(3)?,
+            id: row.get::<Uuid>(0)?.into(),
+            user_id: row.get::<Uuid>(1)?.into(),
+            title: Title::from_stored(row.get(2)?),
+            description: row.get::<Option<String>>(3)?.map(Description::from_stored),
             priority: Priority::from_rank(row.get(4)?).ok_or(DbError::Value("priority"))?,
             completed: row.get(5)?,
             created_at: row.get::<Timestamp>(6)?.0,
@@ -198,7 +213,18 @@ impl FromRow for Todo {
 }
 
 /// The data of a new todo, or of a replacement.
-#[derive(Clone, Debug)]
+///
+/// ```
+/// use todo_core::todos::{NewTodo, Priority};
+///
+/// let new = NewTodo::new("Buy milk".parse()?)
+///     .description("two litres".parse()?)
+///     .priority(Priority::High);
+/// assert_eq!(new.title, "Buy milk");
+/// # Ok::<(), todo_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NewTodo {
     /// The title.
     pub title: Title,
@@ -208,8 +234,39 @@ pub struct NewTodo {
     pub priority: Priority,
 }
 
+impl NewTodo {
+    /// A todo without a description, of medium priority.
+    #[must_use]
+    pub fn new(title: Title) -> Self {
+        Self { title, description: None, priority: Priority::default() }
+    }
+
+    /// Sets the description; `None` for none.
+    #[must_use]
+    pub fn description(mut self, description: impl Into<Option<Description>>) -> Self {
+        self.description = description.into();
+        self
+    }
+
+    /// Sets the priority.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+}
+
 /// A partial update (RFC 7396); a field that is `None` is unchanged.
-#[derive(Clone, Debug, Default)]
+///
+/// ```
+/// use todo_core::todos::{Priority, TodoPatch};
+///
+/// let patch = TodoPatch::new().description(None).priority(Priority::Low);
+/// assert!(patch.title.is_none());
+/// assert_eq!(patch.description, Some(None), "the description is cleared");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TodoPatch {
     /// A new title.
     pub title: Option<Title>,
@@ -220,17 +277,45 @@ pub struct TodoPatch {
 }
 
 impl TodoPatch {
+    /// A patch that changes nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Changes the title.
+    #[must_use]
+    pub fn title(mut self, title: Title) -> Self {
+        self.title = Some(title);
+        self
+    }
+
+    /// Changes the description; `None` clears it.
+    #[must_use]
+    pub fn description(mut self, description: impl Into<Option<Description>>) -> Self {
+        self.description = Some(description.into());
+        self
+    }
+
+    /// Changes the priority.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
     /// Whether the patch changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.title.is_none() && self.description.is_none() && self.priority.is_none()
+        *self == Self::default()
     }
 }
 
 /// Filter of a list by completion.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Status {
     /// All todos.
     #[default]
@@ -242,9 +327,10 @@ pub enum Status {
 }
 
 /// The sort key of a list; ties are sorted by `created_at`, then `id`, in the same direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum SortBy {
     /// By creation time.
     #[default]
@@ -256,10 +342,11 @@ pub enum SortBy {
 }
 
 /// The sort direction of a list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "http", schema(as = Order))]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum SortOrder {
     /// Smallest first.
     Asc,
@@ -268,38 +355,16 @@ pub enum SortOrder {
     Desc,
 }
 
-/// Implements `parse` for an enum of fixed strings.
-macro_rules! string_enum {
-    ($type:ident, $field:literal, $allowed:literal, $($word:literal => $value:ident),+) => {
-        impl $type {
-            /// Every value.
-            pub(crate) const ALL: &'static [Self] = &[$(Self::$value),+];
-
-            #[doc = concat!("Parses a string: ", $allowed, ".")]
-            ///
-            /// # Errors
-            #[doc = concat!("The [`FieldError`] of the field `", $field, "`.")]
-            pub fn parse(word: &str) -> Result<Self, FieldError> {
-                match word {
-                    $($word => Ok(Self::$value),)+
-                    _ => {
-                        let message = format!(concat!("{} must be ", $allowed, "."), FieldLabel($field));
-                        Err(FieldError::new($field, "invalid", message))
-                    }
-                }
-            }
-        }
-    };
-}
-string_enum!(Status, "status", "all, pending or completed",
+impl_words!(Status, "status", "all, pending or completed",
     "all" => All, "pending" => Pending, "completed" => Completed);
-string_enum!(SortBy, "sort_by", "created_at, priority or title",
+impl_words!(SortBy, "sort_by", "created_at, priority or title",
     "created_at" => CreatedAt, "priority" => Priority, "title" => Title);
-string_enum!(SortOrder, "order", "asc or desc", "asc" => Asc, "desc" => Desc);
+impl_words!(SortOrder, "order", "asc or desc", "asc" => Asc, "desc" => Desc);
 
 /// The filter and the order of a list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
 pub struct Filters {
     /// The filter by completion.
     pub status: Status,
@@ -310,7 +375,8 @@ pub struct Filters {
 }
 
 /// The maximum number of todos on a page: 1 to 500.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
 pub struct Limit(u16);
 
 impl Limit {
@@ -344,8 +410,55 @@ impl Limit {
     }
 }
 
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Limit {
+    type Err = FieldError;
+
+    fn from_str(limit: &str) -> Result<Self, FieldError> {
+        Self::parse(limit)
+    }
+}
+
+impl TryFrom<&str> for Limit {
+    type Error = FieldError;
+
+    fn try_from(limit: &str) -> Result<Self, FieldError> {
+        Self::parse(limit)
+    }
+}
+
+impl TryFrom<u16> for Limit {
+    type Error = FieldError;
+
+    fn try_from(limit: u16) -> Result<Self, FieldError> {
+        Self::new(limit)
+    }
+}
+
+impl From<Limit> for u16 {
+    fn from(limit: Limit) -> Self {
+        limit.as_u16()
+    }
+}
+
 /// The query of a list.
+///
+/// ```
+/// use todo_core::todos::{Limit, ListQuery, SortBy, Status};
+///
+/// let query = ListQuery::new()
+///     .status(Status::Pending)
+///     .sort_by(SortBy::Priority)
+///     .limit(Limit::new(50)?);
+/// # Ok::<(), todo_core::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ListQuery {
     /// The filter and the order.
     pub filters: Filters,
@@ -353,6 +466,49 @@ pub struct ListQuery {
     pub limit: Option<Limit>,
     /// The `next_cursor` of the previous page, unaltered, with the same filters.
     pub cursor: Option<String>,
+}
+
+impl ListQuery {
+    /// All todos, the newest first, without a limit.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the filter by completion.
+    #[must_use]
+    pub fn status(mut self, status: Status) -> Self {
+        self.filters.status = status;
+        self
+    }
+
+    /// Sets the sort key.
+    #[must_use]
+    pub fn sort_by(mut self, sort_by: SortBy) -> Self {
+        self.filters.sort_by = sort_by;
+        self
+    }
+
+    /// Sets the sort direction.
+    #[must_use]
+    pub fn order(mut self, order: SortOrder) -> Self {
+        self.filters.order = order;
+        self
+    }
+
+    /// Sets the size of a page; `None` for no limit.
+    #[must_use]
+    pub fn limit(mut self, limit: impl Into<Option<Limit>>) -> Self {
+        self.limit = limit.into();
+        self
+    }
+
+    /// Continues after the page whose `next_cursor` this is; `None` starts at the first page.
+    #[must_use]
+    pub fn cursor(mut self, cursor: impl Into<Option<String>>) -> Self {
+        self.cursor = cursor.into();
+        self
+    }
 }
 
 /// A list of todos, or one page of it.
@@ -371,25 +527,11 @@ pub struct TodoList {
     pub next_cursor: Option<String>,
 }
 
-impl fmt::Display for Title {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<&str> for Title {
-    type Error = Error;
-
-    fn try_from(title: &str) -> Result<Self, Error> {
-        Self::parse(title).map_err(Error::invalid)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn codes<T>(parsed: Result<T, Vec<FieldError>>) -> Vec<&'static str> {
+    fn codes<T>(parsed: Result<T, FieldErrors>) -> Vec<&'static str> {
         parsed.err().into_iter().flatten().map(|error| error.code).collect()
     }
 
@@ -426,6 +568,40 @@ mod tests {
             assert_eq!(Priority::from_rank(priority.rank()), Some(priority));
         }
         assert_eq!((Priority::from_rank(0), Priority::from_rank(4)), (None, None));
+    }
+
+    #[test]
+    fn words_in_json_are_those_that_are_parsed() {
+        fn check<T>(values: &[T])
+        where
+            T: Serialize
+                + for<'de> Deserialize<'de>
+                + AsRef<str>
+                + FromStr
+                + PartialEq
+                + fmt::Debug,
+            T::Err: fmt::Debug,
+        {
+            for value in values {
+                let json = serde_json::to_value(value).unwrap();
+                assert_eq!(json.as_str(), Some(value.as_ref()));
+                assert_eq!(&serde_json::from_value::<T>(json).unwrap(), value);
+                assert_eq!(&value.as_ref().parse::<T>().unwrap(), value);
+            }
+        }
+        check(Priority::ALL);
+        check(Status::ALL);
+        check(SortBy::ALL);
+        check(SortOrder::ALL);
+    }
+
+    #[test]
+    fn deserializing_parses() {
+        assert_eq!(serde_json::from_str::<Title>("\" a \"").unwrap(), "a");
+        assert!(serde_json::from_str::<Title>("\"\"").is_err());
+        assert!(serde_json::from_str::<Description>("\"\\u0000\"").is_err());
+        assert_eq!(serde_json::from_str::<Limit>("500").unwrap(), Limit::new(500).unwrap());
+        assert!(serde_json::from_str::<Limit>("501").is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use todo_core::{Core, Options, Secret, http::ApiOptions};
+use todo_core::{Core, Secret, http::ApiOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
@@ -15,7 +15,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(40);
 /// A client's end of a connection, and its server's end with deadlines.
 async fn connected() -> (DuplexStream, HeaderTimeoutStream<DuplexStream>, Unanswered) {
     let secret = Secret::new("at least thirty-two random bytes").unwrap();
-    let core = Core::open("sqlite::memory:", Options::new(secret)).await.unwrap();
+    let core = Core::builder(secret).open("sqlite::memory:").await.unwrap();
     let api = Api::new(core, ApiOptions::default());
     let (client, server) = duplex(1 << 16);
     let unanswered = Unanswered::default();

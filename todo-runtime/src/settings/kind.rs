@@ -153,7 +153,7 @@ pub(super) fn boolean() -> Kind<bool> {
 pub(super) fn database_url() -> Kind<DatabaseUrl> {
     Kind {
         allowed: "the address of a database".into(),
-        parse: Box::new(|text| DatabaseUrl::parse(text).map_err(Some)),
+        parse: Box::new(|text| DatabaseUrl::parse(text).map_err(|defect| Some(defect.to_string()))),
         print: Box::new(|url| Some(url.shown())),
     }
 }

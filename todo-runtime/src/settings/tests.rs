@@ -1,6 +1,6 @@
 //! What the settings accept, and what they reject.
 
-use todo_core::{Options, http::Origin};
+use todo_core::{Core, DatabaseOptions, http::Origin};
 
 use super::*;
 
@@ -257,9 +257,9 @@ fn debug_output_has_no_secret() {
     let settings = read(&[("DATABASE_URL", url), ("SECRET_KEY", SECRET)]).unwrap();
     let printed = format!("{settings:?}");
     assert!(!printed.contains("hunter2") && !printed.contains(SECRET), "{printed}");
-    let mut options = Options::new(settings.secret_key.unwrap());
-    options.previous_secrets.push(options.secret.clone());
-    options.migrations_url = Some(url.to_owned());
-    let printed = format!("{options:?} {options:#?}");
+    let secret = settings.secret_key.unwrap();
+    let database = DatabaseOptions::new().migrations_url(DatabaseUrl::parse(url).unwrap());
+    let core = Core::builder(secret.clone()).previous_secrets([secret]).database(database);
+    let printed = format!("{core:?} {core:#?}");
     assert!(!printed.contains("hunter2") && !printed.contains(SECRET), "{printed}");
 }

@@ -1,9 +1,9 @@
 //! `todo-server doctor`: prints the effective settings without secrets, then one line per check. It
 //! changes nothing: no migration, no file.
 
-use std::{fmt::Display, time::Duration};
+use std::{error::Error, fmt::Display, time::Duration};
 
-use todo_core::{Clock, admin, check_database, check_pooler};
+use todo_core::{Clock, ErrorChain, admin, check_database, check_pooler};
 use todo_runtime::{
     Settings,
     settings::{Environment, TlsFiles},
@@ -173,9 +173,9 @@ impl Checks {
 }
 
 /// Runs a check with [`CHECK_TIMEOUT`]; errors as text.
-async fn within<T, E: Display>(check: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+async fn within<T, E: Error>(check: impl Future<Output = Result<T, E>>) -> Result<T, String> {
     match timeout(CHECK_TIMEOUT, check).await {
-        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Ok(outcome) => outcome.map_err(|error| ErrorChain(&error).to_string()),
         Err(_) => Err(format!("no response within {} s", CHECK_TIMEOUT.as_secs())),
     }
 }

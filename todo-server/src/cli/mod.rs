@@ -12,6 +12,7 @@ use clap::{
 };
 use indicatif::ProgressBar;
 use todo_core::{
+    ErrorChain,
     admin::{self, AdminError, InvalidRows, Migration, Progress},
     http,
 };
@@ -199,7 +200,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Command::Doctor => match Settings::load() {
             Err(error) => {
-                outln!("FAIL settings: {error}");
+                outln!("FAIL settings: {}", ErrorChain(&error));
                 ExitCode::FAILURE
             }
             Ok(settings) => {

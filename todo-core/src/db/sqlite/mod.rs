@@ -22,7 +22,7 @@ use sqlx::{
 use self::{batch::run_batch, readers::Readers, writer::Writer};
 use crate::{
     db::{
-        DbError, DbOptions, FromRows, OpenError, Row, Share, Statement,
+        DatabaseOptions, DbError, FromRows, OpenError, Row, Share, Statement,
         address::{Mode, SqliteAddress},
         batch::{Batch, Unmet},
         schema::Found,
@@ -56,7 +56,7 @@ pub(crate) struct Sqlite {
 impl Sqlite {
     pub(crate) async fn open(
         address: &SqliteAddress,
-        options: &DbOptions,
+        options: &DatabaseOptions,
     ) -> Result<Self, OpenError> {
         let timeout = options.timeout;
         let busy_timeout = busy_timeout(timeout);
@@ -68,7 +68,7 @@ impl Sqlite {
         migrate(address, path).await?;
 
         let file = DatabaseFile { path: path.to_owned(), busy_timeout };
-        let pool_max = options.pool_max;
+        let pool_max = options.max_connections;
         let (writer, readers) = blocking(move || {
             let connection = file.open(Access::Write)?;
             Ok((connection, Readers::open(file, pool_max)?))

@@ -2,7 +2,10 @@
 
 use http::Uri;
 
-use crate::{error::FieldError, validate::FieldLabel};
+use crate::{
+    error::{FieldError, FieldErrors},
+    validate::FieldLabel,
+};
 
 /// Decoded query parameters; one that is read must occur at most once.
 pub(crate) struct Query(Vec<(String, String)>);
@@ -17,7 +20,7 @@ impl Query {
     pub(crate) fn read<T: Default>(
         &self,
         name: &'static str,
-        errors: &mut Vec<FieldError>,
+        errors: &mut FieldErrors,
         parse: impl FnOnce(&str) -> Result<T, FieldError>,
     ) -> T {
         let mut given = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value);
@@ -43,7 +46,7 @@ mod tests {
     #[test]
     fn a_repeated_parameter_is_an_error_and_an_unknown_one_is_not() {
         let query = Query::parse(&"/?a=1&a=2&b=%20x+y&c".parse().unwrap());
-        let mut errors = Vec::new();
+        let mut errors = FieldErrors::none();
         let text = |value: &str| Ok(value.to_owned());
         assert_eq!(query.read("b", &mut errors, text), " x y");
         assert_eq!(query.read("c", &mut errors, text), "");

@@ -34,7 +34,7 @@ const LIMITED: ErrorDocs = ErrorDocs {
     example: |_| ApiError::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),
 };
 const MALFORMED: ErrorDocs = docs::malformed(|_| {
-    ApiError::Malformed("", field("password", "missing", "Password is required."))
+    ApiError::Malformed("", field("password", "missing", "Password is required.").into())
 });
 
 pub(crate) static ENDPOINTS: &[Endpoint] = &[
@@ -188,7 +188,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 MEDIA_TYPE,
                 docs::malformed(|_| {
                     let message = "Name must be a string or null.";
-                    ApiError::Malformed("", field("name", "wrong_type", message))
+                    ApiError::Malformed("", field("name", "wrong_type", message).into())
                 }),
                 INTERNAL,
                 UNAVAILABLE,
@@ -216,6 +216,7 @@ pub(crate) struct AuthResponse {
 
 impl From<Session> for AuthResponse {
     fn from(Session { user, token, expires_at }: Session) -> Self {
+        let token = String::from(token);
         Self { user, access_token: token.clone(), token, token_type: "bearer", expires_at }
     }
 }
@@ -289,10 +290,10 @@ async fn update_user(mut request: RequestContext<'_>, caller: Caller) -> Handler
         // Null removes a member (RFC 7396), and the name is required.
         Some(None) => {
             let null = FieldError::new("name", "null", "Name cannot be null.");
-            return Err(Error::Invalid(vec![null]).into());
+            return Err(Error::from(null).into());
         }
         Some(Some(name)) => {
-            let name = Name::parse(&name).map_err(Error::Invalid)?;
+            let name = Name::parse(&name).map_err(Error::from)?;
             auth::rename(core, &caller, name).await?
         }
         None => auth::current_user(core, &caller).await?,

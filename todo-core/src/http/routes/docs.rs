@@ -1,17 +1,13 @@
 //! The error responses that several routes document.
 
 use crate::{
-    error::{BoxError, Error, FieldError},
+    error::{BoxError, Error, FieldError, FieldErrors},
     http::{endpoint::ErrorDocs, problem::ApiError},
 };
 
 /// A single invalid field.
-pub(crate) fn field(
-    name: &'static str,
-    code: &'static str,
-    message: &'static str,
-) -> Vec<FieldError> {
-    vec![FieldError::new(name, code, message)]
+pub(crate) fn field(name: &'static str, code: &'static str, message: &'static str) -> FieldErrors {
+    FieldError::new(name, code, message).into()
 }
 
 /// A 400, by the route's own example.

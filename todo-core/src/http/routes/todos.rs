@@ -45,10 +45,11 @@ const INVALID_LIMIT: ErrorDocs = docs::invalid(|_| {
     let message = "Limit must be a whole number from 1 to 500.";
     ApiError::Core(Error::Invalid(field("limit", "out_of_range", message)))
 });
-const NO_TITLE: ErrorDocs =
-    docs::malformed(|_| ApiError::Malformed("", field("title", "missing", "Title is required.")));
+const NO_TITLE: ErrorDocs = docs::malformed(|_| {
+    ApiError::Malformed("", field("title", "missing", "Title is required.").into())
+});
 const NOT_COMPLETED: ErrorDocs = docs::malformed(|_| {
-    ApiError::Malformed("", field("completed", "missing", "Completed is required."))
+    ApiError::Malformed("", field("completed", "missing", "Completed is required.").into())
 });
 /// The errors of a change of one todo, with a body.
 const fn change_errors(invalid: ErrorDocs, malformed: ErrorDocs) -> [ErrorDocs; 11] {
@@ -276,7 +277,7 @@ async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> Handler
 
 async fn list_todos(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let query = Query::parse(&request.parts.uri);
-    let mut errors = Vec::new();
+    let mut errors = FieldErrors::none();
     let filters = Filters {
         status: query.read("status", &mut errors, Status::parse),
         sort_by: query.read("sort_by", &mut errors, SortBy::parse),
@@ -284,10 +285,8 @@ async fn list_todos(request: RequestContext<'_>, caller: Caller) -> HandlerResul
     };
     let limit = query.read("limit", &mut errors, |limit| Limit::parse(limit).map(Some));
     let cursor = query.read("cursor", &mut errors, |cursor| Ok(Some(cursor.to_owned())));
-    if !errors.is_empty() {
-        return Err(Error::Invalid(errors).into());
-    }
-    let query = ListQuery { filters, limit, cursor };
+    let query = errors.into_result(|| ListQuery { filters, limit, cursor });
+    let query = query.map_err(Error::from)?;
     let list = list::body(request.api, &caller, query, request.payer).await?;
     let mut response = respond::bytes(StatusCode::OK, list);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -342,7 +341,7 @@ fn new_todo(
     description: Option<&str>,
     priority: Option<&str>,
 ) -> Result<NewTodo, Error> {
-    let mut errors = FieldErrors::default();
+    let mut errors = FieldErrors::none();
     let title = errors.collect(Title::parse(title));
     let description = errors.collect(description.map(Description::parse).transpose());
     let priority = errors.collect(priority.map_or(Ok(Priority::default()), Priority::parse));
@@ -350,7 +349,7 @@ fn new_todo(
         (Some(title), Some(description), Some(priority)) => {
             Ok(NewTodo { title, description, priority })
         }
-        _ => Err(errors.into_error()),
+        _ => Err(errors.into()),
     }
 }
 
@@ -359,7 +358,7 @@ fn todo_patch(
     description: Option<Option<String>>,
     priority: Option<Option<String>>,
 ) -> Result<TodoPatch, Error> {
-    let mut errors = FieldErrors::default();
+    let mut errors = FieldErrors::none();
     // Null removes a member (RFC 7396), and these two are required.
     let given = |name, value: Option<String>| {
         let message = || format!("{} cannot be null.", FieldLabel(name));
@@ -379,6 +378,6 @@ fn todo_patch(
         (Some(title), Some(description), Some(priority)) => {
             Ok(TodoPatch { title, description, priority })
         }
-        _ => Err(errors.into_error()),
+        _ => Err(errors.into()),
     }
 }

@@ -3,9 +3,10 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
-use crate::db::address::Address;
+use super::address::Address;
 
 /// Address of a database. It may contain a password, which is left out of `Debug` and of all
 /// messages.
@@ -17,9 +18,9 @@ impl DatabaseUrl {
     /// one of SQLAlchemy's. Opens nothing.
     ///
     /// # Errors
-    /// The defect, as the end of a sentence, without a part of the address.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        Address::parse(text).map(|_| Self(text.to_owned()))
+    /// [`DatabaseUrlError`].
+    pub fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
+        Address::parse(text).map(|_| Self(text.to_owned())).map_err(DatabaseUrlError::new)
     }
 
     /// The address, including its password.
@@ -55,6 +56,39 @@ impl DatabaseUrl {
     /// The parsed address. It was parsed before, so this does not fail.
     fn address(&self) -> Option<Address> {
         Address::parse(&self.0).ok()
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = DatabaseUrlError;
+
+    fn from_str(text: &str) -> Result<Self, DatabaseUrlError> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<&str> for DatabaseUrl {
+    type Error = DatabaseUrlError;
+
+    fn try_from(text: &str) -> Result<Self, DatabaseUrlError> {
+        Self::parse(text)
+    }
+}
+
+impl AsRef<str> for DatabaseUrl {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The defect of an address, as the end of a sentence, without a part of the address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DatabaseUrlError(String);
+
+impl DatabaseUrlError {
+    pub(crate) fn new(defect: impl Into<String>) -> Self {
+        Self(defect.into())
     }
 }
 

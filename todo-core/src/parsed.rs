@@ -1,0 +1,140 @@
+//! Conversions of the types that are constructed by parsing. Each such type has `parse` and
+//! `as_str`; these macros add the standard traits over the two.
+
+/// Implements the conversions of a text type: `Display`, `AsRef<str>`, `FromStr`, `TryFrom`, a
+/// comparison with plain text, and serde's traits. Deserializing parses.
+macro_rules! impl_text {
+    ($type:ident) => {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = crate::error::FieldErrors;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::parse(text)
+            }
+        }
+
+        impl TryFrom<&str> for $type {
+            type Error = crate::error::FieldErrors;
+
+            fn try_from(text: &str) -> Result<Self, Self::Error> {
+                Self::parse(text)
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = crate::error::FieldErrors;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                Self::parse(&text)
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(value: $type) -> Self {
+                value.into_string()
+            }
+        }
+
+        impl PartialEq<str> for $type {
+            fn eq(&self, text: &str) -> bool {
+                self.as_str() == text
+            }
+        }
+
+        impl PartialEq<&str> for $type {
+            fn eq(&self, text: &&str) -> bool {
+                self.as_str() == *text
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+/// Implements `parse`, `as_str` and the conversions of an enum of fixed words, which are also its
+/// names in JSON.
+macro_rules! impl_words {
+    ($type:ident, $field:literal, $allowed:literal, $($word:literal => $value:ident),+ $(,)?) => {
+        impl $type {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$value),+];
+
+            #[doc = concat!("Parses a word: ", $allowed, ".")]
+            ///
+            /// # Errors
+            #[doc = concat!("The [`FieldError`](crate::FieldError) of the field `", $field, "`.")]
+            pub fn parse(word: &str) -> Result<Self, crate::error::FieldError> {
+                match word {
+                    $($word => Ok(Self::$value),)+
+                    _ => {
+                        let label = crate::validate::FieldLabel($field);
+                        let message = format!(concat!("{} must be ", $allowed, "."), label);
+                        Err(crate::error::FieldError::new($field, "invalid", message))
+                    }
+                }
+            }
+
+            /// The word.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $word,)+
+                }
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = crate::error::FieldError;
+
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
+                Self::parse(word)
+            }
+        }
+
+        impl TryFrom<&str> for $type {
+            type Error = crate::error::FieldError;
+
+            fn try_from(word: &str) -> Result<Self, Self::Error> {
+                Self::parse(word)
+            }
+        }
+    };
+}
+
+pub(crate) use impl_text;
+pub(crate) use impl_words;
