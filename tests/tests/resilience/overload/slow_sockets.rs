@@ -249,8 +249,8 @@ async fn slow_sockets_do_not_slow_other_clients_on_postgres() {
     }
 }
 
-/// The deadlines are the same on each database. This is the test of the values in production: others
-/// set shorter ones.
+/// The deadlines are the same on each database. This is the test of the values in production:
+/// others set shorter ones.
 async fn slow_sockets_are_closed_in_time(program: &str) {
     let dir = empty_dir();
     let server =
