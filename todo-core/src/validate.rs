@@ -30,6 +30,12 @@ pub(crate) fn check_nul(field: &'static str, text: &str) -> Option<FieldError> {
     text.contains('\0').then(|| FieldError::new(field, "nul", message()))
 }
 
+/// The error of a required field that is absent.
+#[cfg(feature = "http")]
+pub(crate) fn missing(field: &'static str) -> FieldError {
+    FieldError::new(field, "missing", format!("{} is required.", FieldLabel(field)))
+}
+
 /// A field's name for the start of a sentence: `sort_by` becomes `Sort by`.
 pub(crate) struct FieldLabel(pub(crate) &'static str);
 

@@ -303,23 +303,13 @@ impl Credentials {
 
 /// A user account. The password's hash is never sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "http", schema(example = json!({
-    "id": "01938c6e-90b2-7c33-9a65-1d9b7a52c0de",
-    "email": "ada@example.com",
-    "name": "Ada Lovelace",
-    "created_at": "2026-11-23T09:29:12.456789Z"
-})))]
 #[non_exhaustive]
 pub struct User {
     /// A UUIDv7.
-    #[cfg_attr(feature = "http", schema(value_type = uuid::Uuid))]
     pub id: UserId,
     /// In NFC and lower case.
-    #[cfg_attr(feature = "http", schema(value_type = String))]
     pub email: Email,
     /// Trimmed, 2 to 100 characters.
-    #[cfg_attr(feature = "http", schema(value_type = String))]
     pub name: Name,
     /// When the account was created.
     #[serde(serialize_with = "timestamp::serialize")]

@@ -14,7 +14,7 @@ use crate::{
     http::{
         Api, ApiOptions, Body,
         budget::Payer,
-        extract::{Form, Incoming},
+        extract::{Incoming, JsonBody},
         matcher::PathParams,
         problem::ApiError,
         rate_limit::ReportedLimit,
@@ -176,7 +176,15 @@ pub(crate) struct QueryParameter {
 #[derive(Clone, Copy)]
 pub(crate) struct BodyDocs {
     pub(crate) schema: &'static str,
+    pub(crate) json_schema: fn() -> Value,
     pub(crate) example: fn() -> Value,
+}
+
+impl BodyDocs {
+    /// The documentation of the body `B`.
+    pub(crate) const fn of<B: JsonBody>(example: fn() -> Value) -> Self {
+        Self { schema: B::SCHEMA, json_schema: B::schema, example }
+    }
 }
 
 /// A response without a problem body.
@@ -261,9 +269,11 @@ pub(crate) struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
-    /// Reads the body as a JSON object.
-    pub(crate) async fn form(&mut self) -> Result<Form, ApiError> {
-        self.body.json(&self.parts.headers, self.max_body, self.api.budget(), self.payer).await
+    /// Reads and parses the body.
+    pub(crate) async fn json<B: JsonBody>(&mut self) -> Result<B, ApiError> {
+        let budget = self.api.budget();
+        let form = self.body.json(&self.parts.headers, self.max_body, budget, self.payer).await?;
+        B::read(form)
     }
 
     /// The todo's id; not found if it is not a UUID.

@@ -42,4 +42,5 @@ mod public;
 mod rate_limit;
 mod respond;
 mod routes;
+mod schema;
 mod trace;

@@ -2,54 +2,16 @@
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
-use utoipa::PartialSchema;
 
-use crate::{
-    auth::{Email, Name, Password, User},
-    http::{
-        ApiOptions,
-        endpoint::{Access, AnswerDocs, Endpoint, ErrorDocs, HeaderDocs, Schema, Tag, endpoints},
-        problem::{Detail, Problem},
-        routes::{
-            auth::AuthResponse,
-            docs::{HTTPS_REQUIRED, OF_EVERY_ROUTE},
-            meta::METRICS,
-        },
+use crate::http::{
+    ApiOptions,
+    endpoint::{Access, AnswerDocs, Endpoint, ErrorDocs, HeaderDocs, Schema, Tag, endpoints},
+    routes::{
+        docs::{HTTPS_REQUIRED, OF_EVERY_ROUTE},
+        meta::METRICS,
     },
-    todos::{Description, Filters, Priority, SortBy, SortOrder, Status, Title, Todo, TodoList},
+    schema::{UUID, reference, responses},
 };
-
-/// The values that the types of `auth` and `todos` accept, as regular expressions with the same
-/// meaning in JSON Schema's dialect (ECMA-262) and Python's `re`: a value that matches is never
-/// rejected. They are stricter where an expression cannot be exact: a leading or trailing blank of
-/// a name is trimmed, and a password's letters may be of any script.
-const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
-pub(crate) const CURSOR: &str = "^[A-Za-z0-9_-]+$";
-/// Non-ASCII letters that are valid at any position of an address (Latin, Greek, Cyrillic, kana,
-/// Han, Hangul). For other letters the valid positions cannot be expressed.
-macro_rules! letters {
-    () => {
-        "\\u00c0-\\u00d6\\u00d8-\\u00f6\\u00f8-\\u012f\\u0134-\\u013e\\u0141-\\u0148\\u014a-\\u017e\
-         \\u0391-\\u03a1\\u03a3-\\u03c9\\u0410-\\u044f\\u1ea0-\\u1ef9\
-         \\u3041-\\u3093\\u30a1-\\u30f6\\u4e00-\\u9fa5\\uac00-\\ud7a3"
-    };
-}
-/// A domain in ASCII, or a short one with such letters: its ASCII form is longer than the original.
-const EMAIL: &str = concat!(
-    "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~",
-    letters!(),
-    "-]+@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\
-     (\\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+|([A-Za-z0-9",
-    letters!(),
-    "]{1,10}\\.){1,3}[A-Za-z0-9",
-    letters!(),
-    "]{1,10})$"
-);
-const TEXT: &str = "^[^\\u0000]*$";
-const NOT_BLANK: &str = "^[^\\u0000]*[^\\s\\u0000\\u0085][^\\u0000]*$";
-const NAME: &str = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*\
-    [^\\s\\u0000-\\u001f\\u007f-\\u009f]$";
-const PASSWORD: &str = "^(?=[^\\u0000]*[A-Z])(?=[^\\u0000]*[a-z])(?=[^\\u0000]*[0-9])[^\\u0000]+$";
 
 /// The OpenAPI document of an API with these options; needs no database.
 #[must_use]
@@ -172,10 +134,6 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     parameters
 }
 
-pub(crate) fn with_default(schema: &str, default: &str) -> Value {
-    json!({ "allOf": [reference(schema)], "default": default })
-}
-
 fn responses(endpoint: &Endpoint, options: &ApiOptions) -> Value {
     let mut responses = Map::new();
     for docs in endpoint.docs.answers {
@@ -247,65 +205,8 @@ fn response(description: &str, media_type: &str, schema: &Value) -> Value {
     })
 }
 
-fn reference(schema: &str) -> Value {
-    json!({ "$ref": format!("#/components/schemas/{schema}") })
-}
-
 fn schemas() -> Value {
-    fn of<T: PartialSchema>() -> Value {
-        serde_json::to_value(T::schema()).unwrap_or_default()
-    }
-    let email = json!({ "type": "string", "maxLength": Email::MAX_CHARS, "pattern": EMAIL });
-    let name = json!({
-        "type": "string", "minLength": Name::MIN_CHARS, "maxLength": Name::MAX_CHARS,
-        "pattern": NAME,
-    });
-    let title = json!({
-        "type": "string", "minLength": 1, "maxLength": Title::MAX_CHARS, "pattern": NOT_BLANK,
-    });
-    let description = json!({
-        "type": ["string", "null"], "maxLength": Description::MAX_CHARS, "pattern": TEXT,
-    });
-    let mut auth = of::<AuthResponse>();
-    auth["properties"]["token_type"]["const"] = json!("bearer");
-    auth["example"] = json!({
-        "user": of::<User>()["example"],
-        "token": "eyJ0eXAiOiJKV1Qi…", "access_token": "eyJ0eXAiOiJKV1Qi…", "token_type": "bearer",
-        "expires_at": "2026-11-30T09:29:12Z",
-    });
-    let mut list = of::<TodoList>();
-    list["example"] = json!({
-        "todos": [of::<Todo>()["example"]], "total": 1,
-        "filters_applied": { "status": "all", "sort_by": "created_at", "order": "desc" },
-        "next_cursor": null,
-    });
-    json!({
-        "Signup": object(&["email", "password", "name"], &json!({
-            "email": email,
-            "password": {
-                "type": "string", "format": "password",
-                "minLength": Password::MIN_CHARS, "maxLength": Password::MAX_CHARS,
-                "pattern": PASSWORD,
-                "description": "At least one upper-case and one lower-case letter and one digit",
-            },
-            "name": name,
-        })),
-        "Login": object(&["email", "password"], &json!({
-            "email": email,
-            "password": { "type": "string", "format": "password", "pattern": TEXT },
-        })),
-        "PatchUser": object(&[], &json!({ "name": name })),
-        "NewTodo": object(&["title"], &json!({
-            "title": title, "description": description,
-            "priority": with_default("Priority", "medium"),
-        })),
-        "ReplaceTodo": object(&["title", "priority"], &json!({
-            "title": title, "description": description, "priority": reference("Priority"),
-        })),
-        "PatchTodo": object(&[], &json!({
-            "title": title, "description": description, "priority": reference("Priority"),
-        })),
-        "CompleteTodo": object(&["completed"], &json!({ "completed": { "type": "boolean" } })),
+    let mut schemas = json!({
         "Message": object(&["message"], &json!({ "message": { "type": "string" } })),
         "Deleted": object(&["message", "deleted_id"], &json!({
             "message": { "type": "string" }, "deleted_id": { "type": "string", "format": "uuid" },
@@ -332,18 +233,14 @@ fn schemas() -> Value {
         "Unhealthy": object(&["status", "error"], &json!({
             "status": { "const": "unhealthy" }, "error": { "type": "string" },
         })),
-        "Auth": auth,
-        "User": of::<User>(),
-        "Todo": of::<Todo>(),
-        "TodoList": list,
-        "Filters": of::<Filters>(),
-        "Priority": of::<Priority>(),
-        "Status": of::<Status>(),
-        "SortBy": of::<SortBy>(),
-        "Order": of::<SortOrder>(),
-        "Problem": of::<Problem<'static>>(),
-        "FieldError": of::<Detail<'static>>(),
-    })
+    });
+    for (name, schema) in responses::schemas() {
+        schemas[name] = schema;
+    }
+    for body in endpoints().filter_map(|endpoint| endpoint.docs.body.as_ref()) {
+        schemas[body.schema] = (body.json_schema)();
+    }
+    schemas
 }
 
 fn object(required: &[&str], properties: &Value) -> Value {

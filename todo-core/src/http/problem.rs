@@ -15,19 +15,7 @@ use crate::{
 /// The body of every error response (RFC 9457, section 3). `error` repeats `title`, and `details`
 /// lists all invalid fields: clients of the Python backend read these, and show `detail` and each
 /// `message` to users unchanged.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[schema(example = json!({
-    "type": "/problems/validation-error",
-    "title": "Validation Error",
-    "status": 400,
-    "detail": "Title cannot be empty.",
-    "code": "validation_error",
-    "error": "Validation Error",
-    "details": [{
-        "field": "title", "pointer": "/title", "code": "blank", "message": "Title cannot be empty."
-    }],
-    "request_id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11"
-}))]
+#[derive(Debug, Serialize)]
 pub(crate) struct Problem<'a> {
     /// A relative URI that identifies the problem type.
     #[serde(rename = "type")]
@@ -44,27 +32,21 @@ pub(crate) struct Problem<'a> {
     pub(crate) error: &'a str,
     /// All invalid fields, with the rule that each breaks (400 and 422).
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    #[schema(required = false)]
     pub(crate) details: &'a [Detail<'a>],
     /// The response's `X-Request-Id`, for reports to an operator.
     pub(crate) request_id: &'a str,
 }
 
 /// A field and the rule that it breaks.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[schema(as = FieldError)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Detail<'a> {
     /// The field's name: a member of the body, or a query parameter.
-    #[schema(example = "title")]
     field: &'a str,
     /// The field's location, as a JSON Pointer (RFC 6901) into the body or the query parameters.
-    #[schema(example = "/title")]
     pointer: String,
     /// The rule, for programs.
-    #[schema(example = "blank")]
     code: &'a str,
     /// The rule in one whole sentence, for users.
-    #[schema(example = "Title cannot be empty.")]
     message: &'a str,
 }
 

@@ -96,7 +96,6 @@ impl_text!(Description);
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[non_exhaustive]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 #[repr(i16)]
 pub enum Priority {
@@ -110,7 +109,7 @@ pub enum Priority {
 }
 
 impl_words!(Priority, "priority", "high, medium or low",
-    "high" => High, "medium" => Medium, "low" => Low);
+    "low" => Low, "medium" => Medium, "high" => High);
 
 impl Priority {
     /// The number that is stored: 1 for low to 3 for high.
@@ -143,31 +142,15 @@ impl From<Option<Priority>> for Value {
 
 /// A todo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "http", schema(example = json!({
-    "id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11",
-    "user_id": "01938c6e-90b2-7c33-9a65-1d9b7a52c0de",
-    "title": "Buy milk",
-    "description": "two litres",
-    "priority": "high",
-    "completed": false,
-    "created_at": "2026-11-23T09:30:00.123456Z",
-    "updated_at": "2026-11-23T09:30:00.123456Z",
-    "completed_at": null
-})))]
 #[non_exhaustive]
 pub struct Todo {
     /// A UUIDv7.
-    #[cfg_attr(feature = "http", schema(value_type = uuid::Uuid))]
     pub id: TodoId,
     /// The owner.
-    #[cfg_attr(feature = "http", schema(value_type = uuid::Uuid))]
     pub user_id: UserId,
     /// Trimmed, 1 to 200 characters.
-    #[cfg_attr(feature = "http", schema(value_type = String))]
     pub title: Title,
     /// Up to 1000 characters.
-    #[cfg_attr(feature = "http", schema(required = true, value_type = Option<String>))]
     pub description: Option<Description>,
     /// `high`, `medium` or `low`.
     pub priority: Priority,
@@ -180,7 +163,6 @@ pub struct Todo {
     #[serde(serialize_with = "timestamp::serialize")]
     pub updated_at: DateTime<Utc>,
     /// When it was completed; null while it is open.
-    #[cfg_attr(feature = "http", schema(required = true))]
     #[serde(serialize_with = "timestamp::serialize_option")]
     pub completed_at: Option<DateTime<Utc>>,
 }
@@ -313,7 +295,6 @@ impl TodoPatch {
 
 /// Filter of a list by completion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Status {
@@ -328,7 +309,6 @@ pub enum Status {
 
 /// The sort key of a list; ties are sorted by `created_at`, then `id`, in the same direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SortBy {
@@ -343,8 +323,6 @@ pub enum SortBy {
 
 /// The sort direction of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "http", schema(as = Order))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SortOrder {
@@ -363,7 +341,6 @@ impl_words!(SortOrder, "order", "asc or desc", "asc" => Asc, "desc" => Desc);
 
 /// The filter and the order of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct Filters {
     /// The filter by completion.
@@ -513,7 +490,6 @@ impl ListQuery {
 
 /// A list of todos, or one page of it.
 #[derive(Clone, Debug, Serialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct TodoList {
     /// The todos, in the requested order.
@@ -523,7 +499,6 @@ pub struct TodoList {
     /// The filters of this list, defaults included.
     pub filters_applied: Filters,
     /// The cursor of the next page, or null after the last.
-    #[cfg_attr(feature = "http", schema(required = true))]
     pub next_cursor: Option<String>,
 }
 

@@ -5,10 +5,12 @@ pub(crate) use self::{
     body::{Incoming, drain},
     form::Form,
     head::{bearer, check_request_head, head_bytes, is_server_options},
+    members::{Change, ChangeOrNull, Field, JsonBody, OrDefault, OrNull, json_body, object},
     query::Query,
 };
 
 mod body;
 mod form;
 mod head;
+mod members;
 mod query;

@@ -8,21 +8,23 @@ use serde_json::json;
 
 use crate::{
     auth::{
-        self, Caller, Credentials, Limited, Name, Session, Signup, User,
+        self, Caller, Credentials, Email, Limited, Name, Password, Session, Signup, User,
         events::{self, AuthEvent},
     },
-    error::{Error, FieldError},
+    error::Error,
     http::{
         endpoint::{
             AnswerDocs, BodyDocs, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, Policy,
             RequestContext, Statements, Tag,
         },
+        extract::{Change, json_body},
         problem::ApiError,
         respond,
         routes::docs::{
             self, BAD_REQUEST, BODY_TIMEOUT, INTERNAL, MEDIA_TYPE, TIMEOUT, TOO_LARGE,
             UNAUTHORIZED, UNAVAILABLE, field,
         },
+        schema::LoginPassword,
     },
     timestamp,
 };
@@ -53,14 +55,11 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 client address.",
             tag: Tag::Authentication,
             query: None,
-            body: Some(BodyDocs {
-                schema: "Signup",
-                example: || {
-                    json!({
-                        "email": "ada@example.com", "password": "Passw0rd", "name": "Ada Lovelace",
-                    })
-                },
-            }),
+            body: Some(BodyDocs::of::<SignupBody>(|| {
+                json!({
+                    "email": "ada@example.com", "password": "Passw0rd", "name": "Ada Lovelace",
+                })
+            })),
             answers: &[AnswerDocs::json(201, "The account and its first session", "Auth", None)],
             errors: &[
                 BAD_REQUEST,
@@ -95,10 +94,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 are indistinguishable. Failures are rate-limited per client address.",
             tag: Tag::Authentication,
             query: None,
-            body: Some(BodyDocs {
-                schema: "Login",
-                example: || json!({ "email": "ada@example.com", "password": "Passw0rd" }),
-            }),
+            body: Some(BodyDocs::of::<LoginBody>(
+                || json!({ "email": "ada@example.com", "password": "Passw0rd" }),
+            )),
             answers: &[AnswerDocs::json(200, "A session", "Auth", None)],
             errors: &[
                 BAD_REQUEST,
@@ -175,7 +173,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 unchanged.",
             tag: Tag::Authentication,
             query: None,
-            body: Some(BodyDocs { schema: "PatchUser", example: || json!({ "name": "Ada King" }) }),
+            body: Some(BodyDocs::of::<PatchUserBody>(|| json!({ "name": "Ada King" }))),
             answers: &[AnswerDocs::json(200, "The account", "User", None)],
             errors: &[
                 docs::invalid(|_| {
@@ -200,7 +198,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
 ];
 
 /// The response to signup and login.
-#[derive(Serialize, utoipa::ToSchema)]
+#[derive(Serialize)]
 pub(crate) struct AuthResponse {
     user: User,
     /// A JWT for the `Authorization: Bearer` header.
@@ -221,18 +219,36 @@ impl From<Session> for AuthResponse {
     }
 }
 
+json_body! {
+    /// The body of a signup.
+    struct SignupBody as "Signup" {
+        email: Email,
+        password: Password,
+        name: Name,
+    }
+}
+
+json_body! {
+    /// The body of a login.
+    struct LoginBody as "Login" {
+        email: Email,
+        password: LoginPassword,
+    }
+}
+
+json_body! {
+    /// The body of a merge patch (RFC 7396) of the account.
+    struct PatchUserBody as "PatchUser" {
+        name: Change<Name>,
+    }
+}
+
 async fn signup(mut request: RequestContext<'_>) -> HandlerResult {
     let client = request.client;
-    let parsed = async {
-        let mut form = request.form().await?;
-        let email = form.text("email");
-        let password = form.text("password");
-        let name = form.text("name");
-        form.finish()?;
-        Ok(Signup::parse(&email, &password, &name)?)
-    };
-    let form =
-        parsed.await.inspect_err(|failure| log_bad_form(AuthEvent::Signup, client, failure))?;
+    let body = request.json().await;
+    let SignupBody { email, password, name } =
+        body.inspect_err(|failure| log_bad_form(AuthEvent::Signup, client, failure))?;
+    let form = Signup::new(email, password, name);
     let limited = auth::signup_limited(request.api.core(), client, form).await;
     let session = unwrap_limited(&request, limited)?;
     Ok(respond::json(StatusCode::CREATED, &AuthResponse::from(session)))
@@ -240,15 +256,10 @@ async fn signup(mut request: RequestContext<'_>) -> HandlerResult {
 
 async fn login(mut request: RequestContext<'_>) -> HandlerResult {
     let client = request.client;
-    let parsed = async {
-        let mut form = request.form().await?;
-        let email = form.text("email");
-        let password = form.text("password");
-        form.finish()?;
-        Ok(Credentials::parse(&email, &password)?)
-    };
-    let given =
-        parsed.await.inspect_err(|failure| log_bad_form(AuthEvent::Login, client, failure))?;
+    let body = request.json().await;
+    let LoginBody { email, password } =
+        body.inspect_err(|failure| log_bad_form(AuthEvent::Login, client, failure))?;
+    let given = Credentials::new(email, password.0);
     let limited = auth::login_limited(request.api.core(), client, given).await;
     let session = unwrap_limited(&request, limited)?;
     Ok(respond::json(StatusCode::OK, &AuthResponse::from(session)))
@@ -282,20 +293,10 @@ async fn current_user(request: RequestContext<'_>, caller: Caller) -> HandlerRes
 }
 
 async fn update_user(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let mut form = request.form().await?;
-    let name = form.nullable_text("name");
-    form.finish()?;
+    let PatchUserBody { name } = request.json().await?;
     let core = request.api.core();
-    let user = match name {
-        // Null removes a member (RFC 7396), and the name is required.
-        Some(None) => {
-            let null = FieldError::new("name", "null", "Name cannot be null.");
-            return Err(Error::from(null).into());
-        }
-        Some(Some(name)) => {
-            let name = Name::parse(&name).map_err(Error::from)?;
-            auth::rename(core, &caller, name).await?
-        }
+    let user = match name.0 {
+        Some(name) => auth::rename(core, &caller, name).await?,
         None => auth::current_user(core, &caller).await?,
     };
     Ok(respond::json(StatusCode::OK, &user))

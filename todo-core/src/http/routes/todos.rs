@@ -5,26 +5,26 @@ use serde_json::{Value, json};
 
 use crate::{
     auth::Caller,
-    error::{Error, FieldError, FieldErrors},
+    error::{Error, FieldErrors},
     http::{
         endpoint::{
             AnswerDocs, BodyDocs, BodyForm, Charge, Docs, Endpoint, ErrorDocs, Handler,
             HandlerResult, HeaderDocs, Policy, QueryParameter, RequestContext, Statements, Tag,
         },
-        extract::Query,
-        list, openapi,
+        extract::{Change, ChangeOrNull, OrDefault, OrNull, Query, json_body},
+        list,
         problem::ApiError,
         respond,
         routes::docs::{
             self, BAD_REQUEST, BODY_TIMEOUT, INTERNAL, MEDIA_TYPE, TIMEOUT, TOO_LARGE,
             UNAUTHORIZED, UNAVAILABLE, field,
         },
+        schema::{self, reference, with_default},
     },
     todos::{
         self, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder, Status,
         Title, TodoPatch,
     },
-    validate::FieldLabel,
 };
 
 const TODOS: &str = "/users/{user_id}/todos";
@@ -98,10 +98,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             description: "Creates a todo of the caller. `Location` is its path.",
             tag: Tag::Todos,
             query: None,
-            body: Some(BodyDocs {
-                schema: "NewTodo",
-                example: || json!({ "title": "Buy milk", "description": "two litres", "priority": "high" }),
-            }),
+            body: Some(BodyDocs::of::<NewTodoBody>(
+                || json!({ "title": "Buy milk", "description": "two litres", "priority": "high" }),
+            )),
             answers: &[AnswerDocs {
                 header: Some(HeaderDocs::Location("The path of the todo")),
                 ..AnswerDocs::json(201, "The todo", "Todo", None)
@@ -166,10 +165,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             description: "Replaces title, priority and description; `completed` is unchanged.",
             tag: Tag::Todos,
             query: None,
-            body: Some(BodyDocs {
-                schema: "ReplaceTodo",
-                example: || json!({ "title": "Buy oat milk", "priority": "low" }),
-            }),
+            body: Some(BodyDocs::of::<ReplaceTodoBody>(
+                || json!({ "title": "Buy oat milk", "priority": "low" }),
+            )),
             answers: THE_TODO,
             errors: EDIT_ERRORS,
         },
@@ -186,10 +184,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 description is cleared.",
             tag: Tag::Todos,
             query: None,
-            body: Some(BodyDocs {
-                schema: "PatchTodo",
-                example: || json!({ "description": null }),
-            }),
+            body: Some(BodyDocs::of::<PatchTodoBody>(|| json!({ "description": null }))),
             answers: THE_TODO,
             errors: EDIT_ERRORS,
         },
@@ -232,10 +227,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 is already completed, and cleared on reopening.",
             tag: Tag::Todos,
             query: None,
-            body: Some(BodyDocs {
-                schema: "CompleteTodo",
-                example: || json!({ "completed": true }),
-            }),
+            body: Some(BodyDocs::of::<CompleteTodoBody>(|| json!({ "completed": true }))),
             answers: THE_TODO,
             errors: COMPLETE_ERRORS,
         },
@@ -245,11 +237,19 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
 fn list_parameters() -> Vec<QueryParameter> {
     let parameter = |name, schema, description| QueryParameter { name, schema, description };
     let integer: Value = json!({ "type": "integer", "minimum": 1, "maximum": Limit::MAX });
-    let cursor = json!({ "type": "string", "minLength": 1, "pattern": openapi::CURSOR });
+    let cursor = json!({ "type": "string", "minLength": 1, "pattern": schema::CURSOR });
     vec![
-        parameter("status", openapi::with_default("Status", "all"), "Filter by completion"),
-        parameter("sort_by", openapi::with_default("SortBy", "created_at"), "Field to sort by"),
-        parameter("order", openapi::with_default("Order", "desc"), "Sort direction"),
+        parameter(
+            "status",
+            with_default(reference("Status"), &Status::All),
+            "Filter by completion",
+        ),
+        parameter(
+            "sort_by",
+            with_default(reference("SortBy"), &SortBy::CreatedAt),
+            "Field to sort by",
+        ),
+        parameter("order", with_default(reference("Order"), &SortOrder::Desc), "Sort direction"),
         parameter("limit", integer, "Maximum number of todos on the page"),
         parameter(
             "cursor",
@@ -259,13 +259,43 @@ fn list_parameters() -> Vec<QueryParameter> {
     ]
 }
 
+json_body! {
+    /// The body of a new todo.
+    struct NewTodoBody as "NewTodo" {
+        title: Title,
+        description: OrNull<Description>,
+        priority: OrDefault<Priority>,
+    }
+}
+
+json_body! {
+    /// The body of a replacement.
+    struct ReplaceTodoBody as "ReplaceTodo" {
+        title: Title,
+        description: OrNull<Description>,
+        priority: Priority,
+    }
+}
+
+json_body! {
+    /// The body of a merge patch (RFC 7396).
+    struct PatchTodoBody as "PatchTodo" {
+        title: Change<Title>,
+        description: ChangeOrNull<Description>,
+        priority: Change<Priority>,
+    }
+}
+
+json_body! {
+    /// The body of a completion.
+    struct CompleteTodoBody as "CompleteTodo" {
+        completed: bool,
+    }
+}
+
 async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let mut form = request.form().await?;
-    let title = form.text("title");
-    let description = form.nullable_text("description").flatten();
-    let priority = form.optional_text("priority");
-    form.finish()?;
-    let new = new_todo(&title, description.as_deref(), priority.as_deref())?;
+    let NewTodoBody { title, description, priority } = request.json().await?;
+    let new = NewTodo { title, description: description.0, priority: priority.0 };
     let todo = todos::create(request.api.core(), &caller, new).await?;
     let mut response = respond::json(StatusCode::CREATED, &todo);
     let location = format!("{}/users/{}/todos/{}", request.api.base_path(), todo.user_id, todo.id);
@@ -299,31 +329,21 @@ async fn get_todo(request: RequestContext<'_>, caller: Caller) -> HandlerResult 
 }
 
 async fn replace_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let mut form = request.form().await?;
-    let title = form.text("title");
-    let priority = form.text("priority");
-    let description = form.nullable_text("description").flatten();
-    form.finish()?;
-    let new = new_todo(&title, description.as_deref(), Some(&priority))?;
+    let ReplaceTodoBody { title, description, priority } = request.json().await?;
+    let new = NewTodo { title, description: description.0, priority };
     let todo = todos::replace(request.api.core(), &caller, request.todo_id()?, new).await?;
     Ok(respond::json(StatusCode::OK, &todo))
 }
 
 async fn patch_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let mut form = request.form().await?;
-    let title = form.nullable_text("title");
-    let description = form.nullable_text("description");
-    let priority = form.nullable_text("priority");
-    form.finish()?;
-    let patch = todo_patch(title, description, priority)?;
+    let PatchTodoBody { title, description, priority } = request.json().await?;
+    let patch = TodoPatch { title: title.0, description: description.0, priority: priority.0 };
     let todo = todos::patch(request.api.core(), &caller, request.todo_id()?, patch).await?;
     Ok(respond::json(StatusCode::OK, &todo))
 }
 
 async fn complete_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let mut form = request.form().await?;
-    let completed = form.boolean("completed");
-    form.finish()?;
+    let CompleteTodoBody { completed } = request.json().await?;
     let todo =
         todos::set_completed(request.api.core(), &caller, request.todo_id()?, completed).await?;
     Ok(respond::json(StatusCode::OK, &todo))
@@ -334,50 +354,4 @@ async fn delete_todo(request: RequestContext<'_>, caller: Caller) -> HandlerResu
     todos::delete(request.api.core(), &caller, id).await?;
     let body = json!({ "message": "Todo deleted successfully", "deleted_id": id });
     Ok(respond::json(StatusCode::OK, &body))
-}
-
-fn new_todo(
-    title: &str,
-    description: Option<&str>,
-    priority: Option<&str>,
-) -> Result<NewTodo, Error> {
-    let mut errors = FieldErrors::none();
-    let title = errors.collect(Title::parse(title));
-    let description = errors.collect(description.map(Description::parse).transpose());
-    let priority = errors.collect(priority.map_or(Ok(Priority::default()), Priority::parse));
-    match (title, description, priority) {
-        (Some(title), Some(description), Some(priority)) => {
-            Ok(NewTodo { title, description, priority })
-        }
-        _ => Err(errors.into()),
-    }
-}
-
-fn todo_patch(
-    title: Option<Option<String>>,
-    description: Option<Option<String>>,
-    priority: Option<Option<String>>,
-) -> Result<TodoPatch, Error> {
-    let mut errors = FieldErrors::none();
-    // Null removes a member (RFC 7396), and these two are required.
-    let given = |name, value: Option<String>| {
-        let message = || format!("{} cannot be null.", FieldLabel(name));
-        value.ok_or_else(|| FieldError::new(name, "null", message()))
-    };
-    let parse_title = |title| Title::parse(&given("title", title)?);
-    let title = errors.collect(title.map(parse_title).transpose());
-    let description = errors.collect(
-        description.map(|text| text.map(|text| Description::parse(&text)).transpose()).transpose(),
-    );
-    let priority = errors.collect(
-        priority
-            .map(|word| given("priority", word).and_then(|word| Priority::parse(&word)))
-            .transpose(),
-    );
-    match (title, description, priority) {
-        (Some(title), Some(description), Some(priority)) => {
-            Ok(TodoPatch { title, description, priority })
-        }
-        _ => Err(errors.into()),
-    }
 }

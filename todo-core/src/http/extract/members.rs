@@ -1,0 +1,279 @@
+//! Typed request bodies: a struct whose fields are the members of a JSON object. The type of a
+//! field states whether the member is required, may be null, or may be absent, and how it is
+//! parsed. The schema in the OpenAPI document is made from the same types.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    error::{FieldError, FieldErrors},
+    http::{
+        extract::Form,
+        problem::ApiError,
+        schema::{self, Member},
+    },
+    validate::{self, FieldLabel},
+};
+
+/// A request body that is a JSON object.
+pub(crate) trait JsonBody: Sized {
+    /// Its name among the schemas of the OpenAPI document.
+    const SCHEMA: &'static str;
+
+    /// Reads all members. First, all that are missing or of a wrong type are reported at once
+    /// (422), the required ones before the others; then all with an invalid value (400).
+    fn read(form: Form) -> Result<Self, ApiError>;
+
+    /// Its JSON Schema.
+    fn schema() -> Value;
+}
+
+/// A field of a [`JsonBody`]. A plain [`Member`] is required and not null.
+pub(crate) trait Field: Sized {
+    /// The member before its value is parsed.
+    type Shape;
+    const IS_REQUIRED: bool = false;
+
+    /// Takes the member from the form. Its absence, or a wrong type, is an error of the form.
+    fn take(form: &mut Form, name: &'static str) -> Option<Self::Shape>;
+
+    /// Parses the member; `None` if it is absent.
+    fn parse(name: &'static str, shape: Option<Self::Shape>) -> Result<Self, FieldErrors>;
+
+    fn schema() -> Value;
+}
+
+impl<M: Member> Field for M {
+    type Shape = M::Shape;
+    const IS_REQUIRED: bool = true;
+
+    fn take(form: &mut Form, name: &'static str) -> Option<M::Shape> {
+        form.required::<M>(name)
+    }
+
+    fn parse(name: &'static str, shape: Option<M::Shape>) -> Result<Self, FieldErrors> {
+        // An absent member is an error of the form, which comes first.
+        shape.map_or_else(|| Err(validate::missing(name).into()), M::parse)
+    }
+
+    fn schema() -> Value {
+        M::schema()
+    }
+}
+
+/// A member that may be absent, but not null; then it has its type's default.
+pub(crate) struct OrDefault<M>(pub(crate) M);
+
+impl<M: Member + Default + serde::Serialize> Field for OrDefault<M> {
+    type Shape = M::Shape;
+
+    fn take(form: &mut Form, name: &'static str) -> Option<M::Shape> {
+        form.optional::<M>(name)
+    }
+
+    fn parse(_name: &'static str, shape: Option<M::Shape>) -> Result<Self, FieldErrors> {
+        shape.map_or_else(|| Ok(M::default()), M::parse).map(Self)
+    }
+
+    fn schema() -> Value {
+        schema::with_default(M::schema(), &M::default())
+    }
+}
+
+/// A member that may be absent or null, which mean the same.
+pub(crate) struct OrNull<M>(pub(crate) Option<M>);
+
+impl<M: Member> Field for OrNull<M> {
+    type Shape = Option<M::Shape>;
+
+    fn take(form: &mut Form, name: &'static str) -> Option<Self::Shape> {
+        form.nullable::<M>(name)
+    }
+
+    fn parse(_name: &'static str, shape: Option<Self::Shape>) -> Result<Self, FieldErrors> {
+        shape.flatten().map(M::parse).transpose().map(Self)
+    }
+
+    fn schema() -> Value {
+        schema::or_null(M::schema())
+    }
+}
+
+/// A member of a merge patch (RFC 7396) that cannot be removed: absent, it is unchanged, and null
+/// is an error of its value.
+pub(crate) struct Change<M>(pub(crate) Option<M>);
+
+impl<M: Member> Field for Change<M> {
+    type Shape = Option<M::Shape>;
+
+    fn take(form: &mut Form, name: &'static str) -> Option<Self::Shape> {
+        form.nullable::<M>(name)
+    }
+
+    fn parse(name: &'static str, shape: Option<Self::Shape>) -> Result<Self, FieldErrors> {
+        let message = || format!("{} cannot be null.", FieldLabel(name));
+        let parse = |value: Option<M::Shape>| match value {
+            Some(value) => M::parse(value),
+            None => Err(FieldError::new(name, "null", message()).into()),
+        };
+        shape.map(parse).transpose().map(Self)
+    }
+
+    fn schema() -> Value {
+        M::schema()
+    }
+}
+
+/// A member of a merge patch (RFC 7396): absent, it is unchanged; null removes it.
+pub(crate) struct ChangeOrNull<M>(pub(crate) Option<Option<M>>);
+
+impl<M: Member> Field for ChangeOrNull<M> {
+    type Shape = Option<M::Shape>;
+
+    fn take(form: &mut Form, name: &'static str) -> Option<Self::Shape> {
+        form.nullable::<M>(name)
+    }
+
+    fn parse(_name: &'static str, shape: Option<Self::Shape>) -> Result<Self, FieldErrors> {
+        shape.map(|value| value.map(M::parse).transpose()).transpose().map(Self)
+    }
+
+    fn schema() -> Value {
+        schema::or_null(M::schema())
+    }
+}
+
+/// The schema of an object with these members, each with whether it is required and its schema.
+pub(crate) fn object(members: &[(&str, bool, Value)]) -> Value {
+    let required: Vec<&str> = members.iter().filter(|member| member.1).map(|m| m.0).collect();
+    let properties: Map<String, Value> =
+        members.iter().map(|(name, _, schema)| ((*name).to_owned(), schema.clone())).collect();
+    json!({ "type": "object", "required": required, "properties": properties })
+}
+
+/// Declares a [`JsonBody`]: `struct Name as "SchemaName" { field: Type, … }`.
+macro_rules! json_body {
+    (
+        $(#[$doc:meta])*
+        struct $body:ident as $schema:literal { $($field:ident: $type:ty),+ $(,)? }
+    ) => {
+        $(#[$doc])*
+        struct $body {
+            $($field: $type,)+
+        }
+
+        impl $crate::http::extract::JsonBody for $body {
+            const SCHEMA: &'static str = $schema;
+
+            fn read(
+                mut form: $crate::http::extract::Form,
+            ) -> Result<Self, $crate::http::problem::ApiError> {
+                use $crate::http::extract::Field;
+
+                $(let mut $field = None;)+
+                for is_required in [true, false] {
+                    $(if <$type as Field>::IS_REQUIRED == is_required {
+                        $field = <$type as Field>::take(&mut form, stringify!($field));
+                    })+
+                }
+                form.finish()?;
+                let mut errors = $crate::error::FieldErrors::none();
+                $(let $field =
+                    errors.collect(<$type as Field>::parse(stringify!($field), $field));)+
+                match ($($field,)+) {
+                    ($(Some($field),)+) => Ok(Self { $($field),+ }),
+                    _ => Err($crate::error::Error::from(errors).into()),
+                }
+            }
+
+            fn schema() -> serde_json::Value {
+                use $crate::http::extract::Field;
+
+                $crate::http::extract::object(&[
+                    $((
+                        stringify!($field),
+                        <$type as Field>::IS_REQUIRED,
+                        <$type as Field>::schema(),
+                    ),)+
+                ])
+            }
+        }
+    };
+}
+
+pub(crate) use json_body;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        error::Error,
+        todos::{Description, Priority, Title},
+    };
+
+    json_body! {
+        /// One member of each kind.
+        struct Body as "Body" {
+            removed: ChangeOrNull<Description>,
+            changed: Change<Title>,
+            title: Title,
+            noted: OrNull<Description>,
+            done: bool,
+            priority: OrDefault<Priority>,
+        }
+    }
+
+    fn read(json: &str) -> Result<Body, ApiError> {
+        Body::read(Form::parse(json.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn members_may_be_absent_or_null_by_their_type() {
+        let body = read(r#"{"title":" a ","done":true}"#).unwrap();
+        assert!(body.title == "a" && body.done);
+        assert!(body.noted.0.is_none() && body.changed.0.is_none() && body.removed.0.is_none());
+        assert_eq!(body.priority.0, Priority::Medium);
+        let body = r#"{"title":"a","done":false,"noted":null,"removed":null,"changed":"b"}"#;
+        let body = read(body).unwrap();
+        assert!(body.noted.0.is_none() && body.removed.0 == Some(None));
+        assert!(body.changed.0.is_some_and(|title| title == "b"));
+    }
+
+    #[test]
+    fn errors_of_shape_come_first_and_all_at_once() {
+        let Err(ApiError::Malformed(_, errors)) =
+            read(r#"{"removed":1,"title":"","priority":null,"noted":[]}"#)
+        else {
+            panic!()
+        };
+        let reported: Vec<_> = errors.iter().map(|e| (e.field.as_ref(), e.code)).collect();
+        let expected = [
+            ("done", "missing"),
+            ("removed", "wrong_type"),
+            ("noted", "wrong_type"),
+            ("priority", "wrong_type"),
+        ];
+        assert_eq!(reported, expected, "the required members first");
+
+        let body =
+            r#"{"title":"","done":true,"changed":null,"priority":"urgent","noted":"\u0000"}"#;
+        let Err(ApiError::Core(Error::Invalid(errors))) = read(body) else { panic!() };
+        let reported: Vec<_> = errors.iter().map(|e| (e.field.as_ref(), e.code)).collect();
+        let expected = [
+            ("changed", "null"),
+            ("title", "blank"),
+            ("description", "nul"),
+            ("priority", "invalid"),
+        ];
+        assert_eq!(reported, expected);
+    }
+
+    #[test]
+    fn the_schema_has_the_same_members() {
+        let schema = Body::schema();
+        assert_eq!(schema["required"], json!(["title", "done"]));
+        assert_eq!(schema["properties"]["title"]["maxLength"], Title::MAX_CHARS);
+        assert_eq!(schema["properties"]["noted"]["type"], json!(["string", "null"]));
+        assert_eq!(schema["properties"]["priority"]["default"], "medium");
+        assert_eq!(schema["properties"]["done"], json!({ "type": "boolean" }));
+    }
+}

@@ -1,0 +1,182 @@
+//! The values of request bodies: how each is read from JSON, and its JSON Schema; and in
+//! `responses` the schemas of the types in responses.
+
+use serde_json::{Value, json};
+
+use crate::{
+    auth::{Email, Name, Password},
+    error::FieldErrors,
+    todos::{Description, Priority, Title},
+};
+
+pub(crate) mod responses;
+
+/// The values that the types of `auth` and `todos` accept, as regular expressions with the same
+/// meaning in JSON Schema's dialect (ECMA-262) and Python's `re`: a value that matches is never
+/// rejected. They are stricter where an expression cannot be exact: a leading or trailing blank of
+/// a name is trimmed, and a password's letters may be of any script.
+pub(crate) const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
+pub(crate) const CURSOR: &str = "^[A-Za-z0-9_-]+$";
+/// Non-ASCII letters that are valid at any position of an address (Latin, Greek, Cyrillic, kana,
+/// Han, Hangul). For other letters the valid positions cannot be expressed.
+macro_rules! letters {
+    () => {
+        "\\u00c0-\\u00d6\\u00d8-\\u00f6\\u00f8-\\u012f\\u0134-\\u013e\\u0141-\\u0148\\u014a-\\u017e\
+         \\u0391-\\u03a1\\u03a3-\\u03c9\\u0410-\\u044f\\u1ea0-\\u1ef9\
+         \\u3041-\\u3093\\u30a1-\\u30f6\\u4e00-\\u9fa5\\uac00-\\ud7a3"
+    };
+}
+/// A domain in ASCII, or a short one with such letters: its ASCII form is longer than the original.
+const EMAIL: &str = concat!(
+    "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~",
+    letters!(),
+    "-]+@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\
+     (\\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+|([A-Za-z0-9",
+    letters!(),
+    "]{1,10}\\.){1,3}[A-Za-z0-9",
+    letters!(),
+    "]{1,10})$"
+);
+const TEXT: &str = "^[^\\u0000]*$";
+const NOT_BLANK: &str = "^[^\\u0000]*[^\\s\\u0000\\u0085][^\\u0000]*$";
+const NAME: &str = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*\
+    [^\\s\\u0000-\\u001f\\u007f-\\u009f]$";
+const PASSWORD: &str = "^(?=[^\\u0000]*[A-Z])(?=[^\\u0000]*[a-z])(?=[^\\u0000]*[0-9])[^\\u0000]+$";
+
+/// A value in a request body. Its [`Member::Shape`] is the JSON value, of the right type.
+pub(crate) trait Member: Sized {
+    type Shape;
+    /// The JSON type, for the sentence "… must be a string.".
+    const TYPE: &'static str;
+
+    fn from_json(value: Value) -> Option<Self::Shape>;
+
+    /// # Errors
+    /// Every rule that the value breaks.
+    fn parse(shape: Self::Shape) -> Result<Self, FieldErrors>;
+
+    fn schema() -> Value;
+}
+
+impl Member for bool {
+    type Shape = Self;
+    const TYPE: &'static str = "true or false";
+
+    fn from_json(value: Value) -> Option<Self> {
+        value.as_bool()
+    }
+
+    fn parse(shape: Self) -> Result<Self, FieldErrors> {
+        Ok(shape)
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "boolean" })
+    }
+}
+
+/// Implements [`Member`] for a type that is parsed from a string, with its schema.
+macro_rules! text_member {
+    ($type:ty, $parse:path, $schema:expr) => {
+        impl Member for $type {
+            type Shape = String;
+            const TYPE: &'static str = "a string";
+
+            fn from_json(value: Value) -> Option<String> {
+                match value {
+                    Value::String(text) => Some(text),
+                    _ => None,
+                }
+            }
+
+            fn parse(text: String) -> Result<Self, FieldErrors> {
+                $parse(&text)
+            }
+
+            fn schema() -> Value {
+                $schema
+            }
+        }
+    };
+}
+
+text_member!(
+    Title,
+    Title::parse,
+    json!({
+        "type": "string", "minLength": 1, "maxLength": Self::MAX_CHARS, "pattern": NOT_BLANK,
+    })
+);
+text_member!(
+    Description,
+    Description::parse,
+    json!({
+        "type": "string", "maxLength": Self::MAX_CHARS, "pattern": TEXT,
+    })
+);
+text_member!(Priority, parse_priority, reference("Priority"));
+text_member!(
+    Email,
+    Email::parse,
+    json!({
+        "type": "string", "maxLength": Self::MAX_CHARS, "pattern": EMAIL,
+    })
+);
+text_member!(
+    Name,
+    Name::parse,
+    json!({
+        "type": "string", "minLength": Self::MIN_CHARS, "maxLength": Self::MAX_CHARS, "pattern": NAME,
+    })
+);
+text_member!(
+    Password,
+    Password::parse,
+    json!({
+        "type": "string", "format": "password",
+        "minLength": Self::MIN_CHARS, "maxLength": Self::MAX_CHARS,
+        "pattern": PASSWORD,
+        "description": "At least one upper-case and one lower-case letter and one digit",
+    })
+);
+
+fn parse_priority(text: &str) -> Result<Priority, FieldErrors> {
+    Ok(Priority::parse(text)?)
+}
+
+/// The password of a login, which need not meet the rules for a new one.
+pub(crate) struct LoginPassword(pub(crate) Password);
+
+impl LoginPassword {
+    fn parse(text: &str) -> Result<Self, FieldErrors> {
+        Ok(Self(Password::unchecked(text)?))
+    }
+}
+
+text_member!(
+    LoginPassword,
+    Self::parse,
+    json!({
+        "type": "string", "format": "password", "pattern": TEXT,
+    })
+);
+
+/// A reference to a schema of the document.
+pub(crate) fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
+/// A schema with a default value. A reference can have no other members in OpenAPI 3.0's tools, so
+/// it is wrapped.
+pub(crate) fn with_default(schema: Value, default: &impl serde::Serialize) -> Value {
+    let mut schema =
+        if schema.get("$ref").is_some() { json!({ "allOf": [schema] }) } else { schema };
+    schema["default"] = json!(default);
+    schema
+}
+
+/// A schema of one JSON type that also accepts null.
+pub(crate) fn or_null(mut schema: Value) -> Value {
+    schema["type"] = json!([schema["type"], "null"]);
+    schema
+}

@@ -1,0 +1,271 @@
+//! JSON Schemas of the types in responses, written by hand: derived, a trait of a schema crate
+//! would be part of the library's public types.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    http::schema::reference,
+    todos::{Priority, SortBy, SortOrder, Status},
+};
+
+/// The schemas by name. A test compares each with the JSON of a response.
+pub(crate) fn schemas() -> Map<String, Value> {
+    let mut schemas = Map::new();
+    for (name, schema) in [
+        ("Auth", auth()),
+        ("User", user()),
+        ("Todo", todo()),
+        ("TodoList", todo_list()),
+        ("Filters", filters()),
+        (
+            "Priority",
+            words("How urgent a todo is. Ordered by rank: low, medium, high.", Priority::ALL),
+        ),
+        ("Status", words("Filter of a list by completion.", Status::ALL)),
+        (
+            "SortBy",
+            words(
+                "The sort key of a list; ties are sorted by `created_at`, then `id`, in the same \
+                 direction.",
+                SortBy::ALL,
+            ),
+        ),
+        ("Order", words("The sort direction of a list.", SortOrder::ALL)),
+        ("Problem", problem()),
+        ("FieldError", field_error()),
+    ] {
+        schemas.insert(name.to_owned(), schema);
+    }
+    schemas
+}
+
+/// An object, all of whose members are required.
+fn object(description: &str, members: &[(&str, Value)]) -> Value {
+    let required: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
+    let properties: Map<String, Value> =
+        members.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
+    json!({
+        "description": description, "type": "object",
+        "required": required, "properties": properties,
+    })
+}
+
+fn words<T: AsRef<str>>(description: &str, words: &[T]) -> Value {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    json!({ "description": description, "type": "string", "enum": words })
+}
+
+fn string(description: &str) -> Value {
+    json!({ "description": description, "type": "string" })
+}
+
+fn uuid(description: &str) -> Value {
+    json!({ "description": description, "type": "string", "format": "uuid" })
+}
+
+fn time(description: &str) -> Value {
+    json!({ "description": description, "type": "string", "format": "date-time" })
+}
+
+fn referring(description: &str, schema: &str) -> Value {
+    let mut reference = reference(schema);
+    reference["description"] = json!(description);
+    reference
+}
+
+fn auth() -> Value {
+    let mut auth = object(
+        "The response to signup and login.",
+        &[
+            ("user", reference("User")),
+            ("token", string("A JWT for the `Authorization: Bearer` header.")),
+            ("access_token", string("The same as `token`, under its OAuth 2.0 name.")),
+            (
+                "token_type",
+                json!({ "description": "`bearer`", "type": "string", "const": "bearer" }),
+            ),
+            ("expires_at", time("The end of the token's validity.")),
+        ],
+    );
+    auth["example"] = json!({
+        "user": user()["example"],
+        "token": "eyJ0eXAiOiJKV1Qi…", "access_token": "eyJ0eXAiOiJKV1Qi…", "token_type": "bearer",
+        "expires_at": "2026-11-30T09:29:12Z",
+    });
+    auth
+}
+
+fn user() -> Value {
+    let mut user = object(
+        "A user account. The password's hash is never sent.",
+        &[
+            ("id", uuid("A UUIDv7.")),
+            ("email", string("In NFC and lower case.")),
+            ("name", string("Trimmed, 2 to 100 characters.")),
+            ("created_at", time("When the account was created.")),
+        ],
+    );
+    user["example"] = json!({
+        "id": "01938c6e-90b2-7c33-9a65-1d9b7a52c0de",
+        "email": "ada@example.com",
+        "name": "Ada Lovelace",
+        "created_at": "2026-11-23T09:29:12.456789Z",
+    });
+    user
+}
+
+fn todo() -> Value {
+    let updated_at = "When it was last changed; increases strictly with every change.";
+    let completed_at = "When it was completed; null while it is open.";
+    let mut todo = object(
+        "A todo.",
+        &[
+            ("id", uuid("A UUIDv7.")),
+            ("user_id", uuid("The owner.")),
+            ("title", string("Trimmed, 1 to 200 characters.")),
+            ("description", super::or_null(string("Up to 1000 characters."))),
+            ("priority", referring("`high`, `medium` or `low`.", "Priority")),
+            ("completed", json!({ "description": "Whether it is completed.", "type": "boolean" })),
+            ("created_at", time("When it was created.")),
+            ("updated_at", time(updated_at)),
+            ("completed_at", super::or_null(time(completed_at))),
+        ],
+    );
+    todo["example"] = json!({
+        "id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11",
+        "user_id": "01938c6e-90b2-7c33-9a65-1d9b7a52c0de",
+        "title": "Buy milk",
+        "description": "two litres",
+        "priority": "high",
+        "completed": false,
+        "created_at": "2026-11-23T09:30:00.123456Z",
+        "updated_at": "2026-11-23T09:30:00.123456Z",
+        "completed_at": null,
+    });
+    todo
+}
+
+fn todo_list() -> Value {
+    let mut list = object(
+        "A list of todos, or one page of it.",
+        &[
+            (
+                "todos",
+                json!({
+                    "description": "The todos, in the requested order.",
+                    "type": "array", "items": reference("Todo"),
+                }),
+            ),
+            (
+                "total",
+                json!({
+                    "description": "The number of todos that match the filters, on all pages.",
+                    "type": "integer", "format": "int64",
+                }),
+            ),
+            (
+                "filters_applied",
+                referring("The filters of this list, defaults included.", "Filters"),
+            ),
+            (
+                "next_cursor",
+                super::or_null(string("The cursor of the next page, or null after the last.")),
+            ),
+        ],
+    );
+    list["example"] = json!({
+        "todos": [todo()["example"]],
+        "total": 1,
+        "filters_applied": { "status": "all", "sort_by": "created_at", "order": "desc" },
+        "next_cursor": null,
+    });
+    list
+}
+
+fn filters() -> Value {
+    object(
+        "The filter and the order of a list.",
+        &[
+            ("status", referring("The filter by completion.", "Status")),
+            ("sort_by", referring("The sort key.", "SortBy")),
+            ("order", referring("The sort direction.", "Order")),
+        ],
+    )
+}
+
+fn problem() -> Value {
+    let details = "All invalid fields, with the rule that each breaks (400 and 422).";
+    let request_id = "The response's `X-Request-Id`, for reports to an operator.";
+    let mut problem = object(
+        "The body of every error response (RFC 9457, section 3). `error` repeats `title`, and \
+         `details`\nlists all invalid fields: clients of the Python backend read these, and show \
+         `detail` and each\n`message` to users unchanged.",
+        &[
+            ("type", string("A relative URI that identifies the problem type.")),
+            ("title", string("The problem type in words.")),
+            (
+                "status",
+                json!({
+                    "description": "The HTTP status.",
+                    "type": "integer", "format": "int32", "minimum": 0,
+                }),
+            ),
+            ("detail", string("This occurrence of the problem, in whole sentences for users.")),
+            ("code", string("The problem type for programs.")),
+            ("error", string("The same as `title`.")),
+            ("request_id", string(request_id)),
+        ],
+    );
+    problem["properties"]["details"] =
+        json!({ "description": details, "type": "array", "items": reference("FieldError") });
+    problem["example"] = json!({
+        "type": "/problems/validation-error",
+        "title": "Validation Error",
+        "status": 400,
+        "detail": "Title cannot be empty.",
+        "code": "validation_error",
+        "error": "Validation Error",
+        "details": [{
+            "field": "title", "pointer": "/title",
+            "code": "blank", "message": "Title cannot be empty.",
+        }],
+        "request_id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11",
+    });
+    problem
+}
+
+fn field_error() -> Value {
+    let with_example = |description, example| {
+        let mut schema = string(description);
+        schema["example"] = json!(example);
+        schema
+    };
+    object(
+        "A field and the rule that it breaks.",
+        &[
+            (
+                "field",
+                with_example(
+                    "The field's name: a member of the body, or a query parameter.",
+                    "title",
+                ),
+            ),
+            (
+                "pointer",
+                with_example(
+                    "The field's location, as a JSON Pointer (RFC 6901) into the body or the \
+                     query parameters.",
+                    "/title",
+                ),
+            ),
+            ("code", with_example("The rule, for programs.", "blank")),
+            (
+                "message",
+                with_example(
+                    "The rule in one whole sentence, for users.",
+                    "Title cannot be empty.",
+                ),
+            ),
+        ],
+    )
+}
