@@ -19,7 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use todo_core::{
-    Error,
+    Error, ErrorChain,
     http::{Api, with_test_routes},
 };
 use todo_runtime::{ServeError, Settings, Timeouts};
@@ -492,7 +492,8 @@ async fn a_route_has_its_own_deadline_for_its_response_and_each_chunk() {
     let began = Instant::now();
     let error = timeout(SLACK, body.frame()).await.expect("it ends");
     let error = error.expect("an error").expect_err("no chunk in time");
-    assert!(error.to_string().contains("no data in time"), "{error}");
+    let error = ErrorChain(&error).to_string();
+    assert_eq!(error, "the response was cut off: no data in time");
     assert!(began.elapsed() < settings().request_timeout, "the deadline of all routes");
     assert!(body.frame().await.is_none());
     drop(source);

@@ -197,10 +197,10 @@ impl FromRow for Todo {
 /// The data of a new todo, or of a replacement.
 ///
 /// ```
-/// use todo_core::todos::{NewTodo, Priority};
+/// use todo_core::todos::{Description, NewTodo, Priority};
 ///
 /// let new = NewTodo::new("Buy milk".parse()?)
-///     .description("two litres".parse()?)
+///     .description(Description::parse("two litres")?)
 ///     .priority(Priority::High);
 /// assert_eq!(new.title, "Buy milk");
 /// # Ok::<(), todo_core::Error>(())
