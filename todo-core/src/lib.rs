@@ -96,7 +96,8 @@
 //! | `otlp` | no | with `http`: a request's span joins the client's trace (W3C Trace Context) |
 //!
 //! Types and traits of other crates in the public API: [`uuid`], [`chrono`], serde, futures'
-//! `Stream`, and with `http` those of `http`, `http-body`, `bytes`, `tower-service` and `ipnet`.
+//! `Stream`, and with `http` those of `http`, `http-body`, `bytes`, `tower-service`, `tower-layer`,
+//! `ipnet` and `serde_json`. `public-api.txt` beside this crate's manifest lists the public API.
 // Without a database driver no database can be opened, so the code that uses one is unreachable.
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),

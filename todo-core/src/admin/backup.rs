@@ -18,12 +18,11 @@ use rusqlite::{
     backup::{Backup, StepResult},
 };
 
-use super::{AdminError, Progress, file_of, open_existing};
+use super::{AdminError, DriverResult, Progress, file_of, open_existing};
 use crate::{
     Clock, OpenError,
     clock::new_id,
     db::{address::Address, sqlite},
-    error::BoxError,
 };
 
 /// Pages copied between two checks for cancellation; usually 8 MiB.
@@ -94,12 +93,6 @@ impl Drop for CancelOnDrop {
     }
 }
 
-impl From<rusqlite::Error> for AdminError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(BoxError::new(error))
-    }
-}
-
 fn run_backup(
     from: &Path,
     to: &Path,
@@ -110,21 +103,23 @@ fn run_backup(
     refuse_target(from, to, replace)?;
     let draft = Draft::beside(to)?;
     let rows = copy_pages(from, &draft.path, cancelled, progress)?;
-    let copy = open(&draft.path)?;
+    let copy = open(&draft.path).or_admin_error()?;
     // A single file without a log beside it. A server switches it back to WAL at start.
-    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
+    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).or_admin_error()?;
     let cancelled = Arc::clone(cancelled);
-    copy.progress_handler(100_000, Some(move || cancelled.load(Ordering::Relaxed)))?;
-    let verdict: String = copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    copy.progress_handler(100_000, Some(move || cancelled.load(Ordering::Relaxed)))
+        .or_admin_error()?;
+    let verdict: String =
+        copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).or_admin_error()?;
     if verdict != "ok" {
         return refused(format!("the copy fails SQLite's integrity check: {verdict}"));
     }
-    if counts(&copy)? != rows {
+    if counts(&copy).or_admin_error()? != rows {
         return refused(
             "the copy and the database differ in their numbers of rows: no file was written",
         );
     }
-    copy.close().map_err(|(_, error)| error)?;
+    copy.close().map_err(|(_, error)| error).or_admin_error()?;
     let bytes = draft.publish(to, replace)?;
     Ok(BackupReport { rows, bytes })
 }
@@ -136,16 +131,16 @@ fn copy_pages(
     cancelled: &AtomicBool,
     mut progress: impl FnMut(Progress),
 ) -> Result<[i64; 3], AdminError> {
-    let source = open(from)?;
-    let mut target = open(to)?;
+    let source = open(from).or_admin_error()?;
+    let mut target = open(to).or_admin_error()?;
     // The open transaction fixes the snapshot: without it, every write by another process restarts
     // the copy.
-    source.execute_batch("PRAGMA query_only = ON; BEGIN")?;
-    let rows = counts(&source)?;
-    let backup = Backup::new(&source, &mut target)?;
+    source.execute_batch("PRAGMA query_only = ON; BEGIN").or_admin_error()?;
+    let rows = counts(&source).or_admin_error()?;
+    let backup = Backup::new(&source, &mut target).or_admin_error()?;
     let mut last = Instant::now();
     loop {
-        let step = backup.step(PAGES_PER_STEP)?;
+        let step = backup.step(PAGES_PER_STEP).or_admin_error()?;
         if cancelled.load(Ordering::Relaxed) {
             return refused("the backup was cancelled: no file was written");
         }
@@ -163,7 +158,7 @@ fn copy_pages(
         }
     }
     drop(backup);
-    source.execute_batch("ROLLBACK")?;
+    source.execute_batch("ROLLBACK").or_admin_error()?;
     Ok(rows)
 }
 

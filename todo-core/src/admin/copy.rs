@@ -264,7 +264,7 @@ macro_rules! insert {
     };
 }
 
-pub(super) async fn insert_users(target: &mut Conn, rows: &[UserRow]) -> sqlx::Result<()> {
+pub(super) async fn insert_users(target: &mut Conn, rows: &[UserRow]) -> Result<(), AdminError> {
     let into = "INSERT INTO users (id, email, name, password_hash, created_at) ";
     insert!(target, into, rows, |v, row| v
         .push_bind(row.id)
@@ -274,7 +274,7 @@ pub(super) async fn insert_users(target: &mut Conn, rows: &[UserRow]) -> sqlx::R
         .push_bind(Timestamp(row.created_at)))
 }
 
-async fn insert_sessions(target: &mut Conn, rows: &[SessionRow]) -> sqlx::Result<()> {
+async fn insert_sessions(target: &mut Conn, rows: &[SessionRow]) -> Result<(), AdminError> {
     let into = "INSERT INTO sessions (id, user_id, created_at, expires_at) ";
     insert!(target, into, rows, |v, row| v
         .push_bind(row.id)
@@ -283,7 +283,7 @@ async fn insert_sessions(target: &mut Conn, rows: &[SessionRow]) -> sqlx::Result
         .push_bind(Timestamp(row.expires_at)))
 }
 
-pub(super) async fn insert_todos(target: &mut Conn, rows: &[TodoRow]) -> sqlx::Result<()> {
+pub(super) async fn insert_todos(target: &mut Conn, rows: &[TodoRow]) -> Result<(), AdminError> {
     let into = "INSERT INTO todos (id, user_id, title, title_key, description, priority, \
                 completed, created_at, updated_at, completed_at) ";
     insert!(target, into, rows, |v, row| v

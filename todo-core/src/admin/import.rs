@@ -17,14 +17,14 @@ use sqlx::{Column, Row, ValueRef, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{
-    AdminError, Conn, Progress,
+    AdminError, Conn, DriverResult, Progress,
     copy::{TodoRow, UserRow, begin_empty, insert_todos, insert_users},
     migrate, migrations, open_existing, refuse_same,
 };
 use crate::{
     auth::{Email, Name},
     crypto::stored_hash,
-    error::{FieldError, FieldErrors},
+    error::{BoxError, FieldError, FieldErrors},
     todos::{Description, Priority, Title},
     validate::FieldLabel,
 };
@@ -198,7 +198,9 @@ fn rows_of(source: &mut Conn, table: Table) -> BoxStream<'_, Result<SourceRow, A
                 Table::Users => "SELECT * FROM users ORDER BY created_at, id",
                 Table::Todos => "SELECT * FROM todos ORDER BY id",
             };
-            Box::pin(sqlx::query(sql).fetch(c).map(|row| SourceRow::of_sqlite(&row?)))
+            Box::pin(
+                sqlx::query(sql).fetch(c).map(|row| SourceRow::of_sqlite(&row.or_admin_error()?)),
+            )
         }
         Conn::Postgres(c) => {
             let sql = match table {
@@ -206,7 +208,9 @@ fn rows_of(source: &mut Conn, table: Table) -> BoxStream<'_, Result<SourceRow, A
                 Table::Todos => "SELECT to_jsonb(t)::text FROM todos t ORDER BY id",
             };
             Box::pin(
-                sqlx::query_scalar::<_, String>(sql).fetch(c).map(|row| SourceRow::of_json(&row?)),
+                sqlx::query_scalar::<_, String>(sql)
+                    .fetch(c)
+                    .map(|row| SourceRow::of_json(&row.or_admin_error()?)),
             )
         }
     }
@@ -216,9 +220,10 @@ impl SourceRow {
     fn of_sqlite(row: &SqliteRow) -> Result<Self, AdminError> {
         let mut fields = HashMap::new();
         for (i, column) in row.columns().iter().enumerate() {
-            let is_null = row.try_get_raw(i)?.is_null();
+            let is_null = row.try_get_raw(i).or_admin_error()?.is_null();
             // SQLite converts any value to text.
-            let value = if is_null { None } else { Some(row.try_get_unchecked(i)?) };
+            let value =
+                if is_null { None } else { Some(row.try_get_unchecked(i).or_admin_error()?) };
             fields.insert(column.name().to_owned(), value);
         }
         Ok(Self(fields))
@@ -227,7 +232,7 @@ impl SourceRow {
     fn of_json(row: &str) -> Result<Self, AdminError> {
         use serde_json::Value;
         let fields: HashMap<String, Value> =
-            serde_json::from_str(row).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            serde_json::from_str(row).map_err(|error| AdminError::Sql(BoxError::new(error)))?;
         let text = |value| match value {
             Value::Null => None,
             Value::String(text) => Some(text),

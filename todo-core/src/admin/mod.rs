@@ -51,15 +51,37 @@ pub enum AdminError {
     Io(#[from] io::Error),
 }
 
-impl From<sqlx::Error> for AdminError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Sql(BoxError::new(error))
+/// An error of a driver. Not `From`, which would be a part of the public API.
+pub(crate) trait DriverError {
+    fn into_admin_error(self) -> AdminError;
+}
+
+impl DriverError for sqlx::Error {
+    fn into_admin_error(self) -> AdminError {
+        AdminError::Sql(BoxError::new(self))
     }
 }
 
-impl From<sqlx::migrate::MigrateError> for AdminError {
-    fn from(error: sqlx::migrate::MigrateError) -> Self {
-        Self::Open(OpenError::Migrate(BoxError::new(error)))
+impl DriverError for rusqlite::Error {
+    fn into_admin_error(self) -> AdminError {
+        AdminError::Sql(BoxError::new(self))
+    }
+}
+
+impl DriverError for sqlx::migrate::MigrateError {
+    fn into_admin_error(self) -> AdminError {
+        AdminError::Open(OpenError::Migrate(BoxError::new(self)))
+    }
+}
+
+/// Turns the error of a driver into an [`AdminError`].
+pub(crate) trait DriverResult<T> {
+    fn or_admin_error(self) -> Result<T, AdminError>;
+}
+
+impl<T, E: DriverError> DriverResult<T> for Result<T, E> {
+    fn or_admin_error(self) -> Result<T, AdminError> {
+        self.map_err(E::into_admin_error)
     }
 }
 
@@ -90,12 +112,12 @@ pub(crate) enum Conn {
     Postgres(PgConnection),
 }
 
-/// Runs the same code on either driver's connection.
+/// Runs the same code on either driver's connection; its error becomes an [`AdminError`].
 macro_rules! on {
     ($conn:expr, $c:ident => $work:expr) => {
         match $conn {
-            $crate::admin::Conn::Sqlite($c) => $work,
-            $crate::admin::Conn::Postgres($c) => $work,
+            $crate::admin::Conn::Sqlite($c) => $crate::admin::DriverResult::or_admin_error($work),
+            $crate::admin::Conn::Postgres($c) => $crate::admin::DriverResult::or_admin_error($work),
         }
     };
 }
@@ -167,24 +189,24 @@ impl Conn {
 
     pub(crate) async fn close(self) -> Result<(), AdminError> {
         match self {
-            Self::Sqlite(conn) => conn.close().await?,
-            Self::Postgres(conn) => conn.close().await?,
+            Self::Sqlite(conn) => conn.close().await,
+            Self::Postgres(conn) => conn.close().await,
         }
-        Ok(())
+        .or_admin_error()
     }
 
     /// Executes statements without results.
     pub(crate) async fn execute(&mut self, sql: &'static str) -> Result<(), AdminError> {
-        on!(self, c => sqlx::raw_sql(sql).execute(c).await.map(drop))?;
-        Ok(())
+        on!(self, c => sqlx::raw_sql(sql).execute(c).await.map(drop))
     }
 
     /// Names of the objects in the database.
     pub(crate) async fn found(&mut self) -> Result<Found, AdminError> {
-        Ok(match self {
-            Self::Sqlite(conn) => Found::in_sqlite(conn).await?,
-            Self::Postgres(conn) => Found::in_postgres(conn).await?,
-        })
+        match self {
+            Self::Sqlite(conn) => Found::in_sqlite(conn).await,
+            Self::Postgres(conn) => Found::in_postgres(conn).await,
+        }
+        .or_admin_error()
     }
 
     /// Whether a table of this name is visible.
@@ -195,7 +217,7 @@ impl Conn {
             }
             Self::Postgres(_) => "SELECT to_regclass(quote_ident($1)) IS NOT NULL",
         };
-        Ok(on!(self, c => sqlx::query_scalar::<_, bool>(sql).bind(name).fetch_one(c).await)?)
+        on!(self, c => sqlx::query_scalar::<_, bool>(sql).bind(name).fetch_one(c).await)
     }
 
     /// Numbers of users, sessions and todos.

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use uuid::Uuid;
 
-use super::{AdminError, Conn, on, open_existing};
+use super::{AdminError, Conn, DriverResult, on, open_existing};
 use crate::{
     auth::{Email, Password},
     crypto::hashing,
@@ -161,11 +161,11 @@ pub async fn reset_password(url: &str, id: Uuid) -> Result<String, AdminError> {
     conn.execute("COMMIT").await?;
     if let Conn::Postgres(c) = &mut conn {
         // Waits for a concurrent login with the old password and ends its session too.
-        let mut transaction = sqlx::Connection::begin(c).await?;
+        let mut transaction = sqlx::Connection::begin(c).await.or_admin_error()?;
         let lock = "SELECT id FROM users WHERE id = $1 FOR UPDATE";
-        sqlx::query(lock).bind(id).execute(&mut *transaction).await?;
-        sqlx::query(END).bind(id).execute(&mut *transaction).await?;
-        transaction.commit().await?;
+        sqlx::query(lock).bind(id).execute(&mut *transaction).await.or_admin_error()?;
+        sqlx::query(END).bind(id).execute(&mut *transaction).await.or_admin_error()?;
+        transaction.commit().await.or_admin_error()?;
     }
     conn.close().await?;
     Ok(text)

@@ -181,7 +181,11 @@ impl Tokens {
         previous: &[Secret],
         lifetime: Duration,
     ) -> Self {
-        let algorithm = algorithm.into();
+        let algorithm = match algorithm {
+            Algorithm::Hs256 => jsonwebtoken::Algorithm::HS256,
+            Algorithm::Hs384 => jsonwebtoken::Algorithm::HS384,
+            Algorithm::Hs512 => jsonwebtoken::Algorithm::HS512,
+        };
         let mut validation = Validation::new(algorithm);
         validation.leeway = 0;
         validation.set_issuer(&[ISSUER]);
