@@ -1,22 +1,10 @@
 //! [`Core`]: the state that every operation needs, and how operations run.
 
-use std::{
-    fmt,
-    future::Future,
-    panic::AssertUnwindSafe,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{fmt, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::{FutureExt, future::BoxFuture};
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
-use tracing::Instrument;
+use futures_util::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::{
@@ -28,7 +16,7 @@ use crate::{
     error::{BoxError, Error, Result},
     ids::UserId,
     rate_limit::RateLimiter,
-    request_id,
+    run_to_completion::RunToCompletion,
     secret::{Algorithm, Secret},
 };
 
@@ -312,44 +300,6 @@ async fn with_deadline<T>(
     };
     drop(held);
     outcome
-}
-
-/// An operation that completes in a task if its future is dropped. Without a drop it needs no task.
-struct RunToCompletion<T: Send + 'static> {
-    operation: Option<BoxFuture<'static, T>>,
-    is_started: bool,
-}
-
-impl<T: Send + 'static> RunToCompletion<T> {
-    fn new(operation: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { operation: Some(operation.boxed()), is_started: false }
-    }
-}
-
-impl<T: Send + 'static> Future for RunToCompletion<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        self.is_started = true;
-        // Polled after completion, a future may stay pending.
-        let Some(operation) = &mut self.operation else { return Poll::Pending };
-        let outcome = ready!(operation.as_mut().poll(cx));
-        self.operation = None;
-        Poll::Ready(outcome)
-    }
-}
-
-impl<T: Send + 'static> Drop for RunToCompletion<T> {
-    fn drop(&mut self) {
-        let Some(operation) = self.operation.take().filter(|_| self.is_started) else { return };
-        // Without a runtime there is no task to spawn, so the operation is dropped.
-        let Ok(runtime) = Handle::try_current() else { return };
-        let rest = operation.map(drop).in_current_span();
-        match request_id::current() {
-            Some(id) => runtime.spawn(request_id::scope(id, rest)),
-            None => runtime.spawn(rest),
-        };
-    }
 }
 
 /// Statistics of a [`Core`].

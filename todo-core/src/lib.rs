@@ -114,6 +114,7 @@ mod ids;
 mod parsed;
 mod rate_limit;
 mod request_id;
+mod run_to_completion;
 mod secret;
 mod timestamp;
 mod validate;

@@ -8,7 +8,10 @@ use uuid::Uuid;
 use crate::{
     crypto::tokens::Tokens,
     ids::{TodoId, UserId},
-    todos::types::{Filters, Priority, SortBy, SortOrder, Status, Todo},
+    todos::{
+        list_types::{Filters, SortBy, SortOrder, Status},
+        types::{Priority, Todo},
+    },
 };
 
 /// The position of a todo in the order of its list.

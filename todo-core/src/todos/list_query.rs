@@ -18,7 +18,8 @@ use crate::{
     db::{ComposedTexts, Dialect, MAX_COMPOSED, Statement, value::Timestamp},
     todos::{
         cursor::{Key, Position},
-        types::{Filters, SortBy, SortOrder, Status, todo_columns},
+        list_types::{Filters, SortBy, SortOrder, Status},
+        types::todo_columns,
     },
 };
 

@@ -7,7 +7,8 @@ use super::{
     MAX_UNPAGED, bad_cursor, count,
     cursor::Position,
     list_query,
-    types::{Description, Filters, Limit, ListQuery, SortBy, TODO_COLUMNS, Todo, TodoList},
+    list_types::{Filters, Limit, ListQuery, SortBy, TodoList},
+    types::{Description, TODO_COLUMNS, Todo},
 };
 use crate::{
     authz::Caller,

@@ -10,11 +10,9 @@ use futures_util::{Stream, TryStreamExt, stream};
 use uuid::Uuid;
 
 pub use self::{
+    list_types::{Filters, Limit, ListQuery, SortBy, SortOrder, Status, TodoList},
     listing::Listing,
-    types::{
-        Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder, Status,
-        Title, Todo, TodoList, TodoPatch,
-    },
+    types::{Description, NewTodo, Priority, Title, Todo, TodoPatch},
 };
 pub use crate::ids::TodoId;
 use crate::{
@@ -30,6 +28,7 @@ use crate::{
 
 mod cursor;
 mod list_query;
+mod list_types;
 mod listing;
 mod types;
 
