@@ -1,5 +1,6 @@
 //! A minimal but complete server: an accept loop with a connection limit, a deadline for request
 //! heads, HTTP/1.1, and a graceful shutdown. `todo_core::http` defines the API.
+#![forbid(unsafe_code)]
 
 use std::{
     convert::Infallible,

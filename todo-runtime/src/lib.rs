@@ -12,6 +12,7 @@
 //!
 //! Types of other crates in the public API: those of `todo_core`, `ipnet`, tokio's `TcpListener`
 //! and the `Stream` of `futures`.
+#![forbid(unsafe_code)]
 
 mod admission;
 mod cleanup;

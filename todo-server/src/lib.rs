@@ -1,6 +1,7 @@
 //! The production server, on salvo: TCP or TLS, HTTP/1.1 and HTTP/2, compression, embedded
 //! documentation pages, and a graceful shutdown. `todo_core::http` defines the API; salvo's router
 //! only forwards requests to it.
+#![forbid(unsafe_code)]
 
 use std::{
     convert::Infallible,

@@ -1,4 +1,5 @@
 //! `todo-server`: a shim over its command line.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -162,8 +162,6 @@ struct Measured {
     dir: TempDir,
     server: Process,
     idle: u64,
-    /// Whether its allocator returns memory; the C library's, in todo-hyper-min, does not.
-    returns_memory: bool,
 }
 
 impl Measured {
@@ -174,7 +172,7 @@ impl Measured {
         let settings = [("RATE_LIMIT_PER_MINUTE", "0")];
         let server = Process::start(program, dir.path(), &settings).await;
         let idle = memory(&server);
-        Measured { dir, server, idle, returns_memory: program == PROGRAMS[0] }
+        Measured { dir, server, idle }
     }
 
     fn database_url(&self) -> String {
@@ -204,11 +202,9 @@ impl Measured {
         let now = memory(&self.server);
         println!("idle {} MB, afterwards {} MB", self.idle >> 20, now >> 20);
         assert!(now < MAX_MEMORY, "idle {} MB, afterwards {} MB", self.idle >> 20, now >> 20);
-        if self.returns_memory {
-            let most = self.idle + (64 << 20);
-            let is_back = eventually(Duration::from_secs(30), async || memory(&self.server) < most);
-            assert!(is_back.await, "{} MB are kept", memory(&self.server) >> 20);
-        }
+        let most = self.idle + (32 << 20);
+        let is_back = eventually(Duration::from_secs(30), async || memory(&self.server) < most);
+        assert!(is_back.await, "{} MB are kept", memory(&self.server) >> 20);
         self.server.stop().await;
     }
 }
