@@ -1,9 +1,29 @@
 //! Conversions of the types that are constructed by parsing. Each such type has `parse` and
 //! `as_str`; these macros add the standard traits over the two.
 
-/// Implements the conversions of a text type: `Display`, `AsRef<str>`, `FromStr`, `TryFrom`, a
-/// comparison with plain text, and serde's traits. Deserializing parses.
-macro_rules! impl_text {
+/// Implements `FromStr` and `TryFrom<&str>` by the `parse` of a type, with its error.
+macro_rules! impl_parse {
+    ($type:ident, $error:ty) => {
+        impl std::str::FromStr for $type {
+            type Err = $error;
+
+            fn from_str(text: &str) -> Result<Self, $error> {
+                Self::parse(text)
+            }
+        }
+
+        impl TryFrom<&str> for $type {
+            type Error = $error;
+
+            fn try_from(text: &str) -> Result<Self, $error> {
+                Self::parse(text)
+            }
+        }
+    };
+}
+
+/// Implements `Display` and `AsRef<str>` by the `as_str` of a type.
+macro_rules! impl_as_str {
     ($type:ident) => {
         impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -16,22 +36,15 @@ macro_rules! impl_text {
                 self.as_str()
             }
         }
+    };
+}
 
-        impl std::str::FromStr for $type {
-            type Err = crate::error::FieldErrors;
-
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Self::parse(text)
-            }
-        }
-
-        impl TryFrom<&str> for $type {
-            type Error = crate::error::FieldErrors;
-
-            fn try_from(text: &str) -> Result<Self, Self::Error> {
-                Self::parse(text)
-            }
-        }
+/// Implements the conversions of a text type: `Display`, `AsRef<str>`, `FromStr`, `TryFrom`, a
+/// comparison with plain text, and serde's traits. Deserializing parses.
+macro_rules! impl_text {
+    ($type:ident) => {
+        $crate::parsed::impl_parse!($type, $crate::error::FieldErrors);
+        $crate::parsed::impl_as_str!($type);
 
         impl TryFrom<String> for $type {
             type Error = crate::error::FieldErrors;
@@ -106,35 +119,12 @@ macro_rules! impl_words {
             }
         }
 
-        impl std::fmt::Display for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl AsRef<str> for $type {
-            fn as_ref(&self) -> &str {
-                self.as_str()
-            }
-        }
-
-        impl std::str::FromStr for $type {
-            type Err = crate::error::FieldError;
-
-            fn from_str(word: &str) -> Result<Self, Self::Err> {
-                Self::parse(word)
-            }
-        }
-
-        impl TryFrom<&str> for $type {
-            type Error = crate::error::FieldError;
-
-            fn try_from(word: &str) -> Result<Self, Self::Error> {
-                Self::parse(word)
-            }
-        }
+        $crate::parsed::impl_parse!($type, $crate::error::FieldError);
+        $crate::parsed::impl_as_str!($type);
     };
 }
 
+pub(crate) use impl_as_str;
+pub(crate) use impl_parse;
 pub(crate) use impl_text;
 pub(crate) use impl_words;

@@ -4,7 +4,6 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     net::IpAddr,
-    str::FromStr,
 };
 
 use chrono::{DateTime, Utc};
@@ -16,7 +15,7 @@ use crate::{
     db::{DbError, FromRow, Row, value::Timestamp},
     error::{FieldError, FieldErrors, Result},
     ids::UserId,
-    parsed::impl_text,
+    parsed::{impl_parse, impl_text},
     timestamp, validate,
 };
 
@@ -191,21 +190,7 @@ impl fmt::Debug for Password {
     }
 }
 
-impl FromStr for Password {
-    type Err = FieldErrors;
-
-    fn from_str(password: &str) -> Result<Self, FieldErrors> {
-        Self::parse(password)
-    }
-}
-
-impl TryFrom<&str> for Password {
-    type Error = FieldErrors;
-
-    fn try_from(password: &str) -> Result<Self, FieldErrors> {
-        Self::parse(password)
-    }
-}
+impl_parse!(Password, FieldErrors);
 
 /// The client of a signup or a login, by which their rate limits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,10 +3,10 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use super::address::Address;
+use crate::parsed::impl_parse;
 
 /// Address of a database. It may contain a password, which is left out of `Debug` and of all
 /// messages.
@@ -59,21 +59,7 @@ impl DatabaseUrl {
     }
 }
 
-impl FromStr for DatabaseUrl {
-    type Err = DatabaseUrlError;
-
-    fn from_str(text: &str) -> Result<Self, DatabaseUrlError> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<&str> for DatabaseUrl {
-    type Error = DatabaseUrlError;
-
-    fn try_from(text: &str) -> Result<Self, DatabaseUrlError> {
-        Self::parse(text)
-    }
-}
+impl_parse!(DatabaseUrl, DatabaseUrlError);
 
 impl AsRef<str> for DatabaseUrl {
     fn as_ref(&self) -> &str {

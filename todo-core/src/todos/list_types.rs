@@ -1,10 +1,14 @@
 //! The types of a list: its query, its filters and its result.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::FieldError, parsed::impl_words, todos::types::Todo};
+use crate::{
+    error::FieldError,
+    parsed::{impl_parse, impl_words},
+    todos::types::Todo,
+};
 
 /// Filter of a list by completion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -106,21 +110,7 @@ impl fmt::Display for Limit {
     }
 }
 
-impl FromStr for Limit {
-    type Err = FieldError;
-
-    fn from_str(limit: &str) -> Result<Self, FieldError> {
-        Self::parse(limit)
-    }
-}
-
-impl TryFrom<&str> for Limit {
-    type Error = FieldError;
-
-    fn try_from(limit: &str) -> Result<Self, FieldError> {
-        Self::parse(limit)
-    }
-}
+impl_parse!(Limit, FieldError);
 
 impl TryFrom<u16> for Limit {
     type Error = FieldError;
