@@ -10,7 +10,7 @@ use crate::http::{
         docs::{HTTPS_REQUIRED, OF_EVERY_ROUTE},
         meta::METRICS,
     },
-    schema::{UUID, reference, responses},
+    schema::{UUID, object, reference, responses},
 };
 
 /// The OpenAPI document of an API with these options; needs no database.
@@ -241,8 +241,4 @@ fn schemas() -> Value {
         schemas[body.schema] = (body.json_schema)();
     }
     schemas
-}
-
-fn object(required: &[&str], properties: &Value) -> Value {
-    json!({ "type": "object", "required": required, "properties": properties })
 }

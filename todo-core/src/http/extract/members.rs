@@ -2,7 +2,7 @@
 //! field states whether the member is required, may be null, or may be absent, and how it is
 //! parsed. The schema in the OpenAPI document is made from the same types.
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::{
     error::{FieldError, FieldErrors},
@@ -142,14 +142,6 @@ impl<M: Member> Field for ChangeOrNull<M> {
     }
 }
 
-/// The schema of an object with these members, each with whether it is required and its schema.
-pub(crate) fn object(members: &[(&str, bool, Value)]) -> Value {
-    let required: Vec<&str> = members.iter().filter(|member| member.1).map(|m| m.0).collect();
-    let properties: Map<String, Value> =
-        members.iter().map(|(name, _, schema)| ((*name).to_owned(), schema.clone())).collect();
-    json!({ "type": "object", "required": required, "properties": properties })
-}
-
 /// Declares a [`JsonBody`]: `struct Name as "SchemaName" { field: Type, … }`.
 macro_rules! json_body {
     (
@@ -188,13 +180,13 @@ macro_rules! json_body {
             fn schema() -> serde_json::Value {
                 use $crate::http::extract::Field;
 
-                $crate::http::extract::object(&[
-                    $((
-                        stringify!($field),
-                        <$type as Field>::IS_REQUIRED,
-                        <$type as Field>::schema(),
-                    ),)+
-                ])
+                let mut required = Vec::new();
+                $(if <$type as Field>::IS_REQUIRED {
+                    required.push(stringify!($field));
+                })+
+                let properties =
+                    serde_json::json!({ $(stringify!($field): <$type as Field>::schema(),)+ });
+                $crate::http::schema::object(&required, &properties)
             }
         }
     };
@@ -204,6 +196,8 @@ pub(crate) use json_body;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::{
         error::Error,

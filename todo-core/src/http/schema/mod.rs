@@ -161,6 +161,11 @@ text_member!(
     })
 );
 
+/// The schema of an object.
+pub(crate) fn object(required: &[&str], properties: &Value) -> Value {
+    json!({ "type": "object", "required": required, "properties": properties })
+}
+
 /// A reference to a schema of the document.
 pub(crate) fn reference(schema: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{schema}") })

@@ -44,10 +44,9 @@ fn object(description: &str, members: &[(&str, Value)]) -> Value {
     let required: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
     let properties: Map<String, Value> =
         members.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
-    json!({
-        "description": description, "type": "object",
-        "required": required, "properties": properties,
-    })
+    let mut object = super::object(&required, &properties.into());
+    object["description"] = json!(description);
+    object
 }
 
 fn words<T: AsRef<str>>(description: &str, words: &[T]) -> Value {
