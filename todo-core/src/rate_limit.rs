@@ -8,33 +8,29 @@
 //! attempts hold all slots, further ones wait: each is admitted or rejected by the outcome of
 //! those.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::time::Instant;
 
+use self::{
+    client::Client,
+    semaphores::{ClientSemaphores, Permit},
+};
 use crate::{
     clock::Clock,
     db::{Db, RowsAffected, Statement, value::Timestamp},
     error::{Error, Result},
 };
 
+mod client;
+mod semaphores;
+
 const WINDOW: TimeDelta = TimeDelta::minutes(1);
 /// A running attempt older than this counts as failed: its server has died.
 const ATTEMPT_TTL: TimeDelta = TimeDelta::seconds(15);
 /// Maximum wait of an attempt for others of its client.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// Maximum number of references to a client's semaphore, two per running or waiting attempt;
-/// further attempts are rejected at once.
-const MAX_WAITING: usize = 256;
 /// First and maximum interval of polling for a slot while attempts run on another replica.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 const MAX_POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -73,15 +69,6 @@ struct Shared {
     per_minute: u32,
     semaphores: Arc<ClientSemaphores>,
 }
-
-/// Semaphores that bound the concurrent attempts of each client and network in this process; the
-/// rest wait here instead of polling the database. The map holds only clients with a running or
-/// waiting attempt.
-#[derive(Default)]
-struct ClientSemaphores(Mutex<HashMap<Key, Arc<Semaphore>>>);
-
-/// The action, and the client or network.
-type Key = (Action, String);
 
 /// An attempt that holds its permits in this process but no slot in the database yet. It has cost
 /// no statement.
@@ -126,14 +113,6 @@ impl RateLimitState {
     pub(crate) fn exhausted(retry_after: Duration) -> Self {
         Self { remaining: 0, reset: Some(retry_after) }
     }
-}
-
-/// A semaphore of a client or network, and its permit once it is acquired.
-struct Permit {
-    semaphores: Arc<ClientSemaphores>,
-    key: Key,
-    semaphore: Option<Arc<Semaphore>>,
-    acquired: Option<OwnedSemaphorePermit>,
 }
 
 impl RateLimiter {
@@ -380,128 +359,5 @@ impl RateLimitGuard {
     }
 }
 
-impl ClientSemaphores {
-    async fn acquire(
-        self: &Arc<Self>,
-        action: Action,
-        client: &str,
-        permits: u32,
-    ) -> Result<Permit> {
-        let key = (action, client.to_owned());
-        let semaphore = {
-            let mut semaphores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let permits = usize::try_from(permits).unwrap_or(usize::MAX);
-            Arc::clone(
-                semaphores.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(permits))),
-            )
-        };
-        // Each attempt, waiting or running, holds two of the references.
-        if Arc::strong_count(&semaphore) > MAX_WAITING {
-            return Err(Error::RateLimited { retry_after: MAX_WAIT });
-        }
-        let mut permit = Permit {
-            semaphores: Arc::clone(self),
-            key,
-            semaphore: Some(Arc::clone(&semaphore)),
-            acquired: None,
-        };
-        permit.acquired = Some(semaphore.acquire_owned().await.map_err(|_| Error::Busy)?);
-        Ok(permit)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut semaphores = self.semaphores.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Dropped under the lock: the last one to drop finds only the map's reference.
-        drop((self.acquired.take(), self.semaphore.take()));
-        if semaphores.get(&self.key).is_some_and(|semaphore| Arc::strong_count(semaphore) == 1) {
-            semaphores.remove(&self.key);
-        }
-    }
-}
-
-/// The rate-limit identity of an address.
-struct Client {
-    /// An IPv4 host, or an IPv6 /64, the smallest network of a subscriber (RFC 6177).
-    key: String,
-    /// The /56 and the /48 around it, the networks of a household and a site; none for IPv4.
-    prefixes: Option<[String; 2]>,
-}
-
-impl Client {
-    fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self { key: address.to_string(), prefixes: None },
-            IpAddr::V6(address) => {
-                let prefix = |length: u8| {
-                    let network = u128::from(address) >> (128 - length) << (128 - length);
-                    format!("{}/{length}", Ipv6Addr::from(network))
-                };
-                Self { key: prefix(64), prefixes: Some([prefix(56), prefix(48)]) }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ipv6_clients_are_networks_and_mapped_ones_are_ipv4() {
-        let key = |text: &str| Client::of(text.parse().unwrap()).key;
-        assert_eq!(key("192.0.2.7"), "192.0.2.7");
-        assert_eq!(key("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(key("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
-        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::"));
-        assert_ne!(key("2001:db8:1:3::1"), key("2001:db8:1:2::1"));
-        let prefixes = |text: &str| Client::of(text.parse().unwrap()).prefixes;
-        let wider = ["2001:db8:1:ab00::/56", "2001:db8:1::/48"].map(str::to_owned);
-        assert_eq!(prefixes("2001:db8:1:abcd:3:4:5:6"), Some(wider));
-        assert_eq!(prefixes("192.0.2.7"), None);
-        assert_eq!(prefixes("::ffff:192.0.2.7"), None);
-    }
-
-    #[tokio::test]
-    async fn semaphores_exist_only_for_running_clients() {
-        let semaphores = Arc::new(ClientSemaphores::default());
-        let one = semaphores.acquire(Action::Login, "a", 2).await.unwrap();
-        let two = semaphores.acquire(Action::Login, "a", 2).await.unwrap();
-        let waiting = tokio::spawn({
-            let semaphores = Arc::clone(&semaphores);
-            async move { semaphores.acquire(Action::Login, "a", 2).await.map(drop) }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished(), "the third waits");
-        let gone = tokio::spawn({
-            let semaphores = Arc::clone(&semaphores);
-            async move { semaphores.acquire(Action::Login, "a", 2).await.map(drop) }
-        });
-        tokio::task::yield_now().await;
-        gone.abort();
-        assert!(gone.await.unwrap_err().is_cancelled());
-        drop(one);
-        waiting.await.unwrap().unwrap();
-        drop(two);
-        assert!(semaphores.0.lock().unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn attempts_of_one_client_are_bounded() {
-        let semaphores = Arc::new(ClientSemaphores::default());
-        let acquire = |semaphores: Arc<ClientSemaphores>| async move {
-            semaphores.acquire(Action::Login, "a", 1).await
-        };
-        let inside = acquire(Arc::clone(&semaphores)).await.unwrap();
-        let waiting: Vec<_> =
-            (0..2 * MAX_WAITING).map(|_| tokio::spawn(acquire(Arc::clone(&semaphores)))).collect();
-        let mut rejected = 0;
-        drop(inside);
-        for attempt in waiting {
-            rejected += usize::from(attempt.await.unwrap().is_err());
-        }
-        assert!(rejected >= MAX_WAITING, "{rejected}");
-        assert!(semaphores.0.lock().unwrap().is_empty());
-    }
-}
+mod tests;

@@ -1,0 +1,44 @@
+//! The caller's own account.
+
+use super::{Caller, Name, User};
+use crate::{
+    authz::{acting_as, authorized},
+    core::Core,
+    error::{Error, Result},
+};
+
+/// The caller's own account.
+///
+/// # Errors
+/// As [`authenticate`].
+pub async fn current_user(core: &Core, caller: &Caller) -> Result<User> {
+    const SQL: &str =
+        concat!("SELECT id, email, name, created_at FROM users WHERE id = $1 AND ", authorized!());
+    let db = core.db();
+    let caller = *caller;
+    core.read(caller.user_id(), async move {
+        let user: Option<User> = db.fetch(acting_as(caller, SQL)).await?;
+        user.ok_or(Error::Unauthenticated)
+    })
+    .await
+}
+
+/// Sets the name of the caller's account. No todo and no session changes.
+///
+/// # Errors
+/// As [`authenticate`].
+pub async fn rename(core: &Core, caller: &Caller, name: Name) -> Result<User> {
+    const SQL: &str = concat!(
+        "UPDATE users SET name = $4 WHERE id = $1 AND ",
+        authorized!(),
+        " RETURNING id, email, name, created_at"
+    );
+    let db = core.db();
+    let caller = *caller;
+    core.write(caller.user_id(), async move {
+        let update = acting_as(caller, SQL).bind(name.as_str());
+        let user: Option<User> = db.execute(update).await?;
+        user.ok_or(Error::Unauthenticated)
+    })
+    .await
+}

@@ -1,0 +1,103 @@
+//! Sessions and their tokens: verification and logout.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{AuthEvent, Caller, Session, Token, User, events};
+use crate::{
+    clock::new_id,
+    core::Core,
+    db::{RowsAffected, Statement},
+    error::{Error, Result},
+};
+
+/// Ends the session of `token`: from now on every replica rejects this token. Other sessions of the
+/// user stay.
+///
+/// # Errors
+/// [`Error::Unauthenticated`]; else as [`authenticate`].
+pub async fn logout(core: &Core, token: &str) -> Result<()> {
+    end_session(core, verify_token(core, token, None)?, None).await
+}
+
+/// Ends the caller's session. `client` is the address for the log.
+pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAddr>) -> Result<()> {
+    const SQL: &str = "DELETE FROM sessions WHERE id = $1 AND user_id = $2";
+    let db = core.db();
+    let user_id = caller.user_id();
+    core.write_and_log(user_id, async move {
+        let end = Statement::new(SQL).of(user_id).bind(caller.session_or_nil()).bind(user_id);
+        let ended = match db.execute(end).await {
+            Ok(RowsAffected(0)) => Err(Error::Unauthenticated),
+            Ok(_) => Ok(()),
+            Err(fault) => Err(fault.into()),
+        };
+        match &ended {
+            Ok(()) => events::succeeded(AuthEvent::Logout, client, user_id),
+            Err(error) => {
+                events::failed(AuthEvent::Logout, client, Some(user_id), events::reason(error));
+            }
+        }
+        ended
+    })
+    .await
+}
+
+/// Verifies the signature and the times of `token`, and returns its caller, whose session may have
+/// ended: only the operations, whose statements check the session, may take it. `client` is the
+/// address for the log.
+///
+/// # Errors
+/// [`Error::Unauthenticated`].
+pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> Result<Caller> {
+    match core.tokens().verify(token, core.now()) {
+        Ok(verified) => Ok(Caller::of_session(verified.user_id.into(), verified.session)),
+        Err(rejected) => {
+            events::failed(
+                AuthEvent::Token,
+                client,
+                rejected.user_id().map(Into::into),
+                rejected.reason(),
+            );
+            Err(Error::Unauthenticated)
+        }
+    }
+}
+
+/// Verifies `token` and its session in the database, and returns its caller.
+///
+/// # Errors
+/// [`Error::Unauthenticated`]; else [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
+pub async fn authenticate(core: &Core, token: &str) -> Result<Caller> {
+    let caller = verify_token(core, token, None)?;
+    check_session(core, &caller).await?;
+    Ok(caller)
+}
+
+/// Fails if the caller's session has ended meanwhile. A [trusted](Caller::trusted) caller has no
+/// session.
+///
+/// # Errors
+/// As [`authenticate`].
+pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
+    const SQL: &str = "SELECT EXISTS (SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2)";
+    let Some(session) = caller.session() else { return Ok(()) };
+    let db = core.db();
+    let user_id = caller.user_id();
+    core.read(user_id, async move {
+        let (is_live,): (bool,) =
+            db.fetch_one(Statement::new(SQL).bind(session).bind(user_id)).await?;
+        if is_live { Ok(()) } else { Err(Error::Unauthenticated) }
+    })
+    .await
+}
+
+/// A new session with its signed token, and its id. It is valid once it is stored.
+pub(super) fn new_session(core: &Core, user: User, now: DateTime<Utc>) -> Result<(Uuid, Session)> {
+    let id = new_id(now);
+    let expires_at = core.tokens().expiry(now);
+    let token = core.tokens().sign(user.id.as_uuid(), id, now, expires_at)?;
+    Ok((id, Session { user, token: Token::new(token), expires_at }))
+}
