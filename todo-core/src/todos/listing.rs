@@ -4,17 +4,17 @@
 use std::collections::HashSet;
 
 use super::{
-    MAX_UNPAGED, bad_cursor, count,
+    MAX_UNPAGED,
     cursor::Position,
     list_query,
-    list_types::{Filters, Limit, ListQuery, SortBy, TodoList},
+    list_types::{Filters, Limit, ListQuery, SortBy, Status, TodoList},
     types::{Description, TODO_COLUMNS, Todo},
 };
 use crate::{
     authz::Caller,
     core::Core,
     db::{DbError, FromRow, FromRows, Row},
-    error::{Error, Result},
+    error::{Error, FieldError, Result},
     ids::TodoId,
 };
 
@@ -233,6 +233,20 @@ fn json_len(text: &str) -> usize {
         _ => 1,
     });
     bytes.sum()
+}
+
+/// The total for an empty page; fails if the session has ended.
+async fn count(core: &Core, caller: Caller, status: Status) -> Result<i64> {
+    let db = core.db();
+    let total = list_query::total(db.dialect(), caller, status);
+    let (is_authorized, total): (bool, i64) = db.fetch_one(total).await?;
+    if is_authorized { Ok(total) } else { Err(Error::Unauthenticated) }
+}
+
+/// The field error for an invalid cursor.
+fn bad_cursor() -> FieldError {
+    let message = "Cursor must be the next_cursor of a list with the same filters.";
+    FieldError::new("cursor", "invalid", message)
 }
 
 #[cfg(all(test, feature = "sqlite"))]
