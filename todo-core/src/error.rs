@@ -25,6 +25,11 @@ pub enum Error {
     /// The resource does not exist.
     #[error("not found")]
     NotFound,
+    /// The todo does not have the version that a change requires
+    /// ([`Target`](crate::todos::Target)): it was changed meanwhile. Nothing was changed; read it
+    /// again.
+    #[error("the todo was changed meanwhile")]
+    PreconditionFailed,
     /// An account with this e-mail exists.
     #[error("email is already registered")]
     EmailTaken,
@@ -56,6 +61,7 @@ impl Error {
             Self::InvalidCredentials => "invalid_credentials",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
+            Self::PreconditionFailed => "precondition_failed",
             Self::EmailTaken => "email_taken",
             Self::RateLimited { .. } => "rate_limited",
             Self::Busy | Self::Unavailable(_) => "unavailable",

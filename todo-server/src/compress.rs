@@ -23,8 +23,12 @@ const INLINE_CHUNK_BYTES: usize = (16 << 10) - 1;
 #[derive(Clone, Copy)]
 pub(crate) struct LiveStream;
 
-/// salvo's compression, except that a buffered body stays buffered, and a live stream plain: its
-/// chunks are short, and an encoder takes up to several megabytes for as long as the stream lives.
+/// salvo's compression, except that a buffered body stays buffered, and that two bodies stay plain:
+///
+/// - A live stream: its chunks are short, and an encoder takes up to several megabytes for as long
+///   as the stream lives.
+/// - A body with a strong `ETag`, which a compressed body must not share (RFC 9110, section 8.8.1):
+///   with the weak one of salvo, a client could never change a long todo by `If-Match`.
 pub(crate) struct BufferedCompression(Compression);
 
 impl BufferedCompression {
@@ -58,6 +62,10 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
     })
 }
 
+fn has_strong_etag(headers: &HeaderMap) -> bool {
+    headers.get(header::ETAG).is_some_and(|etag| !etag.as_bytes().starts_with(b"W/"))
+}
+
 #[async_trait]
 impl Handler for BufferedCompression {
     async fn handle(
@@ -68,7 +76,10 @@ impl Handler for BufferedCompression {
         ctrl: &mut FlowCtrl,
     ) {
         ctrl.call_next(req, depot, res).await;
-        if res.extensions.get::<LiveStream>().is_some() || is_event_stream(res.headers()) {
+        if res.extensions.get::<LiveStream>().is_some()
+            || is_event_stream(res.headers())
+            || has_strong_etag(res.headers())
+        {
             return;
         }
         let whole = match res.take_body() {

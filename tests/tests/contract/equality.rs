@@ -14,6 +14,18 @@ const NONE: &[&str] = &[];
 const JSON: &[&str] = &["Content-Type: application/json"];
 const ANN: &[&str] = &["Authorization: Bearer {token}"];
 const ANN_JSON: &[&str] = &["Authorization: Bearer {token}", "Content-Type: application/json"];
+const IF_ANY: &[&str] =
+    &["Authorization: Bearer {token}", "Content-Type: application/json", "If-Match: *"];
+const IF_OLD: &[&str] = &[
+    "Authorization: Bearer {token}",
+    "Content-Type: application/json",
+    "If-Match: \"1-AAZg7jzg-EA\", W/\"x\"",
+];
+const IF_BAD: &[&str] =
+    &["Authorization: Bearer {token}", "Content-Type: application/json", "If-Match: x"];
+const IF_NONE_ANY: &[&str] = &["Authorization: Bearer {token}", "If-None-Match: *"];
+const IF_NONE_OLD: &[&str] =
+    &["Authorization: Bearer {token}", "If-None-Match: \"1-AAZg7jzg-EA\", x"];
 const GONE: &[&str] = &["Authorization: Bearer {gone}", "Content-Type: application/json"];
 const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
 
@@ -195,6 +207,22 @@ const PROBES: &[Probe] = &[
     ("PATCH /api/users/{ann}/todos/{mine}/complete", ANN_JSON, r#"{"completed":true}"#),
     ("PATCH /api/users/{ann}/todos/{mine}/complete", ANN_JSON, r#"{"completed":"yes"}"#),
     ("GET /api/users/{ann}/todos?status=completed", ANN, ""),
+    // conditions
+    ("GET /api/users/{ann}/todos/{mine}", IF_NONE_ANY, ""),
+    ("HEAD /api/users/{ann}/todos/{mine}", IF_NONE_ANY, ""),
+    ("GET /api/users/{ann}/todos/{mine}", IF_NONE_OLD, ""),
+    ("GET /api/users/{ann}/todos/{theirs}", IF_NONE_ANY, ""),
+    ("PATCH /api/users/{ann}/todos/{mine}", IF_ANY, r#"{"title":"e"}"#),
+    ("PATCH /api/users/{ann}/todos/{mine}", IF_OLD, r#"{"title":"f"}"#),
+    ("PATCH /api/users/{ann}/todos/{mine}", IF_OLD, "{}"),
+    ("PATCH /api/users/{ann}/todos/{mine}", IF_OLD, r#"{"title":""}"#),
+    ("PATCH /api/users/{ann}/todos/{mine}", IF_BAD, r#"{"title":"f"}"#),
+    ("PATCH /api/users/{ann}/todos/1", IF_BAD, r#"{"title":"f"}"#),
+    ("PUT /api/users/{ann}/todos/{mine}", IF_OLD, r#"{"title":"f","priority":"high"}"#),
+    ("PATCH /api/users/{ann}/todos/{mine}/complete", IF_OLD, r#"{"completed":true}"#),
+    ("DELETE /api/users/{ann}/todos/{mine}", IF_OLD, ""),
+    ("DELETE /api/users/{ann}/todos/{theirs}", IF_OLD, ""),
+    ("DELETE /api/users/{ann}/todos/{nobody}", IF_OLD, ""),
     ("DELETE /api/users/{ann}/todos/{theirs}", ANN, ""),
     ("DELETE /api/users/{ann}/todos/{mine}", ANN, ""),
     ("DELETE /api/users/{ann}/todos/{mine}", ANN, ""),
@@ -298,6 +326,7 @@ fn comparable(reply: &[u8]) -> String {
             // Trailing zeros of a time's fraction are omitted, so lengths may differ.
             "content-length" if body.is_empty() => fields.push(format!("{name}: of no content")),
             "content-length" => fields.push(format!("{name}: {}", value == body.len().to_string())),
+            "etag" if value.starts_with("\"1-") => fields.push(format!("{name}: <version>")),
             "x-request-id" if value.len() > 16 => fields.push(format!("{name}: <new>")),
             _ => fields.push(format!("{name}: {value}")),
         }

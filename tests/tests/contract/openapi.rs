@@ -279,6 +279,10 @@ async fn every_route_is_described() {
         }
         // Every response has an example, and a problem's example has the response's status.
         for (status, response) in responses {
+            if status == "304" {
+                assert!(content(&document, response).is_none(), "{name}: a 304 has no content");
+                continue;
+            }
             let (_, media) = content(&document, response).expect("content");
             assert!(has_example(&document, media), "{name}: {status} has no example");
             if media["schema"]["$ref"] == "#/components/schemas/Problem" {

@@ -10,7 +10,7 @@ use crate::{
 /// The caller's own account.
 ///
 /// # Errors
-/// As [`authenticate`].
+/// As [`authenticate`](super::authenticate).
 pub async fn current_user(core: &Core, caller: &Caller) -> Result<User> {
     const SQL: &str =
         concat!("SELECT id, email, name, created_at FROM users WHERE id = $1 AND ", authorized!());
@@ -26,7 +26,7 @@ pub async fn current_user(core: &Core, caller: &Caller) -> Result<User> {
 /// Sets the name of the caller's account. No todo and no session changes.
 ///
 /// # Errors
-/// As [`authenticate`].
+/// As [`authenticate`](super::authenticate).
 pub async fn rename(core: &Core, caller: &Caller, name: Name) -> Result<User> {
     const SQL: &str = concat!(
         "UPDATE users SET name = $4 WHERE id = $1 AND ",

@@ -26,7 +26,7 @@ const TRIES: usize = 3;
 ///
 /// # Errors
 /// [`Error::InvalidCredentials`], [`Error::RateLimited`] after too many failures; else as
-/// [`signup`].
+/// [`signup`](super::signup).
 pub async fn login(core: &Core, client: Client, given: Credentials) -> Result<Session> {
     login_limited(core, client.address(), given).await.result
 }

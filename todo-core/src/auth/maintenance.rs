@@ -12,7 +12,8 @@ use crate::{
 /// sessions, as expired ones are rejected anyway.
 ///
 /// # Errors
-/// [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
+/// [`Error::Busy`](crate::Error::Busy), [`Error::Unavailable`](crate::Error::Unavailable),
+/// [`Error::Internal`](crate::Error::Internal).
 pub async fn delete_expired(core: &Core) -> Result<()> {
     const SESSIONS: &str = "DELETE FROM sessions WHERE id IN \
          (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT 1000)";

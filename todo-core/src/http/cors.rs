@@ -51,6 +51,7 @@ pub(crate) fn layer(origins: &[Origin]) -> CorsLayer {
         .allow_headers(ALLOWED_HEADERS)
         .expose_headers([
             REQUEST_ID,
+            header::ETAG,
             header::LOCATION,
             header::RETRY_AFTER,
             RATE_LIMIT,

@@ -14,6 +14,7 @@ use crate::{
     http::{
         Api, ApiOptions, Body,
         budget::Payer,
+        conditions,
         extract::{Incoming, JsonBody},
         matcher::PathParams,
         problem::ApiError,
@@ -21,6 +22,7 @@ use crate::{
         routes,
     },
     ids::TodoId,
+    todos::Target,
 };
 
 /// One route of the API: a method of a path.
@@ -150,6 +152,8 @@ pub(crate) struct Docs {
     pub(crate) tag: Tag,
     /// The query parameters.
     pub(crate) query: Option<fn() -> Vec<QueryParameter>>,
+    /// The request headers besides those of every route.
+    pub(crate) headers: &'static [HeaderParameter],
     pub(crate) body: Option<BodyDocs>,
     /// The responses without a problem body; the success first.
     pub(crate) answers: &'static [AnswerDocs],
@@ -170,6 +174,13 @@ pub(crate) struct QueryParameter {
     pub(crate) name: &'static str,
     pub(crate) schema: Value,
     pub(crate) description: &'static str,
+}
+
+/// A request header; none is required.
+pub(crate) struct HeaderParameter {
+    pub(crate) name: &'static str,
+    pub(crate) description: &'static str,
+    pub(crate) example: &'static str,
 }
 
 /// The JSON body of a request.
@@ -196,7 +207,7 @@ pub(crate) struct AnswerDocs {
     pub(crate) schema: Schema,
     /// Absent if the schema has an example.
     pub(crate) example: Option<fn() -> Value>,
-    pub(crate) header: Option<HeaderDocs>,
+    pub(crate) headers: &'static [HeaderDocs],
 }
 
 /// The schema of a response.
@@ -206,6 +217,8 @@ pub(crate) enum Schema {
     Named(&'static str),
     /// Any value of this JSON type.
     Type(&'static str),
+    /// No body.
+    None,
 }
 
 /// A header of a response besides those of every response.
@@ -214,6 +227,8 @@ pub(crate) enum HeaderDocs {
     /// `Location`, with a description.
     Location(&'static str),
     RetryAfter,
+    /// `ETag` of the todo.
+    ETag,
 }
 
 impl AnswerDocs {
@@ -226,7 +241,7 @@ impl AnswerDocs {
     ) -> Self {
         let schema = Schema::Named(schema);
         let media_type = "application/json";
-        Self { status, description, media_type, schema, example, header: None }
+        Self { status, description, media_type, schema, example, headers: &[] }
     }
 }
 
@@ -274,6 +289,16 @@ impl RequestContext<'_> {
         let budget = self.api.budget();
         let form = self.body.json(&self.parts.headers, self.max_body, budget, self.payer).await?;
         B::read(form)
+    }
+
+    /// The todo to change, with the versions that `If-Match` allows.
+    pub(crate) fn target(&self) -> Result<Target, ApiError> {
+        let versions = conditions::allowed_versions(&self.parts.headers)?;
+        let id = self.todo_id()?;
+        match versions {
+            None => Ok(id.into()),
+            Some(versions) => Ok(Target::any_of(id, &versions).map_err(Error::from)?),
+        }
     }
 
     /// The todo's id; not found if it is not a UUID.

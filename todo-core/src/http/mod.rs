@@ -23,6 +23,7 @@ mod access_log;
 mod api;
 mod body;
 mod budget;
+mod conditions;
 mod cors;
 mod database_check;
 mod dispatch;

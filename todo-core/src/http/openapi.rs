@@ -70,6 +70,12 @@ pub fn openapi_document(options: &ApiOptions) -> Value {
                     "schema": { "type": "string" },
                     "example": "\"login\";q=5;w=60",
                 },
+                "ETag": {
+                    "description": "The version of the todo, for `If-Match` and `If-None-Match` \
+                        (RFC 9110, section 8.8.3)",
+                    "schema": { "type": "string" },
+                    "example": responses::EXAMPLE_ETAG,
+                },
                 "Retry-After": {
                     "description": "Whole seconds to wait before a retry",
                     "schema": { "type": "integer", "minimum": 1 },
@@ -131,6 +137,13 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             "description": parameter.description, "schema": parameter.schema,
         })
     }));
+    parameters.extend(endpoint.docs.headers.iter().map(|header| {
+        json!({
+            "name": header.name, "in": "header", "required": false,
+            "description": header.description, "schema": { "type": "string" },
+            "example": header.example,
+        })
+    }));
     parameters
 }
 
@@ -154,6 +167,9 @@ fn responses(endpoint: &Endpoint, options: &ApiOptions) -> Value {
         if failure.retry_after().is_some() {
             problem["headers"]["Retry-After"] = retry_after();
         }
+        if status == StatusCode::PRECONDITION_FAILED {
+            problem["headers"]["ETag"] = etag();
+        }
         if status == StatusCode::UNAUTHORIZED {
             problem["headers"]["WWW-Authenticate"] = json!({
                 "description": "A Bearer challenge (RFC 6750)", "schema": { "type": "string" },
@@ -174,23 +190,29 @@ fn responses(endpoint: &Endpoint, options: &ApiOptions) -> Value {
 
 /// A response without a problem body.
 fn answer(docs: &AnswerDocs) -> Value {
-    let schema = match docs.schema {
-        Schema::Named(name) => reference(name),
-        Schema::Type(name) => json!({ "type": name }),
+    let mut answer = match docs.schema {
+        Schema::Named(name) => response(docs.description, docs.media_type, &reference(name)),
+        Schema::Type(name) => response(docs.description, docs.media_type, &json!({ "type": name })),
+        Schema::None => response_without_body(docs.description),
     };
-    let mut answer = response(docs.description, docs.media_type, &schema);
     if let Some(example) = docs.example {
         answer["content"][docs.media_type]["example"] = example();
     }
-    match docs.header {
-        Some(HeaderDocs::Location(description)) => {
-            answer["headers"]["Location"] =
-                json!({ "description": description, "schema": { "type": "string" } });
+    for header in docs.headers {
+        match header {
+            HeaderDocs::Location(description) => {
+                answer["headers"]["Location"] =
+                    json!({ "description": description, "schema": { "type": "string" } });
+            }
+            HeaderDocs::RetryAfter => answer["headers"]["Retry-After"] = retry_after(),
+            HeaderDocs::ETag => answer["headers"]["ETag"] = etag(),
         }
-        Some(HeaderDocs::RetryAfter) => answer["headers"]["Retry-After"] = retry_after(),
-        None => {}
     }
     answer
+}
+
+fn etag() -> Value {
+    json!({ "$ref": "#/components/headers/ETag" })
 }
 
 fn retry_after() -> Value {
@@ -198,10 +220,15 @@ fn retry_after() -> Value {
 }
 
 fn response(description: &str, media_type: &str, schema: &Value) -> Value {
+    let mut response = response_without_body(description);
+    response["content"] = json!({ media_type: { "schema": schema } });
+    response
+}
+
+fn response_without_body(description: &str) -> Value {
     json!({
         "description": description,
         "headers": { "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" } },
-        "content": { media_type: { "schema": schema } },
     })
 }
 

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, FieldError, whole_seconds},
-    http::Body,
+    http::{Body, conditions},
+    todos::Todo,
 };
 
 /// The body of every error response (RFC 9457, section 3). `error` repeats `title`, and `details`
@@ -33,6 +34,9 @@ pub(crate) struct Problem<'a> {
     /// All invalid fields, with the rule that each breaks (400 and 422).
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(crate) details: &'a [Detail<'a>],
+    /// The todo that does not match `If-Match` (412).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) current: Option<&'a Todo>,
     /// The response's `X-Request-Id`, for reports to an operator.
     pub(crate) request_id: &'a str,
 }
@@ -63,6 +67,8 @@ impl<'a> From<&'a FieldError> for Detail<'a> {
 pub(crate) enum ApiError {
     /// The operation failed.
     Core(Error),
+    /// `If-Match` names no version of the todo, which is the current one.
+    Outdated(Box<Todo>),
     /// The request is malformed (RFC 9112, sections 3.2 and 2.2).
     BadRequest(&'static str),
     /// The target, or the headers together, are over their limit.
@@ -150,6 +156,12 @@ impl ApiError {
             Self::HeadTimeout | Self::BodyTimeout => {
                 kind!(REQUEST_TIMEOUT, "request_timeout", "Request Timeout", "request-timeout")
             }
+            Self::Outdated(_) | Self::Core(Error::PreconditionFailed) => kind!(
+                PRECONDITION_FAILED,
+                "precondition_failed",
+                "Precondition Failed",
+                "precondition-failed"
+            ),
             Self::Core(Error::EmailTaken) => {
                 kind!(CONFLICT, "email_taken", "Email Taken", "email-taken")
             }
@@ -201,6 +213,9 @@ impl ApiError {
                 "Your session has ended. Please log in again.".into()
             }
             Self::Core(Error::InvalidCredentials) => "Invalid credentials.".into(),
+            Self::Outdated(_) | Self::Core(Error::PreconditionFailed) => {
+                "This todo has been changed meanwhile.".into()
+            }
             Self::Core(Error::EmailTaken) => "Email already registered.".into(),
             Self::Core(Error::RateLimited { retry_after }) => {
                 let seconds = whole_seconds(*retry_after);
@@ -273,6 +288,10 @@ impl ApiError {
             code,
             error: title,
             details: &details,
+            current: match self {
+                Self::Outdated(current) => Some(current),
+                _ => None,
+            },
             request_id,
         };
         serde_json::to_vec(&problem).unwrap_or_default()
@@ -304,6 +323,11 @@ impl ApiError {
             }
             Self::WrongMethod(allow) => {
                 headers.insert(header::ALLOW, allow.clone());
+            }
+            Self::Outdated(current) => {
+                if let Some(etag) = conditions::etag(current) {
+                    headers.insert(header::ETAG, etag);
+                }
             }
             _ => {}
         }

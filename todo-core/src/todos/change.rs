@@ -1,19 +1,20 @@
 //! Changes of one todo.
 
 use super::{
-    Description, NewTodo, Title, Todo, TodoId, TodoPatch,
+    Description, NewTodo, Target, Title, Todo, TodoPatch,
     no_rows::{explain_no_rows, require_row},
     read::get,
     todo_columns,
+    version::{changing, is_target},
 };
 use crate::{
-    authz::{Caller, acting_as, authorized},
+    authz::{Caller, authorized},
     core::Core,
     db::{
         RowsAffected,
         value::{OneMicrosecond, Timestamp},
     },
-    error::Result,
+    error::{Error, Result},
 };
 
 /// SQL expression for an `updated_at` that increases strictly, also if the clock goes back.
@@ -34,24 +35,30 @@ macro_rules! next_updated_at {
 /// Replaces title, description and priority; `completed` is unchanged.
 ///
 /// # Errors
-/// As [`get`].
-pub async fn replace(core: &Core, caller: &Caller, id: TodoId, new: NewTodo) -> Result<Todo> {
+/// [`Error::PreconditionFailed`] if the todo has no version that `target` allows; else as [`get`].
+pub async fn replace(
+    core: &Core,
+    caller: &Caller,
+    target: impl Into<Target>,
+    new: NewTodo,
+) -> Result<Todo> {
     const SQL: &str = concat!(
-        "UPDATE todos SET title = $5, title_key = $6, description = $7, priority = $8, \
+        "UPDATE todos SET title = $10, title_key = $11, description = $12, priority = $13, \
          updated_at = ",
-        next_updated_at!("$9", "$10"),
-        " WHERE id = $4 AND user_id = $1 AND ",
+        next_updated_at!("$14", "$15"),
+        " WHERE ",
+        is_target!(),
+        " AND ",
         authorized!(),
         " RETURNING ",
         todo_columns!()
     );
     let db = core.db();
-    let caller = *caller;
+    let (caller, target) = (*caller, target.into());
     let now = core.now();
     let work = core.clone();
     core.write(caller.user_id(), async move {
-        let update = acting_as(caller, SQL)
-            .bind(id)
+        let update = changing(caller, target, SQL)
             .bind(new.title.as_str())
             .bind(crate::validate::sort_key(new.title.as_str()))
             .bind(new.description.as_ref().map(Description::as_str))
@@ -59,7 +66,7 @@ pub async fn replace(core: &Core, caller: &Caller, id: TodoId, new: NewTodo) -> 
             .bind(Timestamp(now))
             .bind(OneMicrosecond);
         let changed = db.execute(update).await?;
-        require_row(&work, caller, id, changed).await
+        require_row(&work, caller, target, changed).await
     })
     .await
 }
@@ -68,28 +75,40 @@ pub async fn replace(core: &Core, caller: &Caller, id: TodoId, new: NewTodo) -> 
 /// included.
 ///
 /// # Errors
-/// As [`get`].
-pub async fn patch(core: &Core, caller: &Caller, id: TodoId, patch: TodoPatch) -> Result<Todo> {
+/// As [`replace`].
+pub async fn patch(
+    core: &Core,
+    caller: &Caller,
+    target: impl Into<Target>,
+    patch: TodoPatch,
+) -> Result<Todo> {
     const SQL: &str = concat!(
-        "UPDATE todos SET title = coalesce($5, title), title_key = coalesce($6, title_key), \
-         description = CASE WHEN $7 THEN $8 ELSE description END, \
-         priority = coalesce($9, priority), updated_at = ",
-        next_updated_at!("$10", "$11"),
-        " WHERE id = $4 AND user_id = $1 AND ",
+        "UPDATE todos SET title = coalesce($10, title), title_key = coalesce($11, title_key), \
+         description = CASE WHEN $12 THEN $13 ELSE description END, \
+         priority = coalesce($14, priority), updated_at = ",
+        next_updated_at!("$15", "$16"),
+        " WHERE ",
+        is_target!(),
+        " AND ",
         authorized!(),
         " RETURNING ",
         todo_columns!()
     );
     if patch.is_empty() {
-        return get(core, caller, id).await;
+        let target = target.into();
+        let todo = get(core, caller, target.id()).await?;
+        return if target.allows(todo.version()) {
+            Ok(todo)
+        } else {
+            Err(Error::PreconditionFailed)
+        };
     }
     let db = core.db();
-    let caller = *caller;
+    let (caller, target) = (*caller, target.into());
     let now = core.now();
     let work = core.clone();
     core.write(caller.user_id(), async move {
-        let update = acting_as(caller, SQL)
-            .bind(id)
+        let update = changing(caller, target, SQL)
             .bind(patch.title.as_ref().map(Title::as_str))
             .bind(patch.title.as_ref().map(|title| crate::validate::sort_key(title.as_str())))
             .bind(patch.description.is_some())
@@ -98,7 +117,7 @@ pub async fn patch(core: &Core, caller: &Caller, id: TodoId, patch: TodoPatch) -
             .bind(Timestamp(now))
             .bind(OneMicrosecond);
         let changed = db.execute(update).await?;
-        require_row(&work, caller, id, changed).await
+        require_row(&work, caller, target, changed).await
     })
     .await
 }
@@ -107,34 +126,33 @@ pub async fn patch(core: &Core, caller: &Caller, id: TodoId, patch: TodoPatch) -
 /// and cleared by reopening.
 ///
 /// # Errors
-/// As [`get`].
+/// As [`replace`].
 pub async fn set_completed(
     core: &Core,
     caller: &Caller,
-    id: TodoId,
+    target: impl Into<Target>,
     completed: bool,
 ) -> Result<Todo> {
     const SQL: &str = concat!(
-        "UPDATE todos SET completed = $5, \
-         completed_at = CASE WHEN $5 THEN coalesce(completed_at, $6) ELSE NULL END, updated_at = ",
-        next_updated_at!("$6", "$7"),
-        " WHERE id = $4 AND user_id = $1 AND ",
+        "UPDATE todos SET completed = $10, \
+         completed_at = CASE WHEN $10 THEN coalesce(completed_at, $11) ELSE NULL END, updated_at = ",
+        next_updated_at!("$11", "$12"),
+        " WHERE ",
+        is_target!(),
+        " AND ",
         authorized!(),
         " RETURNING ",
         todo_columns!()
     );
     let db = core.db();
-    let caller = *caller;
+    let (caller, target) = (*caller, target.into());
     let now = core.now();
     let work = core.clone();
     core.write(caller.user_id(), async move {
-        let update = acting_as(caller, SQL)
-            .bind(id)
-            .bind(completed)
-            .bind(Timestamp(now))
-            .bind(OneMicrosecond);
+        let update =
+            changing(caller, target, SQL).bind(completed).bind(Timestamp(now)).bind(OneMicrosecond);
         let changed = db.execute(update).await?;
-        require_row(&work, caller, id, changed).await
+        require_row(&work, caller, target, changed).await
     })
     .await
 }
@@ -142,17 +160,16 @@ pub async fn set_completed(
 /// Deletes a todo permanently.
 ///
 /// # Errors
-/// As [`get`].
-pub async fn delete(core: &Core, caller: &Caller, id: TodoId) -> Result<()> {
-    const SQL: &str =
-        concat!("DELETE FROM todos WHERE id = $4 AND user_id = $1 AND ", authorized!());
+/// As [`replace`].
+pub async fn delete(core: &Core, caller: &Caller, target: impl Into<Target>) -> Result<()> {
+    const SQL: &str = concat!("DELETE FROM todos WHERE ", is_target!(), " AND ", authorized!());
     let db = core.db();
-    let caller = *caller;
+    let (caller, target) = (*caller, target.into());
     let work = core.clone();
     core.write(caller.user_id(), async move {
-        let RowsAffected(deleted) = db.execute(acting_as(caller, SQL).bind(id)).await?;
+        let RowsAffected(deleted) = db.execute(changing(caller, target, SQL)).await?;
         match deleted {
-            0 => Err(explain_no_rows(&work, caller, id).await),
+            0 => Err(explain_no_rows(&work, caller, target).await),
             _ => Ok(()),
         }
     })

@@ -13,6 +13,7 @@ pub use self::{
     listing::Listing,
     read::{get, list, stream},
     types::{Description, NewTodo, Priority, Title, Todo, TodoPatch},
+    version::{Target, Version},
 };
 pub use crate::ids::TodoId;
 
@@ -25,6 +26,7 @@ mod listing;
 mod no_rows;
 mod read;
 mod types;
+mod version;
 
 /// Maximum number of todos in a list without a limit; its cursor continues it.
 pub const MAX_UNPAGED: u16 = 10_000;

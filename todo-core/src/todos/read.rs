@@ -26,14 +26,15 @@ pub async fn get(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
     let work = core.clone();
     core.read(caller.user_id(), async move {
         let found = db.fetch(acting_as(caller, SQL).bind(id)).await?;
-        require_row(&work, caller, id, found).await
+        require_row(&work, caller, id.into(), found).await
     })
     .await
 }
 
-/// Lists the caller's todos, up to the limit, or up to [`MAX_UNPAGED`](super::MAX_UNPAGED) without one. Pagination is
-/// by key, not by offset: a todo that exists throughout is returned exactly once, whatever is
-/// inserted or deleted meanwhile. The cost of a page is independent of the length of the list.
+/// Lists the caller's todos, up to the limit, or up to [`MAX_UNPAGED`](super::MAX_UNPAGED) without
+/// one. Pagination is by key, not by offset: a todo that exists throughout is returned exactly
+/// once, whatever is inserted or deleted meanwhile. The cost of a page is independent of the length
+/// of the list.
 ///
 /// A long list is assembled from the chunks of a [`Listing`], which are separate reads. All of it
 /// is in memory: up to 10,000 todos, about 50 MB with the longest texts.
@@ -57,7 +58,8 @@ pub async fn list(core: &Core, caller: &Caller, query: ListQuery) -> Result<Todo
 }
 
 /// Returns the todos of a list one by one, across all pages: without a limit also beyond
-/// [`MAX_UNPAGED`](super::MAX_UNPAGED). Todos are read in chunks of at most 500, as the stream is polled.
+/// [`MAX_UNPAGED`](super::MAX_UNPAGED). Todos are read in chunks of at most 500, as the stream is
+/// polled.
 ///
 /// As with [`Listing`], a todo that exists throughout and keeps its position is returned exactly
 /// once.

@@ -5,6 +5,7 @@ use crate::{
     auth::{Email, Name, Password},
     error::BoxError,
     error::FieldErrors,
+    http::schema::responses::example_todo,
     todos::{Description, Limit, Priority, SortBy, SortOrder, Status, Title},
 };
 
@@ -52,6 +53,7 @@ fn every_failure() -> Vec<ApiError> {
         Error::InvalidCredentials,
         Error::Forbidden,
         Error::NotFound,
+        Error::PreconditionFailed,
         Error::EmailTaken,
         Error::RateLimited { retry_after },
         Error::RateLimited { retry_after: Duration::from_secs(1) },
@@ -66,6 +68,7 @@ fn every_failure() -> Vec<ApiError> {
             | Error::InvalidCredentials
             | Error::Forbidden
             | Error::NotFound
+            | Error::PreconditionFailed
             | Error::EmailTaken
             | Error::RateLimited { .. }
             | Error::Busy
@@ -75,6 +78,7 @@ fn every_failure() -> Vec<ApiError> {
     }
     let mut failures: Vec<ApiError> = errors.into_iter().map(ApiError::Core).collect();
     failures.extend([
+        ApiError::Outdated(Box::new(example_todo())),
         ApiError::BadRequest("There must be a Host header."),
         ApiError::UriTooLong,
         ApiError::HeadTooLarge,
@@ -96,6 +100,7 @@ fn every_failure() -> Vec<ApiError> {
     for failure in &failures {
         match failure {
             ApiError::Core(_)
+            | ApiError::Outdated(_)
             | ApiError::BadRequest(_)
             | ApiError::UriTooLong
             | ApiError::HeadTooLarge

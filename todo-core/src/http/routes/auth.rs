@@ -55,6 +55,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 client address.",
             tag: Tag::Authentication,
             query: None,
+            headers: &[],
             body: Some(BodyDocs::of::<SignupBody>(|| {
                 json!({
                     "email": "ada@example.com", "password": "Passw0rd", "name": "Ada Lovelace",
@@ -94,6 +95,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 are indistinguishable. Failures are rate-limited per client address.",
             tag: Tag::Authentication,
             query: None,
+            headers: &[],
             body: Some(BodyDocs::of::<LoginBody>(
                 || json!({ "email": "ada@example.com", "password": "Passw0rd" }),
             )),
@@ -129,6 +131,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             description: "Ends this session: its token is rejected from now on.",
             tag: Tag::Authentication,
             query: None,
+            headers: &[],
             body: None,
             answers: &[AnswerDocs::json(
                 200,
@@ -153,6 +156,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             description: "Returns the account of the authenticated user.",
             tag: Tag::Authentication,
             query: None,
+            headers: &[],
             body: None,
             answers: &[AnswerDocs::json(200, "The account", "User", None)],
             errors: &[BAD_REQUEST, UNAUTHORIZED, INTERNAL, UNAVAILABLE, TIMEOUT],
@@ -173,6 +177,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 unchanged.",
             tag: Tag::Authentication,
             query: None,
+            headers: &[],
             body: Some(BodyDocs::of::<PatchUserBody>(|| json!({ "name": "Ada King" }))),
             answers: &[AnswerDocs::json(200, "The account", "User", None)],
             errors: &[

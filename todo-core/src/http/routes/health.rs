@@ -50,6 +50,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 the database.",
             tag: Tag::Operations,
             query: None,
+            headers: &[],
             body: None,
             answers: &[AnswerDocs::json(
                 200,
@@ -71,6 +72,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 still serves requests. The database is not checked.",
             tag: Tag::Operations,
             query: None,
+            headers: &[],
             body: None,
             answers: &[
                 AnswerDocs::json(
@@ -80,7 +82,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                     Some(|| json!({ "status": "ready" })),
                 ),
                 AnswerDocs {
-                    header: Some(HeaderDocs::RetryAfter),
+                    headers: &[HeaderDocs::RetryAfter],
                     ..AnswerDocs::json(
                         503,
                         "The server is shutting down",
@@ -103,6 +105,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 the result.",
             tag: Tag::Operations,
             query: None,
+            headers: &[],
             body: None,
             answers: &[
                 AnswerDocs::json(
@@ -112,7 +115,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                     Some(|| json!({ "status": "healthy", "database": "connected" })),
                 ),
                 AnswerDocs {
-                    header: Some(HeaderDocs::RetryAfter),
+                    headers: &[HeaderDocs::RetryAfter],
                     ..AnswerDocs::json(
                         503,
                         "The database does not respond",

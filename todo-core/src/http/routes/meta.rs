@@ -33,6 +33,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 or a raw path.",
             tag: Tag::Operations,
             query: None,
+            headers: &[],
             body: None,
             answers: &[AnswerDocs {
                 status: 200,
@@ -42,7 +43,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 example: Some(|| {
                     json!("# TYPE http_requests_in_flight gauge\nhttp_requests_in_flight 1\n")
                 }),
-                header: None,
+                headers: &[],
             }],
             errors: &[BAD_REQUEST, INTERNAL],
         },
@@ -61,6 +62,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             description: "Returns this document, in OpenAPI 3.1.",
             tag: Tag::Operations,
             query: None,
+            headers: &[],
             body: None,
             answers: &[AnswerDocs {
                 schema: Schema::Type("object"),
@@ -91,6 +93,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 resources.",
             tag: Tag::Operations,
             query: None,
+            headers: &[],
             body: None,
             answers: &[AnswerDocs::json(
                 200,

@@ -50,6 +50,7 @@ const fn test_endpoint(path: &'static str, policy: Policy, handler: Handler) -> 
             description: path,
             tag: Tag::Operations,
             query: None,
+            headers: &[],
             body: None,
             answers: &[],
             errors: &[],

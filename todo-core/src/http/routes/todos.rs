@@ -7,9 +7,12 @@ use crate::{
     auth::Caller,
     error::{Error, FieldErrors},
     http::{
+        Api,
+        conditions::{todo_or_not_modified, todo_response},
         endpoint::{
             AnswerDocs, BodyDocs, BodyForm, Charge, Docs, Endpoint, ErrorDocs, Handler,
-            HandlerResult, HeaderDocs, Policy, QueryParameter, RequestContext, Statements, Tag,
+            HandlerResult, HeaderDocs, HeaderParameter, Policy, QueryParameter, RequestContext,
+            Schema, Statements, Tag,
         },
         extract::{Change, ChangeOrNull, OrDefault, OrNull, Query, json_body},
         list,
@@ -19,11 +22,15 @@ use crate::{
             self, BAD_REQUEST, BODY_TIMEOUT, INTERNAL, MEDIA_TYPE, TIMEOUT, TOO_LARGE,
             UNAUTHORIZED, UNAVAILABLE, field,
         },
-        schema::{self, reference, with_default},
+        schema::{
+            self, reference,
+            responses::{EXAMPLE_ETAG, example_todo},
+            with_default,
+        },
     },
     todos::{
         self, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder, Status,
-        Title, TodoPatch,
+        Target, Title, Todo, TodoPatch,
     },
 };
 
@@ -51,14 +58,19 @@ const NO_TITLE: ErrorDocs = docs::malformed(|_| {
 const NOT_COMPLETED: ErrorDocs = docs::malformed(|_| {
     ApiError::Malformed("", field("completed", "missing", "Completed is required.").into())
 });
+const OUTDATED: ErrorDocs = ErrorDocs {
+    description: "`If-Match` names no version of the todo; `current` is the todo",
+    example: |_| ApiError::Outdated(Box::new(example_todo())),
+};
 /// The errors of a change of one todo, with a body.
-const fn change_errors(invalid: ErrorDocs, malformed: ErrorDocs) -> [ErrorDocs; 11] {
+const fn change_errors(invalid: ErrorDocs, malformed: ErrorDocs) -> [ErrorDocs; 12] {
     [
         invalid,
         UNAUTHORIZED,
         OTHER_USERS_TODO,
         NOT_FOUND,
         BODY_TIMEOUT,
+        OUTDATED,
         TOO_LARGE,
         MEDIA_TYPE,
         malformed,
@@ -71,18 +83,55 @@ const EDIT_ERRORS: &[ErrorDocs] = &change_errors(INVALID_TITLE, NO_TITLE);
 const COMPLETE_ERRORS: &[ErrorDocs] = &change_errors(BAD_REQUEST, NOT_COMPLETED);
 const READ_ERRORS: &[ErrorDocs] =
     &[BAD_REQUEST, UNAUTHORIZED, OTHER_USERS_TODO, NOT_FOUND, INTERNAL, UNAVAILABLE, TIMEOUT];
-const THE_TODO: &[AnswerDocs] = &[AnswerDocs::json(200, "The todo", "Todo", None)];
+const DELETE_ERRORS: &[ErrorDocs] = &[
+    BAD_REQUEST,
+    UNAUTHORIZED,
+    OTHER_USERS_TODO,
+    NOT_FOUND,
+    OUTDATED,
+    INTERNAL,
+    UNAVAILABLE,
+    TIMEOUT,
+];
+const A_TODO: AnswerDocs =
+    AnswerDocs { headers: &[HeaderDocs::ETag], ..AnswerDocs::json(200, "The todo", "Todo", None) };
+const THE_TODO: &[AnswerDocs] = &[A_TODO];
+const THE_TODO_OR_NOT_MODIFIED: &[AnswerDocs] = &[
+    A_TODO,
+    AnswerDocs {
+        status: 304,
+        description: "The client has this version of the todo",
+        schema: Schema::None,
+        ..A_TODO
+    },
+];
+const IF_MATCH: &[HeaderParameter] = &[HeaderParameter {
+    name: "If-Match",
+    description: "The change takes effect only if the todo has one of these `ETag`s, at most 4; \
+        `*` allows all (RFC 9110, section 13.1.1)",
+    example: EXAMPLE_ETAG,
+}];
+const IF_NONE_MATCH: &[HeaderParameter] = &[HeaderParameter {
+    name: "If-None-Match",
+    description: "The response is 304 without a body if the todo has one of these `ETag`s \
+        (RFC 9110, section 13.1.2)",
+    example: EXAMPLE_ETAG,
+}];
 
-/// The endpoint of a user's todos, or of one of them. After the first statement, which affects no
-/// row, a second one finds the reason.
+/// After the first statement, which affects no row, a second one finds the reason.
+const STATEMENTS: Statements = Statements::new(1, 2);
+/// For a 412, a third one reads the todo.
+const CHANGE_STATEMENTS: Statements = Statements::new(1, 3);
+
+/// The endpoint of a user's todos, or of one of them.
 const fn todos_endpoint(
     method: Method,
     path: &'static str,
     policy: Policy,
+    statements: Statements,
     handler: Handler,
     docs: Docs,
 ) -> Endpoint {
-    let statements = Statements::new(1, 2);
     Endpoint { method, path, is_api: true, is_probe: false, policy, statements, docs, handler }
 }
 
@@ -91,6 +140,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::POST,
         TODOS,
         Policy::CHANGE,
+        STATEMENTS,
         Handler::Owner(|request, caller| Box::pin(create_todo(request, caller))),
         Docs {
             operation_id: "createTodo",
@@ -98,11 +148,12 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             description: "Creates a todo of the caller. `Location` is its path.",
             tag: Tag::Todos,
             query: None,
+            headers: &[],
             body: Some(BodyDocs::of::<NewTodoBody>(
                 || json!({ "title": "Buy milk", "description": "two litres", "priority": "high" }),
             )),
             answers: &[AnswerDocs {
-                header: Some(HeaderDocs::Location("The path of the todo")),
+                headers: &[HeaderDocs::Location("The path of the todo"), HeaderDocs::ETag],
                 ..AnswerDocs::json(201, "The todo", "Todo", None)
             }],
             errors: &[
@@ -124,6 +175,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         TODOS,
         // It makes its own reservation.
         Policy { body: BodyForm::Stream, ..Policy::DEFAULT },
+        STATEMENTS,
         Handler::Owner(|request, caller| Box::pin(list_todos(request, caller))),
         Docs {
             operation_id: "listTodos",
@@ -133,6 +185,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 exactly once.",
             tag: Tag::Todos,
             query: Some(list_parameters),
+            headers: &[],
             body: None,
             answers: &[AnswerDocs::json(200, "The todos", "TodoList", None)],
             errors: &[INVALID_LIMIT, UNAUTHORIZED, OTHER_USER, INTERNAL, UNAVAILABLE, TIMEOUT],
@@ -142,6 +195,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::GET,
         TODO,
         Policy { charge: Charge::Required, ..Policy::DEFAULT },
+        STATEMENTS,
         Handler::Owner(|request, caller| Box::pin(get_todo(request, caller))),
         Docs {
             operation_id: "getTodo",
@@ -149,8 +203,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             description: "Returns one todo of the caller.",
             tag: Tag::Todos,
             query: None,
+            headers: IF_NONE_MATCH,
             body: None,
-            answers: THE_TODO,
+            answers: THE_TODO_OR_NOT_MODIFIED,
             errors: READ_ERRORS,
         },
     ),
@@ -158,6 +213,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::PUT,
         TODO,
         Policy::CHANGE,
+        CHANGE_STATEMENTS,
         Handler::Owner(|request, caller| Box::pin(replace_todo(request, caller))),
         Docs {
             operation_id: "replaceTodo",
@@ -165,6 +221,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             description: "Replaces title, priority and description; `completed` is unchanged.",
             tag: Tag::Todos,
             query: None,
+            headers: IF_MATCH,
             body: Some(BodyDocs::of::<ReplaceTodoBody>(
                 || json!({ "title": "Buy oat milk", "priority": "low" }),
             )),
@@ -176,6 +233,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::PATCH,
         TODO,
         Policy::CHANGE,
+        CHANGE_STATEMENTS,
         Handler::Owner(|request, caller| Box::pin(patch_todo(request, caller))),
         Docs {
             operation_id: "patchTodo",
@@ -184,6 +242,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 description is cleared.",
             tag: Tag::Todos,
             query: None,
+            headers: IF_MATCH,
             body: Some(BodyDocs::of::<PatchTodoBody>(|| json!({ "description": null }))),
             answers: THE_TODO,
             errors: EDIT_ERRORS,
@@ -193,6 +252,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::DELETE,
         TODO,
         Policy::DEFAULT,
+        CHANGE_STATEMENTS,
         Handler::Owner(|request, caller| Box::pin(delete_todo(request, caller))),
         Docs {
             operation_id: "deleteTodo",
@@ -200,6 +260,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             description: "Deletes a todo permanently: it is a 404 from now on.",
             tag: Tag::Todos,
             query: None,
+            headers: IF_MATCH,
             body: None,
             answers: &[AnswerDocs::json(
                 200,
@@ -212,13 +273,14 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                     })
                 }),
             )],
-            errors: READ_ERRORS,
+            errors: DELETE_ERRORS,
         },
     ),
     todos_endpoint(
         Method::PATCH,
         COMPLETE,
         Policy::CHANGE,
+        CHANGE_STATEMENTS,
         Handler::Owner(|request, caller| Box::pin(complete_todo(request, caller))),
         Docs {
             operation_id: "completeTodo",
@@ -227,6 +289,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 is already completed, and cleared on reopening.",
             tag: Tag::Todos,
             query: None,
+            headers: IF_MATCH,
             body: Some(BodyDocs::of::<CompleteTodoBody>(|| json!({ "completed": true }))),
             answers: THE_TODO,
             errors: COMPLETE_ERRORS,
@@ -297,7 +360,7 @@ async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> Handler
     let NewTodoBody { title, description, priority } = request.json().await?;
     let new = NewTodo { title, description: description.0, priority: priority.0 };
     let todo = todos::create(request.api.core(), &caller, new).await?;
-    let mut response = respond::json(StatusCode::CREATED, &todo);
+    let mut response = todo_response(StatusCode::CREATED, &todo);
     let location = format!("{}/users/{}/todos/{}", request.api.base_path(), todo.user_id, todo.id);
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -325,33 +388,60 @@ async fn list_todos(request: RequestContext<'_>, caller: Caller) -> HandlerResul
 
 async fn get_todo(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let todo = todos::get(request.api.core(), &caller, request.todo_id()?).await?;
-    Ok(respond::json(StatusCode::OK, &todo))
+    Ok(todo_or_not_modified(&request.parts.headers, &todo))
 }
 
 async fn replace_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let ReplaceTodoBody { title, description, priority } = request.json().await?;
     let new = NewTodo { title, description: description.0, priority };
-    let todo = todos::replace(request.api.core(), &caller, request.todo_id()?, new).await?;
-    Ok(respond::json(StatusCode::OK, &todo))
+    let target = request.target()?;
+    let changed = todos::replace(request.api.core(), &caller, target, new).await;
+    change_response(request.api, &caller, target, changed).await
 }
 
 async fn patch_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let PatchTodoBody { title, description, priority } = request.json().await?;
     let patch = TodoPatch { title: title.0, description: description.0, priority: priority.0 };
-    let todo = todos::patch(request.api.core(), &caller, request.todo_id()?, patch).await?;
-    Ok(respond::json(StatusCode::OK, &todo))
+    let target = request.target()?;
+    let changed = todos::patch(request.api.core(), &caller, target, patch).await;
+    change_response(request.api, &caller, target, changed).await
 }
 
 async fn complete_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let CompleteTodoBody { completed } = request.json().await?;
-    let todo =
-        todos::set_completed(request.api.core(), &caller, request.todo_id()?, completed).await?;
-    Ok(respond::json(StatusCode::OK, &todo))
+    let target = request.target()?;
+    let changed = todos::set_completed(request.api.core(), &caller, target, completed).await;
+    change_response(request.api, &caller, target, changed).await
 }
 
 async fn delete_todo(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let id = request.todo_id()?;
-    todos::delete(request.api.core(), &caller, id).await?;
-    let body = json!({ "message": "Todo deleted successfully", "deleted_id": id });
+    let target = request.target()?;
+    if let Err(error) = todos::delete(request.api.core(), &caller, target).await {
+        return Err(change_failure(request.api, &caller, target, error).await);
+    }
+    let body = json!({ "message": "Todo deleted successfully", "deleted_id": target.id() });
     Ok(respond::json(StatusCode::OK, &body))
+}
+
+async fn change_response(
+    api: &Api,
+    caller: &Caller,
+    target: Target,
+    changed: Result<Todo, Error>,
+) -> HandlerResult {
+    match changed {
+        Ok(todo) => Ok(todo_response(StatusCode::OK, &todo)),
+        Err(error) => Err(change_failure(api, caller, target, error).await),
+    }
+}
+
+/// The error response to a change: a 412 has the current todo.
+async fn change_failure(api: &Api, caller: &Caller, target: Target, error: Error) -> ApiError {
+    if !matches!(error, Error::PreconditionFailed) {
+        return error.into();
+    }
+    match todos::get(api.core(), caller, target.id()).await {
+        Ok(current) => ApiError::Outdated(Box::new(current)),
+        Err(error) => error.into(),
+    }
 }

@@ -1,11 +1,14 @@
 //! JSON Schemas of the types in responses, written by hand: derived, a trait of a schema crate
 //! would be part of the library's public types.
 
+use chrono::DateTime;
 use serde_json::{Map, Value, json};
+use uuid::uuid;
 
 use crate::{
     http::schema::reference,
-    todos::{Priority, SortBy, SortOrder, Status},
+    ids::{TodoId, UserId},
+    todos::{Description, Priority, SortBy, SortOrder, Status, Title, Todo},
 };
 
 /// The schemas by name. A test compares each with the JSON of a response.
@@ -130,19 +133,28 @@ fn todo() -> Value {
             ("completed_at", super::or_null(time(completed_at))),
         ],
     );
-    todo["example"] = json!({
-        "id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11",
-        "user_id": "01938c6e-90b2-7c33-9a65-1d9b7a52c0de",
-        "title": "Buy milk",
-        "description": "two litres",
-        "priority": "high",
-        "completed": false,
-        "created_at": "2026-11-23T09:30:00.123456Z",
-        "updated_at": "2026-11-23T09:30:00.123456Z",
-        "completed_at": null,
-    });
+    todo["example"] = json!(example_todo());
     todo
 }
+
+/// The todo in the examples.
+pub(crate) fn example_todo() -> Todo {
+    let created_at = DateTime::from_timestamp_micros(1_795_426_200_123_456).unwrap_or_default();
+    Todo {
+        id: TodoId::new(uuid!("01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11")),
+        user_id: UserId::new(uuid!("01938c6e-90b2-7c33-9a65-1d9b7a52c0de")),
+        title: Title::from_stored("Buy milk".into()),
+        description: Some(Description::from_stored("two litres".into())),
+        priority: Priority::High,
+        completed: false,
+        created_at,
+        updated_at: created_at,
+        completed_at: None,
+    }
+}
+
+/// The `ETag` of [`example_todo`].
+pub(crate) const EXAMPLE_ETAG: &str = "\"1-AAZg7jzg-EA\"";
 
 fn todo_list() -> Value {
     let mut list = object(
@@ -217,6 +229,8 @@ fn problem() -> Value {
     );
     problem["properties"]["details"] =
         json!({ "description": details, "type": "array", "items": reference("FieldError") });
+    problem["properties"]["current"] =
+        referring("The todo that does not match `If-Match` (412).", "Todo");
     problem["example"] = json!({
         "type": "/problems/validation-error",
         "title": "Validation Error",
