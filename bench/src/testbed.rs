@@ -110,6 +110,7 @@ impl Testbed {
             ("PORT", &port.to_string()),
             ("LOG_LEVEL", "warn"),
             ("RATE_LIMIT_PER_MINUTE", "0"),
+            ("MAX_TODOS_PER_USER", "0"),
         ];
         let server =
             ServerProcess::start(kind.program(), port, &[], &settings, self.dir.path()).await?;

@@ -38,6 +38,7 @@ pub struct CoreBuilder {
     algorithm: Algorithm,
     session_lifetime: TimeDelta,
     rate_limit_per_minute: u32,
+    max_todos: u32,
     database: DatabaseOptions,
     clock: Clock,
 }
@@ -65,6 +66,13 @@ impl CoreBuilder {
     /// Default: 5.
     pub fn rate_limit_per_minute(mut self, limit: u32) -> Self {
         self.rate_limit_per_minute = limit;
+        self
+    }
+
+    /// Sets the maximum number of todos of a user; 0: no limit. Default: 50,000. On PostgreSQL,
+    /// concurrent creations may exceed it by their number.
+    pub fn max_todos(mut self, limit: u32) -> Self {
+        self.max_todos = limit;
         self
     }
 
@@ -118,6 +126,7 @@ impl CoreBuilder {
             read_queues,
             write_queues,
             drops_writes: share.drops_writes,
+            max_todos: self.max_todos,
         }));
         if let Err(error) = auth::load_hash_costs(&core).await {
             tracing::warn!(%error, "cannot read the cost of stored password hashes yet");
@@ -143,6 +152,7 @@ struct Inner {
     /// The same queues as `read_queues` where reads and writes share connections.
     write_queues: Arc<CallerQueues>,
     drops_writes: bool,
+    max_todos: u32,
 }
 
 impl Core {
@@ -155,6 +165,7 @@ impl Core {
             algorithm: Algorithm::default(),
             session_lifetime: TimeDelta::days(7),
             rate_limit_per_minute: 5,
+            max_todos: 50_000,
             database: DatabaseOptions::new(),
             clock: Clock::system(),
         }
@@ -268,6 +279,10 @@ impl Core {
 
     pub(crate) fn rate_limiter(&self) -> &RateLimiter {
         &self.0.rate_limiter
+    }
+
+    pub(crate) fn max_todos(&self) -> u32 {
+        self.0.max_todos
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {

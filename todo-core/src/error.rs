@@ -30,6 +30,14 @@ pub enum Error {
     /// again.
     #[error("the todo was changed meanwhile")]
     PreconditionFailed,
+    /// The user has as many rows of a kind as is allowed. Delete some first.
+    #[error("the limit of {limit} is reached")]
+    QuotaExceeded {
+        /// Maximum number.
+        limit: u64,
+        /// Present number. It may exceed the limit, if the limit was lowered.
+        used: u64,
+    },
     /// An account with this e-mail exists.
     #[error("email is already registered")]
     EmailTaken,
@@ -62,6 +70,7 @@ impl Error {
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::PreconditionFailed => "precondition_failed",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
             Self::EmailTaken => "email_taken",
             Self::RateLimited { .. } => "rate_limited",
             Self::Busy | Self::Unavailable(_) => "unavailable",

@@ -103,6 +103,7 @@ impl Settings {
             .algorithm(self.algorithm)
             .session_lifetime(chrono::TimeDelta::days(self.access_token_expire_days.into()))
             .rate_limit_per_minute(self.rate_limit_per_minute)
+            .max_todos(self.max_todos_per_user)
             .database(self.database_options())
             .over(db)
             .await;

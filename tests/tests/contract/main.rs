@@ -6,6 +6,7 @@ mod equality;
 mod listing;
 mod openapi;
 mod public_url;
+mod quotas;
 mod rate_limits;
 mod statements;
 mod todos;

@@ -37,8 +37,18 @@ pub(crate) struct Problem<'a> {
     /// The todo that does not match `If-Match` (412).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) current: Option<&'a Todo>,
+    /// The quota and its use (409 `quota_exceeded`).
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) quota: Option<Quota>,
     /// The response's `X-Request-Id`, for reports to an operator.
     pub(crate) request_id: &'a str,
+}
+
+/// A quota, and the present number.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Quota {
+    limit: u64,
+    used: u64,
 }
 
 /// A field and the rule that it breaks.
@@ -162,6 +172,9 @@ impl ApiError {
                 "Precondition Failed",
                 "precondition-failed"
             ),
+            Self::Core(Error::QuotaExceeded { .. }) => {
+                kind!(CONFLICT, "quota_exceeded", "Quota Exceeded", "quota-exceeded")
+            }
             Self::Core(Error::EmailTaken) => {
                 kind!(CONFLICT, "email_taken", "Email Taken", "email-taken")
             }
@@ -215,6 +228,9 @@ impl ApiError {
             Self::Core(Error::InvalidCredentials) => "Invalid credentials.".into(),
             Self::Outdated(_) | Self::Core(Error::PreconditionFailed) => {
                 "This todo has been changed meanwhile.".into()
+            }
+            Self::Core(Error::QuotaExceeded { limit, .. }) => {
+                format!("You have reached the limit of {limit} todos. Please delete some first.")
             }
             Self::Core(Error::EmailTaken) => "Email already registered.".into(),
             Self::Core(Error::RateLimited { retry_after }) => {
@@ -290,6 +306,10 @@ impl ApiError {
             details: &details,
             current: match self {
                 Self::Outdated(current) => Some(current),
+                _ => None,
+            },
+            quota: match *self {
+                Self::Core(Error::QuotaExceeded { limit, used }) => Some(Quota { limit, used }),
                 _ => None,
             },
             request_id,

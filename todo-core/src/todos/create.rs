@@ -12,19 +12,23 @@ use crate::{
 /// Creates a todo.
 ///
 /// # Errors
-/// [`Error::Unauthenticated`] if the caller's session has ended or the user was deleted; else the
-/// errors of every operation: [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
+/// [`Error::Unauthenticated`] if the caller's session has ended or the user was deleted,
+/// [`Error::QuotaExceeded`] if the user has as many todos as
+/// [`CoreBuilder::max_todos`](crate::CoreBuilder::max_todos) allows; else the errors of every operation: [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
 pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> {
     const SQL: &str = concat!(
         "INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, \
          created_at, updated_at) SELECT $4, $1, $5, $6, $7, $8, FALSE, $9, $9 WHERE ",
         authorized!(),
+        " AND ($10 = 0 OR (SELECT pending + completed FROM todo_counts WHERE user_id = $1) < $10)",
         " RETURNING ",
         todo_columns!()
     );
     let db = core.db();
     let caller = *caller;
     let now = core.now();
+    let limit = core.max_todos();
+    let work = core.clone();
     core.write(caller.user_id(), async move {
         let insert = acting_as(caller, SQL)
             .bind(new_id(now))
@@ -32,12 +36,31 @@ pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> 
             .bind(crate::validate::sort_key(new.title.as_str()))
             .bind(new.description.as_ref().map(Description::as_str))
             .bind(new.priority)
-            .bind(Timestamp(now));
+            .bind(Timestamp(now))
+            .bind(i64::from(limit));
         match db.execute::<Option<Todo>>(insert).await {
-            Ok(todo) => todo.ok_or(Error::Unauthenticated),
+            Ok(Some(todo)) => Ok(todo),
+            Ok(None) => Err(Box::pin(explain_no_insert(&work, caller, limit)).await),
             Err(fault) if fault.is_foreign_key_violation() => Err(Error::Unauthenticated),
             Err(fault) => Err(fault.into()),
         }
     })
     .await
+}
+
+/// The reason why no todo was inserted.
+async fn explain_no_insert(core: &Core, caller: Caller, limit: u32) -> Error {
+    const SQL: &str = concat!(
+        "SELECT ",
+        authorized!(),
+        ", (SELECT pending + completed FROM todo_counts WHERE user_id = $1)"
+    );
+    match core.db().fetch_one::<(bool, Option<i64>)>(acting_as(caller, SQL)).await {
+        Err(fault) => fault.into(),
+        Ok((true, Some(used))) => {
+            Error::QuotaExceeded { limit: limit.into(), used: used.unsigned_abs() }
+        }
+        // The session has ended, or a trusted caller's account does not exist.
+        Ok(_) => Error::Unauthenticated,
+    }
 }

@@ -226,6 +226,13 @@ settings! {
         description: "Maximum of failed logins, and of signups, per minute and client address; 0 \
             is no limit. An IPv6 /56 has 3 times this limit, and a /48 has 8 times.",
     }
+    pub max_todos_per_user: u32 {
+        name: "MAX_TODOS_PER_USER",
+        default: 50_000,
+        values: kind::number("a whole number", 0..=100_000_000),
+        description: "Maximum number of todos of a user; 0 is no limit. A creation beyond it is a \
+            409.",
+    }
     pub trusted_proxies: Vec<IpNet> {
         name: "TRUSTED_PROXIES",
         default: Vec::new(),

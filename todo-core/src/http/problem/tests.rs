@@ -54,6 +54,7 @@ fn every_failure() -> Vec<ApiError> {
         Error::Forbidden,
         Error::NotFound,
         Error::PreconditionFailed,
+        Error::QuotaExceeded { limit: 2, used: 3 },
         Error::EmailTaken,
         Error::RateLimited { retry_after },
         Error::RateLimited { retry_after: Duration::from_secs(1) },
@@ -69,6 +70,7 @@ fn every_failure() -> Vec<ApiError> {
             | Error::Forbidden
             | Error::NotFound
             | Error::PreconditionFailed
+            | Error::QuotaExceeded { .. }
             | Error::EmailTaken
             | Error::RateLimited { .. }
             | Error::Busy

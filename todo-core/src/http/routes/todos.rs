@@ -58,6 +58,10 @@ const NO_TITLE: ErrorDocs = docs::malformed(|_| {
 const NOT_COMPLETED: ErrorDocs = docs::malformed(|_| {
     ApiError::Malformed("", field("completed", "missing", "Completed is required.").into())
 });
+const QUOTA_EXCEEDED: ErrorDocs = ErrorDocs {
+    description: "The user has `MAX_TODOS_PER_USER` todos",
+    example: |_| ApiError::Core(Error::QuotaExceeded { limit: 50_000, used: 50_000 }),
+};
 const OUTDATED: ErrorDocs = ErrorDocs {
     description: "`If-Match` names no version of the todo; `current` is the todo",
     example: |_| ApiError::Outdated(Box::new(example_todo())),
@@ -164,6 +168,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 TOO_LARGE,
                 MEDIA_TYPE,
                 NO_TITLE,
+                QUOTA_EXCEEDED,
                 INTERNAL,
                 UNAVAILABLE,
                 TIMEOUT,

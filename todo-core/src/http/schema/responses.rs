@@ -231,6 +231,13 @@ fn problem() -> Value {
         json!({ "description": details, "type": "array", "items": reference("FieldError") });
     problem["properties"]["current"] =
         referring("The todo that does not match `If-Match` (412).", "Todo");
+    for (name, description) in [
+        ("limit", "The maximum number (409 `quota_exceeded`)."),
+        ("used", "The present number (409 `quota_exceeded`)."),
+    ] {
+        problem["properties"][name] =
+            json!({ "description": description, "type": "integer", "minimum": 0 });
+    }
     problem["example"] = json!({
         "type": "/problems/validation-error",
         "title": "Validation Error",
