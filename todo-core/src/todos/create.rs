@@ -14,7 +14,8 @@ use crate::{
 /// # Errors
 /// [`Error::Unauthenticated`] if the caller's session has ended or the user was deleted,
 /// [`Error::QuotaExceeded`] if the user has as many todos as
-/// [`CoreBuilder::max_todos`](crate::CoreBuilder::max_todos) allows; else the errors of every operation: [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
+/// [`CoreBuilder::max_todos`](crate::CoreBuilder::max_todos) allows; else the errors of every
+/// operation: [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
 pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> {
     const SQL: &str = concat!(
         "INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, \

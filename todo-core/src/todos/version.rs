@@ -71,7 +71,12 @@ impl Todo {
 /// use todo_core::{Core, Error, auth::Caller, todos::{self, Todo, TodoPatch}};
 ///
 /// /// Changes a todo, unless it was changed after it was read.
-/// async fn update(core: &Core, caller: &Caller, todo: Todo, patch: TodoPatch) -> Result<Todo, Error> {
+/// async fn update(
+///     core: &Core,
+///     caller: &Caller,
+///     todo: Todo,
+///     patch: TodoPatch,
+/// ) -> Result<Todo, Error> {
 ///     todos::patch(core, caller, todo.id.at(todo.version()), patch).await
 /// }
 /// ```
