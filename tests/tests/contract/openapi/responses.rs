@@ -1,0 +1,72 @@
+//! The responses of the servers match the document.
+
+use serde_json::{Value, json};
+use todo_tests::{App, on_every_target};
+
+use super::{COMPLETE, TODO, TODOS, content, document, validate};
+
+const UNKNOWN_ID: &str = "00000000-0000-7000-8000-000000000000";
+
+on_every_target! {
+    async fn responses_match_the_document(target) {
+        let app = App::start(target).await;
+        let document = document(&app).await;
+        let ann = app.signed_up().await;
+        let bob = app.signed_up().await;
+        let anonymous = app.anonymous();
+        let todo = ann.todo("a").await;
+        let theirs = bob.todo("b").await;
+        let path = |todo: &Value| {
+            format!("{}/{}", ann.todos(), todo["id"].as_str().expect("an id"))
+        };
+        let mine = path(&todo);
+        let login = json!({"email": "new@example.com", "password": "Correct1horse"});
+        let mut account = login.clone();
+        account["name"] = json!("New");
+        let put = json!({"title": "c", "priority": "low", "description": "d"});
+        let done = json!({"completed": true});
+        let page = format!("{}?limit=1", ann.todos());
+        ann.todo("another").await;
+        let answers = [
+            ("post", "/api/auth/signup", anonymous.post("/api/auth/signup", account.clone()).await),
+            ("post", "/api/auth/signup", anonymous.post("/api/auth/signup", account).await),
+            ("post", "/api/auth/signup", anonymous.post("/api/auth/signup", json!({})).await),
+            ("post", "/api/auth/signup", anonymous.send("POST", "/api/auth/signup", &[], "").await),
+            ("post", "/api/auth/login", anonymous.post("/api/auth/login", login.clone()).await),
+            ("post", "/api/auth/login", anonymous.post("/api/auth/login", json!({})).await),
+            ("get", "/api/auth/me", ann.get("/api/auth/me").await),
+            ("get", "/api/auth/me", anonymous.get("/api/auth/me").await),
+            ("post", TODOS, ann.post(&ann.todos(), json!({"title": "b"})).await),
+            ("post", TODOS, ann.post(&ann.todos(), json!({"title": ""})).await),
+            ("post", TODOS, bob.post(&ann.todos(), json!({"title": "b"})).await),
+            ("post", TODOS, ann.post(&ann.todos(), json!({"title": "x".repeat(70_000)})).await),
+            ("get", TODOS, ann.get(&ann.todos()).await),
+            ("get", TODOS, ann.get(&page).await),
+            ("get", TODOS, ann.get(&format!("{page}0000")).await),
+            ("get", TODO, ann.get(&mine).await),
+            ("get", TODO, ann.get(&path(&theirs)).await),
+            ("get", TODO, ann.get(&path(&json!({"id": UNKNOWN_ID}))).await),
+            ("put", TODO, ann.put(&mine, put).await),
+            ("patch", TODO, ann.patch(&mine, json!({"description": null})).await),
+            ("patch", TODO, ann.patch(&mine, json!({"title": null})).await),
+            ("patch", COMPLETE, ann.patch(&format!("{mine}/complete"), done).await),
+            ("patch", COMPLETE, ann.patch(&format!("{mine}/complete"), json!({})).await),
+            ("delete", TODO, ann.delete(&mine).await),
+            ("get", "/health", anonymous.get("/health").await),
+            ("get", "/health/ready", anonymous.get("/health/ready").await),
+            ("get", "/health/db", anonymous.get("/health/db").await),
+            ("post", "/api/auth/logout", ann.post("/api/auth/logout", Value::Null).await),
+        ];
+        for (method, path, answer) in answers {
+            let status = answer.status.to_string();
+            let response = &document["paths"][path][method]["responses"][&status];
+            assert!(response.is_object(), "{method} {path}: {status} is not described");
+            let (kind, media) = content(&document, response).expect("content is described");
+            assert_eq!(answer.header("content-type"), Some(kind), "{method} {path}: {status}");
+            let at = format!("{method} {path} {status}");
+            if let Err(error) = validate(&document, &media["schema"], &answer.json(), &at) {
+                panic!("{error}");
+            }
+        }
+    }
+}
