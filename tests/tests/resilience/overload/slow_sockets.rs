@@ -1,14 +1,20 @@
 //! Clients that send or read slowly, or not at all: they do not slow other clients, and each is
 //! disconnected at its deadline.
 
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
 use socket2::{Domain, SockRef, Socket, Type};
 use todo_runtime::SHUTDOWN_GRACE;
+use todo_tests::{Actor, Client, PROGRAMS, Process, empty_dir, eventually, postgres::Cluster};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::interval,
+    task::JoinSet,
+    time::{Instant, interval, timeout},
 };
 
-use super::*;
+use super::{HEAD, Healthy, SLACK, SQLITE, descriptors, signed_up, with_descriptors};
 
 /// The timeout of a body, and of a client that does not read its response.
 const BODY: Duration = Duration::from_secs(15);
