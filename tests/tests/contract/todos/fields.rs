@@ -1,5 +1,5 @@
-//! The routes store the fields of a valid todo and name each invalid one. A body of another shape is
-//! a 422.
+//! The routes store the fields of a valid todo and name each invalid one. A body of another shape
+//! is a 422.
 
 use serde_json::{Value, json};
 use todo_tests::{App, on_every_target};

@@ -1,5 +1,5 @@
-//! All commands open the same database for a URL, in any of the spellings of other tools, and report
-//! an unusable URL.
+//! All commands open the same database for a URL, in any of the spellings of other tools, and
+//! report an unusable URL.
 
 use std::path::Path;
 

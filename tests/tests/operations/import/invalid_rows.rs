@@ -1,5 +1,5 @@
-//! The import reports each invalid row and writes nothing, unless it is told to skip them. A failure
-//! half way leaves no rows.
+//! The import reports each invalid row and writes nothing, unless it is told to skip them. A
+//! failure half way leaves no rows.
 
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use todo_tests::postgres::Cluster;

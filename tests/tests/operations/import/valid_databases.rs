@@ -1,5 +1,5 @@
-//! The import copies a database without invalid rows: users log in with their old passwords and find
-//! their todos.
+//! The import copies a database without invalid rows: users log in with their old passwords and
+//! find their todos.
 
 use sqlx::{Connection, SqliteConnection};
 use todo_tests::postgres::Cluster;

@@ -1,5 +1,5 @@
-//! A program reads its settings from the environment, an env file and files with secrets. It reports
-//! bad settings by name and without a secret.
+//! A program reads its settings from the environment, an env file and files with secrets. It
+//! reports bad settings by name and without a secret.
 
 use std::{collections::BTreeMap, fs};
 

@@ -1,5 +1,5 @@
-//! A server starts without settings, and again with its files and accounts, also when several servers
-//! start at once.
+//! A server starts without settings, and again with its files and accounts, also when several
+//! servers start at once.
 
 use std::{collections::BTreeMap, path::Path};
 

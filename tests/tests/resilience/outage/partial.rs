@@ -1,5 +1,5 @@
-//! PostgreSQL fails in part: it is read-only, its disk is full, or a row is locked. Requests that can
-//! succeed still do.
+//! PostgreSQL fails in part: it is read-only, its disk is full, or a row is locked. Requests that
+//! can succeed still do.
 
 use std::{io::Write, path::PathBuf, process::Command, time::Duration};
 

@@ -1,5 +1,5 @@
-//! The servers accept JSON bodies up to a limit. A client can read the refusal of its body, and what
-//! follows a body is the next request.
+//! The servers accept JSON bodies up to a limit. A client can read the refusal of its body, and
+//! what follows a body is the next request.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The path and the method of a request select its route: any other path is a 404, any other method a
-//! 405, and a trailing slash is redirected.
+//! The path and the method of a request select its route: any other path is a 404, any other method
+//! a 405, and a trailing slash is redirected.
 
 use std::collections::BTreeSet;
 

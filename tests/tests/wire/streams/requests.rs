@@ -1,5 +1,5 @@
-//! The servers treat the request of a stream as any other: HEAD starts nothing, the metrics count it
-//! when it ends, and its route sets the deadlines.
+//! The servers treat the request of a stream as any other: HEAD starts nothing, the metrics count
+//! it when it ends, and its route sets the deadlines.
 
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::BodyExt;
