@@ -102,7 +102,7 @@ fn run_backup(
 ) -> Result<BackupReport, AdminError> {
     refuse_target(from, to, replace)?;
     let draft = Draft::beside(to)?;
-    let rows = copy_pages(from, &draft.path, cancelled, progress)?;
+    let (rows, sizes_before) = copy_pages(from, &draft.path, cancelled, progress)?;
     let copy = open(&draft.path).or_admin_error()?;
     // A single file without a log beside it. A server switches it back to WAL at start.
     copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).or_admin_error()?;
@@ -114,7 +114,7 @@ fn run_backup(
     if verdict != "ok" {
         return refused(format!("the copy fails SQLite's integrity check: {verdict}"));
     }
-    if counts(&copy).or_admin_error()? != rows {
+    if (counts(&copy).or_admin_error()?, sizes(&copy).or_admin_error()?) != (rows, sizes_before) {
         return refused(
             "the copy and the database differ in their numbers of rows: no file was written",
         );
@@ -124,19 +124,20 @@ fn run_backup(
     Ok(BackupReport { rows, bytes })
 }
 
-/// Copies the pages of one snapshot; returns its numbers of users, sessions and todos.
+/// Copies the pages of one snapshot; returns its numbers of users, sessions and todos, and the
+/// [`sizes`] of its tables.
 fn copy_pages(
     from: &Path,
     to: &Path,
     cancelled: &AtomicBool,
     mut progress: impl FnMut(Progress),
-) -> Result<[i64; 3], AdminError> {
+) -> Result<([i64; 3], Sizes), AdminError> {
     let source = open(from).or_admin_error()?;
     let mut target = open(to).or_admin_error()?;
     // The open transaction fixes the snapshot: without it, every write by another process restarts
     // the copy.
     source.execute_batch("PRAGMA query_only = ON; BEGIN").or_admin_error()?;
-    let rows = counts(&source).or_admin_error()?;
+    let rows = (counts(&source).or_admin_error()?, sizes(&source).or_admin_error()?);
     let backup = Backup::new(&source, &mut target).or_admin_error()?;
     let mut last = Instant::now();
     loop {
@@ -171,6 +172,22 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 
 fn counts(connection: &Connection) -> rusqlite::Result<[i64; 3]> {
     connection.query_row(COUNT_ROWS, [], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))
+}
+
+/// The number of rows of each table, by name.
+type Sizes = Vec<(String, i64)>;
+
+/// Counts the rows of all tables, whatever the release of the schema.
+fn sizes(connection: &Connection) -> rusqlite::Result<Sizes> {
+    let sql = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name";
+    let names: Vec<String> =
+        connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let size = |name: String| {
+        // Names of tables cannot be bound. In quotes, each name is one.
+        let sql = format!("SELECT count(*) FROM \"{}\"", name.replace('"', "\"\""));
+        connection.query_row(&sql, [], |row| row.get(0)).map(|rows| (name, rows))
+    };
+    names.into_iter().map(size).collect()
 }
 
 /// Suffixes of the files that SQLite keeps beside a database.
