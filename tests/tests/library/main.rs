@@ -2,6 +2,7 @@
 
 mod api;
 mod batch;
+mod changes;
 mod limits;
 mod lists;
 mod model;

@@ -50,7 +50,9 @@ async fn fill(url: &str) {
     let mut db = SqliteConnection::connect(url).await.expect("the file");
     let sql = "
         INSERT INTO users VALUES (zeroblob(16), 'bulk@example.com', 'Bulk', 'x', 0);
-        INSERT INTO todos WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+        INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, created_at,
+            updated_at, completed_at)
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
         SELECT randomblob(16), zeroblob(16), 't' || i, 't' || i, hex(randomblob(400)), 1, 0, i, i, NULL
         FROM n;";
     sqlx::raw_sql(sql).execute(&mut db).await.expect("rows");

@@ -1,7 +1,7 @@
 //! Copying a whole database: a round trip is lossless, a copy is all or nothing, and sessions
 //! survive it.
 
-use std::{fs, path::Path, process::Stdio};
+use std::{collections::BTreeSet, fs, path::Path, process::Stdio};
 
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use todo_tests::{Process, STARTING, built, command, postgres::Cluster, raw};
@@ -38,10 +38,22 @@ async fn filled_with(url: &str, todos: &str) {
         SELECT randomblob(16), 'u' || i || '@example.com', 'Zoë ' || i, '$argon2id$x', 1700000000000000 + i
         FROM n;
         INSERT INTO sessions SELECT randomblob(16), id, 1700000000000001, 4000000000000000 FROM users;
-        INSERT INTO todos WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < @TODOS@)
+        INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, created_at,
+            updated_at, completed_at)
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < @TODOS@)
         SELECT randomblob(16), id, 'Ärger ' || i, 'ärger ' || i, iif(i % 3, 'd' || i, NULL), 1 + i % 3,
                i % 2, 1700000000000000 + i, 1700000000000007 + i, iif(i % 2, 1700000000000005, NULL)
-        FROM users, n;";
+        FROM users, n;
+        UPDATE todos SET search = title_key, tags = '[\"a\",\"b\"]', list_id = user_id, parent_id = id,
+            position = 'a0', due_date = 20000, due_minute = 61, due_zone = 'Europe/Berlin',
+            due_at = 1728000000000000, undated = 0, due_key = 28800061, rule = 'FREQ=DAILY', rule_from = 2,
+            series_id = id, occurrence = 20000
+        WHERE title = 'Ärger 7';
+        INSERT INTO trash SELECT todos.*, 1800000000000000 FROM todos
+        WHERE title IN ('Ärger 3', 'Ärger 7');
+        INSERT INTO idempotency SELECT id, 'key ' || email, x'00ff', 201, '{}', '/todos/1', NULL, 1800000000000000
+        FROM users;
+        INSERT INTO idempotency SELECT id, 'other', x'', 200, '[]', NULL, '1-x', 1800000000000001 FROM users;";
     let fill = sqlx::AssertSqlSafe(fill.replace("@TODOS@", todos));
     sqlx::raw_sql(fill).execute(&mut db).await.expect("rows");
     db.close().await.expect("closed");
@@ -54,10 +66,26 @@ async fn rows(url: &str) -> Vec<String> {
         SELECT concat_ws('|', hex(id), email, name, password_hash, created_at) FROM users
         UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), created_at, expires_at) FROM sessions
         UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), title, title_key, quote(description),
-            priority, completed, created_at, updated_at, quote(completed_at)) FROM todos
+            priority, completed, created_at, updated_at, quote(completed_at), quote(search), tags,
+            quote(list_id), quote(parent_id), quote(position), quote(due_date), quote(due_minute),
+            quote(due_zone), quote(due_at), undated, due_key, quote(rule), quote(rule_from),
+            quote(series_id), quote(occurrence)) FROM todos
+        UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), title, title_key, quote(description),
+            priority, completed, created_at, updated_at, quote(completed_at), quote(search), tags,
+            quote(list_id), quote(parent_id), quote(position), quote(due_date), quote(due_minute),
+            quote(due_zone), quote(due_at), undated, due_key, quote(rule), quote(rule_from),
+            quote(series_id), quote(occurrence), deleted_at) FROM trash
+        UNION ALL SELECT concat_ws('|', hex(user_id), key, hex(fingerprint), status, answer,
+            quote(location), quote(etag), made_at) FROM idempotency
         UNION ALL SELECT concat_ws('|', hex(user_id), pending, completed) FROM todo_counts
         ORDER BY 1";
     sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows")
+}
+
+async fn epoch(url: &str) -> String {
+    let mut db = SqliteConnection::connect(url).await.expect("the file");
+    let sql = "SELECT value FROM meta WHERE name = 'epoch'";
+    sqlx::query_scalar(sql).fetch_one(&mut db).await.expect("an epoch")
 }
 
 #[tokio::test]
@@ -73,8 +101,16 @@ async fn a_round_trip_is_lossless_and_the_target_must_be_empty() {
     assert!(ok, "{same}");
     assert_eq!(out, same, "count and checksum");
     let before = rows(&here).await;
-    assert_eq!(before.len(), 20 + 20 + 2000 + 20);
+    assert_eq!(before.len(), 20 + 20 + 2000 + 40 + 40 + 20);
     assert_eq!(rows(&back).await, before);
+    // A position in the log of one is none in the log of another.
+    let epochs: BTreeSet<_> = [epoch(&here).await, epoch(&back).await].into();
+    assert_eq!(epochs.len(), 2);
+    // The target's own log is whole.
+    let mut db = SqliteConnection::connect(&back).await.expect("the file");
+    let whole =
+        "SELECT sum(seq) = (SELECT count(*) FROM changes) AND min(seq) = 100 FROM todo_counts";
+    assert!(sqlx::query_scalar::<_, bool>(whole).fetch_one(&mut db).await.expect("it"));
 
     for (from, to) in [(&here, &there), (&there, &back), (&here, &here)] {
         let (ok, printed) = copy(from, to).await;
@@ -145,10 +181,10 @@ async fn progress_is_shown_only_on_a_terminal() {
     let terminal = terminal.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
     let seen = timeout(STARTING, terminal.output()).await.expect("an end").expect("script runs");
     let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
-    assert!(seen.contains("/2040") && seen.contains("2000 todos"), "{seen}");
+    assert!(seen.contains("/2120") && seen.contains("2000 todos"), "{seen}");
     fs::remove_file(dir.path().join("b.db")).expect("the copy");
     let (ok, printed) = copy(&from, &to).await;
-    assert!(ok && !printed.contains("/2040") && printed.contains("2000 todos"), "{printed}");
+    assert!(ok && !printed.contains("/2120") && printed.contains("2000 todos"), "{printed}");
 }
 
 /// A filled SQLite database in `dir`, and a PostgreSQL server with the empty schema.
@@ -199,7 +235,7 @@ async fn a_hundred_thousand_todos_come_back_equal_in_bounded_memory() {
         assert!((1..100 << 10).contains(&most_kib), "{most_kib} KiB");
     }
     let before = rows(&here).await;
-    assert_eq!(before.len(), 20 + 20 + 100_000 + 20);
+    assert_eq!(before.len(), 20 + 20 + 100_000 + 40 + 40 + 20);
     assert!(rows(&back).await == before, "the rows differ");
     cluster.stop().await.expect("it stops");
 }

@@ -1,6 +1,7 @@
 //! The programs as an operator runs them: commands, settings, databases, migrations, backups.
 
 mod backup;
+mod changes;
 mod cli;
 mod copy;
 mod import;

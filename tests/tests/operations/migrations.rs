@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-async fn migrate(url: &str, arguments: &[&str]) -> (bool, String) {
+pub(super) async fn migrate(url: &str, arguments: &[&str]) -> (bool, String) {
     let dir = tempfile::tempdir().expect("a directory");
     let mut command = command("todo-server", dir.path(), &[("DATABASE_URL", url)]);
     let output = timeout(STARTING, command.arg("migrate").args(arguments).output()).await;
@@ -23,7 +23,7 @@ async fn migrate(url: &str, arguments: &[&str]) -> (bool, String) {
 }
 
 /// The whole schema, as text in a fixed order.
-async fn schema(url: &str) -> Vec<String> {
+pub(super) async fn schema(url: &str) -> Vec<String> {
     if url.starts_with("sqlite:") {
         let mut db = SqliteConnection::connect(url).await.expect("the file");
         let rows = sqlx::query(
@@ -36,8 +36,10 @@ async fn schema(url: &str) -> Vec<String> {
     let mut db = PgConnection::connect(url).await.expect("the server");
     let rows = sqlx::query(
         "SELECT t FROM ( \
-           SELECT concat_ws(' ', table_name, ordinal_position, column_name, data_type, \
-                            collation_name, is_nullable, column_default) AS t \
+           SELECT concat_ws(' ', table_name, row_number() OVER ( \
+                                PARTITION BY table_name ORDER BY ordinal_position), \
+                            column_name, data_type, collation_name, is_nullable, \
+                            column_default) AS t \
            FROM information_schema.columns WHERE table_schema = 'public' \
            UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' \
            UNION ALL SELECT conrelid::regclass || ' ' || pg_get_constraintdef(oid) \
@@ -75,7 +77,7 @@ async fn up_down_up(url: &str) {
     assert_eq!(schema(url).await, up, "up again gives the same schema");
 }
 
-fn url_in(dir: &Path) -> String {
+pub(super) fn url_in(dir: &Path) -> String {
     format!("sqlite://{}", dir.join("todo.db").display())
 }
 
@@ -135,16 +137,20 @@ async fn a_recreated_table_keeps_its_rows_and_their_counts() {
     let fill = "
         INSERT INTO users WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9)
         SELECT randomblob(16), 'u' || i || '@example.com', 'Zoë ' || i, 'x', i FROM n;
-        INSERT INTO todos WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99)
+        INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, created_at,
+            updated_at, completed_at)
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99)
         SELECT randomblob(16), id, 'Ä ' || i, 'ä ' || i, iif(i % 3, 'd' || i, NULL), 1 + i % 3, i % 2,
                i / 2, i, iif(i % 2, 5, NULL) FROM users, n;";
     sqlx::raw_sql(fill).execute(&mut db).await.expect("rows");
     db.close().await.expect("closed");
     let before = todos(&url).await;
     assert_eq!(before.len(), 9 * 99 + 9);
-    let (ok, printed) = migrate(&url, &["--revert", "--yes"]).await;
-    assert!(ok && printed.contains("second line"), "{printed}");
-    assert!(todos(&url).await == before, "down loses rows");
+    for name in ["changes and trash", "second line"] {
+        let (ok, printed) = migrate(&url, &["--revert", "--yes"]).await;
+        assert!(ok && printed.contains(name), "{printed}");
+        assert!(todos(&url).await == before, "down loses rows");
+    }
     let (ok, printed) = migrate(&url, &["--revert", "--yes"]).await;
     assert!(ok && printed.contains("todos together"), "{printed}");
     assert!(todos(&url).await == before, "down loses rows");
@@ -157,7 +163,7 @@ async fn a_recreated_table_keeps_its_rows_and_their_counts() {
     assert_eq!(sqlx::query_scalar::<_, i64>(counted).fetch_one(&mut db).await.expect("it"), 0);
 }
 
-async fn execute(url: &str, sql: &str) {
+pub(super) async fn execute(url: &str, sql: &str) {
     let safe = sqlx::AssertSqlSafe(sql.to_owned());
     if url.starts_with("sqlite:") {
         let mut db = SqliteConnection::connect(url).await.expect("the file");
@@ -325,7 +331,7 @@ fn no_migration_has_a_carriage_return() {
 
 /// Rows that the library never writes, and that the schema rejects.
 #[rustfmt::skip] // a table
-const REJECTED: [&str; 26] = [
+const REJECTED: [&str; 37] = [
     "UPDATE users SET email = 'A@b.c'",
     "UPDATE users SET email = 'a'",
     "UPDATE users SET email = 'ada.example.com'",
@@ -351,6 +357,17 @@ const REJECTED: [&str; 26] = [
     "UPDATE todos SET user_id = id",
     "UPDATE todos SET title = NULL",
     "UPDATE todo_counts SET pending = -1",
+    "UPDATE todo_counts SET seq = -1",
+    "UPDATE todos SET tags = '{}'",
+    "UPDATE todos SET tags = NULL",
+    "UPDATE todos SET due_minute = 1440",
+    "UPDATE todos SET due_date = 1",
+    "UPDATE todos SET undated = FALSE",
+    "UPDATE todos SET due_minute = 1, due_zone = 'UTC'",
+    "UPDATE todos SET due_minute = 1, due_zone = 'UTC', due_at = created_at",
+    "UPDATE todos SET rule = 'FREQ=DAILY'",
+    "UPDATE todos SET rule_from = 3",
+    "INSERT INTO changes (user_id, seq, kind) SELECT user_id, 99, 1 FROM todos",
     "INSERT INTO rate_limits (action, client, slot, taken_at, settled) SELECT 'other', 'c', 0, created_at, TRUE FROM users",
 ];
 
@@ -410,11 +427,13 @@ const BESIDE: &str = "
     UPDATE todos SET user_id = @7 WHERE id = @4;";
 
 /// The statements with ids and times in the database's own format.
-fn in_dialect(sql: &str, is_sqlite: bool) -> String {
+pub(super) fn in_dialect(sql: &str, is_sqlite: bool) -> String {
     let mut sql = sql.to_owned();
     for n in 1..=9 {
         let hex = format!("{n}").repeat(32);
         let id = if is_sqlite { format!("x'{hex}'") } else { format!("'{hex}'") };
+        let bytes = if is_sqlite { id.clone() } else { format!("'\\x{hex}'") };
+        sql = sql.replace(&format!("@{n}_bytes"), &bytes);
         sql = sql.replace(&format!("@{n}"), &id);
     }
     let [now, later] = if is_sqlite {
@@ -425,7 +444,7 @@ fn in_dialect(sql: &str, is_sqlite: bool) -> String {
     sql.replace("@now", now).replace("@later", later)
 }
 
-async fn run(url: &str, sql: &str) {
+pub(super) async fn run(url: &str, sql: &str) {
     let is_sqlite = url.starts_with("sqlite:");
     let sql = sqlx::AssertSqlSafe(in_dialect(sql, is_sqlite));
     if is_sqlite {
@@ -438,7 +457,8 @@ async fn run(url: &str, sql: &str) {
 }
 
 /// Rows of text, from either database.
-async fn rows(url: &str, sql: &'static str) -> Vec<String> {
+pub(super) async fn rows(url: &str, sql: &str) -> Vec<String> {
+    let sql = sqlx::AssertSqlSafe(in_dialect(sql, url.starts_with("sqlite:")));
     if url.starts_with("sqlite:") {
         let mut db = SqliteConnection::connect(url).await.expect("the file");
         return sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows");
@@ -449,13 +469,16 @@ async fn rows(url: &str, sql: &'static str) -> Vec<String> {
 
 const COUNTS: &str = "SELECT email || ' ' || pending || ' ' || completed FROM users \
                       JOIN todo_counts ON user_id = id ORDER BY email";
+pub(super) const EPOCH: &str = "SELECT value FROM meta WHERE name = 'epoch'";
 const TITLES: &str =
     "SELECT title || CASE WHEN completed THEN ' x' ELSE '' END FROM todos ORDER BY 1";
 
 async fn upgrade_from_previous(url: &str) {
     assert!(migrate(url, &[]).await.0);
-    let (ok, printed) = migrate(url, &["--revert"]).await;
-    assert!(ok && printed.contains("second line"), "{printed}");
+    for name in ["changes and trash", "second line"] {
+        let (ok, printed) = migrate(url, &["--revert"]).await;
+        assert!(ok && printed.contains(name), "{printed}");
+    }
     run(url, BEFORE).await;
     if url.starts_with("sqlite:") {
         run(
@@ -478,9 +501,11 @@ async fn upgrade_from_previous(url: &str) {
     assert_eq!(rows(url, TITLES).await, ["   x", "Buy milk", "x"]);
     let counts = ["ann@example.com 0 1", "bob@example.com 2 0", "no address 0 0"];
     assert_eq!(rows(url, COUNTS).await, counts);
-    let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
-    assert!(ok && printed.contains("second line"), "{printed}");
-    assert_eq!(rows(url, TITLES).await, ["   x", "Buy milk", "x"], "down keeps them too");
+    for name in ["changes and trash", "second line"] {
+        let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
+        assert!(ok && printed.contains(name), "{printed}");
+        assert_eq!(rows(url, TITLES).await, ["   x", "Buy milk", "x"], "down keeps them too");
+    }
     assert!(migrate(url, &[]).await.0);
     assert_eq!(rows(url, COUNTS).await, counts);
 }
@@ -494,13 +519,19 @@ async fn a_database_of_the_previous_version_is_migrated_with_its_rows() {
 
     // TRUNCATE fires no row triggers.
     let url = cluster.url();
+    run(&url, "UPDATE todos SET title = 'changed'").await;
     run(&url, "TRUNCATE todo_counts").await;
     let counts = ["ann@example.com 0 1", "bob@example.com 2 0", "no address 0 0"];
     assert_eq!(rows(&url, COUNTS).await, counts, "counted again");
+    let numbers = "SELECT CAST(seq AS text) FROM todo_counts ORDER BY seq";
+    assert_eq!(rows(&url, numbers).await, ["0", "1", "2"], "no number is given out again");
+    let epoch = rows(&url, EPOCH).await;
     run(&url, "TRUNCATE todos").await;
     let counts = ["ann@example.com 0 0", "bob@example.com 0 0", "no address 0 0"];
     assert_eq!(rows(&url, COUNTS).await, counts);
+    assert_ne!(rows(&url, EPOCH).await, epoch, "the log misses it: its numbers end");
     run(&url, "TRUNCATE users CASCADE").await;
     assert_eq!(rows(&url, "SELECT CAST(count(*) AS text) FROM todo_counts").await, ["0"]);
+    assert_eq!(rows(&url, "SELECT CAST(count(*) AS text) FROM changes").await, ["0"]);
     cluster.stop().await.expect("it stops");
 }

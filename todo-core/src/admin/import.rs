@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     AdminError, Conn, DriverResult, Progress,
-    copy::{TodoRow, UserRow, begin_empty, insert_todos, insert_users},
+    copy::{MoreColumns, TodoRow, UserRow, begin_empty, insert_todos, insert_users},
     migrate, migrations, open_existing, refuse_same,
 };
 use crate::{
@@ -376,6 +376,7 @@ impl Rules {
             created_at,
             updated_at,
             completed_at: completed.then(|| completed_at.unwrap_or(updated_at)),
+            more: MoreColumns::default(),
         })
     }
 }

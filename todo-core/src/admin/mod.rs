@@ -19,6 +19,7 @@ use crate::{
 
 pub use self::backup::{BackupReport, backup};
 pub use self::copy::{CopyReport, Progress, copy};
+pub use self::epoch::new_epoch;
 pub use self::import::{ImportReport, InvalidRow, InvalidRows, import};
 pub use self::migrations::{MigrateReport, Migration, RevertReport, migrate, migrations, revert};
 pub use self::users::{Account, delete_user, find_user, reset_password, users};
@@ -26,6 +27,7 @@ pub use self::users::{Account, delete_user, find_user, reset_password, users};
 mod backup;
 mod codec;
 mod copy;
+mod epoch;
 mod import;
 mod migrations;
 mod users;

@@ -126,13 +126,9 @@ pub async fn delete_user(url: &str, id: Uuid) -> Result<Account, AdminError> {
     let found: Option<AccountRow> =
         on!(&mut conn, c => sqlx::query_as(sql).bind(id).fetch_optional(c).await)?;
     let AccountRow(account) = found.ok_or_else(no_such_account)?;
-    for sql in [
-        "DELETE FROM sessions WHERE user_id = $1",
-        "DELETE FROM todos WHERE user_id = $1",
-        "DELETE FROM users WHERE id = $1",
-    ] {
-        on!(&mut conn, c => sqlx::query(sql).bind(id).execute(c).await.map(drop))?;
-    }
+    // The rest goes with the user. Todos that are deleted before would each be logged.
+    let sql = "DELETE FROM users WHERE id = $1";
+    on!(&mut conn, c => sqlx::query(sql).bind(id).execute(c).await.map(drop))?;
     conn.execute("COMMIT").await?;
     conn.close().await?;
     Ok(account)

@@ -26,7 +26,9 @@ const GRANTS: &str = "\
             '{title,title_key,description,priority,completed,updated_at,completed_at}'), \
         ('todos', 'DELETE', NULL), \
         ('todo_counts', 'SELECT', NULL), ('todo_counts', 'INSERT', '{user_id}'), \
-        ('todo_counts', 'UPDATE', '{pending,completed}'), \
+        ('todo_counts', 'UPDATE', '{pending,completed,seq}'), \
+        ('changes', 'SELECT', '{user_id,seq}'), \
+        ('changes', 'INSERT', '{user_id,seq,kind,todo_id}'), ('changes', 'DELETE', NULL), \
         ('rate_limits', 'SELECT', NULL), ('rate_limits', 'INSERT', NULL), \
         ('rate_limits', 'UPDATE', '{taken_at,settled,prefix56,prefix48}'), \
         ('rate_limits', 'DELETE', NULL), \

@@ -104,6 +104,16 @@ enum Command {
         Exit codes: 0 backed up, 1 failed and nothing was written, 2 usage"
     )]
     Backup(BackupArgs),
+    /// Make all positions in the logs of changes invalid; after a backup was restored
+    #[command(
+        name = "new-epoch",
+        after_help = "A restored database gives out numbers of changes again that clients have \
+        seen with other changes. With a new epoch the clients' positions are invalid, and they \
+        read their lists again. Nothing else changes. Uses MIGRATIONS_DATABASE_URL if it is \
+        set.\n\n\
+        Exit codes: 0 ok, 1 failed, 2 usage"
+    )]
+    NewEpoch,
     /// Show the effective settings, without secrets, and check database, certificate and secret
     #[command(
         after_help = "One line for each check, beginning with ok, warn or FAIL: the database \
@@ -194,6 +204,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Backup(args) => {
             with_settings(|settings| exit_code(block_on(backup(&settings, &args))))
         }
+        Command::NewEpoch => with_settings(|settings| exit_code(block_on(new_epoch(&settings)))),
         // Runs every few seconds: the warnings of `serve` are not repeated.
         Command::Healthcheck => {
             exit_code(Settings::load().and_then(|settings| block_on(healthcheck(&settings))))
@@ -341,6 +352,12 @@ async fn backup(settings: &Settings, args: &BackupArgs) -> Result<(), AdminError
     let [users, sessions, todos] = report.rows;
     outln!("backed up {users} users, {sessions} sessions and {todos} todos");
     outln!("verified: integrity check ok, {} bytes", report.bytes);
+    Ok(())
+}
+
+async fn new_epoch(settings: &Settings) -> Result<(), AdminError> {
+    let epoch = admin::new_epoch(direct_url(settings)).await?;
+    outln!("new epoch: {epoch}");
     Ok(())
 }
 

@@ -73,6 +73,7 @@ on_every_target! {
             "SELECT count(*) FROM todos",
             "SELECT count(*) FROM sessions",
             "SELECT count(*) FROM todo_counts",
+            "SELECT count(*) FROM changes",
         ] {
             assert_eq!(count(&app, table).await, 1, "{table}");
         }

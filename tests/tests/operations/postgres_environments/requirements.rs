@@ -20,7 +20,7 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// The default limit of a role's statements and locks in these tests.
 const ROLE_LIMIT: Duration = Duration::from_millis(500);
 /// The minimal grants of a role, by column.
-const GRANTS: [&str; 12] = [
+const GRANTS: [&str; 15] = [
     "SELECT, INSERT, UPDATE (name, password_hash) ON users",
     "SELECT, INSERT, DELETE ON sessions",
     "SELECT ON todos",
@@ -29,7 +29,10 @@ const GRANTS: [&str; 12] = [
     "DELETE ON todos",
     "SELECT ON todo_counts",
     "INSERT (user_id) ON todo_counts",
-    "UPDATE (pending, completed) ON todo_counts",
+    "UPDATE (pending, completed, seq) ON todo_counts",
+    "SELECT (user_id, seq) ON changes",
+    "INSERT (user_id, seq, kind, todo_id) ON changes",
+    "DELETE ON changes",
     "SELECT, INSERT, DELETE ON rate_limits",
     "UPDATE (taken_at, settled, prefix56, prefix48) ON rate_limits",
     "INSERT ON signups",

@@ -25,7 +25,7 @@ use crate::{
         DatabaseOptions, DbError, FromRows, OpenError, Row, Share, Statement,
         address::{Mode, SqliteAddress},
         batch::{Batch, Unmet},
-        schema::Found,
+        schema::{Found, ups},
         statement::MAX_PREPARED,
     },
     error::BoxError,
@@ -44,6 +44,8 @@ pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migratio
 pub(crate) const MIGRATION_TIMEOUT: Duration = Duration::from_mins(10);
 /// A migration that takes longer is logged.
 const SLOW_MIGRATION: Duration = Duration::from_secs(2);
+/// A migration among more todos is logged as a warning, before it starts.
+const MANY_TODOS: i64 = 100_000;
 
 #[derive(Clone)]
 pub(crate) struct Sqlite {
@@ -231,6 +233,7 @@ async fn migrate(address: &SqliteAddress, path: &Path) -> Result<(), OpenError> 
     // The journal mode is stored in the file, for all connections.
     let options = connect_options(path).journal_mode(SqliteJournalMode::Wal);
     let mut connection = options.connect().await.map_err(connect)?;
+    announce(&mut connection).await.map_err(connect)?;
     let run = async {
         let mut run = std::pin::pin!(MIGRATIONS.run(&mut connection));
         if let Ok(outcome) = tokio::time::timeout(SLOW_MIGRATION, &mut run).await {
@@ -254,6 +257,59 @@ async fn check_schema(path: &Path) -> Result<(), OpenError> {
     let found = Found::in_sqlite(&mut connection).await.map_err(connect)?;
     connection.close().await.map_err(connect)?;
     found.applied(&MIGRATIONS).map(drop)
+}
+
+/// Logs how many todos the pending migrations are going to read.
+async fn announce(connection: &mut sqlx::SqliteConnection) -> sqlx::Result<()> {
+    let found = Found::in_sqlite(connection).await?;
+    // Checked before, so that an error here is one of the moment, as of a lock.
+    let Ok(applied) = found.applied(&MIGRATIONS) else { return Ok(()) };
+    let is_pending = ups(&MIGRATIONS).any(|migration| !applied.contains(&migration.version));
+    if applied.is_empty() || !is_pending {
+        return Ok(());
+    }
+    let sql = "SELECT count(*) FROM todos";
+    let todos: i64 = sqlx::query_scalar(sql).fetch_one(connection).await?;
+    if todos > MANY_TODOS {
+        tracing::warn!(
+            todos,
+            "migrating the schema: SQLite reads all todos, some 10 s for a million, and other \
+             processes cannot write meanwhile"
+        );
+    } else {
+        tracing::info!(todos, "migrating the schema");
+    }
+    Ok(())
+}
+
+/// Checks that the disk has `times` the size of the database file free, before all todos are
+/// written again.
+#[cfg(feature = "admin")]
+pub(crate) fn check_space(path: &Path, times: u64) -> Result<(), OpenError> {
+    let Ok(file) = path.metadata() else { return Ok(()) };
+    let needed = file.len().saturating_mul(times);
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    match free_space(directory.unwrap_or(Path::new("."))) {
+        Some(free) if free < needed => Err(OpenError::Migrate(BoxError::new(format!(
+            "SQLite writes all todos again and needs {} MiB on the disk of {}, which has {} MiB \
+             free: nothing was changed",
+            needed.div_ceil(1 << 20),
+            path.display(),
+            free >> 20
+        )))),
+        _ => Ok(()),
+    }
+}
+
+/// Free bytes on the disk of `directory`; `None` if unknown.
+#[cfg(feature = "admin")]
+fn free_space(directory: &Path) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return rustix::fs::statvfs(directory)
+        .ok()
+        .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    #[cfg(not(target_os = "linux"))]
+    return None;
 }
 
 /// A database in memory with the latest schema. It needs no migration record: it ends with its

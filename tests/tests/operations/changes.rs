@@ -1,0 +1,546 @@
+//! The migration of the log of changes and the trash: it keeps rows, goes back, refuses to lose
+//! data, and survives its process. The triggers and views that it makes, by SQL.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use todo_tests::{STARTING, command, postgres::Cluster};
+use tokio::time::{Instant, timeout};
+
+use super::migrations::{EPOCH, execute, migrate, rows, run, schema, url_in};
+
+/// A file and a server, each without a schema.
+struct Both {
+    dir: tempfile::TempDir,
+    cluster: Cluster,
+}
+
+impl Both {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self { dir, cluster: Cluster::dedicated(&[], &[]).await.expect("PostgreSQL") }
+    }
+
+    fn urls(&self) -> [String; 2] {
+        [url_in(self.dir.path()), self.cluster.url()]
+    }
+
+    async fn stop(self) {
+        self.cluster.stop().await.expect("it stops");
+    }
+}
+
+/// Two users, and three todos of the first.
+const FILL: &str = "
+    INSERT INTO users (id, email, name, password_hash, created_at) VALUES
+        (@1, 'ann@example.com', 'Ann Other', 'x', @now), (@2, 'bob@example.com', 'Bob', 'x', @now);
+    INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, updated_at, completed_at)
+        VALUES (@4, @1, 'a', 'a', 1, FALSE, @now, @now, NULL);
+    INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, updated_at, completed_at)
+        VALUES (@5, @1, 'b', 'b', 1, FALSE, @now, @now, NULL);
+    INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, updated_at, completed_at)
+        VALUES (@6, @1, 'c', 'c', 2, TRUE, @now, @now, @now);";
+
+/// Each user's log, as user, number, kind and todo; of ids the first digit.
+async fn log(url: &str) -> Vec<String> {
+    let digit = if url.starts_with("sqlite:") {
+        ["substr(hex(user_id), 1, 1)", "substr(hex(todo_id), 1, 1)"]
+    } else {
+        ["left(CAST(user_id AS text), 1)", "left(CAST(todo_id AS text), 1)"]
+    };
+    let [user, todo] = digit;
+    let sql = format!(
+        "SELECT {user} || ': ' || seq || ' ' || kind || ' ' || {todo} FROM changes ORDER BY user_id, seq"
+    );
+    rows(url, &sql).await
+}
+
+/// Counters and numbers that differ from what rows and logs say.
+async fn wrong_counters(url: &str) -> Vec<String> {
+    let sql = "SELECT pending || ' ' || completed || ' ' || seq FROM todo_counts AS c \
+        WHERE pending <> (SELECT count(*) FROM todos AS t WHERE t.user_id = c.user_id AND NOT t.completed) \
+        OR completed <> (SELECT count(*) FROM todos AS t WHERE t.user_id = c.user_id AND t.completed) \
+        OR (seq > 0 AND seq <> (SELECT max(seq) FROM changes AS l WHERE l.user_id = c.user_id)) \
+        OR (SELECT count(*) FROM changes AS l WHERE l.user_id = c.user_id) \
+           <> seq - coalesce((SELECT min(seq) - 1 FROM changes AS l WHERE l.user_id = c.user_id), 0)";
+    rows(url, sql).await
+}
+
+async fn count(url: &str, table: &str) -> i64 {
+    let sql = format!("SELECT CAST(count(*) AS text) FROM {table}");
+    rows(url, &sql).await.concat().parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn down_restores_the_schema_of_the_version_before_and_keeps_the_rows() {
+    let both = Both::new().await;
+    for url in both.urls() {
+        assert!(migrate(&url, &[]).await.0);
+        let (up, epoch) = (schema(&url).await, rows(&url, EPOCH).await);
+        assert_eq!(epoch.concat().len(), 16, "{epoch:?}");
+        assert!(migrate(&url, &["--revert"]).await.0);
+        let before = schema(&url).await;
+        // The version before, with rows, and without a revert.
+        run(&url, FILL).await;
+        assert!(migrate(&url, &[]).await.0);
+        assert_eq!(schema(&url).await, up);
+        assert_ne!(rows(&url, EPOCH).await, epoch, "a new log has a new epoch");
+        assert_eq!(log(&url).await, Vec::<String>::new());
+        assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
+        run(&url, "UPDATE todos SET title = 'd' WHERE id = @4; DELETE FROM todos WHERE id = @5")
+            .await;
+        assert_eq!(log(&url).await, ["1: 1 1 4", "1: 2 2 5"]);
+        assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
+        let (ok, printed) = migrate(&url, &["--revert", "--yes"]).await;
+        assert!(ok, "{printed}");
+        assert_eq!(schema(&url).await, before, "down is the schema of the version before");
+        assert_eq!(rows(&url, "SELECT title FROM todos ORDER BY title").await, ["c", "d"]);
+        run(&url, "UPDATE todos SET completed = FALSE, completed_at = NULL WHERE id = @6").await;
+        let counts = "SELECT pending || ' ' || completed FROM todo_counts ORDER BY pending";
+        assert_eq!(rows(&url, counts).await, ["0 0", "2 0"], "counted again");
+        assert!(migrate(&url, &[]).await.0);
+        assert_eq!(schema(&url).await, up);
+    }
+    both.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn down_names_what_it_certainly_loses() {
+    let both = Both::new().await;
+    for url in both.urls() {
+        assert!(migrate(&url, &[]).await.0);
+        run(&url, FILL).await;
+        let (ok, printed) = migrate(&url, &["--revert"]).await;
+        assert!(!ok && printed.contains("3 todos: confirm with --yes"), "{printed}");
+        run(
+            &url,
+            "INSERT INTO deletions (id, user_id, deleted_at) VALUES (@4, @1, @later);
+             UPDATE todos SET tags = '[\"a\"]' WHERE id = @5;
+             INSERT INTO idempotency (user_id, key, fingerprint, status, answer, made_at)
+                 VALUES (@1, 'k', @1_bytes, 201, '{}', @now);",
+        )
+        .await;
+        let up = schema(&url).await;
+        let (ok, printed) = migrate(&url, &["--revert"]).await;
+        for named in ["1 todos in the trash", "order of 1 todos", "1 answers", "--yes"] {
+            assert!(!ok && printed.contains(named), "{named} in {printed}");
+        }
+        assert_eq!(schema(&url).await, up, "a rejected command changes nothing");
+        assert_eq!(count(&url, "trash").await, 1);
+        assert!(migrate(&url, &["--revert", "--yes"]).await.0);
+        assert_eq!(count(&url, "todos").await, 2);
+    }
+    both.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_shown_column_is_logged_and_a_derived_one_is_not() {
+    let both = Both::new().await;
+    for url in both.urls() {
+        assert!(migrate(&url, &[]).await.0);
+        run(&url, FILL).await;
+        let columns = if url.starts_with("sqlite:") {
+            ["todos", "trash"].map(|table| format!("SELECT name FROM pragma_table_info('{table}')"))
+        } else {
+            ["todos", "trash"].map(|table| {
+                format!(
+                    "SELECT CAST(column_name AS text) FROM information_schema.columns \
+                     WHERE table_name = '{table}' ORDER BY ordinal_position"
+                )
+            })
+        };
+        let todos = rows(&url, &columns[0]).await;
+        let trash = rows(&url, &columns[1]).await;
+        assert_eq!(
+            trash.split_last(),
+            Some((&"deleted_at".to_owned(), &*todos)),
+            "SELECT * moves rows"
+        );
+        for column in &todos {
+            let before = count(&url, "changes").await;
+            run(&url, &format!("UPDATE todos SET {column} = {column} WHERE id = @4")).await;
+            let is_logged = count(&url, "changes").await > before;
+            // A changed id or user is, by another trigger.
+            let is_derived = ["id", "user_id", "search", "title_key"].contains(&&**column);
+            assert_ne!(is_logged, is_derived, "{column}");
+        }
+        let before = log(&url).await.len();
+        run(
+            &url,
+            "UPDATE todos SET user_id = @2 WHERE id = @4; UPDATE todos SET id = @9 WHERE id = @5",
+        )
+        .await;
+        let entries = log(&url).await;
+        let number = before + 1;
+        assert!(entries.contains(&format!("1: {number} 2 4")), "{entries:?}");
+        assert!(entries.contains(&"2: 1 1 4".to_owned()), "{entries:?}");
+        assert!(entries.contains(&format!("1: {} 2 5", number + 1)), "{entries:?}");
+        assert!(entries.contains(&format!("1: {} 1 9", number + 2)), "{entries:?}");
+        assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
+    }
+    both.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_keeps_ten_thousand_entries() {
+    let both = Both::new().await;
+    for url in both.urls() {
+        assert!(migrate(&url, &[]).await.0);
+        run(&url, FILL).await;
+        let many = if url.starts_with("sqlite:") {
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10200) \
+             INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, updated_at) \
+             SELECT randomblob(16), @2, 't', 't', 1, 0, @now, @now FROM n"
+        } else {
+            "INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, updated_at) \
+             SELECT gen_random_uuid(), @2, 't', 't', 1, FALSE, @now, @now FROM generate_series(1, 10200)"
+        };
+        run(&url, many).await;
+        let sql =
+            "SELECT min(seq) || ' ' || max(seq) || ' ' || count(*) FROM changes WHERE user_id = @2";
+        // At 10,176, the last multiple of 64.
+        assert_eq!(rows(&url, sql).await, ["177 10200 10024"]);
+        assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
+        assert_eq!(log(&url).await.iter().filter(|entry| entry.starts_with("1:")).count(), 3);
+    }
+    both.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_a_thousand_todos_and_a_trash_is_deleted_with_everything() {
+    let both = Both::new().await;
+    for url in both.urls() {
+        assert!(migrate(&url, &[]).await.0);
+        run(&url, FILL).await;
+        let many = if url.starts_with("sqlite:") {
+            "PRAGMA foreign_keys = ON; \
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+             INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, updated_at) \
+             SELECT randomblob(16), @1, 't', 't', 1, 0, @now, @now FROM n; \
+             INSERT INTO deletions (id, user_id, deleted_at) SELECT id, user_id, @later FROM todos LIMIT 100; \
+             INSERT INTO idempotency SELECT @1, 'k', x'', 201, '{}', NULL, NULL, @now; \
+             DELETE FROM users WHERE id = @1"
+        } else {
+            "INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, updated_at) \
+             SELECT gen_random_uuid(), @1, 't', 't', 1, FALSE, @now, @now FROM generate_series(1, 1000); \
+             INSERT INTO deletions (id, user_id, deleted_at) SELECT id, user_id, @later FROM todos LIMIT 100; \
+             INSERT INTO idempotency SELECT @1, 'k', '', 201, '{}', NULL, NULL, @now; \
+             DELETE FROM users WHERE id = @1"
+        };
+        run(&url, many).await;
+        for table in ["todos", "changes", "trash", "idempotency"] {
+            assert_eq!(count(&url, table).await, 0, "{table} on {url}");
+        }
+        assert_eq!(count(&url, "todo_counts").await, 1, "another user's");
+    }
+    both.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_move_a_todo_to_the_trash_and_back_and_store_an_answer() {
+    let both = Both::new().await;
+    for url in both.urls() {
+        assert!(migrate(&url, &[]).await.0);
+        run(&url, FILL).await;
+        run(
+            &url,
+            "INSERT INTO deletions (id, user_id, guard, deleted_at) VALUES (@4, @1, @later, @later);
+             INSERT INTO deletions (id, user_id, deleted_at) VALUES (@4, @2, @later);",
+        )
+        .await;
+        assert_eq!(count(&url, "todos").await, 3, "another version, another user");
+        run(
+            &url,
+            "INSERT INTO deletions (id, user_id, guard, deleted_at) VALUES (@4, @1, @now, @later);
+             INSERT INTO deletions (id, user_id, deleted_at) VALUES (@5, @1, @later);
+             INSERT INTO deletions (id, user_id, deleted_at) VALUES (@5, @1, @later);",
+        )
+        .await;
+        assert_eq!(rows(&url, "SELECT title FROM trash ORDER BY title").await, ["a", "b"]);
+        assert_eq!(rows(&url, "SELECT title FROM todos").await, ["c"]);
+        assert_eq!(log(&url).await[3..], ["1: 4 2 4", "1: 5 2 5"]);
+        run(
+            &url,
+            "INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, updated_at)
+                SELECT id, user_id, title, title_key, priority, completed, created_at, @later
+                FROM trash WHERE id = @4",
+        )
+        .await;
+        assert_eq!(rows(&url, "SELECT title FROM trash ORDER BY title").await, ["b"]);
+        assert_eq!(log(&url).await[5..], ["1: 6 1 4"]);
+
+        let keyed = |key: &str, id: &str, at: &str| {
+            format!(
+                "INSERT INTO keyed_todos (key, fingerprint, status, answer, id, user_id, title, title_key, \
+                     priority, completed, created_at, updated_at) \
+                 VALUES ('{key}', @1_bytes, 201, '{{}}', {id}, @2, 'k', 'k', 1, FALSE, {at}, {at})"
+            )
+        };
+        run(&url, &keyed("one", "@7", "@now")).await;
+        assert!(try_run(&url, &keyed("one", "@8", "@now")).await.is_err(), "a key that is taken");
+        assert!(try_run(&url, &keyed("two", "@7", "@now")).await.is_err(), "an id that is taken");
+        assert_eq!(rows(&url, "SELECT key FROM idempotency").await, ["one"], "both or none");
+        run(&url, &keyed("one", "@8", "@later")).await;
+        assert_eq!(rows(&url, "SELECT key FROM idempotency").await, ["one"], "free after a day");
+        assert_eq!(count(&url, "todos").await, 4);
+        assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
+    }
+    both.stop().await;
+}
+
+/// As [`run`], with its error.
+async fn try_run(url: &str, sql: &str) -> sqlx::Result<()> {
+    let sql = super::migrations::in_dialect(sql, url.starts_with("sqlite:"));
+    if url.starts_with("sqlite:") {
+        let mut db = SqliteConnection::connect(url).await?;
+        db.execute(AssertSqlSafe(sql)).await.map(drop)
+    } else {
+        let mut db = PgConnection::connect(url).await?;
+        db.execute(AssertSqlSafe(sql)).await.map(drop)
+    }
+}
+
+/// A deletion that waits for a patch moves what the patch has written, or nothing if its guard is
+/// the version before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_patch_that_commits_during_a_deletion_is_not_lost() {
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
+    let url = cluster.url();
+    assert!(migrate(&url, &[]).await.0);
+    run(&url, FILL).await;
+    for (id, guard, expected) in [("@4", "NULL", 1), ("@5", "updated_at", 0)] {
+        let mut patch = PgConnection::connect(&url).await.expect("the server");
+        let update = format!(
+            "BEGIN; UPDATE todos SET title = 'patched', updated_at = @later WHERE id = {id}"
+        );
+        let update = super::migrations::in_dialect(&update, false);
+        patch.execute(AssertSqlSafe(update)).await.expect("a patch");
+        let mut deletion = PgConnection::connect(&url).await.expect("the server");
+        let delete = format!(
+            "INSERT INTO deletions (id, user_id, guard, deleted_at) \
+             SELECT id, user_id, {guard}, @later FROM todos WHERE id = {id} RETURNING id"
+        );
+        let delete = super::migrations::in_dialect(&delete, false);
+        let deleting = tokio::spawn(async move {
+            let rows = sqlx::query(AssertSqlSafe(delete)).fetch_all(&mut deletion).await;
+            rows.expect("a statement").len()
+        });
+        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut patch).await.expect("it") == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        patch.execute("COMMIT").await.expect("a commit");
+        let deleted = timeout(STARTING, deleting).await.expect("in time").expect("no panic");
+        assert_eq!(deleted, expected, "{guard}");
+    }
+    assert_eq!(rows(&url, "SELECT title FROM trash").await, ["patched"]);
+    assert_eq!(rows(&url, "SELECT title FROM todos ORDER BY title").await, ["c", "patched"]);
+    assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
+    cluster.stop().await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_backup_gets_a_new_epoch_by_a_command() {
+    let both = Both::new().await;
+    for url in both.urls() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let new_epoch = async || {
+            let mut command = command("todo-server", dir.path(), &[("DATABASE_URL", &url)]);
+            let output = timeout(STARTING, command.arg("new-epoch").output()).await;
+            let output = output.expect("an end in time").expect("the program runs");
+            let printed = [output.stdout, output.stderr].concat();
+            (output.status.success(), String::from_utf8(printed).expect("UTF-8"))
+        };
+        assert!(migrate(&url, &[]).await.0 && migrate(&url, &["--revert"]).await.0);
+        let (ok, printed) = new_epoch().await;
+        assert!(!ok && printed.contains("run `migrate`"), "{printed}");
+        assert!(migrate(&url, &[]).await.0);
+        let before = rows(&url, EPOCH).await;
+        let (ok, printed) = new_epoch().await;
+        let after = rows(&url, EPOCH).await;
+        assert!(ok && printed.contains(&*after.concat()), "{printed}");
+        assert!(after != before && after.concat().len() == 16, "{before:?} {after:?}");
+    }
+    both.stop().await;
+}
+
+/// Roles that write keep their rights when the migration runs under another role.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_of_a_running_replica_goes_on_writing() {
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
+    let url = cluster.url();
+    assert!(migrate(&url, &[]).await.0 && migrate(&url, &["--revert"]).await.0);
+    // The grants of the version before.
+    execute(
+        &url,
+        "CREATE ROLE app; GRANT SELECT, INSERT, UPDATE ON users, todo_counts TO app; \
+         GRANT SELECT, INSERT, DELETE ON sessions TO app; \
+         GRANT SELECT, INSERT, DELETE ON todos, rate_limits TO app; \
+         GRANT UPDATE (title, title_key, updated_at) ON todos TO app",
+    )
+    .await;
+    run(&url, FILL).await;
+    assert!(migrate(&url, &[]).await.0);
+    run(
+        &url,
+        "SET ROLE app;
+         UPDATE todos SET title = 'x', title_key = 'x' WHERE id = @4;
+         INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, updated_at)
+            VALUES (@7, @1, 'new', 'new', 1, FALSE, @now, @now);
+         DELETE FROM todos WHERE id = @5",
+    )
+    .await;
+    assert_eq!(log(&url).await, ["1: 1 1 4", "1: 2 1 7", "1: 3 2 5"]);
+    cluster.stop().await.expect("it stops");
+}
+
+/// The migration waits for a long transaction without holding up others for long, and gives up
+/// with its cause.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_transaction_delays_the_migration_and_not_the_requests() {
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
+    let url = cluster.url();
+    assert!(migrate(&url, &[]).await.0 && migrate(&url, &["--revert"]).await.0);
+    run(&url, FILL).await;
+    let mut reader = PgConnection::connect(&url).await.expect("the server");
+    reader.execute("BEGIN; SELECT count(*) FROM todos").await.expect("a long transaction");
+    let migrating = tokio::spawn({
+        let url = url.clone();
+        async move { migrate(&url, &[]).await }
+    });
+    let mut slowest = Duration::ZERO;
+    let mut writer = PgConnection::connect(&url).await.expect("the server");
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(4) {
+        let write = Instant::now();
+        writer.execute("UPDATE todos SET title = title").await.expect("a write");
+        slowest = slowest.max(write.elapsed());
+    }
+    println!("a write waited for {slowest:?} at most");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    reader.execute("COMMIT").await.expect("an end");
+    let (ok, printed) = migrating.await.expect("no panic");
+    assert!(ok && printed.contains("applied 5"), "{printed}");
+    cluster.stop().await.expect("it stops");
+}
+
+/// A million todos of the version before.
+async fn a_million(url: &str) {
+    let is_sqlite = url.starts_with("sqlite:");
+    let fill = if is_sqlite {
+        "PRAGMA journal_mode = WAL; PRAGMA cache_size = -200000; BEGIN;
+         INSERT INTO users WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+         SELECT randomblob(16), 'u' || i || '@example.com', 'User ' || i, 'x', i FROM n;
+         INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, created_at,
+             updated_at, completed_at)
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+         SELECT randomblob(16), id, 'Write report ' || i, 'write report ' || i,
+             iif(i % 2, 'the usual length of a description, ' || i, NULL), 1 + i % 3, i % 2, i, i, iif(i % 2, i, NULL)
+         FROM users, n; COMMIT"
+    } else {
+        "INSERT INTO users SELECT gen_random_uuid(), 'u' || i || '@example.com', 'User ' || i, 'x', now()
+         FROM generate_series(1, 1000) AS i;
+         INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, created_at,
+             updated_at, completed_at)
+         SELECT gen_random_uuid(), id, 'Write report ' || i, 'write report ' || i,
+             CASE i % 2 WHEN 1 THEN 'the usual length of a description, ' || i END, 1 + i % 3, i % 2 = 1, now(),
+             now(), CASE i % 2 WHEN 1 THEN now() END
+         FROM users, generate_series(1, 1000) AS i"
+    };
+    execute(url, fill).await;
+}
+
+/// Number and sums of the todos, which a migration must not change.
+const SUMS: &str = "SELECT count(*) || ' ' || sum(length(title)) || ' ' || sum(length(description)) \
+    || ' ' || sum(priority) || ' ' || count(completed_at) || ' ' || min(title_key) FROM todos";
+
+/// Kills `todo-server migrate` after `delay`; whether it was still running.
+async fn kill_after(url: &str, delay: Duration) -> bool {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = command("todo-server", dir.path(), &[("DATABASE_URL", url)]);
+    let command = command.arg("migrate").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the program runs");
+    match timeout(delay, child.wait()).await {
+        Ok(ended) => {
+            assert!(ended.expect("a status").success());
+            false
+        }
+        Err(_) => {
+            // SIGKILL.
+            child.kill().await.expect("killed");
+            true
+        }
+    }
+}
+
+/// Bytes of the files in `dir`.
+fn bytes_in(dir: &Path) -> u64 {
+    let files = dir.read_dir().expect("a folder").filter_map(Result::ok);
+    files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+}
+
+/// Runs `migrate` with `arguments`; prints its time, and by how much the files in `dir` grow.
+async fn timed(url: &str, arguments: &[&str], dir: &Path) -> Duration {
+    let (before, begin) = (bytes_in(dir), Instant::now());
+    let mut most = before;
+    let mut migrating = std::pin::pin!(migrate(url, arguments));
+    let (ok, printed) = loop {
+        match timeout(Duration::from_millis(20), &mut migrating).await {
+            Ok(outcome) => break outcome,
+            Err(_) => most = most.max(bytes_in(dir)),
+        }
+    };
+    assert!(ok, "{printed}");
+    let took = begin.elapsed();
+    let mib = |bytes: u64| bytes >> 20;
+    println!(
+        "{arguments:?}: {took:?}, {} MiB and {} more: {printed}",
+        mib(before),
+        mib(most - before)
+    );
+    took
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "slow: run by .ci/run"]
+async fn a_million_todos_are_migrated_and_a_killed_migration_changes_nothing() {
+    let both = Both::new().await;
+    for url in both.urls() {
+        let is_sqlite = url.starts_with("sqlite:");
+        assert!(migrate(&url, &[]).await.0 && migrate(&url, &["--revert"]).await.0);
+        let before = schema(&url).await;
+        a_million(&url).await;
+        let sums = rows(&url, SUMS).await;
+        assert!(sums.concat().starts_with("1000000 "), "{sums:?}");
+        let took = timed(&url, &[], both.dir.path()).await;
+        assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
+        let up = schema(&url).await;
+        timed(&url, &["--revert", "--yes"], both.dir.path()).await;
+        assert_eq!(schema(&url).await, before);
+
+        let mut killed = 0;
+        for part in 1..=5 {
+            // Within the migration, whatever the speed of the machine.
+            let is_killed = kill_after(&url, took * part / 6).await;
+            let (ok, printed) = migrate(&url, &["--status"]).await;
+            assert!(ok, "{printed}");
+            if printed.contains("pending 5") {
+                assert_eq!(schema(&url).await, before, "killed after {part}/6");
+                killed += u32::from(is_killed);
+            } else {
+                assert!(migrate(&url, &["--revert", "--yes"]).await.0);
+            }
+            assert_eq!(rows(&url, "SELECT CAST(count(*) AS text) FROM todos").await, ["1000000"]);
+        }
+        println!("killed {killed} times before the commit");
+        assert!(killed >= if is_sqlite { 4 } else { 1 }, "killed {killed} times");
+        assert!(migrate(&url, &[]).await.0);
+        assert_eq!(schema(&url).await, up);
+        assert_eq!(rows(&url, SUMS).await, sums);
+        assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
+        execute(&url, "UPDATE todos SET title = 'changed' WHERE title = 'Write report 1'").await;
+        assert_eq!(count(&url, "changes").await, 1000);
+        assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
+    }
+    both.stop().await;
+}
