@@ -38,6 +38,12 @@ pub enum Error {
         /// Present number. It may exceed the limit, if the limit was lowered.
         used: u64,
     },
+    /// The key was used for another request ([`create_once`](crate::todos::create_once)).
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// A request with the same key is still running. Try again in a moment.
+    #[error("a request with this idempotency key is running")]
+    KeyInUse,
     /// An account with this e-mail exists.
     #[error("email is already registered")]
     EmailTaken,
@@ -71,6 +77,8 @@ impl Error {
             Self::NotFound => "not_found",
             Self::PreconditionFailed => "precondition_failed",
             Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::KeyReused => "idempotency_mismatch",
+            Self::KeyInUse => "conflict",
             Self::EmailTaken => "email_taken",
             Self::RateLimited { .. } => "rate_limited",
             Self::Busy | Self::Unavailable(_) => "unavailable",
@@ -82,7 +90,10 @@ impl Error {
     /// [`Error::Unavailable`], and a retry would then repeat it.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::RateLimited { .. } | Self::Busy | Self::Unavailable(_))
+        matches!(
+            self,
+            Self::RateLimited { .. } | Self::KeyInUse | Self::Busy | Self::Unavailable(_)
+        )
     }
 }
 

@@ -3,6 +3,7 @@
 mod auth;
 mod conditions;
 mod equality;
+mod idempotency;
 mod listing;
 mod openapi;
 mod public_url;

@@ -127,6 +127,18 @@ impl DbError {
         }
     }
 
+    /// Another transaction held a lock for as long as the statement may take.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        match self {
+            // lock_not_available, query_canceled (PostgreSQL, appendix A)
+            #[cfg(feature = "postgres")]
+            Self::Postgres(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| ["55P03", "57014"].contains(&code.as_ref()))
+            }
+            _ => false,
+        }
+    }
+
     /// The database could not be reached, or did not answer.
     #[cfg(feature = "postgres")]
     pub(crate) fn is_connectivity(&self) -> bool {

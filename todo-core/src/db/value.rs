@@ -12,6 +12,7 @@ pub(crate) enum Value {
     BigInt(i64),
     SmallInt(Option<i16>),
     Text(Option<String>),
+    Bytes(Vec<u8>),
     Timestamp(DateTime<Utc>),
     /// One microsecond.
     OneMicrosecond,
@@ -39,6 +40,8 @@ binds! {
     bool => |flag| Self::Bool(flag),
     i64 => |number| Self::BigInt(number),
     &str => |text| Self::Text(Some(text.to_owned())),
+    Vec<u8> => |bytes| Self::Bytes(bytes),
+    i16 => |number| Self::SmallInt(Some(number)),
     String => |text| Self::Text(Some(text)),
     Option<&str> => |text| Self::Text(text.map(str::to_owned)),
     Option<String> => |text| Self::Text(text),

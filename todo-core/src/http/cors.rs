@@ -8,6 +8,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::http::{
     Origin,
     envelope::REQUEST_ID,
+    idempotency::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED},
     rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY},
 };
 
@@ -19,7 +20,7 @@ const ALLOWED_HEADERS: [HeaderName; 10] = [
     REQUEST_ID,
     header::IF_MATCH,
     header::IF_NONE_MATCH,
-    HeaderName::from_static("idempotency-key"),
+    IDEMPOTENCY_KEY,
     HeaderName::from_static("last-event-id"),
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
@@ -52,6 +53,7 @@ pub(crate) fn layer(origins: &[Origin]) -> CorsLayer {
         .expose_headers([
             REQUEST_ID,
             header::ETAG,
+            IDEMPOTENCY_REPLAYED,
             header::LOCATION,
             header::RETRY_AFTER,
             RATE_LIMIT,

@@ -229,6 +229,8 @@ pub(crate) enum HeaderDocs {
     RetryAfter,
     /// `ETag` of the todo.
     ETag,
+    /// `Idempotency-Replayed`.
+    Replayed,
 }
 
 impl AnswerDocs {

@@ -31,6 +31,7 @@ mod endpoint;
 mod envelope;
 mod extract;
 mod head;
+mod idempotency;
 mod list;
 mod matcher;
 mod metrics;

@@ -206,6 +206,13 @@ fn answer(docs: &AnswerDocs) -> Value {
             }
             HeaderDocs::RetryAfter => answer["headers"]["Retry-After"] = retry_after(),
             HeaderDocs::ETag => answer["headers"]["ETag"] = etag(),
+            HeaderDocs::Replayed => {
+                answer["headers"]["Idempotency-Replayed"] = json!({
+                    "description": "Present if an earlier request with the same `Idempotency-Key` \
+                        created the todo",
+                    "schema": { "type": "string", "const": "true" },
+                });
+            }
         }
     }
     answer

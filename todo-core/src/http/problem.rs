@@ -175,6 +175,13 @@ impl ApiError {
             Self::Core(Error::QuotaExceeded { .. }) => {
                 kind!(CONFLICT, "quota_exceeded", "Quota Exceeded", "quota-exceeded")
             }
+            Self::Core(Error::KeyReused) => kind!(
+                UNPROCESSABLE_ENTITY,
+                "idempotency_mismatch",
+                "Idempotency Mismatch",
+                "idempotency-mismatch"
+            ),
+            Self::Core(Error::KeyInUse) => kind!(CONFLICT, "conflict", "Conflict", "conflict"),
             Self::Core(Error::EmailTaken) => {
                 kind!(CONFLICT, "email_taken", "Email Taken", "email-taken")
             }
@@ -231,6 +238,12 @@ impl ApiError {
             }
             Self::Core(Error::QuotaExceeded { limit, .. }) => {
                 format!("You have reached the limit of {limit} todos. Please delete some first.")
+            }
+            Self::Core(Error::KeyReused) => {
+                "This Idempotency-Key was used for another request.".into()
+            }
+            Self::Core(Error::KeyInUse) => {
+                "A request with this Idempotency-Key is still running. Please try again.".into()
             }
             Self::Core(Error::EmailTaken) => "Email already registered.".into(),
             Self::Core(Error::RateLimited { retry_after }) => {
@@ -369,7 +382,7 @@ impl ApiError {
             | Self::UriTooLong
             | Self::HeadTooLarge
             | Self::BodyMemory
-            | Self::Core(Error::Busy | Error::Unavailable(_)) => {
+            | Self::Core(Error::KeyInUse | Error::Busy | Error::Unavailable(_)) => {
                 Some(HeaderValue::from_static("1"))
             }
             _ => None,

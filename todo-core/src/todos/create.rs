@@ -50,7 +50,7 @@ pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> 
 }
 
 /// The reason why no todo was inserted.
-async fn explain_no_insert(core: &Core, caller: Caller, limit: u32) -> Error {
+pub(super) async fn explain_no_insert(core: &Core, caller: Caller, limit: u32) -> Error {
     const SQL: &str = concat!(
         "SELECT ",
         authorized!(),

@@ -9,6 +9,7 @@
 pub use self::{
     change::{delete, patch, replace, set_completed},
     create::create,
+    idempotency::{Creation, IdempotencyKey, create_once},
     list_types::{Filters, Limit, ListQuery, SortBy, SortOrder, Status, TodoList},
     listing::Listing,
     read::{get, list, stream},
@@ -20,6 +21,7 @@ pub use crate::ids::TodoId;
 mod change;
 mod create;
 mod cursor;
+mod idempotency;
 mod list_query;
 mod list_types;
 mod listing;
@@ -31,6 +33,8 @@ mod version;
 /// Maximum number of todos in a list without a limit; its cursor continues it.
 pub const MAX_UNPAGED: u16 = 10_000;
 
+#[cfg(feature = "http")]
+pub(crate) use idempotency::{Answer, create_or_replay, stored_todo};
 #[cfg(feature = "testing")]
 pub(crate) use list_query::{ListShape, list_statements};
 pub(crate) use types::todo_columns;

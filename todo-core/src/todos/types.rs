@@ -139,7 +139,7 @@ impl From<Option<Priority>> for Value {
 }
 
 /// A todo.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Todo {
     /// A UUIDv7.

@@ -39,6 +39,7 @@ pub(super) fn arguments(binds: &[Value]) -> sqlx::Result<PgArguments> {
             Value::BigInt(number) => arguments.add(number),
             Value::SmallInt(rank) => arguments.add(rank),
             Value::Text(text) => arguments.add(text.as_deref()),
+            Value::Bytes(bytes) => arguments.add(bytes.as_slice()),
             Value::Timestamp(time) => arguments.add(time),
             Value::OneMicrosecond => arguments.add(ONE_MICROSECOND),
         }

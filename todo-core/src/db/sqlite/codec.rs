@@ -17,6 +17,7 @@ impl ToSql for Value {
             Self::BigInt(number) => integer(*number),
             Self::SmallInt(Some(rank)) => integer((*rank).into()),
             Self::Text(Some(text)) => ToSqlOutput::Borrowed(text.as_str().into()),
+            Self::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
             Self::SmallInt(None) | Self::Text(None) => ToSqlOutput::Borrowed(ValueRef::Null),
             Self::Timestamp(time) => integer(time.timestamp_micros()),
             Self::OneMicrosecond => integer(1),

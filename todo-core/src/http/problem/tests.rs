@@ -54,6 +54,8 @@ fn every_failure() -> Vec<ApiError> {
         Error::Forbidden,
         Error::NotFound,
         Error::PreconditionFailed,
+        Error::KeyReused,
+        Error::KeyInUse,
         Error::QuotaExceeded { limit: 2, used: 3 },
         Error::EmailTaken,
         Error::RateLimited { retry_after },
@@ -70,6 +72,8 @@ fn every_failure() -> Vec<ApiError> {
             | Error::Forbidden
             | Error::NotFound
             | Error::PreconditionFailed
+            | Error::KeyReused
+            | Error::KeyInUse
             | Error::QuotaExceeded { .. }
             | Error::EmailTaken
             | Error::RateLimited { .. }

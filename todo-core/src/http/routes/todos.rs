@@ -1,5 +1,6 @@
 //! `/users/{user_id}/todos`: a user's todos.
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ use crate::{
             Schema, Statements, Tag,
         },
         extract::{Change, ChangeOrNull, OrDefault, OrNull, Query, json_body},
+        idempotency::{self, IDEMPOTENCY_REPLAYED},
         list,
         problem::ApiError,
         respond,
@@ -29,8 +31,8 @@ use crate::{
         },
     },
     todos::{
-        self, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder, Status,
-        Target, Title, Todo, TodoPatch,
+        self, Answer, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder,
+        Status, Target, Title, Todo, TodoPatch,
     },
 };
 
@@ -58,8 +60,14 @@ const NO_TITLE: ErrorDocs = docs::malformed(|_| {
 const NOT_COMPLETED: ErrorDocs = docs::malformed(|_| {
     ApiError::Malformed("", field("completed", "missing", "Completed is required.").into())
 });
+const NO_TITLE_OR_KEY_REUSED: ErrorDocs = ErrorDocs {
+    description: "The body is not JSON of the request's shape, or the `Idempotency-Key` was used \
+        for another request",
+    ..NO_TITLE
+};
 const QUOTA_EXCEEDED: ErrorDocs = ErrorDocs {
-    description: "The user has `MAX_TODOS_PER_USER` todos",
+    description: "The user has `MAX_TODOS_PER_USER` todos, or a request with the same \
+        `Idempotency-Key` is still running",
     example: |_| ApiError::Core(Error::QuotaExceeded { limit: 50_000, used: 50_000 }),
 };
 const OUTDATED: ErrorDocs = ErrorDocs {
@@ -109,6 +117,13 @@ const THE_TODO_OR_NOT_MODIFIED: &[AnswerDocs] = &[
         ..A_TODO
     },
 ];
+const KEY: &[HeaderParameter] = &[HeaderParameter {
+    name: "Idempotency-Key",
+    description: "A random key of 1 to 255 visible ASCII characters, which the client sends again \
+        with each repetition of the request. Within 24 hours a repetition gets the first answer, \
+        with `Idempotency-Replayed: true` (draft-ietf-httpapi-idempotency-key-header)",
+    example: "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11",
+}];
 const IF_MATCH: &[HeaderParameter] = &[HeaderParameter {
     name: "If-Match",
     description: "The change takes effect only if the todo has one of these `ETag`s, at most 4; \
@@ -152,12 +167,16 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             description: "Creates a todo of the caller. `Location` is its path.",
             tag: Tag::Todos,
             query: None,
-            headers: &[],
+            headers: KEY,
             body: Some(BodyDocs::of::<NewTodoBody>(
                 || json!({ "title": "Buy milk", "description": "two litres", "priority": "high" }),
             )),
             answers: &[AnswerDocs {
-                headers: &[HeaderDocs::Location("The path of the todo"), HeaderDocs::ETag],
+                headers: &[
+                    HeaderDocs::Location("The path of the todo"),
+                    HeaderDocs::ETag,
+                    HeaderDocs::Replayed,
+                ],
                 ..AnswerDocs::json(201, "The todo", "Todo", None)
             }],
             errors: &[
@@ -167,7 +186,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 BODY_TIMEOUT,
                 TOO_LARGE,
                 MEDIA_TYPE,
-                NO_TITLE,
+                NO_TITLE_OR_KEY_REUSED,
                 QUOTA_EXCEEDED,
                 INTERNAL,
                 UNAVAILABLE,
@@ -364,8 +383,28 @@ json_body! {
 async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let NewTodoBody { title, description, priority } = request.json().await?;
     let new = NewTodo { title, description: description.0, priority: priority.0 };
-    let todo = todos::create(request.api.core(), &caller, new).await?;
-    let mut response = todo_response(StatusCode::CREATED, &todo);
+    let core = request.api.core();
+    let (todo, mut response) = match idempotency::key(&request.parts.headers)? {
+        None => {
+            let todo = todos::create(core, &caller, new).await?;
+            let response = todo_response(StatusCode::CREATED, &todo);
+            (todo, response)
+        }
+        Some(key) => match todos::create_or_replay(core, &caller, key, new).await? {
+            Answer::Created(todo) => {
+                let response = todo_response(StatusCode::CREATED, &todo);
+                (todo, response)
+            }
+            Answer::Replayed(answer) => {
+                let todo = todos::stored_todo(&answer)?;
+                let mut response = todo_response(StatusCode::CREATED, &todo);
+                *response.body_mut() = Bytes::from(answer).into();
+                let replayed = HeaderValue::from_static("true");
+                response.headers_mut().insert(IDEMPOTENCY_REPLAYED, replayed);
+                (todo, response)
+            }
+        },
+    };
     let location = format!("{}/users/{}/todos/{}", request.api.base_path(), todo.user_id, todo.id);
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);

@@ -1,0 +1,240 @@
+//! Creations that may be repeated: a client that got no response sends the same request with the
+//! same key again, and gets the answer to the first one.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sha2::{Digest, Sha256};
+
+use super::{Description, NewTodo, Todo, create::explain_no_insert};
+use crate::{
+    authz::{Caller, acting_as, authorized},
+    clock::new_id,
+    core::Core,
+    db::{FromRow, Row, value::Timestamp},
+    error::{BoxError, Error, FieldError, Result},
+    parsed::{impl_as_str, impl_parse},
+};
+
+/// The time for which a key is kept.
+pub(super) const KEY_LIFETIME: TimeDelta = TimeDelta::hours(24);
+/// The status of the answer to a creation.
+const CREATED: i16 = 201;
+
+/// A key that a client chooses for one request of a user, and sends again with each repetition of
+/// it (draft-ietf-httpapi-idempotency-key-header): 1 to 255 visible ASCII characters.
+///
+/// A key should be random, such as a UUID. Keys of different users are independent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// Maximum number of characters.
+    pub const MAX_CHARS: usize = 255;
+
+    /// Parses a key.
+    ///
+    /// # Errors
+    /// It is empty, too long, or has another character.
+    pub fn parse(key: &str) -> Result<Self, FieldError> {
+        let is_visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_visible && (1..=Self::MAX_CHARS).contains(&key.len()) {
+            Ok(Self(key.to_owned()))
+        } else {
+            let message = "Idempotency-Key must be 1 to 255 visible ASCII characters.";
+            Err(FieldError::new("idempotency_key", "invalid", message))
+        }
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl_parse!(IdempotencyKey, FieldError);
+impl_as_str!(IdempotencyKey);
+
+/// The outcome of [`create_once`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Creation {
+    /// The todo, as it was created. It may have been changed or deleted since.
+    pub todo: Todo,
+    /// Whether an earlier call with this key created it.
+    pub is_replay: bool,
+}
+
+/// A creation, or the stored answer to the first request with its key.
+pub(crate) enum Answer {
+    Created(Todo),
+    /// The todo as JSON.
+    Replayed(String),
+}
+
+/// Creates a todo, unless a call with this key has created it within 24 hours: then it returns that
+/// todo. The key is stored in the same statement as the todo, so there is never the one without the
+/// other. A call that fails stores nothing.
+///
+/// After [`Error::Unavailable`] it is unknown whether the todo was created: the same call with the
+/// same key is then safe.
+///
+/// # Errors
+/// [`Error::KeyReused`] if the key was used for another todo, [`Error::KeyInUse`] if a call with
+/// the same key is still running; else as [`create`](super::create).
+pub async fn create_once(
+    core: &Core,
+    caller: &Caller,
+    key: IdempotencyKey,
+    new: NewTodo,
+) -> Result<Creation> {
+    Ok(match create_or_replay(core, caller, key, new).await? {
+        Answer::Created(todo) => Creation { todo, is_replay: false },
+        Answer::Replayed(answer) => Creation { todo: stored_todo(&answer)?, is_replay: true },
+    })
+}
+
+/// The todo of a stored answer.
+pub(crate) fn stored_todo(answer: &str) -> Result<Todo> {
+    serde_json::from_str(answer).map_err(|error| Error::Internal(BoxError::new(error)))
+}
+
+/// As [`create_once`], with the stored answer unparsed.
+pub(crate) async fn create_or_replay(
+    core: &Core,
+    caller: &Caller,
+    key: IdempotencyKey,
+    new: NewTodo,
+) -> Result<Answer> {
+    // A view, whose trigger inserts both rows.
+    const SQL: &str = concat!(
+        "INSERT INTO keyed_todos (id, user_id, title, title_key, description, priority, completed, \
+         created_at, updated_at, key, fingerprint, status, answer) \
+         SELECT $4, $1, $5, $6, $7, $8, FALSE, $9, $9, $11, $12, $13, $14 WHERE ",
+        authorized!(),
+        " AND ($10 = 0 OR (SELECT pending + completed FROM todo_counts WHERE user_id = $1) < $10)",
+        " RETURNING id",
+    );
+    let db = core.db();
+    let caller = *caller;
+    let now = core.now();
+    let limit = core.max_todos();
+    let work = core.clone();
+    core.write(caller.user_id(), async move {
+        let title_key = crate::validate::sort_key(new.title.as_str());
+        let request = fingerprint(&new)?;
+        // The answer is known before the row is inserted.
+        let todo = Todo {
+            id: new_id(now).into(),
+            user_id: caller.user_id(),
+            title: new.title,
+            description: new.description,
+            priority: new.priority,
+            completed: false,
+            created_at: now,
+            updated_at: now,
+            completed_at: None,
+        };
+        let answer =
+            serde_json::to_string(&todo).map_err(|error| Error::Internal(BoxError::new(error)))?;
+        let insert = acting_as(caller, SQL)
+            .bind(todo.id)
+            .bind(todo.title.as_str())
+            .bind(title_key)
+            .bind(todo.description.as_ref().map(Description::as_str))
+            .bind(todo.priority)
+            .bind(Timestamp(now))
+            .bind(i64::from(limit))
+            .bind(key.as_str())
+            .bind(request.clone())
+            .bind(CREATED)
+            .bind(answer);
+        let is_rejected = match db.execute::<Option<(uuid::Uuid,)>>(insert).await {
+            Ok(Some(_)) => return Ok(Answer::Created(todo)),
+            Ok(None) => true,
+            Err(fault) if fault.is_unique_violation() => false,
+            Err(fault) if fault.is_foreign_key_violation() => return Err(Error::Unauthenticated),
+            Err(fault) if fault.is_lock_timeout() => return Err(Error::KeyInUse),
+            Err(fault) => return Err(fault.into()),
+        };
+        Box::pin(async move {
+            // The key comes before the quota: a repetition succeeds although the quota is used up.
+            match stored_answer(&work, caller, &key, now).await? {
+                Some(stored) if stored.fingerprint == request => {
+                    Ok(Answer::Replayed(stored.answer))
+                }
+                Some(_) => Err(Error::KeyReused),
+                None if is_rejected => Err(explain_no_insert(&work, caller, limit).await),
+                // The first request with this key was rolled back, or its key has just expired.
+                None => Err(Error::KeyInUse),
+            }
+        })
+        .await
+    })
+    .await
+}
+
+/// A hash of what a creation does: a key belongs to it.
+fn fingerprint(new: &NewTodo) -> Result<Vec<u8>> {
+    let description = new.description.as_ref().map(Description::as_str);
+    let request = ("create", new.title.as_str(), description, new.priority);
+    let request =
+        serde_json::to_vec(&request).map_err(|error| Error::Internal(BoxError::new(error)))?;
+    Ok(Sha256::digest(request).to_vec())
+}
+
+/// What is stored with a key.
+struct StoredAnswer {
+    fingerprint: Vec<u8>,
+    answer: String,
+}
+
+impl FromRow for StoredAnswer {
+    fn from_row(row: &Row<'_>) -> Result<Self, crate::db::DbError> {
+        Ok(Self { fingerprint: row.get(0)?, answer: row.get(1)? })
+    }
+}
+
+/// The answer stored with a key, if there is one and the session is live.
+async fn stored_answer(
+    core: &Core,
+    caller: Caller,
+    key: &IdempotencyKey,
+    now: DateTime<Utc>,
+) -> Result<Option<StoredAnswer>> {
+    const SQL: &str = concat!(
+        "SELECT fingerprint, answer FROM idempotency \
+         WHERE user_id = $1 AND key = $4 AND made_at >= $5 AND ",
+        authorized!()
+    );
+    let select = acting_as(caller, SQL).bind(key.as_str()).bind(Timestamp(now - KEY_LIFETIME));
+    Ok(core.db().fetch(select).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::todos::Priority;
+
+    #[test]
+    fn keys_are_visible_ascii() {
+        let longest = "k".repeat(255);
+        for key in ["a", "~!\"", &longest] {
+            assert_eq!(IdempotencyKey::parse(key).unwrap().as_str(), key);
+        }
+        for key in ["", " ", "a b", "a\n", "\u{e9}", "\0", &format!("{longest}k")] {
+            assert!(IdempotencyKey::parse(key).is_err(), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_covers_every_field() {
+        let new = |title: &str| NewTodo::new(title.parse().unwrap());
+        let described = |text: &str| new("a").description(Description::parse(text).unwrap());
+        let all =
+            [new("a"), new("b"), described("a"), described(""), new("a").priority(Priority::High)];
+        let prints: Vec<_> = all.iter().map(|new| fingerprint(new).unwrap()).collect();
+        let distinct: std::collections::HashSet<_> = prints.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        assert_eq!(fingerprint(&new("a")).unwrap(), prints[0]);
+    }
+}
