@@ -39,6 +39,7 @@ pub struct CoreBuilder {
     session_lifetime: TimeDelta,
     rate_limit_per_minute: u32,
     max_todos: u32,
+    trash_days: u16,
     database: DatabaseOptions,
     clock: Clock,
 }
@@ -73,6 +74,13 @@ impl CoreBuilder {
     /// concurrent creations may exceed it by their number.
     pub fn max_todos(mut self, limit: u32) -> Self {
         self.max_todos = limit;
+        self
+    }
+
+    /// Sets the number of days for which deleted todos can be restored; 0: they are deleted
+    /// permanently at once. Default: 30.
+    pub fn trash_days(mut self, days: u16) -> Self {
+        self.trash_days = days;
         self
     }
 
@@ -127,6 +135,7 @@ impl CoreBuilder {
             write_queues,
             drops_writes: share.drops_writes,
             max_todos: self.max_todos,
+            trash_lifetime: TimeDelta::days(self.trash_days.into()),
         }));
         if let Err(error) = auth::load_hash_costs(&core).await {
             tracing::warn!(%error, "cannot read the cost of stored password hashes yet");
@@ -153,6 +162,8 @@ struct Inner {
     write_queues: Arc<CallerQueues>,
     drops_writes: bool,
     max_todos: u32,
+    /// Zero without a trash.
+    trash_lifetime: TimeDelta,
 }
 
 impl Core {
@@ -166,6 +177,7 @@ impl Core {
             session_lifetime: TimeDelta::days(7),
             rate_limit_per_minute: 5,
             max_todos: 50_000,
+            trash_days: 30,
             database: DatabaseOptions::new(),
             clock: Clock::system(),
         }
@@ -283,6 +295,10 @@ impl Core {
 
     pub(crate) fn max_todos(&self) -> u32 {
         self.0.max_todos
+    }
+
+    pub(crate) fn trash_lifetime(&self) -> TimeDelta {
+        self.0.trash_lifetime
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {

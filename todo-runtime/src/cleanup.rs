@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use todo_core::{Core, auth};
+use todo_core::{Core, auth, todos};
 
 /// Interval of deleting expired rows.
 const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);
@@ -17,6 +17,9 @@ pub fn spawn_cleanup(core: &Core) -> CleanupTask {
             interval.tick().await;
             if let Err(error) = auth::delete_expired(&core).await {
                 tracing::warn!(%error, "expired sessions were not deleted");
+            }
+            if let Err(error) = todos::delete_expired(&core).await {
+                tracing::warn!(%error, "expired todos in the trash were not deleted");
             }
         }
     }))

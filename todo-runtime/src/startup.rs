@@ -104,6 +104,7 @@ impl Settings {
             .session_lifetime(chrono::TimeDelta::days(self.access_token_expire_days.into()))
             .rate_limit_per_minute(self.rate_limit_per_minute)
             .max_todos(self.max_todos_per_user)
+            .trash_days(self.trash_days)
             .database(self.database_options())
             .over(db)
             .await;

@@ -12,6 +12,7 @@ mod rate_limits;
 mod statements;
 mod todos;
 mod tokens;
+mod trash;
 
 /// The member `name` of `value`, which must be a string.
 fn text<'a>(value: &'a serde_json::Value, name: &str) -> &'a str {

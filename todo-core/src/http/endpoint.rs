@@ -166,6 +166,7 @@ pub(crate) struct Docs {
 pub(crate) enum Tag {
     Authentication,
     Todos,
+    Trash,
     Operations,
 }
 
@@ -369,6 +370,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
     let by_file = [
         routes::auth::ENDPOINTS,
         routes::todos::ENDPOINTS,
+        routes::trash::ENDPOINTS,
         routes::health::ENDPOINTS,
         routes::meta::ENDPOINTS,
     ];

@@ -43,6 +43,7 @@ pub fn openapi_document(options: &ApiOptions) -> Value {
         "tags": [
             { "name": "Authentication", "description": "Accounts and sessions" },
             { "name": "Todos", "description": "A user's todos" },
+            { "name": "Trash", "description": "A user's deleted todos" },
             { "name": "Operations", "description": "For operators and tools" },
         ],
         "paths": paths,
@@ -90,6 +91,7 @@ fn operation(endpoint: &Endpoint, options: &ApiOptions) -> Value {
     let tag = match docs.tag {
         Tag::Authentication => "Authentication",
         Tag::Todos => "Todos",
+        Tag::Trash => "Trash",
         Tag::Operations => "Operations",
     };
     let mut operation = json!({
@@ -244,6 +246,9 @@ fn schemas() -> Value {
         "Message": object(&["message"], &json!({ "message": { "type": "string" } })),
         "Deleted": object(&["message", "deleted_id"], &json!({
             "message": { "type": "string" }, "deleted_id": { "type": "string", "format": "uuid" },
+        })),
+        "Emptied": object(&["message", "deleted_count"], &json!({
+            "message": { "type": "string" }, "deleted_count": { "type": "integer", "minimum": 0 },
         })),
         "Index": object(&["message", "name", "version", "links"], &json!({
             "message": { "type": "string" },

@@ -1,5 +1,7 @@
 //! Changes of one todo.
 
+use uuid::Uuid;
+
 use super::{
     Description, NewTodo, Target, Title, Todo, TodoPatch,
     no_rows::{explain_no_rows, require_row},
@@ -10,10 +12,7 @@ use super::{
 use crate::{
     authz::{Caller, authorized},
     core::Core,
-    db::{
-        RowsAffected,
-        value::{OneMicrosecond, Timestamp},
-    },
+    db::value::{OneMicrosecond, Timestamp},
     error::{Error, Result},
 };
 
@@ -31,6 +30,7 @@ macro_rules! next_updated_at {
         )
     };
 }
+pub(super) use next_updated_at;
 
 /// Replaces title, description and priority; `completed` is unchanged.
 ///
@@ -157,20 +157,38 @@ pub async fn set_completed(
     .await
 }
 
-/// Deletes a todo permanently.
+/// Moves a todo to the trash, or deletes it permanently without one
+/// ([`CoreBuilder::trash_days`](crate::CoreBuilder::trash_days)).
 ///
 /// # Errors
 /// As [`replace`].
 pub async fn delete(core: &Core, caller: &Caller, target: impl Into<Target>) -> Result<()> {
-    const SQL: &str = concat!("DELETE FROM todos WHERE ", is_target!(), " AND ", authorized!());
+    const DELETE: &str =
+        concat!("DELETE FROM todos WHERE ", is_target!(), " AND ", authorized!(), " RETURNING id");
+    // A view, whose trigger moves the todo as it is by then. A todo of any version has no guard: a
+    // change that commits meanwhile does not keep it.
+    const TRASH: &str = concat!(
+        "INSERT INTO deletions (id, user_id, guard, deleted_at) \
+         SELECT id, user_id, CASE WHEN $5 THEN NULL ELSE updated_at END, $10 FROM todos WHERE ",
+        is_target!(),
+        " AND ",
+        authorized!(),
+        " RETURNING id"
+    );
     let db = core.db();
     let (caller, target) = (*caller, target.into());
+    let now = core.now();
+    let keeps = !core.trash_lifetime().is_zero();
     let work = core.clone();
     core.write(caller.user_id(), async move {
-        let RowsAffected(deleted) = db.execute(changing(caller, target, SQL)).await?;
-        match deleted {
-            0 => Err(explain_no_rows(&work, caller, target).await),
-            _ => Ok(()),
+        let statement = if keeps {
+            changing(caller, target, TRASH).bind(Timestamp(now))
+        } else {
+            changing(caller, target, DELETE)
+        };
+        match db.execute::<Option<(Uuid,)>>(statement).await? {
+            None => Err(explain_no_rows(&work, caller, target).await),
+            Some(_) => Ok(()),
         }
     })
     .await

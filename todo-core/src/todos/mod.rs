@@ -13,6 +13,10 @@ pub use self::{
     list_types::{Filters, Limit, ListQuery, SortBy, SortOrder, Status, TodoList},
     listing::Listing,
     read::{get, list, stream},
+    trash::{
+        MAX_TRASHED, TrashPage, TrashedTodo, delete_expired, delete_trashed, empty_trash,
+        list_trash, restore,
+    },
     types::{Description, NewTodo, Priority, Title, Todo, TodoPatch},
     version::{Target, Version},
 };
@@ -27,6 +31,7 @@ mod list_types;
 mod listing;
 mod no_rows;
 mod read;
+mod trash;
 mod types;
 mod version;
 

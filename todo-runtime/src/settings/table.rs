@@ -233,6 +233,12 @@ settings! {
         description: "Maximum number of todos of a user; 0 is no limit. A creation beyond it is a \
             409.",
     }
+    pub trash_days: u16 {
+        name: "TRASH_DAYS",
+        default: 30,
+        values: kind::number("a whole number", 0..=3650),
+        description: "Days for which a deleted todo can be restored; 0: a deletion is permanent.",
+    }
     pub trusted_proxies: Vec<IpNet> {
         name: "TRUSTED_PROXIES",
         default: Vec::new(),

@@ -1,13 +1,36 @@
 //! The error responses that several routes document.
 
+use serde_json::json;
+
 use crate::{
     error::{BoxError, Error, FieldError, FieldErrors},
-    http::{endpoint::ErrorDocs, problem::ApiError},
+    http::{
+        endpoint::{ErrorDocs, QueryParameter},
+        problem::ApiError,
+        schema,
+    },
+    todos::Limit,
 };
 
 /// A single invalid field.
 pub(crate) fn field(name: &'static str, code: &'static str, message: &'static str) -> FieldErrors {
     FieldError::new(name, code, message).into()
+}
+
+/// The parameters of a page.
+pub(crate) fn page_parameters(cursor: &'static str) -> Vec<QueryParameter> {
+    vec![
+        QueryParameter {
+            name: "limit",
+            schema: json!({ "type": "integer", "minimum": 1, "maximum": Limit::MAX }),
+            description: "Maximum number of todos on the page",
+        },
+        QueryParameter {
+            name: "cursor",
+            schema: json!({ "type": "string", "minLength": 1, "pattern": schema::CURSOR }),
+            description: cursor,
+        },
+    ]
 }
 
 /// A 400, by the route's own example.

@@ -8,3 +8,4 @@ pub(crate) mod meta;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
 pub(crate) mod todos;
+pub(crate) mod trash;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     auth::Caller,
@@ -22,10 +22,10 @@ use crate::{
         respond,
         routes::docs::{
             self, BAD_REQUEST, BODY_TIMEOUT, INTERNAL, MEDIA_TYPE, TIMEOUT, TOO_LARGE,
-            UNAUTHORIZED, UNAVAILABLE, field,
+            UNAUTHORIZED, UNAVAILABLE, field, page_parameters,
         },
         schema::{
-            self, reference,
+            reference,
             responses::{EXAMPLE_ETAG, example_todo},
             with_default,
         },
@@ -281,7 +281,8 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Docs {
             operation_id: "deleteTodo",
             summary: "Delete a todo",
-            description: "Deletes a todo permanently: it is a 404 from now on.",
+            description: "Moves a todo to the trash, or deletes it permanently without one: it is \
+                a 404 until it is restored.",
             tag: Tag::Todos,
             query: None,
             headers: IF_MATCH,
@@ -323,9 +324,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
 
 fn list_parameters() -> Vec<QueryParameter> {
     let parameter = |name, schema, description| QueryParameter { name, schema, description };
-    let integer: Value = json!({ "type": "integer", "minimum": 1, "maximum": Limit::MAX });
-    let cursor = json!({ "type": "string", "minLength": 1, "pattern": schema::CURSOR });
-    vec![
+    let mut parameters = vec![
         parameter(
             "status",
             with_default(reference("Status"), &Status::All),
@@ -337,13 +336,10 @@ fn list_parameters() -> Vec<QueryParameter> {
             "Field to sort by",
         ),
         parameter("order", with_default(reference("Order"), &SortOrder::Desc), "Sort direction"),
-        parameter("limit", integer, "Maximum number of todos on the page"),
-        parameter(
-            "cursor",
-            cursor,
-            "The `next_cursor` of the previous page, with the same filters",
-        ),
-    ]
+    ];
+    parameters
+        .extend(page_parameters("The `next_cursor` of the previous page, with the same filters"));
+    parameters
 }
 
 json_body! {

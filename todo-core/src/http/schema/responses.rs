@@ -19,6 +19,8 @@ pub(crate) fn schemas() -> Map<String, Value> {
         ("User", user()),
         ("Todo", todo()),
         ("TodoList", todo_list()),
+        ("TrashedTodo", trashed_todo()),
+        ("TrashPage", trash_page()),
         ("Filters", filters()),
         (
             "Priority",
@@ -155,6 +157,52 @@ pub(crate) fn example_todo() -> Todo {
 
 /// The `ETag` of [`example_todo`].
 pub(crate) const EXAMPLE_ETAG: &str = "\"1-AAZg7jzg-EA\"";
+
+fn trashed_todo() -> Value {
+    let mut trashed = todo();
+    trashed["description"] = json!("A deleted todo, as it was when it was deleted.");
+    for (name, schema) in [
+        ("deleted_at", time("When it was deleted.")),
+        ("expires_at", time("When it is deleted permanently.")),
+    ] {
+        trashed["properties"][name] = schema;
+        if let Some(required) = trashed["required"].as_array_mut() {
+            required.push(json!(name));
+        }
+    }
+    trashed["example"]["deleted_at"] = json!("2026-11-24T08:00:00Z");
+    trashed["example"]["expires_at"] = json!("2026-12-24T08:00:00Z");
+    trashed
+}
+
+fn trash_page() -> Value {
+    let mut page = object(
+        "A page of the trash.",
+        &[
+            (
+                "todos",
+                json!({
+                    "description": "The deleted todos, the last deleted first.",
+                    "type": "array", "items": reference("TrashedTodo"),
+                }),
+            ),
+            (
+                "total",
+                json!({
+                    "description": "The number of deleted todos, on all pages.",
+                    "type": "integer", "format": "int64",
+                }),
+            ),
+            (
+                "next_cursor",
+                super::or_null(string("The cursor of the next page, or null after the last.")),
+            ),
+        ],
+    );
+    page["example"] =
+        json!({ "todos": [trashed_todo()["example"]], "total": 1, "next_cursor": null });
+    page
+}
 
 fn todo_list() -> Value {
     let mut list = object(

@@ -1,0 +1,372 @@
+//! The trash: deleted todos, which their user can restore for a time.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{
+    Limit, Todo, TodoId,
+    change::next_updated_at,
+    create::explain_no_insert,
+    types::{TODO_COLUMNS, todo_columns},
+};
+use crate::{
+    authz::{Caller, acting_as, authorized},
+    core::Core,
+    db::{
+        DbError, FromRow, Row, RowsAffected, Statement,
+        value::{OneMicrosecond, Timestamp},
+    },
+    error::{Error, FieldError, Result},
+    ids::UserId,
+    timestamp,
+};
+
+/// Maximum number of todos in a user's trash; the oldest are deleted beyond it.
+pub const MAX_TRASHED: u32 = 10_000;
+/// The size of a page without a limit.
+const DEFAULT_LIMIT: u16 = 100;
+/// Maximum number of rows that a statement deletes: so many take SQLite's writer a few ms.
+const CHUNK: u64 = 500;
+
+/// The columns of `todos` that a todo keeps in the trash, but for `updated_at`.
+macro_rules! kept_columns {
+    () => {
+        "id, user_id, title, title_key, description, priority, completed, created_at, \
+         completed_at, search, tags, list_id, parent_id, position, due_date, due_minute, due_zone, \
+         due_at, undated, due_key, rule, rule_from, series_id, occurrence"
+    };
+}
+
+/// A deleted todo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TrashedTodo {
+    /// The todo as it was when it was deleted.
+    #[serde(flatten)]
+    pub todo: Todo,
+    /// When it was deleted.
+    #[serde(serialize_with = "timestamp::serialize")]
+    pub deleted_at: DateTime<Utc>,
+    /// When it is deleted permanently.
+    #[serde(serialize_with = "timestamp::serialize")]
+    pub expires_at: DateTime<Utc>,
+}
+
+/// A page of the trash, the last deleted first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TrashPage {
+    /// The todos.
+    pub todos: Vec<TrashedTodo>,
+    /// The number of todos on all pages.
+    pub total: i64,
+    /// The cursor of the next page, or null after the last.
+    pub next_cursor: Option<String>,
+}
+
+/// A row of the trash, and the total.
+struct TrashRow {
+    todo: Todo,
+    deleted_at: DateTime<Utc>,
+    total: i64,
+}
+
+impl FromRow for TrashRow {
+    fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
+        Ok(Self {
+            todo: Todo::from_row(row)?,
+            deleted_at: row.get::<Timestamp>(TODO_COLUMNS)?.0,
+            total: row.get(TODO_COLUMNS + 1)?,
+        })
+    }
+}
+
+/// Returns a page of the caller's trash: at most `limit` todos (100 without one), after the page
+/// whose `next_cursor` is `cursor`.
+///
+/// # Errors
+/// [`Error::Invalid`] if the cursor was altered, [`Error::Unauthenticated`]; else as
+/// [`create`](super::create).
+pub async fn list_trash(
+    core: &Core,
+    caller: &Caller,
+    limit: Option<Limit>,
+    cursor: Option<String>,
+) -> Result<TrashPage> {
+    // Index order; a page starts after a position. The first page starts after the end of time.
+    const SQL: &str = concat!(
+        "SELECT ",
+        todo_columns!(),
+        ", deleted_at, \
+         (SELECT count(*) FROM trash WHERE user_id = $1 AND deleted_at > $4) \
+         FROM trash WHERE user_id = $1 AND deleted_at > $4 AND (deleted_at, id) < ($5, $6) AND ",
+        authorized!(),
+        " ORDER BY deleted_at DESC, id DESC LIMIT $7"
+    );
+    const TOTAL: &str = concat!(
+        "SELECT ",
+        authorized!(),
+        ", (SELECT count(*) FROM trash WHERE user_id = $1 AND deleted_at > $4)"
+    );
+    let db = core.db();
+    let caller = *caller;
+    let owner = caller.user_id();
+    let lifetime = core.trash_lifetime();
+    let oldest = core.now() - lifetime;
+    let limit = usize::from(limit.map_or(DEFAULT_LIMIT, Limit::as_u16));
+    let after = match &cursor {
+        None => (END_OF_TIME, TodoId::new(Uuid::max())),
+        Some(cursor) => position(core, owner, cursor).ok_or_else(bad_cursor)?,
+    };
+    let work = core.clone();
+    core.read(owner, async move {
+        // One more than the page, which shows whether there is a next one.
+        let more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        let select = acting_as(caller, SQL)
+            .bind(Timestamp(oldest))
+            .bind(Timestamp(after.0))
+            .bind(after.1)
+            .bind(more);
+        let mut rows: Vec<TrashRow> = db.fetch(select).await?;
+        let total = match rows.first() {
+            Some(row) => row.total,
+            None => {
+                let total = acting_as(caller, TOTAL).bind(Timestamp(oldest));
+                let (is_authorized, total): (bool, i64) = db.fetch_one(total).await?;
+                if !is_authorized {
+                    return Err(Error::Unauthenticated);
+                }
+                total
+            }
+        };
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        let next_cursor = rows.last().filter(|_| has_more).map(|row| seal(&work, owner, row));
+        let todos = rows
+            .into_iter()
+            .map(|TrashRow { todo, deleted_at, .. }| TrashedTodo {
+                todo,
+                deleted_at,
+                expires_at: deleted_at + lifetime,
+            })
+            .collect();
+        Ok(TrashPage { todos, total, next_cursor })
+    })
+    .await
+}
+
+/// Restores a todo from the trash: as it was, with a new `updated_at`.
+///
+/// # Errors
+/// [`Error::NotFound`] if it is not in the caller's trash, [`Error::QuotaExceeded`]; else as
+/// [`create`](super::create).
+pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
+    // A trigger takes the todo out of the trash.
+    const SQL: &str = concat!(
+        "INSERT INTO todos (",
+        kept_columns!(),
+        ", updated_at) SELECT ",
+        kept_columns!(),
+        ", ",
+        next_updated_at!("$5", "$6"),
+        " FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $7 AND ",
+        authorized!(),
+        " AND ($8 = 0 OR (SELECT pending + completed FROM todo_counts WHERE user_id = $1) < $8)",
+        " RETURNING ",
+        todo_columns!()
+    );
+    const FIND: &str = concat!(
+        "SELECT ",
+        authorized!(),
+        ", EXISTS (SELECT 1 FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $5)"
+    );
+    let db = core.db();
+    let caller = *caller;
+    let now = core.now();
+    let oldest = now - core.trash_lifetime();
+    let limit = core.max_todos();
+    let work = core.clone();
+    core.write(caller.user_id(), async move {
+        let insert = acting_as(caller, SQL)
+            .bind(id)
+            .bind(Timestamp(now))
+            .bind(OneMicrosecond)
+            .bind(Timestamp(oldest))
+            .bind(i64::from(limit));
+        match db.execute::<Option<Todo>>(insert).await {
+            Ok(Some(todo)) => return Ok(todo),
+            Ok(None) => {}
+            // A concurrent request has restored it.
+            Err(fault) if fault.is_unique_violation() => return Err(Error::NotFound),
+            Err(fault) if fault.is_foreign_key_violation() => return Err(Error::Unauthenticated),
+            Err(fault) => return Err(fault.into()),
+        }
+        let find = acting_as(caller, FIND).bind(id).bind(Timestamp(oldest));
+        Err(match db.fetch_one::<(bool, bool)>(find).await? {
+            (false, _) => Error::Unauthenticated,
+            (true, false) => Error::NotFound,
+            (true, true) => Box::pin(explain_no_insert(&work, caller, limit)).await,
+        })
+    })
+    .await
+}
+
+/// Deletes a todo in the trash permanently.
+///
+/// # Errors
+/// [`Error::NotFound`] if it is not in the caller's trash; else as [`create`](super::create).
+pub async fn delete_trashed(core: &Core, caller: &Caller, id: TodoId) -> Result<()> {
+    const SQL: &str =
+        concat!("DELETE FROM trash WHERE id = $4 AND user_id = $1 AND ", authorized!());
+    let db = core.db();
+    let caller = *caller;
+    let work = core.clone();
+    core.write(caller.user_id(), async move {
+        let RowsAffected(deleted) = db.execute(acting_as(caller, SQL).bind(id)).await?;
+        if deleted == 0 {
+            require_session(&work, caller).await?;
+            return Err(Error::NotFound);
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Deletes the caller's trash permanently, in pieces, and returns the number of its todos. A todo
+/// that is deleted meanwhile stays in the trash.
+///
+/// # Errors
+/// As [`create`](super::create). Some of the todos may be deleted.
+pub async fn empty_trash(core: &Core, caller: &Caller) -> Result<u64> {
+    const SQL: &str = concat!(
+        "DELETE FROM trash WHERE user_id = $1 AND id IN \
+         (SELECT id FROM trash WHERE user_id = $1 AND deleted_at <= $4 \
+         ORDER BY deleted_at, id LIMIT $5) AND ",
+        authorized!()
+    );
+    let caller = *caller;
+    let now = core.now();
+    let mut total = 0;
+    loop {
+        let db = core.db();
+        let work = core.clone();
+        // Each piece has its own turn: other writes of the caller run in between.
+        let deleted = core
+            .write(caller.user_id(), async move {
+                let limit = i64::try_from(CHUNK).unwrap_or(i64::MAX);
+                let delete = acting_as(caller, SQL).bind(Timestamp(now)).bind(limit);
+                let RowsAffected(deleted) = db.execute(delete).await?;
+                if deleted == 0 {
+                    require_session(&work, caller).await?;
+                }
+                Ok(deleted)
+            })
+            .await?;
+        total += deleted;
+        if deleted < CHUNK {
+            return Ok(total);
+        }
+    }
+}
+
+/// Deletes what is no longer kept: the expired todos in the trash, the oldest of users with more
+/// than [`MAX_TRASHED`], and expired idempotency keys. Servers call it every minute; expired rows
+/// have no effect anyway. Each statement deletes at most 500 rows.
+///
+/// # Errors
+/// [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
+pub async fn delete_expired(core: &Core) -> Result<()> {
+    const TRASH: &str = "DELETE FROM trash WHERE id IN \
+         (SELECT id FROM trash WHERE deleted_at <= $1 ORDER BY deleted_at LIMIT $2)";
+    const KEYS: &str = "DELETE FROM idempotency WHERE (user_id, key) IN \
+         (SELECT user_id, key FROM idempotency WHERE made_at < $1 ORDER BY made_at LIMIT $2)";
+    let now = core.now();
+    for (sql, oldest) in
+        [(TRASH, now - core.trash_lifetime()), (KEYS, now - super::idempotency::KEY_LIFETIME)]
+    {
+        loop {
+            let limit = i64::try_from(CHUNK).unwrap_or(i64::MAX);
+            let delete = Statement::new(sql).bind(Timestamp(oldest)).bind(limit);
+            let db = core.db();
+            let deleted = core
+                .anonymous(async move {
+                    let RowsAffected(deleted) = db.execute(delete).await?;
+                    Ok(deleted)
+                })
+                .await?;
+            if deleted < CHUNK {
+                break;
+            }
+        }
+    }
+    trim(core, now).await
+}
+
+/// Deletes the oldest todos of each user with more than [`MAX_TRASHED`], of the users who deleted
+/// one since the last call but one.
+async fn trim(core: &Core, now: DateTime<Utc>) -> Result<()> {
+    const USERS: &str = "SELECT DISTINCT user_id FROM trash WHERE deleted_at > $1";
+    const SURPLUS: &str = "DELETE FROM trash WHERE user_id = $1 AND id IN \
+         (SELECT id FROM trash WHERE user_id = $1 ORDER BY deleted_at DESC, id DESC \
+         LIMIT $2 OFFSET $3)";
+    let db = core.db();
+    let users = Statement::new(USERS).bind(Timestamp(now - TimeDelta::minutes(3)));
+    let users: Vec<(Uuid,)> = core.anonymous(async move { Ok(db.fetch(users).await?) }).await?;
+    let limit = i64::try_from(CHUNK).unwrap_or(i64::MAX);
+    for (user,) in users {
+        loop {
+            let delete =
+                Statement::new(SURPLUS).bind(user).bind(limit).bind(i64::from(MAX_TRASHED));
+            let db = core.db();
+            let deleted = core
+                .anonymous(async move {
+                    let RowsAffected(deleted) = db.execute(delete).await?;
+                    Ok(deleted)
+                })
+                .await?;
+            if deleted < CHUNK {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fails if the caller's session has ended.
+async fn require_session(core: &Core, caller: Caller) -> Result<()> {
+    const SQL: &str = concat!("SELECT ", authorized!());
+    let (is_authorized,): (bool,) = core.db().fetch_one(acting_as(caller, SQL)).await?;
+    if is_authorized { Ok(()) } else { Err(Error::Unauthenticated) }
+}
+
+/// A time after all times of the trash.
+const END_OF_TIME: DateTime<Utc> = DateTime::from_timestamp(253_402_300_799, 0).expect("a time");
+
+/// The context of the cursors of a user's trash: authenticated with the cursor.
+fn context(owner: UserId) -> [u8; 21] {
+    let mut context = [0; 21];
+    context[..5].copy_from_slice(b"trash");
+    context[5..].copy_from_slice(owner.as_uuid().as_bytes());
+    context
+}
+
+/// The cursor after a row.
+fn seal(core: &Core, owner: UserId, row: &TrashRow) -> String {
+    let mut bytes = row.deleted_at.timestamp_micros().to_be_bytes().to_vec();
+    bytes.extend_from_slice(row.todo.id.as_uuid().as_bytes());
+    core.tokens().seal(&bytes, &context(owner))
+}
+
+/// The position of a cursor of [`seal`]; `None` if it is invalid or another user's.
+fn position(core: &Core, owner: UserId, cursor: &str) -> Option<(DateTime<Utc>, TodoId)> {
+    let bytes = core.tokens().unseal(cursor, &context(owner))?;
+    let (micros, id) = bytes.split_first_chunk::<8>()?;
+    let deleted_at = DateTime::from_timestamp_micros(i64::from_be_bytes(*micros))?;
+    Some((deleted_at, Uuid::from_slice(id).ok()?.into()))
+}
+
+fn bad_cursor() -> Error {
+    let message = "Cursor must be the next_cursor of a page of this trash.";
+    FieldError::new("cursor", "invalid", message).into()
+}
