@@ -112,3 +112,20 @@ async fn execute(admin: &str, statement: String) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::AssertSqlSafe(statement)).await?;
     connection.close().await
 }
+
+/// Runs SQL without binds on the database at `url`.
+///
+/// # Panics
+/// When it fails.
+pub async fn execute_sql(url: &str, sql: &str) {
+    let safe = sqlx::AssertSqlSafe(sql.to_owned());
+    if url.starts_with("sqlite:") {
+        let mut db = SqliteConnection::connect(url).await.expect("the file");
+        sqlx::raw_sql(safe).execute(&mut db).await.expect(sql);
+        db.close().await.expect("closed");
+    } else {
+        let mut db = PgConnection::connect(url).await.expect("the server");
+        sqlx::raw_sql(safe).execute(&mut db).await.expect(sql);
+        db.close().await.expect("closed");
+    }
+}

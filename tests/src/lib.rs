@@ -23,7 +23,7 @@ mod tools;
 
 pub use app::{App, SECRET, SECRET_SETTING};
 pub use client::{Actor, Client, at_once, eventually, raw, unique_email};
-pub use database::clone_the_only_todo;
+pub use database::{clone_the_only_todo, execute_sql};
 pub use endpoints::{endpoint, uncovered};
 pub use forwarder::Forwarder;
 pub use process::{

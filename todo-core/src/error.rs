@@ -44,6 +44,9 @@ pub enum Error {
     /// A request with the same key is still running. Try again in a moment.
     #[error("a request with this idempotency key is running")]
     KeyInUse,
+    /// The log of changes does not reach back to this position: list all todos again.
+    #[error("the log of changes does not reach back so far")]
+    CursorExpired,
     /// An account with this e-mail exists.
     #[error("email is already registered")]
     EmailTaken,
@@ -79,6 +82,7 @@ impl Error {
             Self::QuotaExceeded { .. } => "quota_exceeded",
             Self::KeyReused => "idempotency_mismatch",
             Self::KeyInUse => "conflict",
+            Self::CursorExpired => "cursor_expired",
             Self::EmailTaken => "email_taken",
             Self::RateLimited { .. } => "rate_limited",
             Self::Busy | Self::Unavailable(_) => "unavailable",

@@ -371,6 +371,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         routes::auth::ENDPOINTS,
         routes::todos::ENDPOINTS,
         routes::trash::ENDPOINTS,
+        routes::changes::ENDPOINTS,
         routes::health::ENDPOINTS,
         routes::meta::ENDPOINTS,
     ];

@@ -182,6 +182,9 @@ impl ApiError {
                 "idempotency-mismatch"
             ),
             Self::Core(Error::KeyInUse) => kind!(CONFLICT, "conflict", "Conflict", "conflict"),
+            Self::Core(Error::CursorExpired) => {
+                kind!(GONE, "cursor_expired", "Cursor Expired", "cursor-expired")
+            }
             Self::Core(Error::EmailTaken) => {
                 kind!(CONFLICT, "email_taken", "Email Taken", "email-taken")
             }
@@ -244,6 +247,9 @@ impl ApiError {
             }
             Self::Core(Error::KeyInUse) => {
                 "A request with this Idempotency-Key is still running. Please try again.".into()
+            }
+            Self::Core(Error::CursorExpired) => {
+                "The changes since then are no longer known. Please load all todos again.".into()
             }
             Self::Core(Error::EmailTaken) => "Email already registered.".into(),
             Self::Core(Error::RateLimited { retry_after }) => {

@@ -58,10 +58,15 @@ pub(super) async fn explain_no_insert(core: &Core, caller: Caller, limit: u32) -
     );
     match core.db().fetch_one::<(bool, Option<i64>)>(acting_as(caller, SQL)).await {
         Err(fault) => fault.into(),
-        Ok((true, Some(used))) => {
-            Error::QuotaExceeded { limit: limit.into(), used: used.unsigned_abs() }
-        }
+        // A todo that was deleted meanwhile made room.
+        Ok((true, Some(used))) => quota_error(limit, used).unwrap_or(Error::Busy),
         // The session has ended, or a trusted caller's account does not exist.
         Ok(_) => Error::Unauthenticated,
     }
+}
+
+/// The error of a user with `used` todos, if no more are allowed.
+pub(super) fn quota_error(limit: u32, used: i64) -> Option<Error> {
+    let (limit, used) = (u64::from(limit), used.unsigned_abs());
+    (limit > 0 && used >= limit).then_some(Error::QuotaExceeded { limit, used })
 }

@@ -206,9 +206,7 @@ impl FromRows for Page {
             return Ok(());
         }
         let todo = Todo::from_row(row)?;
-        let bytes = TODO_OVERHEAD_BYTES
-            + json_len(todo.title.as_str())
-            + todo.description.as_ref().map(Description::as_str).map(json_len).unwrap_or_default();
+        let bytes = max_json_len(&todo);
         if self.todos.is_empty() {
             self.total = row.get(TODO_COLUMNS)?;
         } else if self.bytes + bytes > CHUNK_BYTES {
@@ -223,6 +221,13 @@ impl FromRows for Page {
     fn is_full(&self) -> bool {
         self.is_full
     }
+}
+
+/// Maximum size of a todo as JSON, in bytes.
+pub(super) fn max_json_len(todo: &Todo) -> usize {
+    TODO_OVERHEAD_BYTES
+        + json_len(todo.title.as_str())
+        + todo.description.as_ref().map(Description::as_str).map(json_len).unwrap_or_default()
 }
 
 /// Maximum size of a text as JSON (RFC 8259, section 7), in bytes.

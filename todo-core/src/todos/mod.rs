@@ -8,6 +8,7 @@
 
 pub use self::{
     change::{delete, patch, replace, set_completed},
+    changes::{Change, ChangeCursor, ChangePage, changes},
     create::create,
     idempotency::{Creation, IdempotencyKey, create_once},
     list_types::{Filters, Limit, ListQuery, SortBy, SortOrder, Status, TodoList},
@@ -23,6 +24,7 @@ pub use self::{
 pub use crate::ids::TodoId;
 
 mod change;
+mod changes;
 mod create;
 mod cursor;
 mod idempotency;

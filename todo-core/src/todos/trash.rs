@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     Limit, Todo, TodoId,
     change::next_updated_at,
-    create::explain_no_insert,
+    create::quota_error,
     types::{TODO_COLUMNS, todo_columns},
 };
 use crate::{
@@ -179,14 +179,14 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
     const FIND: &str = concat!(
         "SELECT ",
         authorized!(),
-        ", EXISTS (SELECT 1 FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $5)"
+        ", EXISTS (SELECT 1 FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $5), \
+         (SELECT pending + completed FROM todo_counts WHERE user_id = $1)"
     );
     let db = core.db();
     let caller = *caller;
     let now = core.now();
     let oldest = now - core.trash_lifetime();
     let limit = core.max_todos();
-    let work = core.clone();
     core.write(caller.user_id(), async move {
         let insert = acting_as(caller, SQL)
             .bind(id)
@@ -203,10 +203,11 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
             Err(fault) => return Err(fault.into()),
         }
         let find = acting_as(caller, FIND).bind(id).bind(Timestamp(oldest));
-        Err(match db.fetch_one::<(bool, bool)>(find).await? {
-            (false, _) => Error::Unauthenticated,
-            (true, false) => Error::NotFound,
-            (true, true) => Box::pin(explain_no_insert(&work, caller, limit)).await,
+        Err(match db.fetch_one::<(bool, bool, Option<i64>)>(find).await? {
+            (false, _, _) | (_, _, None) => Error::Unauthenticated,
+            (true, false, _) => Error::NotFound,
+            // Below the quota, it was deleted after the statement had looked for it.
+            (true, true, Some(used)) => quota_error(limit, used).unwrap_or(Error::NotFound),
         })
     })
     .await

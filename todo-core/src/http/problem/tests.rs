@@ -54,6 +54,7 @@ fn every_failure() -> Vec<ApiError> {
         Error::Forbidden,
         Error::NotFound,
         Error::PreconditionFailed,
+        Error::CursorExpired,
         Error::KeyReused,
         Error::KeyInUse,
         Error::QuotaExceeded { limit: 2, used: 3 },
@@ -72,6 +73,7 @@ fn every_failure() -> Vec<ApiError> {
             | Error::Forbidden
             | Error::NotFound
             | Error::PreconditionFailed
+            | Error::CursorExpired
             | Error::KeyReused
             | Error::KeyInUse
             | Error::QuotaExceeded { .. }

@@ -138,8 +138,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::POST,
         RESTORE,
         Policy::CHANGE,
-        // To find the reason of no row, and then whether the quota is.
-        Statements::new(1, 3),
+        Statements::new(1, 2),
         Handler::Owner(|request, caller| Box::pin(restore(request, caller))),
         Docs {
             operation_id: "restoreTodo",

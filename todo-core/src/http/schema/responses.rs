@@ -21,6 +21,7 @@ pub(crate) fn schemas() -> Map<String, Value> {
         ("TodoList", todo_list()),
         ("TrashedTodo", trashed_todo()),
         ("TrashPage", trash_page()),
+        ("ChangePage", change_page()),
         ("Filters", filters()),
         (
             "Priority",
@@ -201,6 +202,52 @@ fn trash_page() -> Value {
     );
     page["example"] =
         json!({ "todos": [trashed_todo()["example"]], "total": 1, "next_cursor": null });
+    page
+}
+
+fn change_page() -> Value {
+    let changed = json!({
+        "type": "object",
+        "required": ["type", "todo"],
+        "properties": {
+            "type": { "type": "string", "const": "todo" },
+            "todo": referring("The todo as it is now.", "Todo"),
+        },
+    });
+    let deleted = json!({
+        "type": "object",
+        "required": ["type", "id"],
+        "properties": {
+            "type": { "type": "string", "const": "deleted" },
+            "id": uuid("The id of a todo that is gone."),
+        },
+    });
+    let mut page = object(
+        "A page of changes.",
+        &[
+            (
+                "changes",
+                json!({
+                    "description": "The changes in their order, each todo at most once. Clients \
+                        ignore those of an unknown `type`.",
+                    "type": "array", "items": { "oneOf": [changed, deleted] },
+                }),
+            ),
+            ("next", string("The position after this page: the `since` of the next one.")),
+            (
+                "has_more",
+                json!({ "description": "Whether there are more changes now.", "type": "boolean" }),
+            ),
+        ],
+    );
+    page["example"] = json!({
+        "changes": [
+            { "type": "todo", "todo": todo()["example"] },
+            { "type": "deleted", "id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b12" },
+        ],
+        "next": "8f14e45fceea167a.42",
+        "has_more": false,
+    });
     page
 }
 
