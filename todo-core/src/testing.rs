@@ -116,8 +116,9 @@ fn literal(value: &Value) -> (&'static str, String) {
         Value::SmallInt(number) => ("smallint", number.map_or("NULL".into(), |n| n.to_string())),
         Value::Text(value) => ("text", value.as_deref().map_or("NULL".into(), text)),
         Value::Bytes(bytes) => {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            ("bytea", text(&format!("\\x{hex}")))
+            let hex =
+                bytes.iter().fold(String::from("\\x"), |hex, byte| format!("{hex}{byte:02x}"));
+            ("bytea", text(&hex))
         }
         Value::Timestamp(time) => ("timestamptz", text(&time.to_rfc3339())),
         Value::OneMicrosecond => ("interval", text("1 microsecond")),

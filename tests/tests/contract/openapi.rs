@@ -15,6 +15,10 @@ use todo_tests::{App, Database, Server, Target};
 
 const TODOS: &str = "/api/users/{user_id}/todos";
 const TODO: &str = "/api/users/{user_id}/todos/{todo_id}";
+const TRASH: &str = "/api/users/{user_id}/trash";
+const TRASHED: &str = "/api/users/{user_id}/trash/{todo_id}";
+const RESTORE: &str = "/api/users/{user_id}/trash/{todo_id}/restore";
+const CHANGES: &str = "/api/users/{user_id}/changes";
 const COMPLETE: &str = "/api/users/{user_id}/todos/{todo_id}/complete";
 
 /// A route of the contract.
@@ -37,7 +41,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 18] = [
+const ROUTES: [Route; 23] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -47,16 +51,21 @@ const ROUTES: [Route; 18] = [
     route("patch", "/api/auth/me", true, true,
         &["200", "400", "401", "413", "415", "422", "500", "503"]),
     route("post", TODOS, true, true,
-        &["201", "400", "401", "403", "413", "415", "422", "500", "503"]),
+        &["201", "400", "401", "403", "409", "413", "415", "422", "500", "503"]),
     route("get", TODOS, true, false, &["200", "400", "401", "403", "500", "503"]),
-    route("get", TODO, true, false, &["200", "401", "403", "404", "500", "503"]),
+    route("get", TODO, true, false, &["200", "304", "401", "403", "404", "500", "503"]),
     route("put", TODO, true, true,
-        &["200", "400", "401", "403", "404", "413", "415", "422", "500", "503"]),
+        &["200", "400", "401", "403", "404", "412", "413", "415", "422", "500", "503"]),
     route("patch", TODO, true, true,
-        &["200", "400", "401", "403", "404", "413", "415", "422", "500", "503"]),
+        &["200", "400", "401", "403", "404", "412", "413", "415", "422", "500", "503"]),
     route("patch", COMPLETE, true, true,
-        &["200", "401", "403", "404", "413", "415", "422", "500", "503"]),
-    route("delete", TODO, true, false, &["200", "401", "403", "404", "500", "503"]),
+        &["200", "401", "403", "404", "412", "413", "415", "422", "500", "503"]),
+    route("delete", TODO, true, false, &["200", "401", "403", "404", "412", "500", "503"]),
+    route("get", TRASH, true, false, &["200", "400", "401", "403", "500", "503"]),
+    route("delete", TRASH, true, false, &["200", "401", "403", "500", "503"]),
+    route("delete", TRASHED, true, false, &["200", "401", "403", "404", "500", "503"]),
+    route("post", RESTORE, true, false, &["200", "401", "403", "404", "409", "500", "503"]),
+    route("get", CHANGES, true, false, &["200", "400", "401", "403", "410", "500", "503"]),
     route("get", "/health", false, false, &["200"]),
     route("get", "/health/ready", false, false, &["200", "503"]),
     route("get", "/health/db", false, false, &["200", "503"]),

@@ -15,7 +15,7 @@ use todo_core::{
     auth::{self, Caller, Client, Credentials, Signup, Token},
     todos::{self, NewTodo},
 };
-use todo_tests::{App, Database, Server, Target};
+use todo_tests::{App, Database, Server, Target, execute_sql};
 use uuid::Uuid;
 
 const PASSWORD: &str = "Correct1horse";
@@ -25,7 +25,7 @@ const CLIENT: Client = Client::At(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 
 struct Library {
     core: Core,
     seconds: Arc<AtomicI64>,
-    _app: App,
+    app: App,
 }
 
 impl Library {
@@ -40,7 +40,7 @@ impl Library {
             .database(DatabaseOptions::new().timeout(Duration::from_secs(10)))
             .clock(clock);
         let core = change(builder).open(app.database_url()).await.expect("a second core");
-        Self { core, seconds, _app: app }
+        Self { core, seconds, app }
     }
 
     fn pass(&self, seconds: i64) {
@@ -50,6 +50,11 @@ impl Library {
     async fn sign_up(&self, email: &str) -> Token {
         let form = Signup::parse(email, PASSWORD, "Some Body").expect("a valid form");
         auth::signup(&self.core, Client::Trusted, form).await.expect("a new account").token
+    }
+
+    async fn caller(&self, email: &str) -> Caller {
+        let token = self.sign_up(email).await;
+        auth::authenticate(&self.core, token.as_str()).await.expect("a valid token")
     }
 
     /// A failed login from this address.
@@ -226,12 +231,108 @@ on_both_databases! {
         }
     }
 
+    async fn a_deleted_todo_can_be_restored_until_it_expires(database) {
+        const DAY: i64 = 24 * 60 * 60;
+        let library = Library::open(database, |core| core.trash_days(2)).await;
+        let caller = library.caller("ann@example.com").await;
+        let core = &library.core;
+        let make = async |title: &str| {
+            let new = NewTodo::new(title.parse().expect("a title"));
+            todos::create(core, &caller, new).await.expect("a todo")
+        };
+        let titles = async || {
+            let page = todos::list_trash(core, &caller, None, None).await.expect("the trash");
+            assert_eq!(page.total, page.todos.len() as i64);
+            let titles = page.todos.into_iter().map(|each| each.todo.title.to_string());
+            titles.collect::<Vec<_>>()
+        };
+        let (early, late) = (make("early").await, make("late").await);
+        todos::delete(core, &caller, early.id).await.expect("deleted");
+        library.pass(DAY);
+        todos::delete(core, &caller, late.id).await.expect("deleted");
+        library.pass(DAY - 1);
+        assert_eq!(titles().await, ["late", "early"]);
+        // Expired rows are invisible before they are deleted, and gone after.
+        library.pass(1);
+        for _ in 0..2 {
+            assert_eq!(titles().await, ["late"]);
+            let expired = todos::restore(core, &caller, early.id).await;
+            assert!(matches!(expired, Err(Error::NotFound)), "{expired:?}");
+            todos::delete_expired(core).await.expect("a clean-up");
+        }
+        let restored = todos::restore(core, &caller, late.id).await.expect("restored");
+        assert_eq!(restored.title, late.title);
+        assert!(titles().await.is_empty());
+    }
+
+    async fn the_trash_keeps_the_last_deleted_todos(database) {
+        let library = Library::open(database, |core| core).await;
+        let caller = library.caller("ann@example.com").await;
+        let core = &library.core;
+        let new = NewTodo::new("kept".parse().expect("a title"));
+        let todo = todos::create(core, &caller, new).await.expect("a todo");
+        todos::delete(core, &caller, todo.id).await.expect("deleted");
+        // More were deleted within the minute before.
+        let columns = "id, user_id, title, title_key, priority, completed, created_at, updated_at, \
+            deleted_at";
+        let rest = "user_id, 'older', 'older', priority, completed, created_at, updated_at";
+        execute_sql(library.app.database_url(), &match database {
+            Database::Sqlite => format!(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 11200) \
+                 INSERT INTO trash ({columns}) \
+                 SELECT randomblob(16), {rest}, deleted_at - i FROM n CROSS JOIN trash"
+            ),
+            Database::Postgres => format!(
+                "INSERT INTO trash ({columns}) SELECT gen_random_uuid(), {rest}, \
+                 deleted_at - i * interval '1 microsecond' \
+                 FROM trash CROSS JOIN generate_series(1, 11200) AS i"
+            ),
+        })
+        .await;
+        todos::delete_expired(core).await.expect("a clean-up");
+        let page = todos::list_trash(core, &caller, None, None).await.expect("the trash");
+        assert_eq!(page.total, i64::from(todos::MAX_TRASHED));
+        assert_eq!(page.todos[0].todo.title, "kept");
+        assert_eq!(todos::empty_trash(core, &caller).await.expect("emptied"), 10_000);
+        let page = todos::list_trash(core, &caller, None, None).await.expect("the trash");
+        assert_eq!((page.total, page.todos.len()), (0, 0));
+    }
+
+    async fn a_key_is_free_again_after_a_day(database) {
+        let library = Library::open(database, |core| core).await;
+        let caller = library.caller("ann@example.com").await;
+        let core = &library.core;
+        let create = async |title: &str| {
+            let new = NewTodo::new(title.parse().expect("a title"));
+            todos::create_once(core, &caller, "key".parse().expect("a key"), new).await
+        };
+        let first = create("milk").await.expect("a todo");
+        assert!(!first.is_replay);
+        library.pass(24 * 60 * 60);
+        let again = create("milk").await.expect("the first todo");
+        assert_eq!((again.is_replay, &again.todo), (true, &first.todo));
+        let other = create("beer").await;
+        assert!(matches!(other, Err(Error::KeyReused)), "{other:?}");
+        library.pass(1);
+        let second = create("beer").await.expect("another todo");
+        assert!(!second.is_replay);
+        library.pass(24 * 60 * 60 + 1);
+        todos::delete_expired(core).await.expect("a clean-up");
+        assert!(!create("wine").await.expect("a todo").is_replay);
+    }
+
     async fn a_trusted_caller_without_an_account_is_unauthenticated(database) {
         let library = Library::open(database, |core| core).await;
         let unknown = Caller::trusted(Uuid::from_u128(7).into());
         let new = NewTodo::new("x".parse().expect("a title"));
         let made = todos::create(&library.core, &unknown, new).await;
         assert!(matches!(made, Err(Error::Unauthenticated)), "{made:?}");
+        let new = NewTodo::new("x".parse().expect("a title"));
+        let key = "key".parse().expect("a key");
+        let made = todos::create_once(&library.core, &unknown, key, new).await;
+        assert!(matches!(made, Err(Error::Unauthenticated)), "{made:?}");
+        let changes = todos::changes(&library.core, &unknown, None, None).await;
+        assert!(matches!(changes, Err(Error::Unauthenticated)), "{changes:?}");
         let me = auth::current_user(&library.core, &unknown).await;
         assert!(matches!(me, Err(Error::Unauthenticated)), "{me:?}");
     }

@@ -13,8 +13,8 @@ use todo_core::{
     Core, Error, Secret,
     auth::{Caller, UserId},
     todos::{
-        self, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder, Status,
-        Title, Todo, TodoId, TodoPatch,
+        self, Change, ChangeCursor, Description, Filters, Limit, ListQuery, NewTodo, Priority,
+        SortBy, SortOrder, Status, Title, Todo, TodoId, TodoPatch,
     },
 };
 use todo_tests::{App, Database, Server, Target};
@@ -30,6 +30,7 @@ enum Call {
     Patch(Index, TodoPatch),
     Complete(Index, bool),
     Delete(Index),
+    Restore(Index),
     List(Filters, Option<u16>),
 }
 
@@ -87,7 +88,8 @@ fn calls() -> impl Strategy<Value = Vec<(usize, Call)>> {
         2 => (any::<Index>(), new_todo()).prop_map(|(which, new)| Call::Replace(which, new)),
         3 => (any::<Index>(), patch()).prop_map(|(which, patch)| Call::Patch(which, patch)),
         3 => (any::<Index>(), any::<bool>()).prop_map(|(which, done)| Call::Complete(which, done)),
-        1 => any::<Index>().prop_map(Call::Delete),
+        2 => any::<Index>().prop_map(Call::Delete),
+        2 => any::<Index>().prop_map(Call::Restore),
         2 => (filters(), prop::option::of(1_u16..4)).prop_map(|(f, limit)| Call::List(f, limit)),
     ];
     prop::collection::vec((0_usize..2, call), 1..40)
@@ -99,6 +101,9 @@ struct Model {
     /// Every todo ever created, with its owner.
     made: Vec<(TodoId, UserId)>,
     kept: BTreeMap<TodoId, Todo>,
+    trash: BTreeMap<TodoId, Todo>,
+    /// The number of changes of each user.
+    changes: BTreeMap<UserId, i64>,
 }
 
 /// The expected outcome of a call on one todo.
@@ -144,6 +149,7 @@ impl Model {
     ) -> Result<(), TestCaseError> {
         prop_assert_eq!(Fate::of(&result)?, self.fate(user, id));
         let (Ok(is), Some(todo)) = (result, self.kept.get_mut(&id)) else { return Ok(()) };
+        *self.changes.entry(user).or_default() += 1;
         let before = todo.updated_at;
         change(todo);
         todo.updated_at = is.updated_at;
@@ -197,6 +203,7 @@ async fn make(
             prop_assert_eq!((todo.priority, todo.completed), (new.priority, false));
             prop_assert_eq!((todo.updated_at, todo.completed_at), (todo.created_at, None));
             prop_assert!(!model.kept.contains_key(&todo.id), "{} twice", todo.id);
+            *model.changes.entry(user).or_default() += 1;
             model.made.push((todo.id, user));
             model.kept.insert(todo.id, todo);
         }
@@ -256,8 +263,24 @@ async fn make(
             let id = model.choose(which);
             let result = todos::delete(core, caller, id).await;
             prop_assert_eq!(Fate::of(&result)?, model.fate(user, id));
-            if result.is_ok() {
+            if let (Ok(()), Some(todo)) = (result, model.kept.get(&id).cloned()) {
                 model.kept.remove(&id);
+                *model.changes.entry(user).or_default() += 1;
+                model.trash.insert(id, todo);
+            }
+        }
+        Call::Restore(which) => {
+            let id = model.choose(which);
+            let result = todos::restore(core, caller, id).await;
+            let is_mine = model.trash.get(&id).is_some_and(|todo| todo.user_id == user);
+            prop_assert_eq!(Fate::of(&result)?, if is_mine { Fate::Done } else { Fate::NotFound });
+            if let (Ok(is), Some(mut todo)) = (result, model.trash.get(&id).cloned()) {
+                model.trash.remove(&id);
+                prop_assert!(is.updated_at > todo.updated_at);
+                todo.updated_at = is.updated_at;
+                prop_assert_eq!(&is, &todo);
+                *model.changes.entry(user).or_default() += 1;
+                model.kept.insert(id, todo);
             }
         }
         Call::List(filters, limit) => list(core, caller, *filters, *limit, model).await?,
@@ -298,6 +321,44 @@ fn failed(error: Error) -> TestCaseError {
     TestCaseError::fail(format!("{error:?}"))
 }
 
+/// The changes since the start of each user's log, in pages of a few entries, make the user's
+/// todos; the log has one entry for each change.
+async fn follow(core: &Core, callers: &[Caller], model: &Model) -> Result<(), TestCaseError> {
+    for caller in callers {
+        let now = todos::changes(core, caller, None, None).await.map_err(failed)?.next;
+        let (epoch, last) = now
+            .to_string()
+            .split_once('.')
+            .map(|(e, n)| (e.to_owned(), n.to_owned()))
+            .ok_or_else(|| TestCaseError::fail("no position"))?;
+        let made = model.changes.get(&caller.user_id()).copied().unwrap_or_default();
+        prop_assert_eq!(last, made.to_string());
+        let mut since: ChangeCursor = format!("{epoch}.0").parse().expect("a position");
+        let mut copy = BTreeMap::new();
+        loop {
+            let limit = Limit::new(3).expect("1 to 500");
+            let page = todos::changes(core, caller, Some(since), Some(limit)).await;
+            let page = page.map_err(failed)?;
+            for change in page.changes {
+                match change {
+                    Change::Todo { todo } => copy.insert(todo.id, *todo),
+                    Change::Deleted { id } => copy.remove(&id),
+                    other => panic!("{other:?} is not modelled"),
+                };
+            }
+            since = page.next;
+            if !page.has_more {
+                break;
+            }
+        }
+        prop_assert_eq!(since, now);
+        let mut kept = model.kept.clone();
+        kept.retain(|_, todo| todo.user_id == caller.user_id());
+        prop_assert_eq!(copy, kept);
+    }
+    Ok(())
+}
+
 /// Every list of both users, at the end.
 async fn survey(core: &Core, callers: &[Caller], model: &Model) -> Result<(), TestCaseError> {
     for caller in callers {
@@ -334,6 +395,7 @@ fn the_store_behaves_like_a_map(database: Database) {
             for (caller, call) in &calls {
                 make(&core, &callers[*caller], call, &mut model).await?;
             }
+            follow(&core, &callers, &model).await?;
             survey(&core, &callers, &model).await
         })
     });

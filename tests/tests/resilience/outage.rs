@@ -78,6 +78,9 @@ async fn every_route(user: &Actor, todo: &str) -> Vec<TestResponse> {
     let login = json!({"email": user.email(), "password": user.password()});
     let filtered = format!("{todos}?status=pending&sort_by=title&limit=5");
     let complete = format!("{todo}/complete");
+    let (changes, trash) = (todos.replace("/todos", "/changes"), todos.replace("/todos", "/trash"));
+    let trashed = todo.replace("/todos/", "/trash/");
+    let restore = format!("{trashed}/restore");
     let requests = [
         ("POST", "/api/auth/signup", form),
         ("POST", "/api/auth/login", login),
@@ -91,6 +94,11 @@ async fn every_route(user: &Actor, todo: &str) -> Vec<TestResponse> {
         ("PATCH", todo, json!({"title": "other"})),
         ("PATCH", &complete, json!({"completed": true})),
         ("DELETE", todo, json!(null)),
+        ("GET", &changes, json!(null)),
+        ("GET", &trash, json!(null)),
+        ("POST", &restore, json!(null)),
+        ("DELETE", &trashed, json!(null)),
+        ("DELETE", &trash, json!(null)),
         ("POST", "/api/auth/logout", json!(null)),
     ];
     let mut covered = Vec::new();

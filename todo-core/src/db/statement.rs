@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{DbError, MAX_COMPOSED, value::Value};
 
 /// Maximum number of statements with a fixed text, those of transactions included.
-pub(crate) const MAX_FIXED: usize = 40;
+pub(crate) const MAX_FIXED: usize = 64;
 /// Prepared statements cached by a connection: enough for all, so that none is prepared twice.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) const MAX_PREPARED: usize = MAX_FIXED + MAX_COMPOSED;
@@ -31,8 +31,8 @@ impl Statement {
     pub(crate) fn new(sql: impl SqlSafeStr) -> Self {
         #[cfg(test)]
         MADE.with(|made| made.set(made.get() + 1));
-        // The most binds of any statement.
-        Self { sql: sql.into_sql_str(), binds: Vec::with_capacity(11), caller: None }
+        // Enough for most statements.
+        Self { sql: sql.into_sql_str(), binds: Vec::with_capacity(16), caller: None }
     }
 
     #[cfg(feature = "testing")]

@@ -129,16 +129,15 @@ pub async fn list_trash(
             .bind(after.1)
             .bind(more);
         let mut rows: Vec<TrashRow> = db.fetch(select).await?;
-        let total = match rows.first() {
-            Some(row) => row.total,
-            None => {
-                let total = acting_as(caller, TOTAL).bind(Timestamp(oldest));
-                let (is_authorized, total): (bool, i64) = db.fetch_one(total).await?;
-                if !is_authorized {
-                    return Err(Error::Unauthenticated);
-                }
-                total
+        let total = if let Some(row) = rows.first() {
+            row.total
+        } else {
+            let total = acting_as(caller, TOTAL).bind(Timestamp(oldest));
+            let (is_authorized, total): (bool, i64) = db.fetch_one(total).await?;
+            if !is_authorized {
+                return Err(Error::Unauthenticated);
             }
+            total
         };
         let has_more = rows.len() > limit;
         rows.truncate(limit);
