@@ -101,6 +101,8 @@ CREATE TABLE trash (
     FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
 );
 CREATE INDEX trash_by_user ON trash (user_id, deleted_at, id);
+-- for the clean-up of expired todos
+CREATE INDEX trash_by_time ON trash (deleted_at);
 
 -- Each write of a todo is counted, numbered and logged. AFTER, so that the statement holds all its rows
 -- when it locks the counter: BEFORE, it would hold the counter while it waits for its next row. Counters

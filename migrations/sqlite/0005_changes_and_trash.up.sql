@@ -102,6 +102,8 @@ CREATE TABLE trash (
     PRIMARY KEY (user_id, deleted_at, id)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX trash_by_id ON trash (id);
+-- for the clean-up of expired todos
+CREATE INDEX trash_by_time ON trash (deleted_at);
 
 -- Each write of a todo is counted, numbered and logged.
 DROP TRIGGER todos_count_insert;
