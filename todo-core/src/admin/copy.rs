@@ -63,8 +63,9 @@ pub struct CopyReport {
     pub checksum: String,
 }
 
-/// Copies users, sessions, todos, the trash and stored answers from one database into another, which
-/// is migrated first and must have no rows. Positions in logs of changes are invalid in the target. All or nothing: an error or an ended process leaves the target empty.
+/// Copies users, sessions, todos, the trash and stored answers from one database into another,
+/// which is migrated first and must have no rows. Positions in logs of changes are invalid in the
+/// target. All or nothing: an error or an ended process leaves the target empty.
 ///
 /// # Errors
 /// [`AdminError`].
@@ -642,7 +643,7 @@ mod tests {
         ("trash", trash_columns!()),
         ("idempotency", idempotency_columns!()),
     ];
-    /// Made in the target by triggers, the copy (`meta`) or the migrator, or expired within a minute.
+    /// Made in the target by triggers, by the migrator or anew (`meta`), or expired within a minute.
     const REGENERATED: [&str; 5] =
         ["todo_counts", "changes", "meta", "_sqlx_migrations", "rate_limits"];
     /// Derived from another column.

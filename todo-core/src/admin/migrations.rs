@@ -92,10 +92,10 @@ pub async fn revert(url: &str, losing_rows: bool) -> Result<RevertReport, AdminE
     let rows = if conn.has_table("todos").await? { conn.counts().await? } else { [0; 3] };
     if rows != [0; 3] && !losing_rows {
         let [users, sessions, todos] = rows;
-        let lost = certain_losses(&mut conn, last.version).await?;
+        let losses = certain_losses(&mut conn, last.version).await?;
         return Err(AdminError::Refused(format!(
             "reverting migration {} ({}) may lose {users} users, {sessions} sessions and \
-             {todos} todos{lost}: confirm with --yes",
+             {todos} todos{losses}: confirm with --yes",
             last.version, last.description
         )));
     }
@@ -139,9 +139,9 @@ async fn certain_losses(conn: &mut Conn, version: i64) -> Result<String, AdminEr
 }
 
 /// The space that a revert needs on SQLite, relative to the size of the file, if it writes all
-/// todos again: the new table and its indexes, in the write-ahead log and then in the file.
+/// todos again: the new table with its indexes, and temporary files that sort the indexes.
 fn rebuilt_by(version: i64) -> Option<u64> {
-    // Measured: 1.9 times for the usual todos.
+    // Measured with a million todos: 0.9 and 0.6 times.
     (version == CHANGES_AND_TRASH).then_some(2)
 }
 
