@@ -27,8 +27,14 @@ const GRANTS: &str = "\
         ('todos', 'DELETE', NULL), \
         ('todo_counts', 'SELECT', NULL), ('todo_counts', 'INSERT', '{user_id}'), \
         ('todo_counts', 'UPDATE', '{pending,completed,seq}'), \
-        ('changes', 'SELECT', '{user_id,seq}'), \
+        ('changes', 'SELECT', '{user_id,seq,kind,todo_id}'), \
         ('changes', 'INSERT', '{user_id,seq,kind,todo_id}'), ('changes', 'DELETE', NULL), \
+        ('meta', 'SELECT', NULL), \
+        ('trash', 'SELECT', NULL), ('trash', 'INSERT', NULL), ('trash', 'DELETE', NULL), \
+        ('deletions', 'SELECT', NULL), ('deletions', 'INSERT', NULL), \
+        ('idempotency', 'SELECT', NULL), ('idempotency', 'INSERT', NULL), \
+        ('idempotency', 'DELETE', NULL), \
+        ('keyed_todos', 'SELECT', NULL), ('keyed_todos', 'INSERT', NULL), \
         ('rate_limits', 'SELECT', NULL), ('rate_limits', 'INSERT', NULL), \
         ('rate_limits', 'UPDATE', '{taken_at,settled,prefix56,prefix48}'), \
         ('rate_limits', 'DELETE', NULL), \

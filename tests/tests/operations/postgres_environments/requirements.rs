@@ -20,7 +20,7 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// The default limit of a role's statements and locks in these tests.
 const ROLE_LIMIT: Duration = Duration::from_millis(500);
 /// The minimal grants of a role, by column.
-const GRANTS: [&str; 15] = [
+const GRANTS: [&str; 20] = [
     "SELECT, INSERT, UPDATE (name, password_hash) ON users",
     "SELECT, INSERT, DELETE ON sessions",
     "SELECT ON todos",
@@ -30,9 +30,14 @@ const GRANTS: [&str; 15] = [
     "SELECT ON todo_counts",
     "INSERT (user_id) ON todo_counts",
     "UPDATE (pending, completed, seq) ON todo_counts",
-    "SELECT (user_id, seq) ON changes",
+    "SELECT (user_id, seq, kind, todo_id) ON changes",
     "INSERT (user_id, seq, kind, todo_id) ON changes",
     "DELETE ON changes",
+    "SELECT ON meta",
+    "SELECT, INSERT, DELETE ON trash",
+    "SELECT, INSERT ON deletions",
+    "SELECT, INSERT, DELETE ON idempotency",
+    "SELECT, INSERT ON keyed_todos",
     "SELECT, INSERT, DELETE ON rate_limits",
     "UPDATE (taken_at, settled, prefix56, prefix48) ON rate_limits",
     "INSERT ON signups",
@@ -68,6 +73,21 @@ async fn every_request_is_served(app: &App) {
     user.patch(&path, json!({"description": "\u{1f600}"})).await.expect(200);
     user.patch(&format!("{path}/complete"), json!({"completed": true})).await.expect(200);
     user.delete(&path).await.expect(200);
+    let trashed = path.replace("/todos/", "/trash/");
+    let trash = todos.replace("/todos", "/trash");
+    user.get(&trash).await.expect(200);
+    user.send("POST", &format!("{trashed}/restore"), &[], "").await.expect(200);
+    user.delete(&path).await.expect(200);
+    user.delete(&trashed).await.expect(200);
+    user.delete(&trash).await.expect(200);
+    for _ in 0..2 {
+        let headers = [("content-type", "application/json"), ("idempotency-key", "once")];
+        user.send("POST", &todos, &headers, r#"{"title": "once"}"#).await.expect(201);
+    }
+    let changes = todos.replace("/todos", "/changes");
+    let now = user.get(&changes).await.expect(200);
+    let since = now["next"].as_str().expect("a position");
+    user.get(&format!("{changes}?since={since}")).await.expect(200);
     anonymous.get("/health/db").await.expect(200);
     user.send("POST", "/api/auth/logout", &[], "").await.expect(200);
 }
