@@ -643,7 +643,7 @@ mod tests {
         ("trash", trash_columns!()),
         ("idempotency", idempotency_columns!()),
     ];
-    /// Made in the target by triggers, by the migrator or anew (`meta`), or expired within a minute.
+    /// Made in the target by triggers or the migrator, or anew (`meta`), or expired in a minute.
     const REGENERATED: [&str; 5] =
         ["todo_counts", "changes", "meta", "_sqlx_migrations", "rate_limits"];
     /// Derived from another column.

@@ -167,3 +167,22 @@ fn listed(migrator: &Migrator, applied: &BTreeSet<i64>) -> Vec<Migration> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_revert_that_writes_all_todos_needs_their_space_on_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("todo.db");
+        std::fs::write(&file, [0; 4096]).unwrap();
+        sqlite::check_space(&file, 2).unwrap();
+        let error = AdminError::from(sqlite::check_space(&file, 1 << 50).unwrap_err());
+        let text = crate::ErrorChain(&error).to_string();
+        assert!(text.contains("MiB") && text.contains("nothing was changed"), "{text}");
+        assert_eq!(rebuilt_by(CHANGES_AND_TRASH), Some(2));
+        assert_eq!(rebuilt_by(4), None);
+    }
+}
