@@ -82,8 +82,8 @@ async fn any_number_of_silent_connections_costs_one_probe() {
 #[tokio::test(flavor = "multi_thread")]
 async fn closed_idle_connections_fail_no_request() {
     const SIZE: usize = 6;
-    let cluster = cluster().await;
     for server in [Server::Salvo, Server::Hyper] {
+        let cluster = cluster().await;
         let app = with_idle(server, &cluster, &app_url(&cluster), SIZE).await;
         let user = app.signed_up().await;
         let mut admin = admin(&cluster).await;
@@ -155,10 +155,12 @@ async fn a_changed_column_type_fails_no_request() {
         };
         work().await;
         let mut admin = admin(&cluster).await;
-        admin
-            .execute("ALTER TABLE todos ALTER description TYPE varchar(1000)")
-            .await
-            .expect("a type");
+        // PostgreSQL refuses a new type of a column that a view or a trigger names. No request
+        // below needs these two.
+        let alter = "BEGIN; DROP VIEW IF EXISTS keyed_todos; \
+                     DROP TRIGGER IF EXISTS todos_updated ON todos; \
+                     ALTER TABLE todos ALTER description TYPE varchar(1000); COMMIT";
+        admin.execute(alter).await.expect("a type");
         work().await;
         admin.execute("ALTER TABLE todos ALTER description TYPE text").await.expect("a type");
         work().await;
