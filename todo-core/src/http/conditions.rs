@@ -30,20 +30,21 @@ pub(crate) fn todo_response(status: StatusCode, todo: &Todo) -> Response<Body> {
 
 /// The response to a read: 304 if the client has this version already.
 pub(crate) fn todo_or_not_modified(headers: &HeaderMap, todo: &Todo) -> Response<Body> {
-    let version = todo.version().to_string();
     // A malformed list is ignored: the client then gets the todo.
     let is_known = match Tags::of(headers, &header::IF_NONE_MATCH) {
         Some(Ok(Tags::Any)) => true,
         // The weak comparison (RFC 9110, section 13.1.2).
-        Some(Ok(Tags::Listed(tags))) => tags.iter().any(|tag| tag.0 == version.as_bytes()),
+        Some(Ok(Tags::Listed(tags))) => {
+            tags.iter().any(|tag| tag.version() == Some(todo.version()))
+        }
         Some(Err(Malformed)) | None => false,
     };
     if !is_known {
         return todo_response(StatusCode::OK, todo);
     }
-    let mut response = respond::json(StatusCode::NOT_MODIFIED, todo);
-    *response.body_mut() = Body::default();
-    response.headers_mut().remove(header::CONTENT_TYPE);
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     with_etag(response, todo)
 }
 

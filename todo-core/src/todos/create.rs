@@ -9,6 +9,22 @@ use crate::{
     error::{Error, Result},
 };
 
+/// SQL expression for the number of the caller's todos, which the quota limits.
+macro_rules! used_quota {
+    () => {
+        "(SELECT pending + completed FROM todo_counts WHERE user_id = $1)"
+    };
+}
+pub(super) use used_quota;
+
+/// SQL condition that the caller may have another todo: `$limit` is the quota, 0 for none.
+macro_rules! is_below_quota {
+    ($limit:literal) => {
+        concat!("(", $limit, " = 0 OR ", used_quota!(), " < ", $limit, ")")
+    };
+}
+pub(super) use is_below_quota;
+
 /// Creates a todo.
 ///
 /// # Errors
@@ -21,7 +37,8 @@ pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> 
         "INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, \
          created_at, updated_at) SELECT $4, $1, $5, $6, $7, $8, FALSE, $9, $9 WHERE ",
         authorized!(),
-        " AND ($10 = 0 OR (SELECT pending + completed FROM todo_counts WHERE user_id = $1) < $10)",
+        " AND ",
+        is_below_quota!("$10"),
         " RETURNING ",
         todo_columns!()
     );
@@ -51,11 +68,7 @@ pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> 
 
 /// The reason why no todo was inserted.
 pub(super) async fn explain_no_insert(core: &Core, caller: Caller, limit: u32) -> Error {
-    const SQL: &str = concat!(
-        "SELECT ",
-        authorized!(),
-        ", (SELECT pending + completed FROM todo_counts WHERE user_id = $1)"
-    );
+    const SQL: &str = concat!("SELECT ", authorized!(), ", ", used_quota!());
     match core.db().fetch_one::<(bool, Option<i64>)>(acting_as(caller, SQL)).await {
         Err(fault) => fault.into(),
         // A todo that was deleted meanwhile made room.

@@ -4,7 +4,10 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
 
-use super::{Description, NewTodo, Todo, create::explain_no_insert};
+use super::{
+    Description, NewTodo, Todo,
+    create::{explain_no_insert, is_below_quota, used_quota},
+};
 use crate::{
     authz::{Caller, acting_as, authorized},
     clock::new_id,
@@ -111,7 +114,8 @@ pub(crate) async fn create_or_replay(
          created_at, updated_at, key, fingerprint, status, answer) \
          SELECT $4, $1, $5, $6, $7, $8, FALSE, $9, $9, $11, $12, $13, $14 WHERE ",
         authorized!(),
-        " AND ($10 = 0 OR (SELECT pending + completed FROM todo_counts WHERE user_id = $1) < $10)",
+        " AND ",
+        is_below_quota!("$10"),
         " RETURNING id",
     );
     let db = core.db();

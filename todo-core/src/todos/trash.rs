@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     Limit, Todo, TodoId,
     change::next_updated_at,
-    create::quota_error,
+    create::{is_below_quota, quota_error, used_quota},
     types::{TODO_COLUMNS, todo_columns},
 };
 use crate::{
@@ -27,7 +27,7 @@ pub const MAX_TRASHED: u32 = 10_000;
 /// The size of a page without a limit.
 const DEFAULT_LIMIT: u16 = 100;
 /// Maximum number of rows that a statement deletes: so many take SQLite's writer a few ms.
-const CHUNK: u64 = 500;
+const CHUNK: i64 = 500;
 
 /// The columns of `todos` that a todo keeps in the trash, but for `updated_at`.
 macro_rules! kept_columns {
@@ -171,15 +171,16 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
         next_updated_at!("$5", "$6"),
         " FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $7 AND ",
         authorized!(),
-        " AND ($8 = 0 OR (SELECT pending + completed FROM todo_counts WHERE user_id = $1) < $8)",
+        " AND ",
+        is_below_quota!("$8"),
         " RETURNING ",
         todo_columns!()
     );
     const FIND: &str = concat!(
         "SELECT ",
         authorized!(),
-        ", EXISTS (SELECT 1 FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $5), \
-         (SELECT pending + completed FROM todo_counts WHERE user_id = $1)"
+        ", EXISTS (SELECT 1 FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $5), ",
+        used_quota!()
     );
     let db = core.db();
     let caller = *caller;
@@ -254,8 +255,7 @@ pub async fn empty_trash(core: &Core, caller: &Caller) -> Result<u64> {
         // Each piece has its own turn: other writes of the caller run in between.
         let deleted = core
             .write(caller.user_id(), async move {
-                let limit = i64::try_from(CHUNK).unwrap_or(i64::MAX);
-                let delete = acting_as(caller, SQL).bind(Timestamp(now)).bind(limit);
+                let delete = acting_as(caller, SQL).bind(Timestamp(now)).bind(CHUNK);
                 let RowsAffected(deleted) = db.execute(delete).await?;
                 if deleted == 0 {
                     require_session(&work, caller).await?;
@@ -264,7 +264,7 @@ pub async fn empty_trash(core: &Core, caller: &Caller) -> Result<u64> {
             })
             .await?;
         total += deleted;
-        if deleted < CHUNK {
+        if is_last(deleted) {
             return Ok(total);
         }
     }
@@ -285,20 +285,7 @@ pub async fn delete_expired(core: &Core) -> Result<()> {
     for (sql, oldest) in
         [(TRASH, now - core.trash_lifetime()), (KEYS, now - super::idempotency::KEY_LIFETIME)]
     {
-        loop {
-            let limit = i64::try_from(CHUNK).unwrap_or(i64::MAX);
-            let delete = Statement::new(sql).bind(Timestamp(oldest)).bind(limit);
-            let db = core.db();
-            let deleted = core
-                .anonymous(async move {
-                    let RowsAffected(deleted) = db.execute(delete).await?;
-                    Ok(deleted)
-                })
-                .await?;
-            if deleted < CHUNK {
-                break;
-            }
-        }
+        delete_all(core, Statement::new(sql).bind(Timestamp(oldest)).bind(CHUNK)).await?;
     }
     trim(core, now).await
 }
@@ -313,24 +300,32 @@ async fn trim(core: &Core, now: DateTime<Utc>) -> Result<()> {
     let db = core.db();
     let users = Statement::new(USERS).bind(Timestamp(now - TimeDelta::minutes(3)));
     let users: Vec<(Uuid,)> = core.anonymous(async move { Ok(db.fetch(users).await?) }).await?;
-    let limit = i64::try_from(CHUNK).unwrap_or(i64::MAX);
     for (user,) in users {
-        loop {
-            let delete =
-                Statement::new(SURPLUS).bind(user).bind(limit).bind(i64::from(MAX_TRASHED));
-            let db = core.db();
-            let deleted = core
-                .anonymous(async move {
-                    let RowsAffected(deleted) = db.execute(delete).await?;
-                    Ok(deleted)
-                })
-                .await?;
-            if deleted < CHUNK {
-                break;
-            }
-        }
+        let surplus = Statement::new(SURPLUS).bind(user).bind(CHUNK).bind(i64::from(MAX_TRASHED));
+        delete_all(core, surplus).await?;
     }
     Ok(())
+}
+
+/// Runs a deletion of at most [`CHUNK`] rows until there are fewer.
+async fn delete_all(core: &Core, delete: Statement) -> Result<()> {
+    loop {
+        let (db, delete) = (core.db(), delete.clone());
+        let deleted = core
+            .anonymous(async move {
+                let RowsAffected(deleted) = db.execute(delete).await?;
+                Ok(deleted)
+            })
+            .await?;
+        if is_last(deleted) {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether a deletion of at most [`CHUNK`] rows found all that were left.
+fn is_last(deleted: u64) -> bool {
+    deleted < CHUNK.unsigned_abs()
 }
 
 /// Fails if the caller's session has ended.

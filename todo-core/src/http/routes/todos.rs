@@ -380,27 +380,20 @@ async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> Handler
     let NewTodoBody { title, description, priority } = request.json().await?;
     let new = NewTodo { title, description: description.0, priority: priority.0 };
     let core = request.api.core();
-    let (todo, mut response) = match idempotency::key(&request.parts.headers)? {
-        None => {
-            let todo = todos::create(core, &caller, new).await?;
-            let response = todo_response(StatusCode::CREATED, &todo);
-            (todo, response)
-        }
-        Some(key) => match todos::create_or_replay(core, &caller, key, new).await? {
-            Answer::Created(todo) => {
-                let response = todo_response(StatusCode::CREATED, &todo);
-                (todo, response)
-            }
-            Answer::Replayed(answer) => {
-                let todo = todos::stored_todo(&answer)?;
-                let mut response = todo_response(StatusCode::CREATED, &todo);
-                *response.body_mut() = Bytes::from(answer).into();
-                let replayed = HeaderValue::from_static("true");
-                response.headers_mut().insert(IDEMPOTENCY_REPLAYED, replayed);
-                (todo, response)
-            }
-        },
+    let answer = match idempotency::key(&request.parts.headers)? {
+        None => Answer::Created(todos::create(core, &caller, new).await?),
+        Some(key) => todos::create_or_replay(core, &caller, key, new).await?,
     };
+    let (todo, stored) = match answer {
+        Answer::Created(todo) => (todo, None),
+        Answer::Replayed(answer) => (todos::stored_todo(&answer)?, Some(answer)),
+    };
+    let mut response = todo_response(StatusCode::CREATED, &todo);
+    if let Some(stored) = stored {
+        *response.body_mut() = Bytes::from(stored).into();
+        let replayed = HeaderValue::from_static("true");
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, replayed);
+    }
     let location = format!("{}/users/{}/todos/{}", request.api.base_path(), todo.user_id, todo.id);
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
