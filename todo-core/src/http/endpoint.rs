@@ -311,6 +311,18 @@ impl RequestContext<'_> {
 }
 
 impl Endpoint {
+    /// A route below the API's prefix.
+    pub(crate) const fn of_api(
+        method: Method,
+        path: &'static str,
+        policy: Policy,
+        statements: Statements,
+        handler: Handler,
+        docs: Docs,
+    ) -> Self {
+        Self { method, path, is_api: true, is_probe: false, policy, statements, docs, handler }
+    }
+
     /// The method.
     #[must_use]
     pub fn method(&self) -> &Method {

@@ -14,12 +14,11 @@ use crate::{
         extract::Query,
         problem::ApiError,
         respond,
-        routes::docs::{self, INTERNAL, TIMEOUT, UNAUTHORIZED, UNAVAILABLE, field},
+        routes::docs::{self, INTERNAL, OTHER_USER, TIMEOUT, UNAUTHORIZED, UNAVAILABLE, field},
     },
     todos::{self, ChangeCursor, Limit},
 };
 
-const OTHER_USER: ErrorDocs = docs::forbidden(|_| ApiError::OtherUser);
 const INVALID_SINCE: ErrorDocs = docs::invalid(|_| {
     let message = "Since must be the next of a page of changes.";
     ApiError::Core(Error::Invalid(field("since", "invalid", message)))
@@ -29,16 +28,14 @@ const EXPIRED: ErrorDocs = ErrorDocs {
     example: |_| ApiError::Core(Error::CursorExpired),
 };
 
-pub(crate) static ENDPOINTS: &[Endpoint] = &[Endpoint {
-    method: Method::GET,
-    path: "/users/{user_id}/changes",
-    is_api: true,
-    is_probe: false,
-    policy: Policy { charge: Charge::Required, ..Policy::DEFAULT },
+pub(crate) static ENDPOINTS: &[Endpoint] = &[Endpoint::of_api(
+    Method::GET,
+    "/users/{user_id}/changes",
+    Policy { charge: Charge::Required, ..Policy::DEFAULT },
     // The second one checks the session after an invalid value.
-    statements: Statements::new(1, 2),
-    handler: Handler::Owner(|request, caller| Box::pin(list_changes(request, caller))),
-    docs: Docs {
+    Statements::new(1, 2),
+    Handler::Owner(|request, caller| Box::pin(list_changes(request, caller))),
+    Docs {
         operation_id: "listChanges",
         summary: "List changes",
         description: "Returns what has changed since a position, each todo once, as it is now. \
@@ -51,7 +48,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[Endpoint {
         answers: &[AnswerDocs::json(200, "The changes", "ChangePage", None)],
         errors: &[INVALID_SINCE, UNAUTHORIZED, OTHER_USER, EXPIRED, INTERNAL, UNAVAILABLE, TIMEOUT],
     },
-}];
+)];
 
 fn parameters() -> Vec<QueryParameter> {
     vec![

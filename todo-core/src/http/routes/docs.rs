@@ -49,6 +49,13 @@ pub(crate) const fn forbidden(example: fn(usize) -> ApiError) -> ErrorDocs {
     ErrorDocs { description, example }
 }
 
+/// The 403 of a route of all of a user's rows.
+pub(crate) const OTHER_USER: ErrorDocs = forbidden(|_| ApiError::OtherUser);
+/// The 400 of a route of pages.
+pub(crate) const INVALID_LIMIT: ErrorDocs = invalid(|_| {
+    let message = "Limit must be a whole number from 1 to 500.";
+    ApiError::Core(Error::Invalid(field("limit", "out_of_range", message)))
+});
 /// The 400 of a route without values.
 pub(crate) const BAD_REQUEST: ErrorDocs =
     invalid(|_| ApiError::BadRequest("There must be a Host header."));

@@ -21,8 +21,8 @@ use crate::{
         problem::ApiError,
         respond,
         routes::docs::{
-            self, BAD_REQUEST, BODY_TIMEOUT, INTERNAL, MEDIA_TYPE, TIMEOUT, TOO_LARGE,
-            UNAUTHORIZED, UNAVAILABLE, field, page_parameters,
+            self, BAD_REQUEST, BODY_TIMEOUT, INTERNAL, INVALID_LIMIT, MEDIA_TYPE, OTHER_USER,
+            TIMEOUT, TOO_LARGE, UNAUTHORIZED, UNAVAILABLE, field, page_parameters,
         },
         schema::{
             reference,
@@ -40,8 +40,7 @@ const TODOS: &str = "/users/{user_id}/todos";
 const TODO: &str = "/users/{user_id}/todos/{todo_id}";
 const COMPLETE: &str = "/users/{user_id}/todos/{todo_id}/complete";
 
-/// Routes of all todos can be another user's, those of one todo can be another user's todo.
-const OTHER_USER: ErrorDocs = docs::forbidden(|_| ApiError::OtherUser);
+/// The 403 of a route of one todo.
 const OTHER_USERS_TODO: ErrorDocs = docs::forbidden(|_| ApiError::Core(Error::Forbidden));
 const NOT_FOUND: ErrorDocs = ErrorDocs {
     description: "There is no such todo",
@@ -49,10 +48,6 @@ const NOT_FOUND: ErrorDocs = ErrorDocs {
 };
 const INVALID_TITLE: ErrorDocs = docs::invalid(|_| {
     ApiError::Core(Error::Invalid(field("title", "blank", "Title cannot be empty.")))
-});
-const INVALID_LIMIT: ErrorDocs = docs::invalid(|_| {
-    let message = "Limit must be a whole number from 1 to 500.";
-    ApiError::Core(Error::Invalid(field("limit", "out_of_range", message)))
 });
 const NO_TITLE: ErrorDocs = docs::malformed(|_| {
     ApiError::Malformed("", field("title", "missing", "Title is required.").into())
@@ -142,20 +137,8 @@ const STATEMENTS: Statements = Statements::new(1, 2);
 /// For a 412, a third one reads the todo.
 const CHANGE_STATEMENTS: Statements = Statements::new(1, 3);
 
-/// The endpoint of a user's todos, or of one of them.
-const fn todos_endpoint(
-    method: Method,
-    path: &'static str,
-    policy: Policy,
-    statements: Statements,
-    handler: Handler,
-    docs: Docs,
-) -> Endpoint {
-    Endpoint { method, path, is_api: true, is_probe: false, policy, statements, docs, handler }
-}
-
 pub(crate) static ENDPOINTS: &[Endpoint] = &[
-    todos_endpoint(
+    Endpoint::of_api(
         Method::POST,
         TODOS,
         Policy::CHANGE,
@@ -194,7 +177,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             ],
         },
     ),
-    todos_endpoint(
+    Endpoint::of_api(
         Method::GET,
         TODOS,
         // It makes its own reservation.
@@ -215,7 +198,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             errors: &[INVALID_LIMIT, UNAUTHORIZED, OTHER_USER, INTERNAL, UNAVAILABLE, TIMEOUT],
         },
     ),
-    todos_endpoint(
+    Endpoint::of_api(
         Method::GET,
         TODO,
         Policy { charge: Charge::Required, ..Policy::DEFAULT },
@@ -233,7 +216,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             errors: READ_ERRORS,
         },
     ),
-    todos_endpoint(
+    Endpoint::of_api(
         Method::PUT,
         TODO,
         Policy::CHANGE,
@@ -253,7 +236,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             errors: EDIT_ERRORS,
         },
     ),
-    todos_endpoint(
+    Endpoint::of_api(
         Method::PATCH,
         TODO,
         Policy::CHANGE,
@@ -272,7 +255,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             errors: EDIT_ERRORS,
         },
     ),
-    todos_endpoint(
+    Endpoint::of_api(
         Method::DELETE,
         TODO,
         Policy::DEFAULT,
@@ -301,7 +284,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             errors: DELETE_ERRORS,
         },
     ),
-    todos_endpoint(
+    Endpoint::of_api(
         Method::PATCH,
         COMPLETE,
         Policy::CHANGE,

@@ -16,7 +16,8 @@ use crate::{
         problem::ApiError,
         respond,
         routes::docs::{
-            self, BAD_REQUEST, INTERNAL, TIMEOUT, UNAUTHORIZED, UNAVAILABLE, field, page_parameters,
+            BAD_REQUEST, INTERNAL, INVALID_LIMIT, OTHER_USER, TIMEOUT, UNAUTHORIZED, UNAVAILABLE,
+            page_parameters,
         },
     },
     todos::{self, Limit},
@@ -26,7 +27,6 @@ const TRASH: &str = "/users/{user_id}/trash";
 const TRASHED: &str = "/users/{user_id}/trash/{todo_id}";
 const RESTORE: &str = "/users/{user_id}/trash/{todo_id}/restore";
 
-const OTHER_USER: ErrorDocs = docs::forbidden(|_| ApiError::OtherUser);
 const NOT_FOUND: ErrorDocs = ErrorDocs {
     description: "The todo is not in the user's trash",
     example: |_| ApiError::Core(Error::NotFound),
@@ -35,25 +35,9 @@ const QUOTA_EXCEEDED: ErrorDocs = ErrorDocs {
     description: "The user has `MAX_TODOS_PER_USER` todos",
     example: |_| ApiError::Core(Error::QuotaExceeded { limit: 50_000, used: 50_000 }),
 };
-const INVALID_LIMIT: ErrorDocs = docs::invalid(|_| {
-    let message = "Limit must be a whole number from 1 to 500.";
-    ApiError::Core(Error::Invalid(field("limit", "out_of_range", message)))
-});
-
-/// An endpoint of a user's trash.
-const fn trash_endpoint(
-    method: Method,
-    path: &'static str,
-    policy: Policy,
-    statements: Statements,
-    handler: Handler,
-    docs: Docs,
-) -> Endpoint {
-    Endpoint { method, path, is_api: true, is_probe: false, policy, statements, docs, handler }
-}
 
 pub(crate) static ENDPOINTS: &[Endpoint] = &[
-    trash_endpoint(
+    Endpoint::of_api(
         Method::GET,
         TRASH,
         Policy { charge: Charge::Required, ..Policy::DEFAULT },
@@ -73,7 +57,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             errors: &[INVALID_LIMIT, UNAUTHORIZED, OTHER_USER, INTERNAL, UNAVAILABLE, TIMEOUT],
         },
     ),
-    trash_endpoint(
+    Endpoint::of_api(
         Method::DELETE,
         TRASH,
         Policy::DEFAULT,
@@ -98,7 +82,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             errors: &[BAD_REQUEST, UNAUTHORIZED, OTHER_USER, INTERNAL, UNAVAILABLE, TIMEOUT],
         },
     ),
-    trash_endpoint(
+    Endpoint::of_api(
         Method::DELETE,
         TRASHED,
         Policy::DEFAULT,
@@ -134,7 +118,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             ],
         },
     ),
-    trash_endpoint(
+    Endpoint::of_api(
         Method::POST,
         RESTORE,
         Policy::CHANGE,
