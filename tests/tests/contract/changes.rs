@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use todo_tests::{Actor, App, at_once, execute_sql as execute, on_every_target};
+use todo_tests::{Actor, App, at_once, execute_sql, on_every_target};
 
 use crate::text;
 
@@ -162,12 +162,12 @@ on_every_target! {
         }
         ann.get(&format!("{path}?limit=0")).await.problem(400, "validation_error");
         // The log has been pruned up to the second entry.
-        execute(app.database_url(), "DELETE FROM changes WHERE seq <= 2").await;
+        execute_sql(app.database_url(), "DELETE FROM changes WHERE seq <= 2").await;
         expired(start.clone()).await;
         expired(format!("{epoch}.1")).await;
         assert_eq!(get(format!("{epoch}.2")).await.expect(200)["changes"][0]["todo"]["title"], "three");
         assert_eq!(get(format!("{epoch}.3")).await.expect(200)["changes"], json!([]));
-        execute(app.database_url(), "UPDATE meta SET value = 'another' WHERE name = 'epoch'").await;
+        execute_sql(app.database_url(), "UPDATE meta SET value = 'another' WHERE name = 'epoch'").await;
         expired(format!("{epoch}.3")).await;
         let now = ann.get(&path).await.expect(200);
         assert_eq!(now["next"], "another.3");

@@ -4,10 +4,10 @@
 use std::{path::Path, process::Stdio, time::Duration};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
-use todo_tests::{STARTING, command, postgres::Cluster};
+use todo_tests::{STARTING, command, execute_sql, postgres::Cluster};
 use tokio::time::{Instant, timeout};
 
-use super::migrations::{EPOCH, execute, migrate, rows, run, schema, url_in};
+use super::migrations::{EPOCH, migrate, rows, run, schema, url_in};
 
 /// A file and a server, each without a schema.
 struct Both {
@@ -371,7 +371,7 @@ async fn a_role_of_a_running_replica_goes_on_writing() {
     let url = cluster.url();
     assert!(migrate(&url, &[]).await.0 && migrate(&url, &["--revert"]).await.0);
     // The grants of the version before.
-    execute(
+    execute_sql(
         &url,
         "CREATE ROLE app; GRANT SELECT, INSERT, UPDATE ON users, todo_counts TO app; \
          GRANT SELECT, INSERT, DELETE ON sessions TO app; \
@@ -447,7 +447,7 @@ async fn a_million(url: &str) {
              now(), CASE i % 2 WHEN 1 THEN now() END
          FROM users, generate_series(1, 1000) AS i"
     };
-    execute(url, fill).await;
+    execute_sql(url, fill).await;
 }
 
 /// Number and sums of the todos, which a migration must not change.
@@ -579,7 +579,8 @@ async fn a_million_todos_are_migrated_and_a_killed_migration_changes_nothing() {
         assert_eq!(schema(&url).await, up);
         assert_eq!(rows(&url, SUMS).await, sums);
         assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
-        execute(&url, "UPDATE todos SET title = 'changed' WHERE title = 'Write report 1'").await;
+        execute_sql(&url, "UPDATE todos SET title = 'changed' WHERE title = 'Write report 1'")
+            .await;
         assert_eq!(count(&url, "changes").await, 1000);
         assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
     }

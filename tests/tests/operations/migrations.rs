@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, path::Path};
 
 use sqlx::{Connection, PgConnection, Row, SqliteConnection};
 use todo_tests::{
-    App, Database, PROGRAMS, Process, STARTING, command, on_every_target, postgres::Cluster,
-    startup_error,
+    App, Database, PROGRAMS, Process, STARTING, command, execute_sql, on_every_target,
+    postgres::Cluster, startup_error,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -163,19 +163,6 @@ async fn a_recreated_table_keeps_its_rows_and_their_counts() {
     assert_eq!(sqlx::query_scalar::<_, i64>(counted).fetch_one(&mut db).await.expect("it"), 0);
 }
 
-pub(super) async fn execute(url: &str, sql: &str) {
-    let safe = sqlx::AssertSqlSafe(sql.to_owned());
-    if url.starts_with("sqlite:") {
-        let mut db = SqliteConnection::connect(url).await.expect("the file");
-        sqlx::raw_sql(safe).execute(&mut db).await.expect(sql);
-        db.close().await.expect("closed");
-    } else {
-        let mut db = PgConnection::connect(url).await.expect("the server");
-        sqlx::raw_sql(safe).execute(&mut db).await.expect(sql);
-        db.close().await.expect("closed");
-    }
-}
-
 /// Every command that opens the database rejects it with `named` in its message.
 async fn assert_all_reject(url: &str, named: &[&str]) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -209,9 +196,10 @@ async fn an_older_release_on_a_newer_schema(url: &str) {
          (version, description, installed_on, success, checksum, execution_time) \
          VALUES (9999, 'tomorrow', CURRENT_TIMESTAMP, TRUE, {checksum}, 1)"
     );
-    execute(url, &newer).await;
+    execute_sql(url, &newer).await;
     assert_all_reject(url, &["newer release", "migration 9999", "migrate --revert"]).await;
-    execute(url, "DROP TABLE tomorrow; DELETE FROM _sqlx_migrations WHERE version = 9999").await;
+    execute_sql(url, "DROP TABLE tomorrow; DELETE FROM _sqlx_migrations WHERE version = 9999")
+        .await;
     let dir = tempfile::tempdir().expect("a directory");
     for program in PROGRAMS {
         Process::start(program, dir.path(), &[("DATABASE_URL", url)]).await.stop().await;
@@ -219,9 +207,9 @@ async fn an_older_release_on_a_newer_schema(url: &str) {
 
     // A different checksum, or half applied: the start and `doctor` fail.
     let changed = format!("UPDATE _sqlx_migrations SET checksum = {checksum} WHERE version = 2");
-    execute(url, &changed).await;
+    execute_sql(url, &changed).await;
     assert_all_reject(url, &["migration 2", "a different text"]).await;
-    execute(url, "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 2").await;
+    execute_sql(url, "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 2").await;
     assert_all_reject(url, &["migration 2", "not finished"]).await;
 }
 
@@ -445,15 +433,7 @@ pub(super) fn in_dialect(sql: &str, is_sqlite: bool) -> String {
 }
 
 pub(super) async fn run(url: &str, sql: &str) {
-    let is_sqlite = url.starts_with("sqlite:");
-    let sql = sqlx::AssertSqlSafe(in_dialect(sql, is_sqlite));
-    if is_sqlite {
-        let mut db = SqliteConnection::connect(url).await.expect("the file");
-        sqlx::raw_sql(sql).execute(&mut db).await.expect("done");
-    } else {
-        let mut db = PgConnection::connect(url).await.expect("the server");
-        sqlx::raw_sql(sql).execute(&mut db).await.expect("done");
-    }
+    execute_sql(url, &in_dialect(sql, url.starts_with("sqlite:"))).await;
 }
 
 /// Rows of text, from either database.
