@@ -36,6 +36,7 @@ mod checkpoints;
 mod codec;
 mod fair_queue;
 mod readers;
+mod responses;
 mod writer;
 
 pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");

@@ -8,8 +8,12 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
-    Access, DatabaseFile, checkpoints::Checkpoints, execute, fair_queue::FairQueue, is_blocked,
-    primary_code,
+    Access, DatabaseFile,
+    checkpoints::Checkpoints,
+    execute,
+    fair_queue::FairQueue,
+    is_blocked, primary_code,
+    responses::{Respond, Responses},
 };
 use crate::db::{DbError, WaitStats};
 
@@ -28,8 +32,7 @@ struct WriteOutcome {
     is_fatal: bool,
     /// Another process holds the lock.
     is_blocked: bool,
-    /// Responds to the caller with the outcome of the commit.
-    respond: Box<dyn FnOnce(Result<(), Arc<rusqlite::Error>>) + Send>,
+    respond: Respond,
 }
 
 /// One write: a statement, or a batch under a savepoint, so that it is atomic inside a shared
@@ -70,6 +73,7 @@ impl Writer {
             checkpoints,
             busy_timeout,
             queue,
+            responses: Responses::new(),
             waiting_writes,
             is_blocked: false,
         };
@@ -144,6 +148,7 @@ struct WriterThread {
     checkpoints: Option<Checkpoints>,
     busy_timeout: Duration,
     queue: mpsc::Receiver<Command>,
+    responses: Responses,
     /// Writes taken from the queue, in fair order: empty unless more wait than one commit carries.
     waiting_writes: FairQueue<Write>,
     is_blocked: bool,
@@ -287,9 +292,7 @@ impl WriterThread {
             }
         }
         let is_usable = outcome.is_ok() || execute(connection, "ROLLBACK").is_ok();
-        for respond in waiting {
-            respond(outcome.clone());
-        }
+        self.responses.send(outcome, waiting);
         if is_usable { ConnectionState::Usable } else { ConnectionState::Broken }
     }
 }
