@@ -237,6 +237,21 @@ impl Core {
         }
     }
 
+    /// Runs the reading statements of an operation of [`Core::write`] with a permit of `caller`'s
+    /// reads: a caller may have many more writes in progress than reads, and if all of them fail,
+    /// the reads that find the reasons would delay those of other callers.
+    pub(crate) async fn read_in_write<T>(
+        &self,
+        caller: UserId,
+        reading: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let inner = &self.0;
+        // Where reads and writes share the permits, the operation has one already.
+        let is_shared = Arc::ptr_eq(&inner.read_queues, &inner.write_queues);
+        let _permit = if is_shared { None } else { Some(inner.read_queues.acquire(caller).await?) };
+        reading.await
+    }
+
     /// As [`Core::write`], but once started it completes on either database: the write is followed
     /// by a step that must not be skipped.
     pub(crate) async fn write_and_log<T: Send + 'static>(

@@ -1,5 +1,9 @@
 use super::*;
-use crate::db::{RowsAffected, Statement};
+use crate::{
+    auth::Caller,
+    db::{RowsAffected, Statement},
+    todos,
+};
 
 async fn in_memory() -> Result<Core, Box<dyn std::error::Error>> {
     let secret = Secret::new("at least thirty-two random bytes")?;
@@ -144,4 +148,35 @@ async fn callers_are_served_while_all_anonymous_permits_are_taken() {
     let _waiting = Arc::clone(&core.0.anonymous).try_acquire_many_owned(all).unwrap();
     assert!(matches!(core.anonymous(async { Ok(()) }).await, Err(Error::Busy)));
     core.read(Uuid::from_u128(1).into(), async { Ok(()) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_reason_of_a_failed_write_is_read_with_a_permit_of_its_caller() {
+    let core = in_memory().await.unwrap();
+    let queues = || CallerQueues::new(1, Duration::from_secs(10));
+    let inner = Arc::into_inner(core.0).unwrap();
+    let core = Core(Arc::new(Inner { read_queues: queues(), write_queues: queues(), ..inner }));
+    let ann = Caller::trusted(Uuid::from_u128(1).into());
+    let bob = Caller::trusted(Uuid::from_u128(2).into());
+    let (go, released) = tokio::sync::oneshot::channel::<()>();
+    let reading = core.read(ann.user_id(), async move {
+        released.await.unwrap();
+        Ok(())
+    });
+    let mut reading = reading.boxed();
+    assert!(reading.as_mut().now_or_never().is_none(), "the read must wait");
+
+    let delete = |caller: Caller| {
+        let core = core.clone();
+        async move { todos::delete(&core, &caller, todos::TodoId::from(Uuid::nil())).await }
+    };
+    let mut of_ann = tokio::spawn(delete(ann));
+    // Another caller's write is not delayed, nor is the statement of this one.
+    assert!(matches!(delete(bob).await, Err(Error::NotFound | Error::Unauthenticated)));
+    let short = tokio::time::timeout(Duration::from_millis(200), &mut of_ann).await;
+    assert!(short.is_err(), "the reason was read while the caller's only permit was taken");
+    go.send(()).unwrap();
+    reading.await.unwrap();
+    let reason = of_ann.await.unwrap();
+    assert!(matches!(reason, Err(Error::NotFound | Error::Unauthenticated)), "{reason:?}");
 }

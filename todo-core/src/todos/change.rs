@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{
     Description, NewTodo, Target, Title, Todo, TodoPatch,
-    no_rows::{explain_no_rows, require_row},
+    no_rows::require_change,
     read::get,
     todo_columns,
     version::{changing, is_target},
@@ -66,7 +66,7 @@ pub async fn replace(
             .bind(Timestamp(now))
             .bind(OneMicrosecond);
         let changed = db.execute(update).await?;
-        require_row(&work, caller, target, changed).await
+        require_change(&work, caller, target, changed).await
     })
     .await
 }
@@ -117,7 +117,7 @@ pub async fn patch(
             .bind(Timestamp(now))
             .bind(OneMicrosecond);
         let changed = db.execute(update).await?;
-        require_row(&work, caller, target, changed).await
+        require_change(&work, caller, target, changed).await
     })
     .await
 }
@@ -152,7 +152,7 @@ pub async fn set_completed(
         let update =
             changing(caller, target, SQL).bind(completed).bind(Timestamp(now)).bind(OneMicrosecond);
         let changed = db.execute(update).await?;
-        require_row(&work, caller, target, changed).await
+        require_change(&work, caller, target, changed).await
     })
     .await
 }
@@ -186,10 +186,9 @@ pub async fn delete(core: &Core, caller: &Caller, target: impl Into<Target>) -> 
         } else {
             changing(caller, target, DELETE)
         };
-        match db.execute::<Option<(Uuid,)>>(statement).await? {
-            None => Err(explain_no_rows(&work, caller, target).await),
-            Some(_) => Ok(()),
-        }
+        let deleted: Option<(Uuid,)> = db.execute(statement).await?;
+        require_change(&work, caller, target, deleted).await?;
+        Ok(())
     })
     .await
 }

@@ -69,8 +69,9 @@ pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> 
 /// The reason why no todo was inserted.
 pub(super) async fn explain_no_insert(core: &Core, caller: Caller, limit: u32) -> Error {
     const SQL: &str = concat!("SELECT ", authorized!(), ", ", used_quota!());
-    match core.db().fetch_one::<(bool, Option<i64>)>(acting_as(caller, SQL)).await {
-        Err(fault) => fault.into(),
+    let used = async { Ok(core.db().fetch_one(acting_as(caller, SQL)).await?) };
+    match core.read_in_write::<(bool, Option<i64>)>(caller.user_id(), used).await {
+        Err(error) => error,
         // A todo that was deleted meanwhile made room.
         Ok((true, Some(used))) => quota_error(limit, used).unwrap_or(Error::Busy),
         // The session has ended, or a trusted caller's account does not exist.

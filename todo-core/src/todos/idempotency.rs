@@ -211,7 +211,8 @@ async fn stored_answer(
         authorized!()
     );
     let select = acting_as(caller, SQL).bind(key.as_str()).bind(Timestamp(now - KEY_LIFETIME));
-    Ok(core.db().fetch(select).await?)
+    let stored = async { Ok(core.db().fetch(select).await?) };
+    core.read_in_write(caller.user_id(), stored).await
 }
 
 #[cfg(test)]

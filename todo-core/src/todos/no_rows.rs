@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Returns the statement's row, or the reason why it affected none.
+/// Returns the row of a read, or the reason why there is none.
 pub(super) async fn require_row(
     core: &Core,
     caller: Caller,
@@ -18,12 +18,27 @@ pub(super) async fn require_row(
 ) -> Result<Todo> {
     match found {
         Some(todo) => Ok(todo),
-        None => Err(Box::pin(explain_no_rows(core, caller, target)).await),
+        None => Err(Box::pin(find_reason(core, caller, target)).await),
     }
 }
 
-/// Returns the reason why a statement on the target affected no row.
-pub(super) async fn explain_no_rows(core: &Core, caller: Caller, target: Target) -> Error {
+/// Returns the row of a write, or the reason why it changed none.
+pub(super) async fn require_change<T>(
+    core: &Core,
+    caller: Caller,
+    target: Target,
+    changed: Option<T>,
+) -> Result<T> {
+    match changed {
+        Some(row) => Ok(row),
+        None => {
+            let reason = async { Err(find_reason(core, caller, target).await) };
+            Box::pin(core.read_in_write(caller.user_id(), reason)).await
+        }
+    }
+}
+
+async fn find_reason(core: &Core, caller: Caller, target: Target) -> Error {
     const SQL: &str =
         concat!("SELECT ", authorized!(), ", (SELECT user_id FROM todos WHERE id = $4)");
     match core

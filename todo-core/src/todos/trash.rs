@@ -187,6 +187,7 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
     let now = core.now();
     let oldest = now - core.trash_lifetime();
     let limit = core.max_todos();
+    let work = core.clone();
     core.write(caller.user_id(), async move {
         let insert = acting_as(caller, SQL)
             .bind(id)
@@ -203,7 +204,10 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
             Err(fault) => return Err(fault.into()),
         }
         let find = acting_as(caller, FIND).bind(id).bind(Timestamp(oldest));
-        Err(match db.fetch_one::<(bool, bool, Option<i64>)>(find).await? {
+        let found = async { Ok(db.fetch_one(find).await?) };
+        let found: (bool, bool, Option<i64>) =
+            Box::pin(work.read_in_write(caller.user_id(), found)).await?;
+        Err(match found {
             (false, _, _) | (_, _, None) => Error::Unauthenticated,
             (true, false, _) => Error::NotFound,
             // Below the quota, it was deleted after the statement had looked for it.
@@ -331,7 +335,8 @@ fn is_last(deleted: u64) -> bool {
 /// Fails if the caller's session has ended.
 async fn require_session(core: &Core, caller: Caller) -> Result<()> {
     const SQL: &str = concat!("SELECT ", authorized!());
-    let (is_authorized,): (bool,) = core.db().fetch_one(acting_as(caller, SQL)).await?;
+    let session = async { Ok(core.db().fetch_one(acting_as(caller, SQL)).await?) };
+    let (is_authorized,): (bool,) = core.read_in_write(caller.user_id(), session).await?;
     if is_authorized { Ok(()) } else { Err(Error::Unauthenticated) }
 }
 
