@@ -1,6 +1,7 @@
 //! The effect of one client's load on others. These tests compare times, so they run one at a
 //! time: each holds [`ALONE`].
 
+mod abandoned;
 mod cancellation;
 mod fairness;
 
