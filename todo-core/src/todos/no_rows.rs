@@ -29,13 +29,11 @@ pub(super) async fn require_change<T>(
     target: Target,
     changed: Option<T>,
 ) -> Result<T> {
-    match changed {
-        Some(row) => Ok(row),
-        None => {
-            let reason = async { Err(find_reason(core, caller, target).await) };
-            Box::pin(core.read_in_write(caller.user_id(), reason)).await
-        }
+    if let Some(row) = changed {
+        return Ok(row);
     }
+    let reason = async { Err(find_reason(core, caller, target).await) };
+    Box::pin(core.read_in_write(caller.user_id(), reason)).await
 }
 
 async fn find_reason(core: &Core, caller: Caller, target: Target) -> Error {
