@@ -1,9 +1,10 @@
-//! Four ways to use the library, each a file to copy from:
+//! Five ways to use the library, each a file to copy from:
 //!
 //! - [`embed`]: accounts and todos in your own program, without HTTP;
 //! - [`in_axum`]: the whole API under a path of an axum app;
 //! - [`in_salvo`]: the same in a salvo app, documentation pages included;
-//! - [`client`]: an HTTP client for any of them.
+//! - [`client`]: an HTTP client for any of them;
+//! - [`offline`]: a copy of the todos that is edited offline and synchronized.
 //!
 //! The programs in `src/bin` only choose a database and an address; `tests` runs all of them.
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ pub mod client;
 pub mod embed;
 pub mod in_axum;
 pub mod in_salvo;
+pub mod offline;
 
 /// Error of an example.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
