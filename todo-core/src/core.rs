@@ -15,6 +15,7 @@ use crate::{
     db::{Database, DatabaseOptions, Db, OpenError},
     error::{BoxError, Error, Result},
     ids::UserId,
+    job_counters::JobCounters,
     rate_limit::RateLimiter,
     run_to_completion::RunToCompletion,
     secret::{Algorithm, Secret},
@@ -136,6 +137,7 @@ impl CoreBuilder {
             drops_writes: share.drops_writes,
             max_todos: self.max_todos,
             trash_lifetime: TimeDelta::days(self.trash_days.into()),
+            jobs: JobCounters::default(),
         }));
         if let Err(error) = auth::load_hash_costs(&core).await {
             tracing::warn!(%error, "cannot read the cost of stored password hashes yet");
@@ -164,6 +166,7 @@ struct Inner {
     max_todos: u32,
     /// Zero without a trash.
     trash_lifetime: TimeDelta,
+    jobs: JobCounters,
 }
 
 impl Core {
@@ -289,7 +292,14 @@ impl Core {
             pool.waited_micros += queued.waited_micros;
         }
         let hasher = &self.0.hasher;
-        Stats { pool, hashing: hasher.queued(), hashed: hasher.hashes_total() }
+        let (succeeded_jobs, failed_jobs) = self.0.jobs.totals();
+        Stats {
+            pool,
+            hashing: hasher.queued(),
+            hashed: hasher.hashes_total(),
+            succeeded_jobs,
+            failed_jobs,
+        }
     }
 
     pub(crate) fn db(&self) -> Db {
@@ -314,6 +324,10 @@ impl Core {
 
     pub(crate) fn trash_lifetime(&self) -> TimeDelta {
         self.0.trash_lifetime
+    }
+
+    pub(crate) fn jobs(&self) -> &JobCounters {
+        &self.0.jobs
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
@@ -358,6 +372,9 @@ pub(crate) struct Stats {
     pub(crate) hashing: i64,
     /// Passwords hashed since the start.
     pub(crate) hashed: u64,
+    /// Attempts of jobs since the start.
+    pub(crate) succeeded_jobs: u64,
+    pub(crate) failed_jobs: u64,
 }
 
 impl fmt::Debug for Core {

@@ -112,6 +112,8 @@ mod crypto;
 mod db;
 mod error;
 mod ids;
+mod job_counters;
+pub mod jobs;
 mod parsed;
 mod rate_limit;
 mod request_id;

@@ -75,7 +75,7 @@ pub async fn serve_api(
     shutdown: impl Into<Signals>,
 ) -> Result<(), ServeError> {
     let mut signals = shutdown.into();
-    let cleanup = todo_runtime::spawn_cleanup(api.core());
+    let jobs = todo_runtime::spawn_jobs(api.core());
     let metrics = todo_runtime::listen_for_metrics(&settings).await?;
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
     todo_runtime::log_listening(&listener, &settings);
@@ -157,7 +157,7 @@ pub async fn serve_api(
     if let Some(metrics) = metrics {
         metrics.abort();
     }
-    drop((connections, cleanup));
+    drop((connections, jobs));
     api.core().close().await;
     Ok(())
 }

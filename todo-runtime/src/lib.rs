@@ -15,11 +15,11 @@
 #![forbid(unsafe_code)]
 
 mod admission;
-mod cleanup;
 mod descriptors;
 mod error;
 mod header_timeout;
 mod healthcheck;
+mod jobs;
 mod limits;
 mod log;
 #[cfg(feature = "otlp")]
@@ -34,12 +34,12 @@ mod startup;
 
 pub use self::{
     admission::{Admission, ConnectionPermit},
-    cleanup::{CleanupTask, spawn_cleanup},
     error::ServeError,
     header_timeout::{HeaderTimeoutStream, InProgress, TrackedBody, Unanswered},
     healthcheck::{
         HEALTHCHECK_TIMEOUT, check_health, health_address, healthcheck, with_health_timeout,
     },
+    jobs::{JobsTask, spawn_jobs},
     limits::{
         ACCEPT_PAUSE, HEADER_TIMEOUT, METRICS_CONNECTIONS, OVER_CAPACITY_CONNECTIONS,
         SHUTDOWN_GRACE, Timeouts, WRITE_STALL,

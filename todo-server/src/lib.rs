@@ -141,7 +141,7 @@ async fn serve_with(
     listener: TcpListener,
     signals: Signals,
 ) -> Result<(), ServeError> {
-    let cleanup = todo_runtime::spawn_cleanup(api.core());
+    let jobs = todo_runtime::spawn_jobs(api.core());
     let metrics = todo_runtime::listen_for_metrics(settings).await?;
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
     todo_runtime::log_listening(&listener, settings);
@@ -159,7 +159,7 @@ async fn serve_with(
     if let Some(metrics) = metrics {
         metrics.abort();
     }
-    drop(cleanup);
+    drop(jobs);
     api.core().close().await;
     Ok(())
 }

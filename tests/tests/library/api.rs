@@ -70,26 +70,6 @@ impl Library {
     }
 }
 
-macro_rules! on_both_databases {
-    ($(async fn $name:ident($database:ident) $body:block)+) => {$(
-        mod $name {
-            use super::*;
-
-            async fn case($database: Database) $body
-
-            #[tokio::test]
-            async fn sqlite() {
-                case(Database::Sqlite).await;
-            }
-
-            #[tokio::test]
-            async fn postgres() {
-                case(Database::Postgres).await;
-            }
-        }
-    )+};
-}
-
 on_both_databases! {
     // A fixed window would let four attempts through around its edge.
     async fn the_minute_of_a_rate_limit_slides(database) {

@@ -1,8 +1,30 @@
 //! `todo-core` as a Rust program links it, without HTTP.
 
+/// Expands each case to a module with a test for either database.
+macro_rules! on_both_databases {
+    ($(async fn $name:ident($database:ident) $body:block)+) => {$(
+        mod $name {
+            use super::*;
+
+            async fn case($database: Database) $body
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                case(Database::Sqlite).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                case(Database::Postgres).await;
+            }
+        }
+    )+};
+}
+
 mod api;
 mod batch;
 mod changes;
+mod jobs;
 mod limits;
 mod lists;
 mod model;

@@ -71,6 +71,14 @@ async fn count(url: &str, table: &str) -> i64 {
     rows(url, &sql).await.concat().parse().expect("a number")
 }
 
+/// Reverts to the version before the log of changes.
+async fn revert_to_before(url: &str) {
+    for name in ["jobs", "changes and trash"] {
+        let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
+        assert!(ok && printed.contains(name), "{printed}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn down_restores_the_schema_of_the_version_before_and_keeps_the_rows() {
     let both = Both::new().await;
@@ -78,7 +86,7 @@ async fn down_restores_the_schema_of_the_version_before_and_keeps_the_rows() {
         assert!(migrate(&url, &[]).await.0);
         let (up, epoch) = (schema(&url).await, rows(&url, EPOCH).await);
         assert_eq!(epoch.concat().len(), 16, "{epoch:?}");
-        assert!(migrate(&url, &["--revert"]).await.0);
+        revert_to_before(&url).await;
         let before = schema(&url).await;
         // The version before, with rows, and without a revert.
         run(&url, FILL).await;
@@ -91,8 +99,7 @@ async fn down_restores_the_schema_of_the_version_before_and_keeps_the_rows() {
             .await;
         assert_eq!(log(&url).await, ["1: 1 1 4", "1: 2 2 5"]);
         assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
-        let (ok, printed) = migrate(&url, &["--revert", "--yes"]).await;
-        assert!(ok, "{printed}");
+        revert_to_before(&url).await;
         assert_eq!(schema(&url).await, before, "down is the schema of the version before");
         assert_eq!(rows(&url, "SELECT title FROM todos ORDER BY title").await, ["c", "d"]);
         run(&url, "UPDATE todos SET completed = FALSE, completed_at = NULL WHERE id = @6").await;
@@ -110,6 +117,7 @@ async fn down_names_what_it_certainly_loses() {
     for url in both.urls() {
         assert!(migrate(&url, &[]).await.0);
         run(&url, FILL).await;
+        assert!(migrate(&url, &["--revert", "--yes"]).await.1.contains("jobs"));
         let (ok, printed) = migrate(&url, &["--revert"]).await;
         assert!(!ok && printed.contains("3 todos: confirm with --yes"), "{printed}");
         run(
@@ -351,7 +359,8 @@ async fn a_restored_backup_gets_a_new_epoch_by_a_command() {
             let printed = [output.stdout, output.stderr].concat();
             (output.status.success(), String::from_utf8(printed).expect("UTF-8"))
         };
-        assert!(migrate(&url, &[]).await.0 && migrate(&url, &["--revert"]).await.0);
+        assert!(migrate(&url, &[]).await.0);
+        revert_to_before(&url).await;
         let (ok, printed) = new_epoch().await;
         assert!(!ok && printed.contains("run `migrate`"), "{printed}");
         assert!(migrate(&url, &[]).await.0);
@@ -369,7 +378,8 @@ async fn a_restored_backup_gets_a_new_epoch_by_a_command() {
 async fn a_role_of_a_running_replica_goes_on_writing() {
     let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
     let url = cluster.url();
-    assert!(migrate(&url, &[]).await.0 && migrate(&url, &["--revert"]).await.0);
+    assert!(migrate(&url, &[]).await.0);
+    revert_to_before(&url).await;
     // The grants of the version before.
     execute_sql(
         &url,
@@ -400,7 +410,8 @@ async fn a_role_of_a_running_replica_goes_on_writing() {
 async fn a_long_transaction_delays_the_migration_and_not_the_requests() {
     let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
     let url = cluster.url();
-    assert!(migrate(&url, &[]).await.0 && migrate(&url, &["--revert"]).await.0);
+    assert!(migrate(&url, &[]).await.0);
+    revert_to_before(&url).await;
     run(&url, FILL).await;
     let mut reader = PgConnection::connect(&url).await.expect("the server");
     reader.execute("BEGIN; SELECT count(*) FROM todos").await.expect("a long transaction");
@@ -468,7 +479,7 @@ async fn kill_by_time(url: &str, takes: Duration, check: impl AsyncFn()) -> u32 
     for tenths in 1..=5 {
         let mut child = spawn_migrate(dir.path(), url);
         if timeout(takes * tenths / 10, child.wait()).await.is_ok() {
-            assert!(migrate(url, &["--revert", "--yes"]).await.0);
+            revert_to_before(url).await;
             continue;
         }
         // SIGKILL.
@@ -551,7 +562,8 @@ async fn timed(url: &str, arguments: &[&str], dir: &Path) -> Duration {
 async fn a_million_todos_are_migrated_and_a_killed_migration_changes_nothing() {
     let both = Both::new().await;
     for url in both.urls() {
-        assert!(migrate(&url, &[]).await.0 && migrate(&url, &["--revert"]).await.0);
+        assert!(migrate(&url, &[]).await.0);
+        revert_to_before(&url).await;
         let before = schema(&url).await;
         a_million(&url).await;
         let sums = rows(&url, SUMS).await;
@@ -559,6 +571,7 @@ async fn a_million_todos_are_migrated_and_a_killed_migration_changes_nothing() {
         let took = timed(&url, &[], both.dir.path()).await;
         assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
         let up = schema(&url).await;
+        assert!(migrate(&url, &["--revert", "--yes"]).await.1.contains("jobs"));
         timed(&url, &["--revert", "--yes"], both.dir.path()).await;
         assert_eq!(schema(&url).await, before);
 

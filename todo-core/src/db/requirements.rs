@@ -38,7 +38,9 @@ const GRANTS: &str = "\
         ('rate_limits', 'SELECT', NULL), ('rate_limits', 'INSERT', NULL), \
         ('rate_limits', 'UPDATE', '{taken_at,settled,prefix56,prefix48}'), \
         ('rate_limits', 'DELETE', NULL), \
-        ('signups', 'INSERT', NULL)), \
+        ('signups', 'INSERT', NULL), \
+        ('jobs', 'SELECT', NULL), ('jobs', 'INSERT', '{kind,run_at}'), \
+        ('jobs', 'UPDATE', '{run_at,attempts,lease,leased_until}')), \
     found AS (SELECT *, CAST(to_regclass(relation) AS oid) AS oid FROM needs), \
     missing AS (SELECT relation, CASE WHEN bool_or(oid IS NULL) \
         THEN relation || ', which is not there or not in its search_path' \

@@ -40,6 +40,7 @@ pub(crate) struct Metrics {
     breaker_open: IntGauge,
     hashing: IntGauge,
     hashed: IntCounter,
+    jobs: IntCounterVec,
     body_memory: IntGauge,
     body_memory_refusals: IntCounter,
     /// The metric of dropped log lines, and the source of their number.
@@ -85,6 +86,11 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(hashed.clone()))?;
+        let jobs = IntCounterVec::new(
+            Opts::new("jobs_total", "Attempts of background jobs"),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(jobs.clone()))?;
         let body_memory_refusals = IntCounter::new(
             "body_memory_refusals_total",
             "Requests and responses rejected because the body memory was used up",
@@ -109,6 +115,7 @@ impl Metrics {
             )?,
             hashing: gauge("password_hashes_queued", "Password hashes running or queued")?,
             hashed,
+            jobs,
             body_memory: gauge("body_memory_bytes", "Memory held by bodies in flight")?,
             body_memory_refusals,
             log_dropped: dropped_log_lines.map(|lines| (log_dropped, lines)),
@@ -160,6 +167,12 @@ impl Metrics {
             // These are counted elsewhere; concurrent scrapes must not add the same increase twice.
             let _one = self.scrape_lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.hashed.inc_by(stats.hashed.saturating_sub(self.hashed.get()));
+            for (outcome, total) in
+                [("succeeded", stats.succeeded_jobs), ("failed", stats.failed_jobs)]
+            {
+                let counter = self.jobs.with_label_values(&[outcome]);
+                counter.inc_by(total.saturating_sub(counter.get()));
+            }
             let refused = budget.refused().saturating_sub(self.body_memory_refusals.get());
             self.body_memory_refusals.inc_by(refused);
             if let Some((counter, dropped_lines)) = &self.log_dropped {

@@ -20,7 +20,7 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// The default limit of a role's statements and locks in these tests.
 const ROLE_LIMIT: Duration = Duration::from_millis(500);
 /// The minimal grants of a role, by column.
-const GRANTS: [&str; 20] = [
+const GRANTS: [&str; 22] = [
     "SELECT, INSERT, UPDATE (name, password_hash) ON users",
     "SELECT, INSERT, DELETE ON sessions",
     "SELECT ON todos",
@@ -41,6 +41,8 @@ const GRANTS: [&str; 20] = [
     "SELECT, INSERT, DELETE ON rate_limits",
     "UPDATE (taken_at, settled, prefix56, prefix48) ON rate_limits",
     "INSERT ON signups",
+    "SELECT, INSERT (kind, run_at) ON jobs",
+    "UPDATE (run_at, attempts, lease, leased_until) ON jobs",
 ];
 
 async fn run(admin: &mut PgConnection, sql: impl Into<String>) {
