@@ -1,11 +1,13 @@
 //! Creation of a todo.
 
-use super::{Description, NewTodo, Todo, todo_columns};
+use chrono::{DateTime, Utc};
+
+use super::{Description, NewTodo, Todo};
 use crate::{
     authz::{Caller, acting_as, authorized},
     clock::new_id,
     core::Core,
-    db::value::Timestamp,
+    db::{RowsAffected, value::Timestamp},
     error::{Error, Result},
 };
 
@@ -33,14 +35,13 @@ pub(super) use is_below_quota;
 /// [`CoreBuilder::max_todos`](crate::CoreBuilder::max_todos) allows; else the errors of every
 /// operation: [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
 pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> {
+    // Without RETURNING: all columns are known, and reading them back took a tenth of the statement.
     const SQL: &str = concat!(
         "INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, \
          created_at, updated_at) SELECT $4, $1, $5, $6, $7, $8, FALSE, $9, $9 WHERE ",
         authorized!(),
         " AND ",
-        is_below_quota!("$10"),
-        " RETURNING ",
-        todo_columns!()
+        is_below_quota!("$10")
     );
     let db = core.db();
     let caller = *caller;
@@ -48,22 +49,38 @@ pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> 
     let limit = core.max_todos();
     let work = core.clone();
     core.write(caller.user_id(), async move {
+        let todo = new_todo(caller, new, now);
         let insert = acting_as(caller, SQL)
-            .bind(new_id(now))
-            .bind(new.title.as_str())
-            .bind(crate::validate::sort_key(new.title.as_str()))
-            .bind(new.description.as_ref().map(Description::as_str))
-            .bind(new.priority)
+            .bind(todo.id)
+            .bind(todo.title.as_str())
+            .bind(crate::validate::sort_key(todo.title.as_str()))
+            .bind(todo.description.as_ref().map(Description::as_str))
+            .bind(todo.priority)
             .bind(Timestamp(now))
             .bind(i64::from(limit));
-        match db.execute::<Option<Todo>>(insert).await {
-            Ok(Some(todo)) => Ok(todo),
-            Ok(None) => Err(Box::pin(explain_no_insert(&work, caller, limit)).await),
+        match db.execute::<RowsAffected>(insert).await {
+            Ok(RowsAffected(0)) => Err(Box::pin(explain_no_insert(&work, caller, limit)).await),
+            Ok(_) => Ok(todo),
             Err(fault) if fault.is_foreign_key_violation() => Err(Error::Unauthenticated),
             Err(fault) => Err(fault.into()),
         }
     })
     .await
+}
+
+/// The todo that is inserted: as a later read returns it.
+pub(super) fn new_todo(caller: Caller, new: NewTodo, now: DateTime<Utc>) -> Todo {
+    Todo {
+        id: new_id(now).into(),
+        user_id: caller.user_id(),
+        title: new.title,
+        description: new.description,
+        priority: new.priority,
+        completed: false,
+        created_at: now,
+        updated_at: now,
+        completed_at: None,
+    }
 }
 
 /// The reason why no todo was inserted.

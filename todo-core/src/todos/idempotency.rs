@@ -6,11 +6,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Description, NewTodo, Todo,
-    create::{explain_no_insert, is_below_quota, used_quota},
+    create::{explain_no_insert, is_below_quota, new_todo, used_quota},
 };
 use crate::{
     authz::{Caller, acting_as, authorized},
-    clock::new_id,
     core::Core,
     db::{FromRow, Row, value::Timestamp},
     error::{BoxError, Error, FieldError, Result},
@@ -124,26 +123,15 @@ pub(crate) async fn create_or_replay(
     let limit = core.max_todos();
     let work = core.clone();
     core.write(caller.user_id(), async move {
-        let title_key = crate::validate::sort_key(new.title.as_str());
         let request = fingerprint(&new)?;
         // The answer is known before the row is inserted.
-        let todo = Todo {
-            id: new_id(now).into(),
-            user_id: caller.user_id(),
-            title: new.title,
-            description: new.description,
-            priority: new.priority,
-            completed: false,
-            created_at: now,
-            updated_at: now,
-            completed_at: None,
-        };
+        let todo = new_todo(caller, new, now);
         let answer =
             serde_json::to_string(&todo).map_err(|error| Error::Internal(BoxError::new(error)))?;
         let insert = acting_as(caller, SQL)
             .bind(todo.id)
             .bind(todo.title.as_str())
-            .bind(title_key)
+            .bind(crate::validate::sort_key(todo.title.as_str()))
             .bind(todo.description.as_ref().map(Description::as_str))
             .bind(todo.priority)
             .bind(Timestamp(now))
