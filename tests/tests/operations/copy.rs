@@ -97,6 +97,20 @@ async fn a_round_trip_is_lossless_and_the_target_must_be_empty() {
 
     let (ok, out) = copy(&here, &there).await;
     assert!(ok && out.contains("copied 20 users, 20 sessions and 2000 todos"), "{out}");
+    // PostgreSQL's triggers were off during the copy.
+    let mut db = PgConnection::connect(&there).await.expect("the server");
+    let wrong = "SELECT count(*) FROM todo_counts AS c WHERE (pending, completed) <> \
+         (SELECT count(*) FILTER (WHERE NOT completed), count(*) FILTER (WHERE completed) \
+         FROM todos WHERE user_id = c.user_id)";
+    assert_eq!(sqlx::query_scalar::<_, i64>(wrong).fetch_one(&mut db).await.expect("it"), 0);
+    let again = "BEGIN; INSERT INTO todos (id, user_id, title, title_key, priority, completed, \
+         created_at, updated_at) SELECT gen_random_uuid(), user_id, 'new', 'new', 1, FALSE, now(), \
+         now() FROM todo_counts";
+    sqlx::raw_sql(again).execute(&mut db).await.expect("rows");
+    assert_eq!(sqlx::query_scalar::<_, i64>(wrong).fetch_one(&mut db).await.expect("it"), 0);
+    let logged = "SELECT count(*) FROM changes JOIN todo_counts USING (user_id, seq)";
+    assert_eq!(sqlx::query_scalar::<_, i64>(logged).fetch_one(&mut db).await.expect("it"), 20);
+    sqlx::raw_sql("ROLLBACK").execute(&mut db).await.expect("an end");
     let (ok, same) = copy(&there, &back).await;
     assert!(ok, "{same}");
     assert_eq!(out, same, "count and checksum");

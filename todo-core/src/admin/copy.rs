@@ -75,7 +75,7 @@ pub async fn copy(
         let why = "the copy differs from the source: nothing was written";
         return Err(AdminError::Refused(why.into()));
     }
-    target.execute("COMMIT").await?;
+    commit(&mut target).await?;
     target.close().await?;
     source.close().await?;
     let checksum = read.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
@@ -89,6 +89,8 @@ pub(super) async fn begin_empty(target: &mut Conn) -> Result<(), AdminError> {
         Conn::Postgres(_) => {
             target.execute("BEGIN").await?;
             target.execute("LOCK TABLE users, sessions, todos IN EXCLUSIVE MODE").await?;
+            // In one transaction, each update of a counter reads all of its earlier versions.
+            target.execute("ALTER TABLE todos DISABLE TRIGGER todos_inserted").await?;
         }
     }
     let [users, sessions, todos] = target.counts().await?;
@@ -99,6 +101,20 @@ pub(super) async fn begin_empty(target: &mut Conn) -> Result<(), AdminError> {
     }
     // A user of an earlier copy that was deleted may come again, with numbers from 1.
     renew(target).await.map(drop)
+}
+
+/// Counts the todos that were inserted since [`begin_empty`], and commits.
+pub(super) async fn commit(target: &mut Conn) -> Result<(), AdminError> {
+    const COUNT: &str = "UPDATE todo_counts AS counts \
+         SET pending = found.pending, completed = found.completed \
+         FROM (SELECT user_id, count(*) FILTER (WHERE NOT completed) AS pending, \
+         count(*) FILTER (WHERE completed) AS completed FROM todos GROUP BY user_id) AS found \
+         WHERE counts.user_id = found.user_id";
+    if let Conn::Postgres(_) = target {
+        target.execute(COUNT).await?;
+        target.execute("ALTER TABLE todos ENABLE TRIGGER todos_inserted").await?;
+    }
+    target.execute("COMMIT").await
 }
 
 /// Reads one table in the order of its key, as `"key" > "values of the key"`: adds each batch to

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     AdminError, Conn, DriverResult, Progress,
-    copy::{MoreColumns, TodoRow, UserRow, begin_empty, insert_todos, insert_users},
+    copy::{MoreColumns, TodoRow, UserRow, begin_empty, commit, insert_todos, insert_users},
     migrate, migrations, open_existing, refuse_same,
 };
 use crate::{
@@ -120,7 +120,7 @@ pub async fn import(
         let why = "the rows written differ from the rows read: nothing was written";
         return Err(AdminError::Refused(why.into()));
     }
-    target.execute("COMMIT").await?;
+    commit(&mut target).await?;
     target.close().await?;
     source.close().await?;
     Ok(ImportReport { users, todos, skipped: invalid })
