@@ -35,7 +35,7 @@ pub(super) use is_below_quota;
 /// [`CoreBuilder::max_todos`](crate::CoreBuilder::max_todos) allows; else the errors of every
 /// operation: [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
 pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> {
-    // Without RETURNING: all columns are known, and reading them back took a tenth of the statement.
+    // Without RETURNING: all columns are known, and reading them took a tenth of the statement.
     const SQL: &str = concat!(
         "INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, \
          created_at, updated_at) SELECT $4, $1, $5, $6, $7, $8, FALSE, $9, $9 WHERE ",
