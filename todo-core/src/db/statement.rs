@@ -146,6 +146,32 @@ pub(crate) trait FromRows: Default + Send + 'static {
     }
 }
 
+/// The receiver of a statement's rows, which may exist before the statement runs.
+pub(crate) trait Receive {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError>;
+
+    fn set_affected(&mut self, rows: u64);
+
+    /// As [`FromRows::is_full`].
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+impl<R: FromRows> Receive for R {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
+        FromRows::push(self, row)
+    }
+
+    fn set_affected(&mut self, rows: u64) {
+        FromRows::set_affected(self, rows);
+    }
+
+    fn is_full(&self) -> bool {
+        FromRows::is_full(self)
+    }
+}
+
 /// The number of rows that a statement affected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RowsAffected(pub(crate) u64);
