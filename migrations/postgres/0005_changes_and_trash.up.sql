@@ -92,6 +92,8 @@ CREATE TABLE idempotency (
     PRIMARY KEY (user_id, key)
 );
 CREATE INDEX idempotency_by_time ON idempotency (made_at);
+-- The long answers of a user, whose size has a limit.
+CREATE INDEX idempotency_long ON idempotency (user_id, octet_length(answer)) WHERE octet_length(answer) > 8192;
 
 -- Deleted todos: the columns of `todos` in their order, and one more.
 CREATE TABLE trash (
@@ -292,6 +294,8 @@ BEGIN
         WHERE pg_class.oid = CAST('todos' AS regclass) AND privilege_type = 'DELETE' AND grantee <> relowner
     LOOP
         EXECUTE format('GRANT SELECT, INSERT, DELETE ON changes, idempotency, trash TO %s', writer);
+        -- to lock rows of the trash before they are restored
+        EXECUTE format('GRANT UPDATE (deleted_at) ON trash TO %s', writer);
         EXECUTE format('GRANT SELECT ON meta TO %s', writer);
         EXECUTE format('GRANT SELECT, INSERT ON deletions, keyed_todos TO %s', writer);
         EXECUTE format('GRANT UPDATE (seq) ON todo_counts TO %s', writer);

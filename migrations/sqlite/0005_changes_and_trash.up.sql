@@ -70,6 +70,8 @@ CREATE TABLE idempotency (
     PRIMARY KEY (user_id, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_by_time ON idempotency (made_at);
+-- The long answers of a user, whose size has a limit.
+CREATE INDEX idempotency_long ON idempotency (user_id, octet_length(answer)) WHERE octet_length(answer) > 8192;
 
 -- Deleted todos: the columns of `todos` in their order, and one more. They lie together as in `todos`.
 CREATE TABLE trash (

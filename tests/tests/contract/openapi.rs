@@ -14,6 +14,7 @@ use serde_json::Value;
 use todo_tests::{App, Database, Server, Target};
 
 const TODOS: &str = "/api/users/{user_id}/todos";
+const BULK: &str = "/api/users/{user_id}/todos/bulk";
 const TODO: &str = "/api/users/{user_id}/todos/{todo_id}";
 const TRASH: &str = "/api/users/{user_id}/trash";
 const TRASHED: &str = "/api/users/{user_id}/trash/{todo_id}";
@@ -41,7 +42,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 23] = [
+const ROUTES: [Route; 24] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -64,7 +65,8 @@ const ROUTES: [Route; 23] = [
     route("get", TRASH, true, false, &["200", "400", "401", "403", "500", "503"]),
     route("delete", TRASH, true, false, &["200", "401", "403", "500", "503"]),
     route("delete", TRASHED, true, false, &["200", "401", "403", "404", "500", "503"]),
-    route("post", RESTORE, true, false, &["200", "401", "403", "404", "409", "500", "503"]),
+    route("post", RESTORE, true, false,
+        &["200", "401", "403", "404", "409", "422", "500", "503"]),
     route("get", CHANGES, true, false, &["200", "400", "401", "403", "410", "500", "503"]),
     route("get", "/health", false, false, &["200"]),
     route("get", "/health/ready", false, false, &["200", "503"]),

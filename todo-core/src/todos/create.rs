@@ -5,7 +5,7 @@ use crate::{
     authz::{Caller, acting_as, authorized},
     clock::new_id,
     core::Core,
-    db::value::Timestamp,
+    db::{Statement, value::Timestamp},
     error::{Error, Result},
 };
 
@@ -66,10 +66,16 @@ pub async fn create(core: &Core, caller: &Caller, new: NewTodo) -> Result<Todo> 
     .await
 }
 
+/// Returns whether the caller is authorized, and the number of the caller's todos, if the account
+/// exists.
+pub(super) fn count_todos(caller: Caller) -> Statement {
+    const SQL: &str = concat!("SELECT ", authorized!(), ", ", used_quota!());
+    acting_as(caller, SQL)
+}
+
 /// The reason why no todo was inserted.
 pub(super) async fn explain_no_insert(core: &Core, caller: Caller, limit: u32) -> Error {
-    const SQL: &str = concat!("SELECT ", authorized!(), ", ", used_quota!());
-    match core.db().fetch_one::<(bool, Option<i64>)>(acting_as(caller, SQL)).await {
+    match core.db().fetch_one::<(bool, Option<i64>)>(count_todos(caller)).await {
         Err(fault) => fault.into(),
         // A todo that was deleted meanwhile made room.
         Ok((true, Some(used))) => quota_error(limit, used).unwrap_or(Error::Busy),

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Limit, Todo, TodoId,
+    bulk::{Text, both, for_update},
     change::next_updated_at,
     create::{is_below_quota, quota_error, used_quota},
     types::{TODO_COLUMNS, todo_columns},
@@ -37,6 +38,7 @@ macro_rules! kept_columns {
          due_at, undated, due_key, rule, rule_from, series_id, occurrence"
     };
 }
+pub(super) use kept_columns;
 
 /// A deleted todo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -240,12 +242,20 @@ pub async fn delete_trashed(core: &Core, caller: &Caller, id: TodoId) -> Result<
 /// # Errors
 /// As [`create`](super::create). Some of the todos may be deleted.
 pub async fn empty_trash(core: &Core, caller: &Caller) -> Result<u64> {
-    const SQL: &str = concat!(
-        "DELETE FROM trash WHERE user_id = $1 AND id IN \
-         (SELECT id FROM trash WHERE user_id = $1 AND deleted_at <= $4 \
-         ORDER BY deleted_at, id LIMIT $5) AND ",
-        authorized!()
-    );
+    // Locked in the order of a bulk that restores todos.
+    macro_rules! delete {
+        ($dialect:ident) => {
+            concat!(
+                "WITH oldest AS MATERIALIZED (SELECT id FROM trash \
+                 WHERE user_id = $1 AND deleted_at <= $4 ORDER BY deleted_at, id LIMIT $5",
+                for_update!($dialect, "trash"),
+                ") DELETE FROM trash \
+                 WHERE user_id = $1 AND id IN (SELECT id FROM oldest) AND ",
+                authorized!()
+            )
+        };
+    }
+    const SQL: Text = both!(delete);
     let caller = *caller;
     let now = core.now();
     let mut total = 0;
@@ -255,7 +265,8 @@ pub async fn empty_trash(core: &Core, caller: &Caller) -> Result<u64> {
         // Each piece has its own turn: other writes of the caller run in between.
         let deleted = core
             .write(caller.user_id(), async move {
-                let delete = acting_as(caller, SQL).bind(Timestamp(now)).bind(CHUNK);
+                let delete = acting_as(caller, SQL.of(db.dialect()));
+                let delete = delete.bind(Timestamp(now)).bind(CHUNK);
                 let RowsAffected(deleted) = db.execute(delete).await?;
                 if deleted == 0 {
                     require_session(&work, caller).await?;

@@ -27,6 +27,12 @@ const KEYED: &[&str] = &[
     "Content-Type: application/json",
     "Idempotency-Key: 8e03978e-40d5-43dd-bc93-6894a57f9324",
 ];
+const KEYED_BULK: &[&str] = &[
+    "Authorization: Bearer {token}",
+    "Content-Type: application/json",
+    "Idempotency-Key: 4c8f0a8e-5a62-4c0e-9a55-0d7a4b1f9a10",
+];
+const BULK_CREATE: &str = r#"{"create":[{"title":" a "},{"title":"b","priority":"low"}]}"#;
 const BAD_KEY: &[&str] =
     &["Authorization: Bearer {token}", "Content-Type: application/json", "Idempotency-Key: a b"];
 const GONE: &[&str] = &["Authorization: Bearer {gone}", "Content-Type: application/json"];

@@ -97,6 +97,18 @@ impl<'a> Incoming<'a> {
         budget: &Budget,
         payer: Payer,
     ) -> Result<Form, ApiError> {
+        let (form, _held) = self.charged_json(headers, max, budget, payer).await?;
+        Ok(form)
+    }
+
+    /// As [`Incoming::json`], with the charge of the buffer, which is gone by now.
+    pub(crate) async fn charged_json(
+        &mut self,
+        headers: &HeaderMap,
+        max: usize,
+        budget: &Budget,
+        payer: Payer,
+    ) -> Result<(Form, Option<Reservation>), ApiError> {
         if !is_json(headers) {
             return Err(ApiError::UnsupportedMediaType);
         }
@@ -105,10 +117,10 @@ impl<'a> Incoming<'a> {
         if self.body.min_bytes() > max as u64 {
             return Err(ApiError::TooLarge(max));
         }
-        let (bytes, _held) = tokio::time::timeout(BODY_TIMEOUT, self.read(max, budget, payer))
+        let (bytes, held) = tokio::time::timeout(BODY_TIMEOUT, self.read(max, budget, payer))
             .await
             .unwrap_or(Err(ApiError::BodyTimeout))?;
-        Form::parse(&bytes)
+        Ok((Form::parse(&bytes)?, held))
     }
 
     async fn read(

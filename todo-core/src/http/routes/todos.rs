@@ -16,8 +16,7 @@ use crate::{
             Schema, Statements, Tag,
         },
         extract::{Change, ChangeOrNull, OrDefault, OrNull, Query, json_body},
-        idempotency::{self, IDEMPOTENCY_REPLAYED},
-        list,
+        idempotency, list,
         problem::ApiError,
         respond,
         routes::docs::{
@@ -112,7 +111,7 @@ const THE_TODO_OR_NOT_MODIFIED: &[AnswerDocs] = &[
         ..A_TODO
     },
 ];
-const KEY: &[HeaderParameter] = &[HeaderParameter {
+pub(super) const KEY: &[HeaderParameter] = &[HeaderParameter {
     name: "Idempotency-Key",
     description: "A random key of 1 to 255 visible ASCII characters, which the client sends again \
         with each repetition of the request. Within 24 hours a repetition gets the first answer, \
@@ -327,7 +326,7 @@ fn list_parameters() -> Vec<QueryParameter> {
 
 json_body! {
     /// The body of a new todo.
-    struct NewTodoBody as "NewTodo" {
+    pub(super) struct NewTodoBody as "NewTodo" {
         title: Title,
         description: OrNull<Description>,
         priority: OrDefault<Priority>,
@@ -345,7 +344,7 @@ json_body! {
 
 json_body! {
     /// The body of a merge patch (RFC 7396).
-    struct PatchTodoBody as "PatchTodo" {
+    pub(super) struct PatchTodoBody as "PatchTodo" {
         title: Change<Title>,
         description: ChangeOrNull<Description>,
         priority: Change<Priority>,
@@ -359,9 +358,20 @@ json_body! {
     }
 }
 
+impl From<NewTodoBody> for NewTodo {
+    fn from(NewTodoBody { title, description, priority }: NewTodoBody) -> Self {
+        Self { title, description: description.0, priority: priority.0 }
+    }
+}
+
+impl From<PatchTodoBody> for TodoPatch {
+    fn from(PatchTodoBody { title, description, priority }: PatchTodoBody) -> Self {
+        Self { title: title.0, description: description.0, priority: priority.0 }
+    }
+}
+
 async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let NewTodoBody { title, description, priority } = request.json().await?;
-    let new = NewTodo { title, description: description.0, priority: priority.0 };
+    let new = request.json::<NewTodoBody>().await?.into();
     let core = request.api.core();
     let answer = match idempotency::key(&request.parts.headers)? {
         None => Answer::Created(todos::create(core, &caller, new).await?),
@@ -374,8 +384,7 @@ async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> Handler
     let mut response = todo_response(StatusCode::CREATED, &todo);
     if let Some(stored) = stored {
         *response.body_mut() = Bytes::from(stored).into();
-        let replayed = HeaderValue::from_static("true");
-        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, replayed);
+        idempotency::mark_replayed(&mut response);
     }
     let location = format!("{}/users/{}/todos/{}", request.api.base_path(), todo.user_id, todo.id);
     if let Ok(location) = HeaderValue::try_from(location) {
@@ -416,8 +425,7 @@ async fn replace_todo(mut request: RequestContext<'_>, caller: Caller) -> Handle
 }
 
 async fn patch_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let PatchTodoBody { title, description, priority } = request.json().await?;
-    let patch = TodoPatch { title: title.0, description: description.0, priority: priority.0 };
+    let patch = request.json::<PatchTodoBody>().await?.into();
     let target = request.target()?;
     let changed = todos::patch(request.api.core(), &caller, target, patch).await;
     change_response(request.api, &caller, target, changed).await
