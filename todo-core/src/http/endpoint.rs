@@ -246,6 +246,8 @@ pub(crate) enum HeaderDocs {
     RetryAfter,
     /// `ETag` of the todo.
     ETag,
+    /// `ETag` of a list.
+    ListETag,
     /// `Idempotency-Replayed`.
     Replayed,
 }

@@ -6,8 +6,9 @@ use std::collections::HashSet;
 use super::{
     MAX_UNPAGED,
     cursor::Position,
-    list_query,
+    list_query::{self, STATE_COLUMNS},
     list_types::{Filters, Limit, ListQuery, SortBy, Status, TodoList},
+    list_version::{ListVersion, QueryHash, version_in},
     types::{Description, TODO_COLUMNS, Todo},
 };
 use crate::{
@@ -59,6 +60,9 @@ pub struct Listing {
     rows: u16,
     /// The total of the first chunk.
     total: Option<i64>,
+    query: QueryHash,
+    /// The version of the first chunk, once it is read; it may have none.
+    version: Option<Option<ListVersion>>,
     /// The ids of the returned todos, if a change can move a todo to a later chunk.
     seen: HashSet<TodoId>,
     is_done: bool,
@@ -71,6 +75,7 @@ impl Listing {
     /// # Errors
     /// [`Error::Invalid`] if the cursor was altered or belongs to another list.
     pub fn new(core: &Core, caller: &Caller, query: ListQuery) -> Result<Self> {
+        let hash = QueryHash::of(&query);
         let ListQuery { filters, limit, cursor } = query;
         let after = match cursor {
             None => None,
@@ -88,6 +93,8 @@ impl Listing {
             is_limited: limit.is_some(),
             rows: CHUNK_ROWS,
             total: None,
+            query: hash,
+            version: None,
             seen: HashSet::new(),
             is_done: false,
             bytes: 0,
@@ -150,12 +157,20 @@ impl Listing {
         let page = self.core.read(caller.user_id(), async move {
             let mut page: Page = db.fetch(page).await?;
             if page.todos.is_empty() {
-                page.total = Box::pin(count(&work, caller, filters.status)).await?;
+                let counted = Box::pin(count(&work, caller, filters.status)).await?;
+                page.total = counted.total;
+                // The state of now is that of the page only if the list is still empty.
+                if page.total == 0 {
+                    page.epoch = counted.epoch;
+                    page.number = counted.number;
+                }
             }
             Ok(page)
         });
-        let Page { mut todos, total, bytes, is_full } = page.await?;
+        let Page { mut todos, total, epoch, number, bytes, is_full } = page.await?;
         let total = *self.total.get_or_insert(total);
+        let query = self.query;
+        let version = self.version.get_or_insert_with(|| version_in(epoch, number, query)).clone();
         let has_more = is_full || todos.len() > usize::from(size);
         todos.truncate(usize::from(size));
         if is_full {
@@ -181,7 +196,7 @@ impl Listing {
             .as_ref()
             .filter(|_| has_more)
             .map(|position| position.seal(self.core.tokens(), caller.user_id(), filters));
-        Ok(TodoList { todos, total, filters_applied: filters, next_cursor })
+        Ok(TodoList { todos, total, filters_applied: filters, next_cursor, version })
     }
 }
 
@@ -196,6 +211,9 @@ impl std::fmt::Debug for Listing {
 struct Page {
     todos: Vec<Todo>,
     total: i64,
+    /// The state of the user's todos.
+    epoch: Option<String>,
+    number: Option<i64>,
     bytes: usize,
     is_full: bool,
 }
@@ -208,7 +226,9 @@ impl FromRows for Page {
         let todo = Todo::from_row(row)?;
         let bytes = max_json_len(&todo);
         if self.todos.is_empty() {
-            self.total = row.get(TODO_COLUMNS)?;
+            self.epoch = row.get(TODO_COLUMNS)?;
+            self.number = row.get(TODO_COLUMNS + 1)?;
+            self.total = row.get(TODO_COLUMNS + STATE_COLUMNS)?;
         } else if self.bytes + bytes > CHUNK_BYTES {
             self.is_full = true;
             return Ok(());
@@ -240,12 +260,30 @@ fn json_len(text: &str) -> usize {
     bytes.sum()
 }
 
-/// The total for an empty page; fails if the session has ended.
-async fn count(core: &Core, caller: Caller, status: Status) -> Result<i64> {
+/// The total for an empty page, and the state of the user's todos.
+struct Counted {
+    is_authorized: bool,
+    total: i64,
+    epoch: Option<String>,
+    number: Option<i64>,
+}
+
+impl FromRow for Counted {
+    fn from_row(row: &Row<'_>) -> std::result::Result<Self, DbError> {
+        Ok(Self {
+            is_authorized: row.get(0)?,
+            total: row.get(1)?,
+            epoch: row.get(2)?,
+            number: row.get(3)?,
+        })
+    }
+}
+
+/// Counts the todos of an empty page; fails if the session has ended.
+async fn count(core: &Core, caller: Caller, status: Status) -> Result<Counted> {
     let db = core.db();
-    let total = list_query::total(db.dialect(), caller, status);
-    let (is_authorized, total): (bool, i64) = db.fetch_one(total).await?;
-    if is_authorized { Ok(total) } else { Err(Error::Unauthenticated) }
+    let counted: Counted = db.fetch_one(list_query::total(db.dialect(), caller, status)).await?;
+    if counted.is_authorized { Ok(counted) } else { Err(Error::Unauthenticated) }
 }
 
 /// The field error for an invalid cursor.

@@ -13,6 +13,7 @@ pub use self::{
     create::create,
     idempotency::{Creation, IdempotencyKey, Restoration, create_once, restore_once},
     list_types::{Filters, Limit, ListQuery, SortBy, SortOrder, Status, TodoList},
+    list_version::{ListVersion, list_version},
     listing::Listing,
     read::{get, list, stream},
     trash::{
@@ -32,6 +33,7 @@ mod cursor;
 mod idempotency;
 mod list_query;
 mod list_types;
+mod list_version;
 mod listing;
 mod no_rows;
 mod read;
@@ -48,4 +50,6 @@ pub(crate) use bulk::{bulk_as_json, number_error};
 pub(crate) use idempotency::{Answer, create_or_replay, restore_or_replay, stored_todo};
 #[cfg(feature = "testing")]
 pub(crate) use list_query::{ListShape, list_statements};
+#[cfg(feature = "http")]
+pub(crate) use list_version::QueryHash;
 pub(crate) use types::todo_columns;

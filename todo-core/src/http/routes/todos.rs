@@ -9,7 +9,7 @@ use crate::{
     error::{Error, FieldErrors},
     http::{
         Api,
-        conditions::{todo_or_not_modified, todo_response},
+        conditions::{self, todo_or_not_modified, todo_response},
         endpoint::{
             AnswerDocs, BodyDocs, BodyForm, Charge, Docs, Endpoint, ErrorDocs, Handler,
             HandlerResult, HeaderDocs, HeaderParameter, Policy, QueryParameter, RequestContext,
@@ -25,7 +25,7 @@ use crate::{
         },
         schema::{
             reference,
-            responses::{EXAMPLE_ETAG, example_todo},
+            responses::{EXAMPLE_ETAG, EXAMPLE_LIST_ETAG, example_todo},
             with_default,
         },
     },
@@ -131,6 +131,26 @@ const IF_NONE_MATCH: &[HeaderParameter] = &[HeaderParameter {
     example: EXAMPLE_ETAG,
 }];
 
+const THE_LIST: AnswerDocs = AnswerDocs {
+    headers: &[HeaderDocs::ListETag],
+    ..AnswerDocs::json(200, "The todos", "TodoList", None)
+};
+const THE_LIST_OR_NOT_MODIFIED: &[AnswerDocs] = &[
+    THE_LIST,
+    AnswerDocs {
+        status: 304,
+        description: "The client has this version of the list",
+        schema: Schema::None,
+        ..THE_LIST
+    },
+];
+const IF_NONE_MATCH_LIST: &[HeaderParameter] = &[HeaderParameter {
+    name: "If-None-Match",
+    description: "The response is 304 without a body if the list has one of these `ETag`s, which \
+        takes the time of a look-up (RFC 9110, section 13.1.2)",
+    example: EXAMPLE_LIST_ETAG,
+}];
+
 /// After the first statement, which affects no row, a second one finds the reason.
 const STATEMENTS: Statements = Statements::new(1, 2);
 /// For a 412, a third one reads the todo.
@@ -181,7 +201,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         TODOS,
         // It makes its own reservation.
         Policy { body: BodyForm::Stream, ..Policy::DEFAULT },
-        STATEMENTS,
+        // With `If-None-Match`, the first one looks up the version. An empty page is followed by
+        // its total.
+        Statements::new(3, 3),
         Handler::Owner(|request, caller| Box::pin(list_todos(request, caller))),
         Docs {
             operation_id: "listTodos",
@@ -191,9 +213,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 exactly once.",
             tag: Tag::Todos,
             query: Some(list_parameters),
-            headers: &[],
+            headers: IF_NONE_MATCH_LIST,
             body: None,
-            answers: &[AnswerDocs::json(200, "The todos", "TodoList", None)],
+            answers: THE_LIST_OR_NOT_MODIFIED,
             errors: &[INVALID_LIMIT, UNAUTHORIZED, OTHER_USER, INTERNAL, UNAVAILABLE, TIMEOUT],
         },
     ),
@@ -405,9 +427,17 @@ async fn list_todos(request: RequestContext<'_>, caller: Caller) -> HandlerResul
     let cursor = query.read("cursor", &mut errors, |cursor| Ok(Some(cursor.to_owned())));
     let query = errors.into_result(|| ListQuery { filters, limit, cursor });
     let query = query.map_err(Error::from)?;
-    let list = list::body(request.api, &caller, query, request.payer).await?;
-    let mut response = respond::bytes(StatusCode::OK, list);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let headers = &request.parts.headers;
+    // Of a client that has no version of this list, none is looked up.
+    if conditions::may_know_list(headers, &query) {
+        let version = todos::list_version(request.api.core(), &caller, &query).await?;
+        if conditions::knows_list(headers, &version) {
+            return Ok(conditions::list_not_modified(&version));
+        }
+    }
+    let (list, version) = list::body(request.api, &caller, query, request.payer).await?;
+    let mut response = respond::personal(StatusCode::OK, list);
+    conditions::set_list_etag(&mut response, version.as_ref());
     Ok(response)
 }
 

@@ -160,6 +160,8 @@ pub(crate) fn example_todo() -> Todo {
 
 /// The `ETag` of [`example_todo`].
 pub(crate) const EXAMPLE_ETAG: &str = "\"1-AAZg7jzg-EA\"";
+/// The `ETag` of a list.
+pub(crate) const EXAMPLE_LIST_ETAG: &str = "W/\"8f14e45fceea167a.42-lQ0vYc6E0d3u\"";
 
 fn trashed_todo() -> Value {
     let mut trashed = todo();
