@@ -2,6 +2,7 @@
 
 mod api;
 mod batch;
+mod bulk;
 mod changes;
 mod limits;
 mod lists;

@@ -163,21 +163,28 @@ pub async fn list_trash(
 /// [`Error::NotFound`] if it is not in the caller's trash, [`Error::QuotaExceeded`]; else as
 /// [`create`](super::create).
 pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
-    // A trigger takes the todo out of the trash.
-    const SQL: &str = concat!(
-        "INSERT INTO todos (",
-        kept_columns!(),
-        ", updated_at) SELECT ",
-        kept_columns!(),
-        ", ",
-        next_updated_at!("$5", "$6"),
-        " FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $7 AND ",
-        authorized!(),
-        " AND ",
-        is_below_quota!("$8"),
-        " RETURNING ",
-        todo_columns!()
-    );
+    // A trigger takes the todo out of the trash. Its row there is locked first, as by a bulk: else
+    // each could wait for what the other holds.
+    macro_rules! restore {
+        ($dialect:ident) => {
+            concat!(
+                "INSERT INTO todos (",
+                kept_columns!(),
+                ", updated_at) SELECT ",
+                kept_columns!(),
+                ", ",
+                next_updated_at!("$5", "$6"),
+                " FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $7 AND ",
+                authorized!(),
+                " AND ",
+                is_below_quota!("$8"),
+                for_update!($dialect, "trash"),
+                " RETURNING ",
+                todo_columns!()
+            )
+        };
+    }
+    const SQL: Text = both!(restore);
     const FIND: &str = concat!(
         "SELECT ",
         authorized!(),
@@ -190,7 +197,7 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
     let oldest = now - core.trash_lifetime();
     let limit = core.max_todos();
     core.write(caller.user_id(), async move {
-        let insert = acting_as(caller, SQL)
+        let insert = acting_as(caller, SQL.of(db.dialect()))
             .bind(id)
             .bind(Timestamp(now))
             .bind(OneMicrosecond)
