@@ -1,26 +1,16 @@
 //! Many todos at once: all or none, or each for itself.
 
+mod keys;
+
 use serde_json::{Value, json};
-use todo_tests::{Actor, App, TestResponse, at_once, on_every_target};
+use todo_tests::{Actor, App, TestResponse, on_every_target};
 
 use crate::text;
 
 const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
-const REPLAYED: &str = "idempotency-replayed";
 
 async fn bulk(actor: &Actor, body: Value) -> TestResponse {
     actor.post(&format!("{}/bulk", actor.todos()), body).await
-}
-
-async fn keyed(actor: &Actor, key: &str, body: &Value) -> TestResponse {
-    let headers = [("content-type", "application/json"), ("idempotency-key", key)];
-    let path = format!("{}/bulk", actor.todos());
-    actor.send("POST", &path, &headers, body.to_string()).await
-}
-
-async fn restore(actor: &Actor, key: &str, id: &str) -> TestResponse {
-    let path = format!("/api/users/{}/trash/{id}/restore", actor.id());
-    actor.send("POST", &path, &[("idempotency-key", key)], "").await
 }
 
 /// Creates todos by one bulk, and returns them.
@@ -352,6 +342,21 @@ on_every_target! {
         assert_eq!(ann.get(&ann.todos()).await.expect(200)["total"], 3);
     }
 
+    /// The memory of the response is reserved first: a quarter of 4 MiB is too little for this
+    /// body and 500 todos.
+    async fn a_bulk_whose_response_has_no_room_changes_nothing(target) {
+        let settings = [("BODY_MEMORY_BYTES", "4194304")];
+        let app = App::start_with(target, &settings).await;
+        let ann = app.signed_up().await;
+        let todo = json!({"title": "t", "description": "d".repeat(600)});
+        let refused = bulk(&ann, json!({"create": vec![todo.clone(); 500]})).await;
+        refused.problem(503, "unavailable");
+        assert_eq!(ann.get(&ann.todos()).await.expect(200)["total"], 0);
+        bulk(&ann, json!({"create": vec![todo; 250]})).await.expect(200);
+        let large = json!({"create": [{"title": "t"}], "padding": "x".repeat(1 << 20)});
+        bulk(&ann, large).await.problem(413, "content_too_large");
+    }
+
     async fn a_body_of_2_mib_is_read(target) {
         let app = App::start(target).await;
         let ann = app.signed_up().await;
@@ -364,109 +369,5 @@ on_every_target! {
         bulk(&ann, body).await.problem(413, "content_too_large");
         let large = json!({"title": "t", "padding": "x".repeat(70_000)});
         ann.post(&ann.todos(), large).await.problem(413, "content_too_large");
-    }
-
-    async fn a_repeated_bulk_gets_the_first_answer(target) {
-        let app = App::start(target).await;
-        let (ann, bob) = (app.signed_up().await, app.signed_up().await);
-        let made = created(&ann, &["a", "b", "c"]).await;
-        let items = ids(&made);
-        let create = json!({"create": [{"title": "d"}, {"title": ""}], "partial": true});
-        for (key, body) in [
-            ("create", create.clone()),
-            ("complete", json!({"complete": items, "completed": true})),
-            ("patch", json!({"patch": {"title": "x"}, "ids": items})),
-            ("delete", json!({"delete": items})),
-            ("restore", json!({"restore": items})),
-            ("some", json!({"delete": [NOBODY, items[0]], "partial": true})),
-        ] {
-            let first = keyed(&ann, key, &body).await;
-            assert_eq!(first.header(REPLAYED), None, "{key}");
-            assert_eq!(first.status, 200, "{first}");
-            let before = position(&ann).await;
-            for _ in 0..2 {
-                let again = keyed(&ann, key, &body).await;
-                assert_eq!((again.status, again.header(REPLAYED)), (200, Some("true")), "{again}");
-                assert_eq!(again.body, first.body, "{key}");
-                assert_eq!(again.header("content-type"), first.header("content-type"));
-            }
-            assert_eq!(position(&ann).await, before, "{key}: a repetition changes nothing");
-        }
-        let other = json!({"create": [{"title": "d"}, {"title": "e"}], "partial": true});
-        keyed(&ann, "create", &other).await.problem(422, "idempotency_mismatch");
-        let mut all = create.clone();
-        all["partial"] = json!(false);
-        all["create"][1] = json!({"title": "e"});
-        keyed(&ann, "create", &all).await.problem(422, "idempotency_mismatch");
-        // The items come before the key, and the key before the quota.
-        let missing = json!({"delete": [NOBODY]});
-        keyed(&ann, "create", &missing).await.problem(404, "not_found");
-        let theirs = keyed(&bob, "create", &create).await;
-        assert_eq!((theirs.status, theirs.header(REPLAYED)), (200, None), "keys are a user's own");
-        // Another kind of request with the same key.
-        let headers = [("content-type", "application/json"), ("idempotency-key", "create")];
-        let single = ann.send("POST", &ann.todos(), &headers, r#"{"title": "d"}"#).await;
-        single.problem(422, "idempotency_mismatch");
-        // A failure stores nothing.
-        keyed(&ann, "fails", &missing).await.problem(404, "not_found");
-        let done = keyed(&ann, "fails", &json!({"create": [{"title": "f"}]})).await;
-        assert_eq!((done.status, done.header(REPLAYED)), (200, None));
-        keyed(&ann, "a b", &missing).await.problem(400, "bad_request");
-    }
-
-    async fn a_repeated_restoration_gets_the_first_answer(target) {
-        let app = App::start_with(target, &[("MAX_TODOS_PER_USER", "2")]).await;
-        let ann = app.signed_up().await;
-        let made = created(&ann, &["a", "b"]).await;
-        let (one, two) = (text(&made[0], "id"), text(&made[1], "id"));
-        bulk(&ann, json!({"delete": ids(&made)})).await.expect(200);
-        restore(&ann, "none", NOBODY).await.problem(404, "not_found");
-        let first = restore(&ann, "one", one).await;
-        assert_eq!((first.status, first.header(REPLAYED)), (200, None), "{first}");
-        let todo = first.json();
-        assert_eq!(without_times(&todo), without_times(&made[0]));
-        ann.patch(&format!("{}/{one}", ann.todos()), json!({"title": "z"})).await.expect(200);
-        ann.todo("another").await;
-        for _ in 0..2 {
-            let again = restore(&ann, "one", one).await;
-            assert_eq!((again.status, again.header(REPLAYED)), (200, Some("true")), "{again}");
-            assert_eq!(again.body, first.body);
-            assert_eq!(again.header("etag"), first.header("etag"));
-            assert!(again.header("etag").is_some());
-        }
-        restore(&ann, "one", NOBODY).await.problem(404, "not_found");
-        restore(&ann, "one", two).await.problem(422, "idempotency_mismatch");
-        let full = restore(&ann, "two", two).await.problem(409, "quota_exceeded");
-        assert_eq!((&full["limit"], full.get("details")), (&json!(2), None));
-        restore(&ann, "", two).await.problem(400, "bad_request");
-    }
-
-    async fn of_concurrent_bulks_with_one_key_one_takes_effect(target) {
-        let app = App::start(target).await;
-        let ann = app.signed_up().await;
-        let made = created(&ann, &["a", "b", "c"]).await;
-        for (round, body) in [
-            json!({"create": [{"title": "x"}, {"title": "y"}]}),
-            json!({"complete": ids(&made), "completed": true}),
-            json!({"delete": ids(&made)}),
-            json!({"restore": ids(&made)}),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let before = position(&ann).await;
-            let answers = at_once(12, |_| {
-                let (ann, body) = (ann.clone(), body.clone());
-                async move { keyed(&ann, &format!("round-{round}"), &body).await }
-            })
-            .await;
-            let replayed = answers.iter().filter(|answer| answer.header(REPLAYED).is_some());
-            assert_eq!(replayed.count(), 11, "{body}");
-            for answer in &answers {
-                assert_eq!((answer.status, &answer.body), (200, &answers[0].body), "{answer}");
-            }
-            let items = if round == 0 { 2 } else { 3 };
-            assert_eq!(changes(&ann, &before).await.1, items, "{body}");
-        }
     }
 }
