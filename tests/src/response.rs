@@ -91,8 +91,9 @@ impl TestResponse {
         assert!(whole && !text.contains("  "), "{text:?} of {self}");
     }
 
-    /// `details` exists only for 400 and 422, and for the items of a bulk; it lists each broken rule
-    /// once, and is always present for a validation error. `detail` joins its distinct messages.
+    /// `details` exists only for 400 and 422, and for the items of a bulk; it lists each broken
+    /// rule once, and is always present for a validation error. `detail` joins its distinct
+    /// messages.
     #[track_caller]
     fn check_details(&self, problem: &Value) {
         let Some(details) = problem.get("details") else {

@@ -221,8 +221,7 @@ async fn a_key_is_free_again_after_a_day_on_postgres() {
     a_key_is_free_again_after_a_day(Database::Postgres).await;
 }
 
-/// Prints how long many todos take: `cargo test -p todo-tests --test library bulk::time -- --ignored
-/// --nocapture`.
+/// Prints how long many todos take, with `--ignored --nocapture`.
 async fn time(database: Database) {
     let library = Library::open(database).await;
     let core = &library.core;

@@ -133,6 +133,7 @@ macro_rules! kind {
 }
 
 impl ApiError {
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind")]
     fn kind(&self) -> ProblemKind {
         match self {
             Self::Core(

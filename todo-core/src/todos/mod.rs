@@ -31,6 +31,7 @@ mod changes;
 mod create;
 mod cursor;
 mod idempotency;
+mod keyed_request;
 mod list_query;
 mod list_types;
 mod list_version;

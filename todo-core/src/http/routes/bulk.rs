@@ -31,7 +31,8 @@ use crate::{
     todos::{self, Bulk, BulkRequest, NewTodo, TodoId, TodoPatch, number_error},
 };
 
-/// Maximum size of the request body in bytes: 500 todos with the longest texts in ASCII have 650 KB.
+/// Maximum size of the request body in bytes: 500 todos with the longest texts in ASCII have
+/// 650 KB.
 const MAX_BODY: usize = 2 << 20;
 /// Bytes of the response that are reserved for each item before it is changed. The longest todo in
 /// ASCII has 1.6 KB.

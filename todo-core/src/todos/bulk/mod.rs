@@ -14,7 +14,7 @@ pub(super) use self::{
     script::{Done, Encode},
     statements::{Text, both, for_update},
 };
-use super::{Description, IdempotencyKey, NewTodo, TodoId, TodoPatch, idempotency::KeyedRequest};
+use super::{Description, IdempotencyKey, NewTodo, TodoId, TodoPatch, keyed_request::KeyedRequest};
 use crate::{
     authz::Caller,
     clock::new_id,
@@ -157,7 +157,7 @@ pub(super) async fn run_keyed(
         _ => Vec::new(),
     };
     new_ids.sort_unstable();
-    let script = Run::new(circumstances, request, new_ids, key.clone(), encode);
+    let script = Run::new(circumstances, request, &new_ids, key.clone(), encode);
     let user = caller.user_id();
     let work = core.clone();
     core.write(user, async move {

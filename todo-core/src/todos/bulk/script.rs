@@ -19,7 +19,7 @@ use crate::{
     todos::{
         Todo,
         create::count_todos,
-        idempotency::{KeyState, KeyUse, KeyedRequest},
+        keyed_request::{KeyState, KeyUse, KeyedRequest},
     },
 };
 
@@ -102,11 +102,11 @@ impl Run {
     pub(super) fn new(
         circumstances: Circumstances,
         request: BulkRequest,
-        new_ids: Vec<TodoId>,
+        new_ids: &[TodoId],
         key: Option<KeyedRequest>,
         encode: Encode,
     ) -> Self {
-        let ids = if new_ids.is_empty() { request.bulk.ids() } else { &new_ids };
+        let ids = if new_ids.is_empty() { request.bulk.ids() } else { new_ids };
         let items = ids.iter().copied().zip(request.indexes()).collect();
         Self {
             circumstances,
@@ -127,10 +127,6 @@ impl Run {
     fn run(&mut self, step: Step, statement: Statement) -> Next<Done> {
         self.step = step;
         Next::Run(statement)
-    }
-
-    fn is_creation(&self) -> bool {
-        matches!(self.request.bulk, Bulk::Create(_))
     }
 
     /// The items without an outcome, in their order. The place of each counts towards the quota:
@@ -312,15 +308,11 @@ impl Script for Run {
                 }
             }
             Step::Change => {
-                let (id, outcome) = match self.request.bulk {
-                    Bulk::Delete(_) => (row.get::<Uuid>(0)?.into(), BulkOutcome::Deleted),
-                    _ => {
-                        let todo = Todo::from_row(row)?;
-                        let id = todo.id;
-                        let is_new = self.is_creation();
-                        let made = if is_new { BulkOutcome::Created } else { BulkOutcome::Changed };
-                        (id, made(todo))
-                    }
+                let id: TodoId = row.get::<Uuid>(0)?.into();
+                let outcome = match self.request.bulk {
+                    Bulk::Delete(_) => BulkOutcome::Deleted,
+                    Bulk::Create(_) => BulkOutcome::Created(Todo::from_row(row)?),
+                    _ => BulkOutcome::Changed(Todo::from_row(row)?),
                 };
                 self.outcomes.insert(id, outcome);
             }

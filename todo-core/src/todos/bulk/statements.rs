@@ -234,19 +234,21 @@ macro_rules! delete {
 macro_rules! restore {
     ($dialect:ident) => {
         concat!(
-            "INSERT INTO todos (",
-            kept_columns!(),
-            ", updated_at) SELECT ",
-            kept_columns!(),
-            ", ",
-            next_updated_at!("$5", "$6"),
-            " FROM trash JOIN (SELECT ",
+            "WITH wanted AS MATERIALIZED (SELECT ",
             item_id!($dialect),
             " AS wanted_id, ",
             place!(),
             " AS place FROM ",
             items!($dialect),
-            ") AS wanted ON wanted_id = id WHERE user_id = $1 AND deleted_at > $7 AND ",
+            ") INSERT INTO todos (",
+            kept_columns!(),
+            ", updated_at) SELECT ",
+            kept_columns!(),
+            ", ",
+            next_updated_at!("$5", "$6"),
+            // SQLite reads the first table of a CROSS JOIN first, not all items for each row.
+            " FROM wanted CROSS JOIN trash \
+             WHERE id = wanted_id AND user_id = $1 AND deleted_at > $7 AND ",
             authorized!(),
             " AND ($8 = 0 OR ",
             used_quota!(),
