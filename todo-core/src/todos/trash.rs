@@ -312,14 +312,26 @@ pub async fn delete_expired(core: &Core) -> Result<()> {
 /// one since the last call but one.
 async fn trim(core: &Core, now: DateTime<Utc>) -> Result<()> {
     const USERS: &str = "SELECT DISTINCT user_id FROM trash WHERE deleted_at > $1";
-    const SURPLUS: &str = "DELETE FROM trash WHERE user_id = $1 AND id IN \
-         (SELECT id FROM trash WHERE user_id = $1 ORDER BY deleted_at DESC, id DESC \
-         LIMIT $2 OFFSET $3)";
+    // Locked in the order of a bulk that restores todos.
+    macro_rules! delete_surplus {
+        ($dialect:ident) => {
+            concat!(
+                "WITH surplus AS MATERIALIZED (SELECT id FROM trash WHERE user_id = $1 \
+                 ORDER BY deleted_at DESC, id DESC LIMIT $2 OFFSET $3), \
+                 locked AS MATERIALIZED (SELECT id FROM trash \
+                 WHERE id IN (SELECT id FROM surplus) ORDER BY deleted_at, id",
+                for_update!($dialect, "trash"),
+                ") DELETE FROM trash WHERE user_id = $1 AND id IN (SELECT id FROM locked)"
+            )
+        };
+    }
+    const SURPLUS: Text = both!(delete_surplus);
     let db = core.db();
     let users = Statement::new(USERS).bind(Timestamp(now - TimeDelta::minutes(3)));
+    let surplus = SURPLUS.of(db.dialect());
     let users: Vec<(Uuid,)> = core.anonymous(async move { Ok(db.fetch(users).await?) }).await?;
     for (user,) in users {
-        let surplus = Statement::new(SURPLUS).bind(user).bind(CHUNK).bind(i64::from(MAX_TRASHED));
+        let surplus = Statement::new(surplus).bind(user).bind(CHUNK).bind(i64::from(MAX_TRASHED));
         delete_all(core, surplus).await?;
     }
     Ok(())

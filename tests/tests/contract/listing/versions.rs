@@ -131,6 +131,20 @@ on_every_target! {
         tokio::join!(write, read);
     }
 
+    async fn a_list_in_chunks_has_the_version_of_its_beginning(target) {
+        let app = App::start(target).await;
+        let ann = app.signed_up().await;
+        let bulk = format!("{}/bulk", ann.todos());
+        for _ in 0..3 {
+            let create = json!({"create": vec![json!({"title": "t"}); 500]});
+            ann.post(&bulk, create).await.expect(200);
+        }
+        let list = ann.get(&ann.todos()).await;
+        let tag = etag(&list);
+        assert_eq!((number(&tag), todos(&list.expect(200)).len()), (1500, 1500));
+        assert_eq!(if_none(&ann, &ann.todos(), &tag).await.status, 304);
+    }
+
     async fn pages_have_versions(target) {
         let app = App::start(target).await;
         let ann = app.signed_up().await;

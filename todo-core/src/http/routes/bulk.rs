@@ -10,6 +10,7 @@ use crate::{
     auth::Caller,
     error::{Error, FieldError, FieldErrors, ItemError},
     http::{
+        budget::UNCHARGED_BYTES,
         endpoint::{
             AnswerDocs, BodyDocs, BodyLimit, Docs, Endpoint, ErrorDocs, Handler, HandlerResult,
             HeaderDocs, Policy, RequestContext, Statements, Tag,
@@ -118,14 +119,20 @@ async fn bulk(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult 
     let (BulkBody(bulk), body) = request.large_json().await?;
     let key = idempotency::key(&request.parts.headers)?;
     // Before anything is changed: afterwards the response has to be sent.
-    let budget = request.api.budget();
     let expected = bulk.item_count() * ITEM_BYTES;
-    let held = budget.reserve_or_wait(request.payer, expected).await;
-    let mut held = held.ok_or(ApiError::BodyMemory)?;
+    let held = if expected <= UNCHARGED_BYTES {
+        None
+    } else {
+        let held = request.api.budget().reserve_or_wait(request.payer, expected).await;
+        Some(held.ok_or(ApiError::BodyMemory)?)
+    };
     let (answer, is_replay) = todos::bulk_as_json(request.api.core(), &caller, key, bulk).await?;
     drop(body);
-    held.resize(answer.len());
-    let answer = Arc::new(held).attach_to(Bytes::from(answer));
+    let mut answer = Bytes::from(answer);
+    if let Some(mut held) = held {
+        held.resize(answer.len());
+        answer = Arc::new(held).attach_to(answer);
+    }
     let mut response = respond::personal(StatusCode::OK, answer);
     if is_replay {
         idempotency::mark_replayed(&mut response);
