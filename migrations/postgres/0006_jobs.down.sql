@@ -40,4 +40,5 @@ END $$;
 CREATE TRIGGER todos_count_inserted AFTER INSERT ON todos REFERENCING NEW TABLE AS inserted
     FOR EACH STATEMENT EXECUTE FUNCTION todos_count_inserted();
 
+DROP INDEX idempotency_long;
 DROP TABLE jobs;

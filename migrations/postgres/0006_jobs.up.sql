@@ -50,6 +50,9 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_by_time ON jobs (run_at);
 
+-- The long answers of a user, whose size has a limit.
+CREATE INDEX idempotency_long ON idempotency (user_id, octet_length(answer)) WHERE octet_length(answer) > 8192;
+
 -- A role that may delete todos is one that serves requests.
 DO $$
 DECLARE
@@ -61,5 +64,7 @@ BEGIN
         WHERE pg_class.oid = CAST('todos' AS regclass) AND privilege_type = 'DELETE' AND grantee <> relowner
     LOOP
         EXECUTE format('GRANT SELECT, INSERT, UPDATE ON jobs TO %s', writer);
+        -- to lock rows of the trash before they are restored
+        EXECUTE format('GRANT UPDATE (deleted_at) ON trash TO %s', writer);
     END LOOP;
 END $$;

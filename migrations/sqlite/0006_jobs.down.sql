@@ -1,1 +1,2 @@
+DROP INDEX idempotency_long;
 DROP TABLE jobs;

@@ -14,3 +14,6 @@ CREATE TABLE jobs (
     CHECK ((lease IS NULL) = (leased_until IS NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX jobs_by_time ON jobs (run_at);
+
+-- The long answers of a user, whose size has a limit.
+CREATE INDEX idempotency_long ON idempotency (user_id, octet_length(answer)) WHERE octet_length(answer) > 8192;

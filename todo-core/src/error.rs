@@ -38,6 +38,23 @@ pub enum Error {
         /// Present number. It may exceed the limit, if the limit was lowered.
         used: u64,
     },
+    /// Items of a bulk ([`bulk`](crate::todos::bulk)) failed, so that nothing was changed.
+    #[error("items of the bulk failed: {reason}")]
+    ItemsFailed {
+        /// Why the first of them failed.
+        reason: ItemError,
+        /// All of them: the field of each is the item's, such as `delete/7`.
+        items: FieldErrors,
+    },
+    /// The answers kept for the user's idempotency keys take too much space. Keys are free again
+    /// after a day; requests without a key are unaffected.
+    #[error("the answers of the user's idempotency keys have {used} of {limit} bytes")]
+    KeysFull {
+        /// Maximum size in bytes.
+        limit: u64,
+        /// Present size in bytes.
+        used: u64,
+    },
     /// The key was used for another request ([`create_once`](crate::todos::create_once)).
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -79,7 +96,8 @@ impl Error {
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::PreconditionFailed => "precondition_failed",
-            Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::QuotaExceeded { .. } | Self::KeysFull { .. } => "quota_exceeded",
+            Self::ItemsFailed { reason, .. } => reason.code(),
             Self::KeyReused => "idempotency_mismatch",
             Self::KeyInUse => "conflict",
             Self::CursorExpired => "cursor_expired",
@@ -110,6 +128,69 @@ impl From<FieldErrors> for Error {
 impl From<FieldError> for Error {
     fn from(error: FieldError) -> Self {
         Self::Invalid(error.into())
+    }
+}
+
+/// Why an item of a bulk failed ([`bulk`](crate::todos::bulk)).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ItemError {
+    /// Its values are invalid.
+    #[error("{0}")]
+    Invalid(FieldErrors),
+    /// The todo belongs to another user.
+    #[error("not allowed")]
+    Forbidden,
+    /// The todo does not exist.
+    #[error("not found")]
+    NotFound,
+    /// The user has as many todos as is allowed.
+    #[error("the limit of {limit} is reached")]
+    QuotaExceeded {
+        /// Maximum number.
+        limit: u64,
+        /// Present number.
+        used: u64,
+    },
+}
+
+impl ItemError {
+    /// The code of the same [`Error`].
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "validation_error",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
+        }
+    }
+
+    /// A sentence for people.
+    pub(crate) fn message(&self) -> Cow<'static, str> {
+        match self {
+            Self::Invalid(errors) => {
+                let messages: Vec<&str> = errors.iter().map(|e| e.message.as_ref()).collect();
+                messages.join(" ").into()
+            }
+            Self::Forbidden => "You don't have access to this todo.".into(),
+            Self::NotFound => "There is no such todo.".into(),
+            Self::QuotaExceeded { limit, .. } => {
+                format!("You have reached the limit of {limit} todos. Please delete some first.")
+                    .into()
+            }
+        }
+    }
+}
+
+impl From<ItemError> for Error {
+    fn from(error: ItemError) -> Self {
+        match error {
+            ItemError::Invalid(errors) => Self::Invalid(errors),
+            ItemError::Forbidden => Self::Forbidden,
+            ItemError::NotFound => Self::NotFound,
+            ItemError::QuotaExceeded { limit, used } => Self::QuotaExceeded { limit, used },
+        }
     }
 }
 
@@ -190,6 +271,13 @@ impl FieldError {
     ) -> Self {
         Self { field: field.into(), code, message: message.into() }
     }
+
+    /// The error, with the name of its field below `parent`.
+    #[cfg(feature = "http")]
+    pub(crate) fn below(mut self, parent: &str) -> Self {
+        self.field = format!("{parent}/{}", self.field).into();
+        self
+    }
 }
 
 impl fmt::Display for FieldError {
@@ -218,6 +306,17 @@ impl FieldErrors {
     /// Returns the value, or `None` after collecting its errors.
     pub(crate) fn collect<T>(&mut self, parsed: Result<T, impl Into<Self>>) -> Option<T> {
         parsed.map_err(|errors| self.0.extend(errors.into().0)).ok()
+    }
+
+    /// The errors, with the names of their fields below `parent`.
+    #[cfg(feature = "http")]
+    pub(crate) fn below(self, parent: &str) -> Self {
+        Self(self.0.into_iter().map(|error| error.below(parent)).collect())
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn extend(&mut self, errors: Self) {
+        self.0.extend(errors.0);
     }
 
     /// `value` if no error was collected.

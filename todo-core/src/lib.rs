@@ -142,6 +142,6 @@ pub use self::{
     clock::Clock,
     core::{Core, CoreBuilder},
     db::{Database, DatabaseOptions, DatabaseUrl, DatabaseUrlError, OpenError},
-    error::{BoxError, Error, ErrorChain, FieldError, FieldErrors, Result},
+    error::{BoxError, Error, ErrorChain, FieldError, FieldErrors, ItemError, Result},
     secret::{Algorithm, Secret, SecretError},
 };

@@ -5,6 +5,7 @@ mod long_lists;
 mod order;
 mod paging;
 mod parameters;
+mod versions;
 
 use std::collections::BTreeSet;
 

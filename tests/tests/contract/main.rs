@@ -1,6 +1,7 @@
 //! The contract, route by route, on every target: each promise of docs/api.md and each error.
 
 mod auth;
+mod bulk;
 mod changes;
 mod conditions;
 mod equality;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use todo_tests::{App, Database, Server, Target};
 
 const TODOS: &str = "/api/users/{user_id}/todos";
+const BULK: &str = "/api/users/{user_id}/todos/bulk";
 const TODO: &str = "/api/users/{user_id}/todos/{todo_id}";
 const TRASH: &str = "/api/users/{user_id}/trash";
 const TRASHED: &str = "/api/users/{user_id}/trash/{todo_id}";
@@ -41,7 +42,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 23] = [
+const ROUTES: [Route; 24] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -52,7 +53,9 @@ const ROUTES: [Route; 23] = [
         &["200", "400", "401", "413", "415", "422", "500", "503"]),
     route("post", TODOS, true, true,
         &["201", "400", "401", "403", "409", "413", "415", "422", "500", "503"]),
-    route("get", TODOS, true, false, &["200", "400", "401", "403", "500", "503"]),
+    route("get", TODOS, true, false, &["200", "304", "400", "401", "403", "500", "503"]),
+    route("post", BULK, true, true,
+        &["200", "400", "401", "403", "404", "409", "413", "415", "422", "500", "503"]),
     route("get", TODO, true, false, &["200", "304", "401", "403", "404", "500", "503"]),
     route("put", TODO, true, true,
         &["200", "400", "401", "403", "404", "412", "413", "415", "422", "500", "503"]),
@@ -64,7 +67,8 @@ const ROUTES: [Route; 23] = [
     route("get", TRASH, true, false, &["200", "400", "401", "403", "500", "503"]),
     route("delete", TRASH, true, false, &["200", "401", "403", "500", "503"]),
     route("delete", TRASHED, true, false, &["200", "401", "403", "404", "500", "503"]),
-    route("post", RESTORE, true, false, &["200", "401", "403", "404", "409", "500", "503"]),
+    route("post", RESTORE, true, false,
+        &["200", "401", "403", "404", "409", "422", "500", "503"]),
     route("get", CHANGES, true, false, &["200", "400", "401", "403", "410", "500", "503"]),
     route("get", "/health", false, false, &["200"]),
     route("get", "/health/ready", false, false, &["200", "503"]),

@@ -24,6 +24,62 @@ async fn take_statements(admin: &mut PgConnection) -> (i64, Vec<String>) {
     (calls.iter().sum(), texts)
 }
 
+/// Counts the statements of requests with a key, and of lists with `If-None-Match`.
+async fn with_keys_and_versions(app: &App, admin: &mut PgConnection) {
+    let eve = app.signed_up().await;
+    let todos = eve.todos();
+    let bulk = format!("{todos}/bulk");
+    let one = eve.todo("one").await["id"].clone();
+    let restore = format!("/api/users/{}/trash/{}/restore", eve.id(), one.as_str().expect("an id"));
+    let create = json!({"create": [{"title": "t"}]});
+    let (delete, complete) =
+        (json!({"delete": [one]}), json!({"complete": [one], "completed": true}));
+    let (one_todo, none) = (json!({"title": "t"}), json!(null));
+    for (key, path, body, status, statements) in [
+        ("a", &todos, &one_todo, 201, 1),
+        // A rejected statement is not counted.
+        ("a", &todos, &one_todo, 201, 1),
+        // BEGIN, the key, the search, the change, the answer, COMMIT.
+        ("b", &bulk, &create, 200, 5),
+        ("b", &bulk, &create, 200, 3),
+        ("c", &bulk, &complete, 200, 6),
+        ("c", &bulk, &complete, 200, 3),
+        ("c", &bulk, &create, 422, 3),
+        ("d", &bulk, &delete, 200, 6),
+        // The last one looks whether another request has used the key meanwhile.
+        ("e", &bulk, &delete, 404, 5),
+        ("f", &restore, &none, 200, 6),
+        ("f", &restore, &none, 200, 3),
+        ("g", &restore, &none, 404, 5),
+    ] {
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        take_statements(admin).await;
+        let answer = eve.send("POST", path, &headers, body.to_string()).await;
+        let (calls, texts) = take_statements(admin).await;
+        assert_eq!(answer.status, status, "{answer}");
+        assert_eq!(calls, statements, "{key} {path}: {texts:#?}");
+    }
+    for (query, statements) in [("", 1), ("?limit=1&sort_by=title", 1), ("?status=completed", 1)] {
+        let path = format!("{todos}{query}");
+        take_statements(admin).await;
+        let list = eve.get(&path).await;
+        assert_eq!(take_statements(admin).await.0, 1, "{path}");
+        let etag = list.header("etag").expect("a version").to_owned();
+        let same = eve.send("GET", &path, &[("if-none-match", &etag)], "").await;
+        let (calls, texts) = take_statements(admin).await;
+        assert_eq!((same.status, calls), (304, statements), "{path}: {texts:#?}");
+        let reads_todos = texts.iter().any(|text| text.contains("FROM todos"));
+        assert!(!reads_todos, "{path}: {texts:#?}");
+        // Another list's version is not looked up.
+        let other = eve.send("GET", &path, &[("if-none-match", "W/\"x.1-x\"")], "").await;
+        assert_eq!((other.status, take_statements(admin).await.0), (200, 1), "{path}");
+        eve.todo("another").await;
+        take_statements(admin).await;
+        let changed = eve.send("GET", &path, &[("if-none-match", &etag)], "").await;
+        assert_eq!((changed.status, take_statements(admin).await.0), (200, 2), "{path}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_runs_no_more_statements_than_it_needs() {
     let library = "shared_preload_libraries=pg_stat_statements";
@@ -45,6 +101,8 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
         let login = json!({"email": account["email"], "password": "Correct1horse"});
         let complete = format!("{path}/complete");
         let user = format!("/api/users/{}", ann.id());
+        let bulk = format!("{todos}/bulk");
+        let one = json!([todo["id"]]);
         let (trash, changes) = (format!("{user}/trash"), format!("{user}/changes"));
         let trashed = format!("{trash}/{}", todo["id"].as_str().expect("an id"));
         let restore = format!("{trashed}/restore");
@@ -66,7 +124,7 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("GET", "/", json!(null), true, 200, None),
             ("GET", "/nowhere", json!(null), true, 404, Some(0)),
             ("GET", &path, json!(null), false, 200, None),
-            ("GET", &todos, json!(null), false, 200, None),
+            ("GET", &todos, json!(null), false, 200, Some(1)),
             ("GET", "/api/auth/me", json!(null), false, 200, None),
             ("PATCH", "/api/auth/me", json!({"name": "Ann Smith"}), false, 200, None),
             ("PATCH", "/api/auth/me", json!({"name": ""}), false, 400, None),
@@ -87,10 +145,27 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("PUT", &bobs, edit, false, 403, None),
             ("PATCH", &bobs, json!({"title": "v"}), false, 403, None),
             ("DELETE", &bobs, json!(null), false, 403, None),
+            // BEGIN, the search, the change, COMMIT; new todos are not searched for.
+            (
+                "POST",
+                &bulk,
+                json!({"create": [{"title": "t"}, {"title": "u"}]}),
+                false,
+                200,
+                Some(3),
+            ),
+            ("POST", &bulk, json!({"patch": {"title": "v"}, "ids": one}), false, 200, Some(4)),
+            ("POST", &bulk, json!({"patch": {}, "ids": one}), false, 200, Some(4)),
+            ("POST", &bulk, json!({"complete": one, "completed": false}), false, 200, Some(4)),
+            ("POST", &bulk, json!({"delete": one}), false, 200, Some(4)),
+            ("POST", &bulk, json!({"delete": one}), false, 404, Some(3)),
+            ("POST", &bulk, json!({"delete": one, "partial": true}), false, 200, Some(3)),
+            ("POST", &bulk, json!({"restore": one}), false, 200, Some(4)),
+            ("POST", &bulk, json!({"create": [{"title": ""}]}), false, 400, Some(1)),
             ("DELETE", &path, json!(null), false, 200, None),
             ("GET", &trash, json!(null), false, 200, Some(1)),
-            ("POST", &restore, json!(null), false, 200, None),
-            ("POST", &restore, json!(null), false, 404, None),
+            ("POST", &restore, json!(null), false, 200, Some(1)),
+            ("POST", &restore, json!(null), false, 404, Some(2)),
             ("GET", &changes, json!(null), false, 200, None),
             ("DELETE", &path, json!(null), false, 200, None),
             ("DELETE", &trashed, json!(null), false, 200, None),
@@ -134,6 +209,7 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             assert_eq!(calls == 0, most == 0, "{server:?}: {method} {path}");
         }
         assert_eq!(uncovered(covered, |_| true), [""; 0]);
+        with_keys_and_versions(&app, &mut admin).await;
         for (count, most) in [(500, 1), (501, 2), (1000, 2), (1001, 3)] {
             admin.execute("DELETE FROM todos").await.expect("no todos");
             let bob = app.signed_up().await;

@@ -54,20 +54,20 @@ fn calls() -> impl Strategy<Value = Vec<(usize, Call, Index)>> {
 }
 
 /// A server's database, and the library on it.
-struct Library {
-    app: App,
-    core: Core,
+pub(super) struct Library {
+    pub(super) app: App,
+    pub(super) core: Core,
 }
 
 impl Library {
-    async fn open(database: Database) -> Self {
+    pub(super) async fn open(database: Database) -> Self {
         let app = App::start(Target { server: Server::Hyper, database }).await;
         let secret = Secret::new(app.secret()).expect("the secret of the tests is long enough");
         let core = Core::builder(secret).open(app.database_url()).await.expect("a second core");
         Self { app, core }
     }
 
-    async fn signed_up(&self) -> Caller {
+    pub(super) async fn signed_up(&self) -> Caller {
         let actor = self.app.signed_up().await;
         Caller::trusted(actor.id().parse().expect("ids are UUIDs"))
     }
@@ -101,7 +101,7 @@ impl Library {
 
     /// Checks that the log has no gap and ends at the counter's number, that the table has the
     /// todos that the log says, and that the counts are those of the table.
-    async fn check(&self, caller: &Caller) -> Result<(), TestCaseError> {
+    pub(super) async fn check(&self, caller: &Caller) -> Result<(), TestCaseError> {
         let log = self.log(caller).await;
         let is_dense = log.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1);
         prop_assert!(is_dense, "{log:?}");
@@ -181,7 +181,7 @@ impl Library {
     }
 }
 
-fn title(text: &str) -> Title {
+pub(super) fn title(text: &str) -> Title {
     Title::parse(text).expect("a title")
 }
 

@@ -23,6 +23,7 @@ macro_rules! on_both_databases {
 
 mod api;
 mod batch;
+mod bulk;
 mod changes;
 mod jobs;
 mod limits;

@@ -1,6 +1,8 @@
 //! The store against a model: for any sequence of two users' calls, the library behaves like a
 //! plain map, on both databases. Other suites test HTTP.
 
+mod many;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -31,6 +33,7 @@ enum Call {
     Complete(Index, bool),
     Delete(Index),
     Restore(Index),
+    Bulk(many::Call, bool),
     List(Filters, Option<u16>),
 }
 
@@ -90,6 +93,7 @@ fn calls() -> impl Strategy<Value = Vec<(usize, Call)>> {
         3 => (any::<Index>(), any::<bool>()).prop_map(|(which, done)| Call::Complete(which, done)),
         2 => any::<Index>().prop_map(Call::Delete),
         2 => any::<Index>().prop_map(Call::Restore),
+        4 => (many::calls(), any::<bool>()).prop_map(|(call, partial)| Call::Bulk(call, partial)),
         2 => (filters(), prop::option::of(1_u16..4)).prop_map(|(f, limit)| Call::List(f, limit)),
     ];
     prop::collection::vec((0_usize..2, call), 1..40)
@@ -282,6 +286,9 @@ async fn make(
                 *model.changes.entry(user).or_default() += 1;
                 model.kept.insert(id, todo);
             }
+        }
+        Call::Bulk(call, is_partial) => {
+            many::make(core, caller, call, *is_partial, model).await?;
         }
         Call::List(filters, limit) => list(core, caller, *filters, *limit, model).await?,
     }

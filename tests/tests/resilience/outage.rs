@@ -81,6 +81,7 @@ async fn every_route(user: &Actor, todo: &str) -> Vec<TestResponse> {
     let (changes, trash) = (todos.replace("/todos", "/changes"), todos.replace("/todos", "/trash"));
     let trashed = todo.replace("/todos/", "/trash/");
     let restore = format!("{trashed}/restore");
+    let bulk = format!("{todos}/bulk");
     let requests = [
         ("POST", "/api/auth/signup", form),
         ("POST", "/api/auth/login", login),
@@ -89,6 +90,7 @@ async fn every_route(user: &Actor, todo: &str) -> Vec<TestResponse> {
         ("GET", &todos, json!(null)),
         ("GET", &filtered, json!(null)),
         ("POST", &todos, json!({"title": "new"})),
+        ("POST", &bulk, json!({"create": [{"title": "new"}, {"title": "newer"}]})),
         ("GET", todo, json!(null)),
         ("PUT", todo, json!({"title": "other", "priority": "low"})),
         ("PATCH", todo, json!({"title": "other"})),

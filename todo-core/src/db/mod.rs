@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use self::{
     address::Address,
-    batch::{Batch, BatchError},
+    batch::{Batch, BatchError, BatchRun, Script},
 };
 
 pub(crate) use self::composed::{ComposedTexts, MAX_COMPOSED};
@@ -254,28 +256,42 @@ impl Db {
         }
     }
 
-    /// Runs the statements of a batch as a unit, and returns the rows of the last. They are on disk
-    /// when this returns; after an error none of them has an effect. See [`BatchError`].
+    /// Runs a script as a unit, in the turn of `caller`. What it commits is on disk when this
+    /// returns; after an error it has no effect, unless the call timed out or lost its connection
+    /// during the commit: then all may have.
     ///
     /// A future dropped before its end leaves all or nothing.
     #[cfg_attr(
-        not(feature = "testing"),
-        expect(dead_code, reason = "tested, and for operations of more than one statement")
+        not(feature = "sqlite"),
+        allow(unused_variables, reason = "only a writer has turns")
     )]
-    pub(crate) async fn execute_batch<R: FromRows>(&self, batch: Batch) -> Result<R, BatchError> {
-        let batch = match batch.single() {
-            Ok(statement) => return Ok(self.execute(statement).await?),
-            Err(batch) => batch,
-        };
-        let outcome: Result<Result<R, batch::Unmet>, DbError> = match self {
+    pub(crate) async fn execute_script<S: Script>(
+        &self,
+        caller: Option<Uuid>,
+        script: S,
+    ) -> Result<S::Output, DbError> {
+        match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(db) => db.execute_batch(batch).await,
+            Self::Sqlite(db) => db.execute_script(caller, script).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(db) => Box::pin(db.execute_batch(batch)).await,
+            Self::Postgres(db) => Box::pin(db.execute_script(script)).await,
             #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
             _ => Err(DbError::Closed),
-        };
-        outcome?.map_err(BatchError::Unmet)
+        }
+    }
+
+    /// Runs the statements of a batch as a unit, and returns the rows of the last. See
+    /// [`Db::execute_script`].
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(dead_code, reason = "tested, and for operations of fixed statements")
+    )]
+    pub(crate) async fn execute_batch<R>(&self, batch: Batch) -> Result<R, BatchError>
+    where
+        R: FromRows + Clone + Sync,
+    {
+        let caller = batch.steps.first().and_then(|step| step.statement.caller);
+        self.execute_script(caller, BatchRun::new(batch)).await?.map_err(BatchError::Unmet)
     }
 
     /// One caller's limits of concurrent operations.

@@ -20,7 +20,7 @@ use crate::{
     db::{
         DatabaseOptions, DatabaseUrlError, DbError, FromRows, OpenError, Row, Share, Statement,
         address::{Address, PostgresAddress},
-        batch::{Batch, Unmet},
+        batch::Script,
         breaker::{Breaker, SLOW},
         is_connectivity,
         pool::{Lease, Pool},
@@ -28,7 +28,7 @@ use crate::{
         requirements::{self, Grants},
         schema::Found,
         session::{SessionState, is_full},
-        statement::MAX_PREPARED,
+        statement::{MAX_PREPARED, Receive},
     },
     error::BoxError,
 };
@@ -125,12 +125,9 @@ impl Postgres {
         self.run(&Single(statement, PhantomData), Kind::Write).await
     }
 
-    /// Runs the statements of a batch in one transaction, and returns the rows of the last.
-    pub(crate) async fn execute_batch<R: FromRows>(
-        &self,
-        batch: Batch,
-    ) -> Result<Result<R, Unmet>, DbError> {
-        self.run(&Transaction(batch, PhantomData), Kind::Write).await
+    /// Runs a script in one transaction.
+    pub(crate) async fn execute_script<S: Script>(&self, script: S) -> Result<S::Output, DbError> {
+        self.run(&Transaction(script), Kind::Write).await
     }
 
     async fn run<W: Work>(&self, work: &W, kind: Kind) -> Result<W::Output, DbError> {
@@ -271,20 +268,20 @@ fn lock(sent: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
     sent.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn run_statement<R: FromRows>(
+async fn run_statement(
     connection: &mut PgConnection,
     statement: &Statement,
-) -> Result<R, DbError> {
+    receiver: &mut (impl Receive + Send),
+) -> Result<(), DbError> {
     let query = sqlx::query_with(statement.sql.clone(), codec::arguments(&statement.binds)?);
-    let mut outcome = R::default();
     let mut results = connection.fetch_many(query);
     while let Some(result) = results.try_next().await? {
         match result {
-            Either::Left(done) => outcome.set_affected(done.rows_affected()),
-            Either::Right(row) => outcome.push(&Row::Postgres(&row))?,
+            Either::Left(done) => receiver.set_affected(done.rows_affected()),
+            Either::Right(row) => receiver.push(&Row::Postgres(&row))?,
         }
     }
-    Ok(outcome)
+    Ok(())
 }
 
 /// The driver's options for the PostgreSQL database at `url`.

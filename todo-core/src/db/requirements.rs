@@ -31,6 +31,7 @@ const GRANTS: &str = "\
         ('changes', 'INSERT', '{user_id,seq,kind,todo_id}'), ('changes', 'DELETE', NULL), \
         ('meta', 'SELECT', NULL), \
         ('trash', 'SELECT', NULL), ('trash', 'INSERT', NULL), ('trash', 'DELETE', NULL), \
+        ('trash', 'UPDATE', '{deleted_at}'), \
         ('deletions', 'SELECT', NULL), ('deletions', 'INSERT', NULL), \
         ('idempotency', 'SELECT', NULL), ('idempotency', 'INSERT', NULL), \
         ('idempotency', 'DELETE', NULL), \

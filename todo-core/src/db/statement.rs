@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{DbError, MAX_COMPOSED, value::Value};
 
 /// Maximum number of statements with a fixed text, those of transactions included.
-pub(crate) const MAX_FIXED: usize = 64;
+pub(crate) const MAX_FIXED: usize = 96;
 /// Prepared statements cached by a connection: enough for all, so that none is prepared twice.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) const MAX_PREPARED: usize = MAX_FIXED + MAX_COMPOSED;
@@ -137,12 +137,38 @@ pub(crate) trait FromRows: Default + Send + 'static {
     fn set_affected(&mut self, _rows: u64) {}
 
     /// Whether the remaining rows of a read may be left unread.
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+/// The receiver of a statement's rows, which may exist before the statement runs.
+pub(crate) trait Receive {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError>;
+
+    fn set_affected(&mut self, rows: u64);
+
+    /// As [`FromRows::is_full`].
     #[cfg_attr(
         not(feature = "sqlite"),
-        expect(dead_code, reason = "PostgreSQL's rows are all read")
+        allow(dead_code, reason = "PostgreSQL's rows are all read")
     )]
     fn is_full(&self) -> bool {
         false
+    }
+}
+
+impl<R: FromRows> Receive for R {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
+        FromRows::push(self, row)
+    }
+
+    fn set_affected(&mut self, rows: u64) {
+        FromRows::set_affected(self, rows);
+    }
+
+    fn is_full(&self) -> bool {
+        FromRows::is_full(self)
     }
 }
 

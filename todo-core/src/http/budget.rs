@@ -178,6 +178,39 @@ impl Reservation {
         has_room
     }
 
+    /// Shrinks the reservation to `bytes`, or grows it to them if they are available.
+    pub(crate) fn resize(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.try_grow(bytes);
+        } else {
+            self.release(self.bytes - bytes);
+        }
+    }
+
+    /// Gives back this number of the reserved bytes.
+    fn release(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.bytes -= bytes;
+        let mut ledger = self.budget.ledger();
+        ledger.reserved = ledger.reserved.saturating_sub(bytes);
+        for account in self.payer.accounts() {
+            if let Some(held) = ledger.by_account.get_mut(&account) {
+                *held = held.saturating_sub(bytes);
+                if *held == 0 {
+                    ledger.by_account.remove(&account);
+                }
+            }
+        }
+        // Frees the map's memory after a burst of many clients.
+        if ledger.by_account.is_empty() && ledger.by_account.capacity() > 1024 {
+            ledger.by_account.shrink_to_fit();
+        }
+        drop(ledger);
+        self.budget.0.freed.notify_waiters();
+    }
+
     /// Attaches the reservation to `bytes`: it is released with the last slice of them.
     pub(crate) fn attach_to(self: &Arc<Self>, bytes: impl Into<Bytes>) -> Bytes {
         struct Charged {
@@ -197,25 +230,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if self.bytes == 0 {
-            return;
-        }
-        let mut ledger = self.budget.ledger();
-        ledger.reserved = ledger.reserved.saturating_sub(self.bytes);
-        for account in self.payer.accounts() {
-            if let Some(held) = ledger.by_account.get_mut(&account) {
-                *held = held.saturating_sub(self.bytes);
-                if *held == 0 {
-                    ledger.by_account.remove(&account);
-                }
-            }
-        }
-        // Frees the map's memory after a burst of many clients.
-        if ledger.by_account.is_empty() && ledger.by_account.capacity() > 1024 {
-            ledger.by_account.shrink_to_fit();
-        }
-        drop(ledger);
-        self.budget.0.freed.notify_waiters();
+        self.release(self.bytes);
     }
 }
 

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
     http::{Body, problem::ApiError, respond},
-    todos::{Target, Todo, Version},
+    todos::{ListQuery, ListVersion, QueryHash, Target, Todo, Version},
 };
 
 /// An entity tag (RFC 9110, section 8.8.3), without its quotes and without `W/`.
@@ -42,10 +42,55 @@ pub(crate) fn todo_or_not_modified(headers: &HeaderMap, todo: &Todo) -> Response
     if !is_known {
         return todo_response(StatusCode::OK, todo);
     }
+    with_etag(not_modified(), todo)
+}
+
+fn not_modified() -> Response<Body> {
     let mut response = Response::new(Body::default());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    with_etag(response, todo)
+    response
+}
+
+/// Whether the client may have the present version of this list: a version of it that
+/// `If-None-Match` names, or `*`.
+pub(crate) fn may_know_list(headers: &HeaderMap, query: &ListQuery) -> bool {
+    // A malformed header is ignored: the client then gets the list.
+    match Tags::of(headers, &header::IF_NONE_MATCH) {
+        Some(Ok(Tags::Any)) => true,
+        Some(Ok(Tags::Listed(tags))) => {
+            let end = format!("-{}", QueryHash::of(query));
+            tags.iter().any(|tag| tag.0.ends_with(end.as_bytes()))
+        }
+        Some(Err(Malformed)) | None => false,
+    }
+}
+
+/// Whether `If-None-Match` names this version, by the weak comparison.
+pub(crate) fn knows_list(headers: &HeaderMap, version: &ListVersion) -> bool {
+    match Tags::of(headers, &header::IF_NONE_MATCH) {
+        Some(Ok(Tags::Any)) => true,
+        Some(Ok(Tags::Listed(tags))) => {
+            let version = version.to_string();
+            tags.iter().any(|tag| tag.0 == version.as_bytes())
+        }
+        Some(Err(Malformed)) | None => false,
+    }
+}
+
+/// The response to a client that has this version of a list.
+pub(crate) fn list_not_modified(version: &ListVersion) -> Response<Body> {
+    let mut response = not_modified();
+    set_list_etag(&mut response, Some(version));
+    response
+}
+
+/// Sets the weak `ETag` of a list.
+pub(crate) fn set_list_etag(response: &mut Response<Body>, version: Option<&ListVersion>) {
+    let etag = version.and_then(|version| HeaderValue::try_from(format!("W/\"{version}\"")).ok());
+    if let Some(etag) = etag {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
 }
 
 /// The versions that `If-Match` allows; `None` for all.

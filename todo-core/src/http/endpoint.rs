@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     http::{
         Api, ApiOptions, Body,
-        budget::Payer,
+        budget::{Payer, Reservation, SHARE_DIVISOR},
         conditions,
         extract::{Incoming, JsonBody},
         matcher::PathParams,
@@ -72,9 +72,7 @@ impl Statements {
 /// The limits of a route.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
-    /// Maximum size of the request body in bytes, if it is lower than
-    /// [`ApiOptions::max_body_bytes`].
-    pub(crate) max_body_bytes: usize,
+    pub(crate) request_body: BodyLimit,
     pub(crate) charge: Charge,
     /// The name of its rate limit, if it has one.
     pub(crate) rate_limit: Option<&'static str>,
@@ -82,6 +80,17 @@ pub(crate) struct Policy {
     /// is not [`ApiOptions::request_timeout`].
     pub(crate) deadline: Option<Duration>,
     pub(crate) body: BodyForm,
+}
+
+/// The maximum size of a request body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyLimit {
+    /// That of [`ApiOptions::max_body_bytes`].
+    Default,
+    /// A lower one, in bytes.
+    AtMost(usize),
+    /// A higher one, in bytes, as far as one client's share of the memory of bodies allows.
+    AtLeast(usize),
 }
 
 /// The forms that the response body of a route may have. A whole body is always possible: an error
@@ -123,7 +132,7 @@ pub(crate) enum Charge {
 
 impl Policy {
     pub(crate) const DEFAULT: Self = Self {
-        max_body_bytes: usize::MAX,
+        request_body: BodyLimit::Default,
         charge: Charge::Never,
         rate_limit: None,
         deadline: None,
@@ -134,7 +143,14 @@ impl Policy {
 
     /// The maximum size of the request body in bytes with these options.
     pub(crate) fn max_body(&self, options: &ApiOptions) -> usize {
-        options.max_body_bytes.min(self.max_body_bytes)
+        let default = options.max_body_bytes;
+        match self.request_body {
+            BodyLimit::Default => default,
+            BodyLimit::AtMost(bytes) => default.min(bytes),
+            BodyLimit::AtLeast(bytes) => {
+                default.max(bytes.min(options.body_memory_bytes / SHARE_DIVISOR))
+            }
+        }
     }
 
     /// The time limit of the response with these options.
@@ -230,6 +246,8 @@ pub(crate) enum HeaderDocs {
     RetryAfter,
     /// `ETag` of the todo.
     ETag,
+    /// `ETag` of a list.
+    ListETag,
     /// `Idempotency-Replayed`.
     Replayed,
 }
@@ -292,6 +310,18 @@ impl RequestContext<'_> {
         let budget = self.api.budget();
         let form = self.body.json(&self.parts.headers, self.max_body, budget, self.payer).await?;
         B::read(form)
+    }
+
+    /// As [`RequestContext::json`], with the memory of the body charged until the reservation is
+    /// dropped: for a body whose values are as large.
+    pub(crate) async fn large_json<B: JsonBody>(
+        &mut self,
+    ) -> Result<(B, Option<Reservation>), ApiError> {
+        let budget = self.api.budget();
+        let headers = &self.parts.headers;
+        let (form, held) =
+            self.body.charged_json(headers, self.max_body, budget, self.payer).await?;
+        Ok((B::read(form)?, held))
     }
 
     /// The todo to change, with the versions that `If-Match` allows.
@@ -382,6 +412,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
     let by_file = [
         routes::auth::ENDPOINTS,
         routes::todos::ENDPOINTS,
+        routes::bulk::ENDPOINTS,
         routes::trash::ENDPOINTS,
         routes::changes::ENDPOINTS,
         routes::health::ENDPOINTS,

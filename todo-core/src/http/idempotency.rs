@@ -1,9 +1,12 @@
 //! The header fields of requests that may be repeated
 //! (draft-ietf-httpapi-idempotency-key-header).
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
-use crate::{http::problem::ApiError, todos::IdempotencyKey};
+use crate::{
+    http::{Body, problem::ApiError},
+    todos::IdempotencyKey,
+};
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -24,6 +27,11 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiErro
     let text = HeaderValue::to_str(value).map_err(|_| INVALID)?;
     let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
     IdempotencyKey::parse(bare).map(Some).map_err(|_| INVALID)
+}
+
+/// Marks the response to a repetition.
+pub(crate) fn mark_replayed(response: &mut Response<Body>) {
+    response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
 }
 
 #[cfg(test)]

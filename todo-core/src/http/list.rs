@@ -15,20 +15,20 @@ use crate::{
         problem::ApiError,
     },
     request_id,
-    todos::{ListQuery, Listing, TodoList},
+    todos::{ListQuery, ListVersion, Listing, TodoList},
 };
 
 /// Bytes reserved for a chunked list: the chunk being sent and the beginning of the next.
 const CHUNKED_LIST_BYTES: usize = 320 << 10;
 
-/// The body of the list for `query`. The first chunk is read here, so that an error is known before
-/// the response head is sent.
+/// The body of the list for `query`, and its version. The first chunk is read here, so that an
+/// error is known before the response head is sent.
 pub(crate) async fn body(
     api: &Api,
     caller: &Caller,
     query: ListQuery,
     payer: Payer,
-) -> Result<Body, ApiError> {
+) -> Result<(Body, Option<ListVersion>), ApiError> {
     let budget = api.budget();
     let (mut listing, mut first) = begin(api, caller, query.clone()).await?;
     let size = if listing.is_done() { listing.chunk_bytes() } else { CHUNKED_LIST_BYTES };
@@ -45,11 +45,12 @@ pub(crate) async fn body(
         Some(Arc::new(held))
     };
     let json = encode(&first, &listing, true)?;
-    Ok(match held {
+    let body = match held {
         None => json.into(),
         Some(held) if listing.is_done() => held.attach_to(json).into(),
         Some(held) => Body::stream(chunks(json, listing, held)),
-    })
+    };
+    Ok((body, first.version))
 }
 
 /// Opens a listing and reads its first chunk.

@@ -66,7 +66,7 @@ impl PathParams<'_> {
 }
 
 /// Parses a UUID in the hyphenated form only (RFC 9562, section 4).
-fn parse_id(id: &str) -> Option<Uuid> {
+pub(crate) fn parse_id(id: &str) -> Option<Uuid> {
     if id.len() == 36 { Uuid::try_parse(id).ok() } else { None }
 }
 

@@ -208,10 +208,18 @@ fn answer(docs: &AnswerDocs) -> Value {
             }
             HeaderDocs::RetryAfter => answer["headers"]["Retry-After"] = retry_after(),
             HeaderDocs::ETag => answer["headers"]["ETag"] = etag(),
+            HeaderDocs::ListETag => {
+                answer["headers"]["ETag"] = json!({
+                    "description": "The version of the list, for `If-None-Match`: another one \
+                        after each change of the user's todos (RFC 9110, section 8.8.3)",
+                    "schema": { "type": "string" },
+                    "example": responses::EXAMPLE_LIST_ETAG,
+                });
+            }
             HeaderDocs::Replayed => {
                 answer["headers"]["Idempotency-Replayed"] = json!({
                     "description": "Present if an earlier request with the same `Idempotency-Key` \
-                        created the todo",
+                        was answered by this",
                     "schema": { "type": "string", "const": "true" },
                 });
             }

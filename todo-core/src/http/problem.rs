@@ -8,7 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 use crate::{
-    error::{Error, FieldError, whole_seconds},
+    error::{Error, FieldError, ItemError, whole_seconds},
     http::{Body, conditions},
     todos::Todo,
 };
@@ -133,9 +133,12 @@ macro_rules! kind {
 }
 
 impl ApiError {
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind")]
     fn kind(&self) -> ProblemKind {
         match self {
-            Self::Core(Error::Invalid(_)) => {
+            Self::Core(
+                Error::Invalid(_) | Error::ItemsFailed { reason: ItemError::Invalid(_), .. },
+            ) => {
                 kind!(BAD_REQUEST, "validation_error", "Validation Error", "validation-error")
             }
             Self::BadRequest(_) => kind!(BAD_REQUEST, "bad_request", "Bad Request", "bad-request"),
@@ -148,13 +151,19 @@ impl ApiError {
                 "Invalid Credentials",
                 "invalid-credentials"
             ),
-            Self::OtherUser | Self::Core(Error::Forbidden) => {
+            Self::OtherUser
+            | Self::Core(
+                Error::Forbidden | Error::ItemsFailed { reason: ItemError::Forbidden, .. },
+            ) => {
                 kind!(FORBIDDEN, "forbidden", "Forbidden", "forbidden")
             }
             Self::HttpsRequired => {
                 kind!(FORBIDDEN, "https_required", "HTTPS Required", "https-required")
             }
-            Self::NoRoute | Self::Core(Error::NotFound) => {
+            Self::NoRoute
+            | Self::Core(
+                Error::NotFound | Error::ItemsFailed { reason: ItemError::NotFound, .. },
+            ) => {
                 kind!(NOT_FOUND, "not_found", "Not Found", "not-found")
             }
             Self::WrongMethod(_) => kind!(
@@ -172,7 +181,11 @@ impl ApiError {
                 "Precondition Failed",
                 "precondition-failed"
             ),
-            Self::Core(Error::QuotaExceeded { .. }) => {
+            Self::Core(
+                Error::QuotaExceeded { .. }
+                | Error::KeysFull { .. }
+                | Error::ItemsFailed { reason: ItemError::QuotaExceeded { .. }, .. },
+            ) => {
                 kind!(CONFLICT, "quota_exceeded", "Quota Exceeded", "quota-exceeded")
             }
             Self::Core(Error::KeyReused) => kind!(
@@ -242,6 +255,11 @@ impl ApiError {
             Self::Core(Error::QuotaExceeded { limit, .. }) => {
                 format!("You have reached the limit of {limit} todos. Please delete some first.")
             }
+            Self::Core(Error::KeysFull { .. }) => {
+                "The stored answers of your keys take too much space. Please try again tomorrow, or \
+                 without Idempotency-Key."
+                    .into()
+            }
             Self::Core(Error::KeyReused) => {
                 "This Idempotency-Key was used for another request.".into()
             }
@@ -287,7 +305,9 @@ impl ApiError {
             }
             Self::Malformed(detail, errors) if errors.is_empty() => (*detail).into(),
             Self::Malformed(_, errors) => sentences(errors),
-            Self::Core(Error::Invalid(errors)) => sentences(errors),
+            Self::Core(Error::Invalid(errors) | Error::ItemsFailed { items: errors, .. }) => {
+                sentences(errors)
+            }
             Self::Timeout => "The request took too long.".into(),
         }
     }
@@ -309,7 +329,7 @@ impl ApiError {
     pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
         let ProblemKind { status, code, title, uri } = self.kind();
         let errors: &[FieldError] = match self {
-            Self::Core(Error::Invalid(errors)) => errors,
+            Self::Core(Error::Invalid(errors) | Error::ItemsFailed { items: errors, .. }) => errors,
             Self::Malformed(_, errors) => errors,
             _ => &[],
         };
@@ -328,7 +348,11 @@ impl ApiError {
                 _ => None,
             },
             quota: match *self {
-                Self::Core(Error::QuotaExceeded { limit, used }) => Some(Quota { limit, used }),
+                Self::Core(
+                    Error::QuotaExceeded { limit, used }
+                    | Error::KeysFull { limit, used }
+                    | Error::ItemsFailed { reason: ItemError::QuotaExceeded { limit, used }, .. },
+                ) => Some(Quota { limit, used }),
                 _ => None,
             },
             request_id,
@@ -396,9 +420,15 @@ impl ApiError {
     }
 }
 
-/// The messages of all errors, joined with spaces.
+/// The distinct messages of all errors, joined with spaces.
 fn sentences(errors: &[FieldError]) -> String {
-    let messages: Vec<&str> = errors.iter().map(|error| error.message.as_ref()).collect();
+    let mut messages: Vec<&str> = Vec::new();
+    for error in errors {
+        // There are few distinct ones, although a bulk may have many errors.
+        if !messages.contains(&error.message.as_ref()) {
+            messages.push(&error.message);
+        }
+    }
     messages.join(" ")
 }
 

@@ -20,6 +20,13 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body
     response
 }
 
+/// A personal response that is JSON already.
+pub(crate) fn personal(status: StatusCode, json: impl Into<Body>) -> Response<Body> {
+    let mut response = bytes(status, json);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 pub(crate) fn bytes(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;

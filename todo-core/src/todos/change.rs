@@ -1,5 +1,6 @@
 //! Changes of one todo.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
@@ -12,7 +13,10 @@ use super::{
 use crate::{
     authz::{Caller, authorized},
     core::Core,
-    db::value::{OneMicrosecond, Timestamp},
+    db::{
+        Statement,
+        value::{OneMicrosecond, Timestamp},
+    },
     error::{Error, Result},
 };
 
@@ -31,6 +35,58 @@ macro_rules! next_updated_at {
     };
 }
 pub(super) use next_updated_at;
+
+/// SQL assignments of a [`TodoPatch`]: `$title` and `$key` are its title, `$describes` whether it
+/// has a description, which is `$text`, `$priority` its priority. See [`bind_patch`].
+macro_rules! patched_columns {
+    ($title:literal, $key:literal, $describes:literal, $text:literal, $priority:literal,
+     $now:literal, $step:literal) => {
+        concat!(
+            "title = coalesce(",
+            $title,
+            ", title), title_key = coalesce(",
+            $key,
+            ", title_key), description = CASE WHEN ",
+            $describes,
+            " THEN ",
+            $text,
+            " ELSE description END, priority = coalesce(",
+            $priority,
+            ", priority), updated_at = ",
+            next_updated_at!($now, $step)
+        )
+    };
+}
+pub(super) use patched_columns;
+
+/// Binds a patch, and the time, for [`patched_columns!`].
+pub(super) fn bind_patch(statement: Statement, patch: &TodoPatch, now: DateTime<Utc>) -> Statement {
+    statement
+        .bind(patch.title.as_ref().map(Title::as_str))
+        .bind(patch.title.as_ref().map(|title| crate::validate::sort_key(title.as_str())))
+        .bind(patch.description.is_some())
+        .bind(patch.description.as_ref().and_then(Option::as_ref).map(Description::as_str))
+        .bind(patch.priority)
+        .bind(Timestamp(now))
+        .bind(OneMicrosecond)
+}
+
+/// SQL assignments of a completion, or of a reopening: `$completed` says which.
+macro_rules! completed_columns {
+    ($completed:literal, $now:literal, $step:literal) => {
+        concat!(
+            "completed = ",
+            $completed,
+            ", completed_at = CASE WHEN ",
+            $completed,
+            " THEN coalesce(completed_at, ",
+            $now,
+            ") ELSE NULL END, updated_at = ",
+            next_updated_at!($now, $step)
+        )
+    };
+}
+pub(super) use completed_columns;
 
 /// Replaces title, description and priority; `completed` is unchanged.
 ///
@@ -83,10 +139,8 @@ pub async fn patch(
     patch: TodoPatch,
 ) -> Result<Todo> {
     const SQL: &str = concat!(
-        "UPDATE todos SET title = coalesce($10, title), title_key = coalesce($11, title_key), \
-         description = CASE WHEN $12 THEN $13 ELSE description END, \
-         priority = coalesce($14, priority), updated_at = ",
-        next_updated_at!("$15", "$16"),
+        "UPDATE todos SET ",
+        patched_columns!("$10", "$11", "$12", "$13", "$14", "$15", "$16"),
         " WHERE ",
         is_target!(),
         " AND ",
@@ -108,14 +162,7 @@ pub async fn patch(
     let now = core.now();
     let work = core.clone();
     core.write(caller.user_id(), async move {
-        let update = changing(caller, target, SQL)
-            .bind(patch.title.as_ref().map(Title::as_str))
-            .bind(patch.title.as_ref().map(|title| crate::validate::sort_key(title.as_str())))
-            .bind(patch.description.is_some())
-            .bind(patch.description.as_ref().and_then(Option::as_ref).map(Description::as_str))
-            .bind(patch.priority)
-            .bind(Timestamp(now))
-            .bind(OneMicrosecond);
+        let update = bind_patch(changing(caller, target, SQL), &patch, now);
         let changed = db.execute(update).await?;
         require_change(&work, caller, target, changed).await
     })
@@ -134,9 +181,8 @@ pub async fn set_completed(
     completed: bool,
 ) -> Result<Todo> {
     const SQL: &str = concat!(
-        "UPDATE todos SET completed = $10, \
-         completed_at = CASE WHEN $10 THEN coalesce(completed_at, $11) ELSE NULL END, updated_at = ",
-        next_updated_at!("$11", "$12"),
+        "UPDATE todos SET ",
+        completed_columns!("$10", "$11", "$12"),
         " WHERE ",
         is_target!(),
         " AND ",

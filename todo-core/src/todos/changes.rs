@@ -41,6 +41,10 @@ pub struct ChangeCursor {
 }
 
 impl ChangeCursor {
+    pub(super) fn new(epoch: String, number: i64) -> Self {
+        Self { epoch, number }
+    }
+
     /// Parses the text of a cursor: the `next` of a page of changes.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::{
     authz::{Caller, acting_as, authorized},
     clock::new_id,
     core::Core,
-    db::{RowsAffected, value::Timestamp},
+    db::{RowsAffected, Statement, value::Timestamp},
     error::{Error, Result},
 };
 
@@ -83,10 +83,16 @@ pub(super) fn new_todo(caller: Caller, new: NewTodo, now: DateTime<Utc>) -> Todo
     }
 }
 
+/// Returns whether the caller is authorized, and the number of the caller's todos, if the account
+/// exists.
+pub(super) fn count_todos(caller: Caller) -> Statement {
+    const SQL: &str = concat!("SELECT ", authorized!(), ", ", used_quota!());
+    acting_as(caller, SQL)
+}
+
 /// The reason why no todo was inserted.
 pub(super) async fn explain_no_insert(core: &Core, caller: Caller, limit: u32) -> Error {
-    const SQL: &str = concat!("SELECT ", authorized!(), ", ", used_quota!());
-    let used = async { Ok(core.db().fetch_one(acting_as(caller, SQL)).await?) };
+    let used = async { Ok(core.db().fetch_one(count_todos(caller)).await?) };
     match core.read_in_write::<(bool, Option<i64>)>(caller.user_id(), used).await {
         Err(error) => error,
         // A todo that was deleted meanwhile made room.

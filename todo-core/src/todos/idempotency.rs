@@ -2,11 +2,14 @@
 //! same key again, and gets the answer to the first one.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Description, NewTodo, Todo,
+    Bulk, BulkRequest, BulkResult, Description, NewTodo, Todo, TodoId,
+    bulk::{Done, Encode, run_keyed},
     create::{explain_no_insert, is_below_quota, new_todo, used_quota},
+    keyed_request::KeyedRequest,
 };
 use crate::{
     authz::{Caller, acting_as, authorized},
@@ -95,6 +98,57 @@ pub async fn create_once(
     })
 }
 
+/// The outcome of [`restore_once`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restoration {
+    /// The todo, as it was restored. It may have been changed or deleted since.
+    pub todo: Todo,
+    /// Whether an earlier call with this key restored it.
+    pub is_replay: bool,
+}
+
+/// Restores a todo from the trash, as [`restore`](super::restore), unless a call with this key has
+/// restored it within 24 hours: then it returns the todo as it was then. See [`create_once`].
+///
+/// # Errors
+/// [`Error::KeyReused`] if the key was used for another request, [`Error::KeyInUse`] if a call with
+/// the same key is still running, [`Error::KeysFull`] as of [`bulk_once`](super::bulk_once); else
+/// as [`restore`](super::restore).
+pub async fn restore_once(
+    core: &Core,
+    caller: &Caller,
+    key: IdempotencyKey,
+    id: TodoId,
+) -> Result<Restoration> {
+    let (answer, is_replay) = restore_or_replay(core, caller, key, id).await?;
+    Ok(Restoration { todo: stored_todo(&answer)?, is_replay })
+}
+
+/// As [`restore_once`], with the stored answer unparsed: a todo as JSON.
+pub(crate) async fn restore_or_replay(
+    core: &Core,
+    caller: &Caller,
+    key: IdempotencyKey,
+    id: TodoId,
+) -> Result<(String, bool)> {
+    // The answer has the version that the statement makes, so it is stored by the statement after
+    // it. A bulk of one item does that.
+    let encode: Encode = |results| {
+        let todo = results.first().and_then(BulkResult::todo);
+        serde_json::to_string(&todo)
+    };
+    let key = KeyedRequest::new(*caller, core.now(), key, &("restore", id))?;
+    let request = BulkRequest::new(Bulk::Restore(vec![id])).map_err(Error::from)?;
+    match run_keyed(core, caller, Some(key), request, encode).await? {
+        Done::Results(_, Some(answer)) => Ok((answer, false)),
+        Done::Replayed(answer) => Ok((answer, true)),
+        Done::Failed(Error::ItemsFailed { reason, .. }) => Err(reason.into()),
+        Done::Failed(error) => Err(error),
+        Done::Results(_, None) => Err(Error::Internal(BoxError::new("an answer is not stored"))),
+    }
+}
+
 /// The todo of a stored answer.
 pub(crate) fn stored_todo(answer: &str) -> Result<Todo> {
     serde_json::from_str(answer).map_err(|error| Error::Internal(BoxError::new(error)))
@@ -168,16 +222,19 @@ pub(crate) async fn create_or_replay(
 /// A hash of what a creation does: a key belongs to it.
 fn fingerprint(new: &NewTodo) -> Result<Vec<u8>> {
     let description = new.description.as_ref().map(Description::as_str);
-    let request = ("create", new.title.as_str(), description, new.priority);
+    hash(&("create", new.title.as_str(), description, new.priority))
+}
+
+pub(super) fn hash(request: &impl Serialize) -> Result<Vec<u8>> {
     let request =
-        serde_json::to_vec(&request).map_err(|error| Error::Internal(BoxError::new(error)))?;
+        serde_json::to_vec(request).map_err(|error| Error::Internal(BoxError::new(error)))?;
     Ok(Sha256::digest(request).to_vec())
 }
 
 /// What is stored with a key.
-struct StoredAnswer {
-    fingerprint: Vec<u8>,
-    answer: String,
+pub(super) struct StoredAnswer {
+    pub(super) fingerprint: Vec<u8>,
+    pub(super) answer: String,
 }
 
 impl FromRow for StoredAnswer {
@@ -187,7 +244,7 @@ impl FromRow for StoredAnswer {
 }
 
 /// The answer stored with a key, if there is one and the session is live.
-async fn stored_answer(
+pub(super) async fn stored_answer(
     core: &Core,
     caller: Caller,
     key: &IdempotencyKey,

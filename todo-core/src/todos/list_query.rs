@@ -58,6 +58,12 @@ const COMPLETED: Range = Range { condition: "completed = TRUE", count: "complete
 
 /// The scope: the todos of the caller, who is `$1`. With `$2` and `$3` it is authorized.
 const SCOPE: &str = "user_id = $1";
+/// The state of the user's todos that a statement reads: the epoch of the log of changes, and the
+/// number of the last change. See [`ListVersion`](super::ListVersion).
+const STATE: &str = "(SELECT value FROM meta WHERE name = 'epoch') AS epoch, \
+    (SELECT seq FROM todo_counts WHERE user_id = $1) AS seq";
+/// The number of columns of [`STATE`], which follow those of a todo.
+pub(crate) const STATE_COLUMNS: usize = 2;
 /// The maximum number of rows.
 const ROWS: &str = "$4";
 /// The number of the first parameter after [`ROWS`].
@@ -92,6 +98,18 @@ pub(crate) fn page(
 /// The statement for an empty page: whether the caller is authorized, and the total.
 pub(crate) fn total(dialect: Dialect, caller: Caller, status: Status) -> Statement {
     acting_as(caller, ListShape::Total(Filter { status }).text(dialect))
+}
+
+/// The statement that reads the version of a list, without the list: whether the caller is
+/// authorized, and the state of the caller's todos.
+pub(crate) fn state(caller: Caller) -> Statement {
+    const SQL: &str = concat!(
+        "SELECT ",
+        authorized!(),
+        ", (SELECT value FROM meta WHERE name = 'epoch'), \
+         (SELECT seq FROM todo_counts WHERE user_id = $1)"
+    );
+    acting_as(caller, SQL)
 }
 
 /// A statement of every shape.
@@ -150,7 +168,7 @@ impl ListShape {
         match self {
             Self::Page { filter, sort, after } => compose_page(dialect, filter, sort, after),
             Self::Total(filter) => {
-                format!("SELECT {}, coalesce({}, 0)", authorized!(), filter.total())
+                format!("SELECT {}, coalesce({}, 0), {STATE}", authorized!(), filter.total())
             }
         }
     }
@@ -229,13 +247,15 @@ fn compose_page(dialect: Dialect, filter: Filter, sort: Sort, after: bool) -> St
     match (filter.ranges(), dialect) {
         ([range], _) => {
             let rows = rows_of(range);
-            format!("SELECT {columns}, {total} AS total {rows} AND {authorized} {end}")
+            format!("SELECT {columns}, {STATE}, {total} AS total {rows} AND {authorized} {end}")
         }
         // SQLite merges plain selects lazily, each read in its order.
         (ranges, Dialect::Sqlite) => {
             let merged = join(ranges, " UNION ALL ", |range| {
                 let rows = rows_of(range);
-                format!("SELECT {columns}, {total} AS total{hidden} {rows} AND {authorized}")
+                format!(
+                    "SELECT {columns}, {STATE}, {total} AS total{hidden} {rows} AND {authorized}"
+                )
             });
             format!("{merged} {end}")
         }
@@ -246,7 +266,8 @@ fn compose_page(dialect: Dialect, filter: Filter, sort: Sort, after: bool) -> St
                 format!("SELECT * FROM (SELECT {columns}{hidden} {rows} {end}) AS part")
             });
             format!(
-                "SELECT {columns}, {total} AS total FROM ({merged}) AS page WHERE {authorized} {end}"
+                "SELECT {columns}, {STATE}, {total} AS total FROM ({merged}) AS page \
+                 WHERE {authorized} {end}"
             )
         }
     }

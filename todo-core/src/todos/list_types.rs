@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::FieldError,
     parsed::{impl_parse, impl_words},
-    todos::types::Todo,
+    todos::{list_version::ListVersion, types::Todo},
 };
 
 /// Filter of a list by completion.
@@ -203,6 +203,10 @@ pub struct TodoList {
     pub filters_applied: Filters,
     /// The cursor of the next page, or null after the last.
     pub next_cursor: Option<String>,
+    /// The version of the list: that of its first chunk. A list that was empty while a todo was
+    /// added has none.
+    #[serde(skip)]
+    pub version: Option<ListVersion>,
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::collections::HashSet;
 use super::{
     MAX_UNPAGED,
     cursor::Position,
-    list_query,
+    list_query::{self, STATE_COLUMNS},
     list_types::{Filters, Limit, ListQuery, SortBy, Status, TodoList},
+    list_version::{ListVersion, QueryHash, version_in},
     types::{Description, TODO_COLUMNS, Todo},
 };
 use crate::{
@@ -59,6 +60,9 @@ pub struct Listing {
     rows: u16,
     /// The total of the first chunk.
     total: Option<i64>,
+    query: QueryHash,
+    /// The version of the first chunk, once it is read; it may have none.
+    version: Option<Option<ListVersion>>,
     /// The ids of the returned todos, if a change can move a todo to a later chunk.
     seen: HashSet<TodoId>,
     is_done: bool,
@@ -71,6 +75,7 @@ impl Listing {
     /// # Errors
     /// [`Error::Invalid`] if the cursor was altered or belongs to another list.
     pub fn new(core: &Core, caller: &Caller, query: ListQuery) -> Result<Self> {
+        let hash = QueryHash::of(&query);
         let ListQuery { filters, limit, cursor } = query;
         let after = match cursor {
             None => None,
@@ -88,6 +93,8 @@ impl Listing {
             is_limited: limit.is_some(),
             rows: CHUNK_ROWS,
             total: None,
+            query: hash,
+            version: None,
             seen: HashSet::new(),
             is_done: false,
             bytes: 0,
@@ -150,12 +157,20 @@ impl Listing {
         let page = self.core.read(caller.user_id(), async move {
             let mut page: Page = db.fetch(page).await?;
             if page.todos.is_empty() {
-                page.total = Box::pin(count(&work, caller, filters.status)).await?;
+                let counted = Box::pin(count(&work, caller, filters.status)).await?;
+                page.total = counted.total;
+                // The state of now is that of the page only if the list is still empty.
+                if page.total == 0 {
+                    page.epoch = counted.epoch;
+                    page.number = counted.number;
+                }
             }
             Ok(page)
         });
-        let Page { mut todos, total, bytes, is_full } = page.await?;
+        let Page { mut todos, total, epoch, number, bytes, is_full } = page.await?;
         let total = *self.total.get_or_insert(total);
+        let query = self.query;
+        let version = self.version.get_or_insert_with(|| version_in(epoch, number, query)).clone();
         let has_more = is_full || todos.len() > usize::from(size);
         todos.truncate(usize::from(size));
         if is_full {
@@ -181,7 +196,7 @@ impl Listing {
             .as_ref()
             .filter(|_| has_more)
             .map(|position| position.seal(self.core.tokens(), caller.user_id(), filters));
-        Ok(TodoList { todos, total, filters_applied: filters, next_cursor })
+        Ok(TodoList { todos, total, filters_applied: filters, next_cursor, version })
     }
 }
 
@@ -196,6 +211,9 @@ impl std::fmt::Debug for Listing {
 struct Page {
     todos: Vec<Todo>,
     total: i64,
+    /// The state of the user's todos.
+    epoch: Option<String>,
+    number: Option<i64>,
     bytes: usize,
     is_full: bool,
 }
@@ -208,7 +226,9 @@ impl FromRows for Page {
         let todo = Todo::from_row(row)?;
         let bytes = max_json_len(&todo);
         if self.todos.is_empty() {
-            self.total = row.get(TODO_COLUMNS)?;
+            self.epoch = row.get(TODO_COLUMNS)?;
+            self.number = row.get(TODO_COLUMNS + 1)?;
+            self.total = row.get(TODO_COLUMNS + STATE_COLUMNS)?;
         } else if self.bytes + bytes > CHUNK_BYTES {
             self.is_full = true;
             return Ok(());
@@ -240,12 +260,30 @@ fn json_len(text: &str) -> usize {
     bytes.sum()
 }
 
-/// The total for an empty page; fails if the session has ended.
-async fn count(core: &Core, caller: Caller, status: Status) -> Result<i64> {
+/// The total for an empty page, and the state of the user's todos.
+struct Counted {
+    is_authorized: bool,
+    total: i64,
+    epoch: Option<String>,
+    number: Option<i64>,
+}
+
+impl FromRow for Counted {
+    fn from_row(row: &Row<'_>) -> std::result::Result<Self, DbError> {
+        Ok(Self {
+            is_authorized: row.get(0)?,
+            total: row.get(1)?,
+            epoch: row.get(2)?,
+            number: row.get(3)?,
+        })
+    }
+}
+
+/// Counts the todos of an empty page; fails if the session has ended.
+async fn count(core: &Core, caller: Caller, status: Status) -> Result<Counted> {
     let db = core.db();
-    let total = list_query::total(db.dialect(), caller, status);
-    let (is_authorized, total): (bool, i64) = db.fetch_one(total).await?;
-    if is_authorized { Ok(total) } else { Err(Error::Unauthenticated) }
+    let counted: Counted = db.fetch_one(list_query::total(db.dialect(), caller, status)).await?;
+    if counted.is_authorized { Ok(counted) } else { Err(Error::Unauthenticated) }
 }
 
 /// The field error for an invalid cursor.
@@ -255,132 +293,4 @@ fn bad_cursor() -> FieldError {
 }
 
 #[cfg(all(test, feature = "sqlite"))]
-mod tests {
-    use futures_util::TryStreamExt;
-
-    use super::*;
-    use crate::{
-        Secret,
-        todos::{NewTodo, SortOrder},
-    };
-
-    const MANY: usize = 1200;
-
-    #[expect(clippy::unwrap_used, reason = "a helper of tests")]
-    async fn core() -> (Core, Caller) {
-        let secret = Secret::new("at least thirty-two random bytes").unwrap();
-        let core = Core::builder(secret).open("sqlite::memory:").await.unwrap();
-        let signup = crate::auth::Signup::parse("a@example.com", "Correct1horse", "Ann").unwrap();
-        let session =
-            crate::auth::signup(&core, crate::auth::Client::Trusted, signup).await.unwrap();
-        let caller = crate::auth::verify_token(&core, session.token.as_str(), None).unwrap();
-        (core, caller)
-    }
-
-    #[expect(clippy::unwrap_used, reason = "a helper of tests")]
-    async fn make(core: &Core, caller: &Caller, title: &str, description: Option<&str>) -> Todo {
-        let description = description.map(|text| text.parse().unwrap());
-        let new = NewTodo::new(title.parse().unwrap()).description(description);
-        crate::todos::create(core, caller, new).await.unwrap()
-    }
-
-    fn ids(todos: &[Todo]) -> Vec<TodoId> {
-        todos.iter().map(|todo| todo.id).collect()
-    }
-
-    #[tokio::test]
-    async fn chunks_are_bounded_in_rows_and_bytes() {
-        let (core, caller) = core().await;
-        let mut created = Vec::new();
-        for number in 0..MANY {
-            created.push(make(&core, &caller, &format!("{number}"), None).await.id);
-        }
-        created.reverse();
-        let mut listing = Listing::new(&core, &caller, ListQuery::default()).unwrap();
-        let (mut seen, mut sizes) = (Vec::new(), Vec::new());
-        while let Some(chunk) = listing.next().await.unwrap() {
-            assert_eq!(chunk.total, i64::try_from(MANY).unwrap());
-            assert_eq!(chunk.next_cursor.is_none(), listing.is_done());
-            sizes.push(chunk.todos.len());
-            seen.extend(ids(&chunk.todos));
-        }
-        assert_eq!(sizes, [500, 500, 200]);
-        assert_eq!(seen, created);
-
-        let long = "\u{1}".repeat(1000);
-        for number in 0..60 {
-            make(&core, &caller, &format!("long {number}"), Some(&long)).await;
-        }
-        let mut listing = Listing::new(&core, &caller, ListQuery::default()).unwrap();
-        let mut listed = 0;
-        while let Some(chunk) = listing.next().await.unwrap() {
-            let size = serde_json::to_vec(&chunk).unwrap().len();
-            assert!(size <= CHUNK_BYTES + 1024, "{size} bytes");
-            assert!(size <= listing.chunk_bytes() + 1024);
-            listed += chunk.todos.len();
-        }
-        assert_eq!(listed, MANY + 60);
-        let limit = Limit::new(50).unwrap();
-        let query = ListQuery::new().limit(limit);
-        let list = crate::todos::list(&core, &caller, query).await.unwrap();
-        assert_eq!(list.todos.len(), 50, "a page that is read in chunks has the requested length");
-        assert!(list.next_cursor.is_some());
-    }
-
-    #[tokio::test]
-    async fn a_todo_moved_to_a_later_chunk_is_returned_once() {
-        let (core, caller) = core().await;
-        for number in 0..600 {
-            make(&core, &caller, &format!("a{number:03}"), None).await;
-        }
-        let query = ListQuery::new().sort_by(SortBy::Title).order(SortOrder::Asc);
-        let mut listing = Listing::new(&core, &caller, query).unwrap();
-        let first = listing.next().await.unwrap().unwrap().todos;
-        let patch = crate::todos::TodoPatch::new().title("z".parse().unwrap());
-        crate::todos::patch(&core, &caller, first[0].id, patch).await.unwrap();
-        let rest = listing.next().await.unwrap().unwrap().todos;
-        assert!(!ids(&rest).contains(&first[0].id));
-        assert_eq!(first.len() + rest.len(), 600);
-    }
-
-    #[tokio::test]
-    async fn a_stream_has_all_todos_also_beyond_the_longest_list() {
-        let (core, caller) = core().await;
-        let db = core.db();
-        let count = usize::from(MAX_UNPAGED) + 600;
-        let rows = i64::try_from(count).unwrap();
-        let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $2) \
-            INSERT INTO todos (id, user_id, title, title_key, priority, completed, created_at, \
-            updated_at) SELECT unhex(printf('%032x', i)), $1, i, i, 1, FALSE, i, i FROM n";
-        let insert = crate::db::Statement::new(sql).bind(caller.user_id()).bind(rows);
-        let _: crate::db::RowsAffected = db.execute(insert).await.unwrap();
-        let all: Vec<Todo> = crate::todos::stream(&core, &caller, ListQuery::new())
-            .unwrap()
-            .try_collect()
-            .await
-            .unwrap();
-        let distinct: HashSet<TodoId> = ids(&all).into_iter().collect();
-        assert_eq!((all.len(), distinct.len()), (count, count));
-        let limit = Limit::new(7).unwrap();
-        let some = crate::todos::stream(&core, &caller, ListQuery::new().limit(limit)).unwrap();
-        assert_eq!(some.try_collect::<Vec<_>>().await.unwrap(), all[..7]);
-    }
-
-    #[tokio::test]
-    async fn the_end_of_the_session_ends_the_list() {
-        let (core, caller) = core().await;
-        for number in 0..600 {
-            make(&core, &caller, &format!("{number}"), None).await;
-        }
-        let mut listing = Listing::new(&core, &caller, ListQuery::default()).unwrap();
-        assert!(listing.next().await.unwrap().is_some() && !listing.is_done());
-        crate::auth::end_session(&core, caller, None).await.unwrap();
-        assert!(matches!(listing.next().await, Err(Error::Unauthenticated)));
-    }
-
-    #[test]
-    fn texts_are_not_longer_than_estimated() {
-        let all: String = ('\0'..'\u{300}').chain(['\u{1f600}', '\u{2028}']).collect();
-        assert!(serde_json::to_string(&all).unwrap().len() <= json_len(&all) + 2);
-    }
-}
+mod tests;

@@ -2,16 +2,18 @@
 //! [`Caller`](crate::auth::Caller), and every statement contains the caller's user id: isolation is
 //! in the types and in the WHERE clauses.
 //!
-//! Each operation is one statement. The same statement checks that the caller's session still
-//! exists, so a revoked session is rejected at once on every replica. A second statement runs only
-//! if the first one affected no row, to find the reason.
+//! Each operation of one todo is one statement. The same statement checks that the caller's session
+//! still exists, so a revoked session is rejected at once on every replica. A second statement runs
+//! only if the first one affected no row, to find the reason.
 
 pub use self::{
+    bulk::{Bulk, BulkAnswer, BulkOutcome, BulkRequest, BulkResult, bulk, bulk_once},
     change::{delete, patch, replace, set_completed},
     changes::{Change, ChangeCursor, ChangePage, changes},
     create::create,
-    idempotency::{Creation, IdempotencyKey, create_once},
+    idempotency::{Creation, IdempotencyKey, Restoration, create_once, restore_once},
     list_types::{Filters, Limit, ListQuery, SortBy, SortOrder, Status, TodoList},
+    list_version::{ListVersion, list_version},
     listing::Listing,
     read::{get, list, stream},
     trash::{
@@ -23,13 +25,16 @@ pub use self::{
 };
 pub use crate::ids::TodoId;
 
+mod bulk;
 mod change;
 mod changes;
 mod create;
 mod cursor;
 mod idempotency;
+mod keyed_request;
 mod list_query;
 mod list_types;
+mod list_version;
 mod listing;
 mod no_rows;
 mod read;
@@ -41,7 +46,11 @@ mod version;
 pub const MAX_UNPAGED: u16 = 10_000;
 
 #[cfg(feature = "http")]
-pub(crate) use idempotency::{Answer, create_or_replay, stored_todo};
+pub(crate) use bulk::{bulk_as_json, number_error};
+#[cfg(feature = "http")]
+pub(crate) use idempotency::{Answer, create_or_replay, restore_or_replay, stored_todo};
 #[cfg(feature = "testing")]
 pub(crate) use list_query::{ListShape, list_statements};
+#[cfg(feature = "http")]
+pub(crate) use list_version::QueryHash;
 pub(crate) use types::todo_columns;

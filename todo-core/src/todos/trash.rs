@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Limit, Todo, TodoId,
+    bulk::{Text, both, for_update},
     change::next_updated_at,
     create::{is_below_quota, quota_error, used_quota},
     types::{TODO_COLUMNS, todo_columns},
@@ -37,6 +38,7 @@ macro_rules! kept_columns {
          due_at, undated, due_key, rule, rule_from, series_id, occurrence"
     };
 }
+pub(super) use kept_columns;
 
 /// A deleted todo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -161,21 +163,28 @@ pub async fn list_trash(
 /// [`Error::NotFound`] if it is not in the caller's trash, [`Error::QuotaExceeded`]; else as
 /// [`create`](super::create).
 pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
-    // A trigger takes the todo out of the trash.
-    const SQL: &str = concat!(
-        "INSERT INTO todos (",
-        kept_columns!(),
-        ", updated_at) SELECT ",
-        kept_columns!(),
-        ", ",
-        next_updated_at!("$5", "$6"),
-        " FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $7 AND ",
-        authorized!(),
-        " AND ",
-        is_below_quota!("$8"),
-        " RETURNING ",
-        todo_columns!()
-    );
+    // A trigger takes the todo out of the trash. Its row there is locked first, as by a bulk: else
+    // each could wait for what the other holds.
+    macro_rules! restore {
+        ($dialect:ident) => {
+            concat!(
+                "INSERT INTO todos (",
+                kept_columns!(),
+                ", updated_at) SELECT ",
+                kept_columns!(),
+                ", ",
+                next_updated_at!("$5", "$6"),
+                " FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $7 AND ",
+                authorized!(),
+                " AND ",
+                is_below_quota!("$8"),
+                for_update!($dialect, "trash"),
+                " RETURNING ",
+                todo_columns!()
+            )
+        };
+    }
+    const SQL: Text = both!(restore);
     const FIND: &str = concat!(
         "SELECT ",
         authorized!(),
@@ -189,7 +198,7 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
     let limit = core.max_todos();
     let work = core.clone();
     core.write(caller.user_id(), async move {
-        let insert = acting_as(caller, SQL)
+        let insert = acting_as(caller, SQL.of(db.dialect()))
             .bind(id)
             .bind(Timestamp(now))
             .bind(OneMicrosecond)
@@ -244,12 +253,20 @@ pub async fn delete_trashed(core: &Core, caller: &Caller, id: TodoId) -> Result<
 /// # Errors
 /// As [`create`](super::create). Some of the todos may be deleted.
 pub async fn empty_trash(core: &Core, caller: &Caller) -> Result<u64> {
-    const SQL: &str = concat!(
-        "DELETE FROM trash WHERE user_id = $1 AND id IN \
-         (SELECT id FROM trash WHERE user_id = $1 AND deleted_at <= $4 \
-         ORDER BY deleted_at, id LIMIT $5) AND ",
-        authorized!()
-    );
+    // Locked in the order of a bulk that restores todos.
+    macro_rules! delete {
+        ($dialect:ident) => {
+            concat!(
+                "WITH oldest AS MATERIALIZED (SELECT id FROM trash \
+                 WHERE user_id = $1 AND deleted_at <= $4 ORDER BY deleted_at, id LIMIT $5",
+                for_update!($dialect, "trash"),
+                ") DELETE FROM trash \
+                 WHERE user_id = $1 AND id IN (SELECT id FROM oldest) AND ",
+                authorized!()
+            )
+        };
+    }
+    const SQL: Text = both!(delete);
     let caller = *caller;
     let now = core.now();
     let mut total = 0;
@@ -259,7 +276,8 @@ pub async fn empty_trash(core: &Core, caller: &Caller) -> Result<u64> {
         // Each piece has its own turn: other writes of the caller run in between.
         let deleted = core
             .write(caller.user_id(), async move {
-                let delete = acting_as(caller, SQL).bind(Timestamp(now)).bind(CHUNK);
+                let delete = acting_as(caller, SQL.of(db.dialect()));
+                let delete = delete.bind(Timestamp(now)).bind(CHUNK);
                 let RowsAffected(deleted) = db.execute(delete).await?;
                 if deleted == 0 {
                     require_session(&work, caller).await?;
@@ -298,14 +316,26 @@ pub async fn delete_expired(core: &Core) -> Result<()> {
 /// one since the last call but one.
 async fn trim(core: &Core, now: DateTime<Utc>) -> Result<()> {
     const USERS: &str = "SELECT DISTINCT user_id FROM trash WHERE deleted_at > $1";
-    const SURPLUS: &str = "DELETE FROM trash WHERE user_id = $1 AND id IN \
-         (SELECT id FROM trash WHERE user_id = $1 ORDER BY deleted_at DESC, id DESC \
-         LIMIT $2 OFFSET $3)";
+    // Locked in the order of a bulk that restores todos.
+    macro_rules! delete_surplus {
+        ($dialect:ident) => {
+            concat!(
+                "WITH surplus AS MATERIALIZED (SELECT id FROM trash WHERE user_id = $1 \
+                 ORDER BY deleted_at DESC, id DESC LIMIT $2 OFFSET $3), \
+                 locked AS MATERIALIZED (SELECT id FROM trash \
+                 WHERE id IN (SELECT id FROM surplus) ORDER BY deleted_at, id",
+                for_update!($dialect, "trash"),
+                ") DELETE FROM trash WHERE user_id = $1 AND id IN (SELECT id FROM locked)"
+            )
+        };
+    }
+    const SURPLUS: Text = both!(delete_surplus);
     let db = core.db();
     let users = Statement::new(USERS).bind(Timestamp(now - TimeDelta::minutes(3)));
+    let surplus = SURPLUS.of(db.dialect());
     let users: Vec<(Uuid,)> = core.anonymous(async move { Ok(db.fetch(users).await?) }).await?;
     for (user,) in users {
-        let surplus = Statement::new(SURPLUS).bind(user).bind(CHUNK).bind(i64::from(MAX_TRASHED));
+        let surplus = Statement::new(surplus).bind(user).bind(CHUNK).bind(i64::from(MAX_TRASHED));
         delete_all(core, surplus).await?;
     }
     Ok(())

@@ -16,7 +16,7 @@ use crate::{
 
 /// The format of the text of a version: raised when the JSON of a todo changes, so that no client
 /// takes a cached representation of the format before for a current one.
-const FORMAT: &str = "1-";
+pub(super) const FORMAT: &str = "1-";
 
 /// The version of a todo. Every change of the todo gives it another version, which it never had
 /// before.

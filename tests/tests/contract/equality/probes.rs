@@ -27,6 +27,12 @@ const KEYED: &[&str] = &[
     "Content-Type: application/json",
     "Idempotency-Key: 8e03978e-40d5-43dd-bc93-6894a57f9324",
 ];
+const KEYED_BULK: &[&str] = &[
+    "Authorization: Bearer {token}",
+    "Content-Type: application/json",
+    "Idempotency-Key: 4c8f0a8e-5a62-4c0e-9a55-0d7a4b1f9a10",
+];
+const BULK_CREATE: &str = r#"{"create":[{"title":" a "},{"title":"b","priority":"low"}]}"#;
 const BAD_KEY: &[&str] =
     &["Authorization: Bearer {token}", "Content-Type: application/json", "Idempotency-Key: a b"];
 const GONE: &[&str] = &["Authorization: Bearer {gone}", "Content-Type: application/json"];
@@ -249,6 +255,43 @@ pub(super) const PROBES: &[Probe] = &[
     ("POST /api/users/{ann}/todos", KEYED, r#"{"title":"k"}"#),
     ("POST /api/users/{ann}/todos", KEYED, r#"{"title":"l"}"#),
     ("POST /api/users/{ann}/todos", BAD_KEY, r#"{"title":"k"}"#),
+    // many at once
+    ("POST /api/users/{ann}/todos/bulk", ANN_JSON, BULK_CREATE),
+    ("POST /api/users/{ann}/todos/bulk", KEYED_BULK, BULK_CREATE),
+    ("POST /api/users/{ann}/todos/bulk", KEYED_BULK, BULK_CREATE),
+    ("POST /api/users/{ann}/todos/bulk", KEYED_BULK, r#"{"create":[{"title":"k"}]}"#),
+    ("POST /api/users/{ann}/todos/bulk", ANN_JSON, r#"{"create":[{"title":""},{"title":1},2]}"#),
+    ("POST /api/users/{ann}/todos/bulk", ANN_JSON, r#"{"create":[{"title":""},{"title":"x"}]}"#),
+    (
+        "POST /api/users/{ann}/todos/bulk",
+        ANN_JSON,
+        r#"{"create":[{"title":""},{"title":"x","description":"\u0001\ud834\udd1e"}],"partial":true}"#,
+    ),
+    ("POST /api/users/{ann}/todos/bulk", ANN_JSON, r#"{"create":[],"delete":[]}"#),
+    ("POST /api/users/{ann}/todos/bulk", ANN_JSON, r#"{"delete":[]}"#),
+    ("POST /api/users/{ann}/todos/bulk", ANN_JSON, r#"{"delete":["{nobody}","1","{nobody}"]}"#),
+    ("POST /api/users/{ann}/todos/bulk", ANN_JSON, r#"{"delete":["{nobody}","{theirs}"]}"#),
+    ("POST /api/users/{ann}/todos/bulk", ANN_JSON, r#"{"restore":["{theirs}","{mine}"]}"#),
+    (
+        "POST /api/users/{ann}/todos/bulk",
+        ANN_JSON,
+        r#"{"complete":["{theirs}","x","{nobody}"],"completed":true,"partial":true}"#,
+    ),
+    (
+        "POST /api/users/{ann}/todos/bulk",
+        ANN_JSON,
+        r#"{"patch":{"title":"","priority":null},"ids":["{nobody}"]}"#,
+    ),
+    ("POST /api/users/{ann}/todos/bulk", ANN, BULK_CREATE),
+    ("POST /api/users/{ann}/todos/bulk", GONE, BULK_CREATE),
+    ("POST /api/users/{bob}/todos/bulk", ANN_JSON, BULK_CREATE),
+    ("GET /api/users/{ann}/todos/bulk", ANN, ""),
+    // versions of lists
+    ("GET /api/users/{ann}/todos", IF_NONE_ANY, ""),
+    ("HEAD /api/users/{ann}/todos?limit=1", IF_NONE_ANY, ""),
+    ("GET /api/users/{ann}/todos?cursor=x", IF_NONE_ANY, ""),
+    ("GET /api/users/{bob}/todos", IF_NONE_ANY, ""),
+    ("GET /api/users/{ann}/todos?limit=1", IF_NONE_OLD, ""),
     // changes
     ("GET /api/users/{ann}/changes", ANN, ""),
     ("GET /api/users/{ann}/changes?since=x", ANN, ""),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use todo_tests::{App, on_every_target};
 
-use super::{COMPLETE, TODO, TODOS, content, document, validate};
+use super::{BULK, COMPLETE, TODO, TODOS, content, document, validate};
 
 const UNKNOWN_ID: &str = "00000000-0000-7000-8000-000000000000";
 
@@ -26,6 +26,9 @@ on_every_target! {
         let put = json!({"title": "c", "priority": "low", "description": "d"});
         let done = json!({"completed": true});
         let page = format!("{}?limit=1", ann.todos());
+        let bulk = format!("{}/bulk", ann.todos());
+        let some = json!([todo["id"], theirs["id"], UNKNOWN_ID, "x"]);
+        let some_fail = json!({"complete": some, "completed": true, "partial": true});
         ann.todo("another").await;
         let answers = [
             ("post", "/api/auth/signup", anonymous.post("/api/auth/signup", account.clone()).await),
@@ -43,6 +46,11 @@ on_every_target! {
             ("get", TODOS, ann.get(&ann.todos()).await),
             ("get", TODOS, ann.get(&page).await),
             ("get", TODOS, ann.get(&format!("{page}0000")).await),
+            ("post", BULK, ann.post(&bulk, json!({"create": [{"title": "c"}]})).await),
+            ("post", BULK, ann.post(&bulk, some_fail).await),
+            ("post", BULK, ann.post(&bulk, json!({"create": [{"title": ""}]})).await),
+            ("post", BULK, ann.post(&bulk, json!({"delete": [UNKNOWN_ID]})).await),
+            ("post", BULK, ann.post(&bulk, json!({"delete": [theirs["id"]]})).await),
             ("get", TODO, ann.get(&mine).await),
             ("get", TODO, ann.get(&path(&theirs)).await),
             ("get", TODO, ann.get(&path(&json!({"id": UNKNOWN_ID}))).await),

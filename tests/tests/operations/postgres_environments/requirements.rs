@@ -20,7 +20,7 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// The default limit of a role's statements and locks in these tests.
 const ROLE_LIMIT: Duration = Duration::from_millis(500);
 /// The minimal grants of a role, by column.
-const GRANTS: [&str; 22] = [
+const GRANTS: [&str; 23] = [
     "SELECT, INSERT, UPDATE (name, password_hash) ON users",
     "SELECT, INSERT, DELETE ON sessions",
     "SELECT ON todos",
@@ -35,6 +35,7 @@ const GRANTS: [&str; 22] = [
     "DELETE ON changes",
     "SELECT ON meta",
     "SELECT, INSERT, DELETE ON trash",
+    "UPDATE (deleted_at) ON trash",
     "SELECT, INSERT ON deletions",
     "SELECT, INSERT, DELETE ON idempotency",
     "SELECT, INSERT ON keyed_todos",
@@ -86,6 +87,15 @@ async fn every_request_is_served(app: &App) {
         let headers = [("content-type", "application/json"), ("idempotency-key", "once")];
         user.send("POST", &todos, &headers, r#"{"title": "once"}"#).await.expect(201);
     }
+    let bulk = format!("{todos}/bulk");
+    let made = user.post(&bulk, json!({"create": [{"title": "a"}, {"title": "b"}]})).await;
+    let made = made.expect(200);
+    let ids = json!([made["results"][0]["todo"]["id"], made["results"][1]["todo"]["id"]]);
+    user.post(&bulk, json!({"patch": {"title": "c"}, "ids": ids})).await.expect(200);
+    user.post(&bulk, json!({"complete": ids, "completed": true})).await.expect(200);
+    user.post(&bulk, json!({"delete": ids})).await.expect(200);
+    let headers = [("content-type", "application/json"), ("idempotency-key", "restored")];
+    user.send("POST", &bulk, &headers, json!({"restore": ids}).to_string()).await.expect(200);
     let changes = todos.replace("/todos", "/changes");
     let now = user.get(&changes).await.expect(200);
     let since = now["next"].as_str().expect("a position");

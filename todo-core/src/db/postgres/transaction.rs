@@ -1,4 +1,4 @@
-//! What one call runs on a borrowed connection: a statement, or a batch as one transaction.
+//! What one call runs on a borrowed connection: a statement, or a script as one transaction.
 //!
 //! The transaction is begun here and nowhere else. Its connection returns to the pool only after
 //! the server answered COMMIT or ROLLBACK: a call that is dropped or fails in between closes the
@@ -9,7 +9,7 @@ use std::{future::Future, marker::PhantomData};
 use super::run_statement;
 use crate::db::{
     DbError, FromRows, Statement,
-    batch::{Batch, Counted, Unmet},
+    batch::{Next, Running, Script},
     pool::Lease,
     session::SessionState,
 };
@@ -24,32 +24,34 @@ pub(super) trait Work: Sync {
 /// One statement, which commits itself: one round trip.
 pub(super) struct Single<R>(pub(super) Statement, pub(super) PhantomData<fn() -> R>);
 
-/// A batch: two round trips more than it has statements. It returns the rows of the last.
-pub(super) struct Transaction<R>(pub(super) Batch, pub(super) PhantomData<fn() -> R>);
+/// A unit of work: two round trips more than it has statements.
+pub(super) struct Transaction<S>(pub(super) S);
 
 impl<R: FromRows> Work for Single<R> {
     type Output = R;
 
     async fn run(&self, lease: &mut Lease) -> Result<R, DbError> {
-        run_statement(lease.connection()?, &self.0).await
+        let mut rows = R::default();
+        run_statement(lease.connection()?, &self.0, &mut rows).await?;
+        Ok(rows)
     }
 }
 
-impl<R: FromRows> Work for Transaction<R> {
-    type Output = Result<R, Unmet>;
+impl<S: Script> Work for Transaction<S> {
+    type Output = S::Output;
 
     async fn run(&self, lease: &mut Lease) -> Result<Self::Output, DbError> {
         // First: a call that is dropped during BEGIN may have begun the transaction.
         lease.in_transaction(true);
         // The level is named for a pooler's connections, on which no session setting was made.
         execute(lease, "BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-        let outcome = run_steps(lease, &self.0).await;
+        let outcome = run_statements(lease, self.0.clone()).await;
         let end = match &outcome {
-            Ok(Ok(_)) => "COMMIT",
+            Ok((_, End::Commit)) => "COMMIT",
             Err(DbError::Postgres(error)) if SessionState::after(error) == SessionState::Broken => {
-                return outcome;
+                return outcome.map(|(output, _)| output);
             }
-            Ok(Err(_)) | Err(_) => "ROLLBACK",
+            Ok((_, End::RollBack)) | Err(_) => "ROLLBACK",
         };
         match execute(lease, end).await {
             Ok(()) => lease.in_transaction(false),
@@ -57,24 +59,31 @@ impl<R: FromRows> Work for Transaction<R> {
             // Closing the connection rolls back.
             Err(_) => {}
         }
-        outcome
+        outcome.map(|(output, _)| output)
     }
 }
 
-async fn run_steps<R: FromRows>(
+/// How a script ends its transaction.
+enum End {
+    Commit,
+    RollBack,
+}
+
+async fn run_statements<S: Script>(
     lease: &mut Lease,
-    batch: &Batch,
-) -> Result<Result<R, Unmet>, DbError> {
-    let mut last = R::default();
-    for (index, step) in batch.steps.iter().enumerate() {
-        let connection = lease.connection()?;
-        let Counted { rows, count } = run_statement(connection, &step.statement).await?;
-        if let Err(unmet) = step.check(index, count) {
-            return Ok(Err(unmet));
-        }
-        last = rows;
+    mut script: S,
+) -> Result<(S::Output, End), DbError> {
+    let mut rows = 0;
+    loop {
+        let statement = match script.next(rows)? {
+            Next::Run(statement) => statement,
+            Next::Commit(output) => return Ok((output, End::Commit)),
+            Next::RollBack(output) => return Ok((output, End::RollBack)),
+        };
+        let mut running = Running { script: &mut script, rows: 0 };
+        run_statement(lease.connection()?, &statement, &mut running).await?;
+        rows = running.rows;
     }
-    Ok(Ok(last))
 }
 
 async fn execute(lease: &mut Lease, sql: &'static str) -> Result<(), DbError> {

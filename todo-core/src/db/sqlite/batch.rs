@@ -1,30 +1,32 @@
-//! A batch on the writer's connection.
+//! A script on the writer's connection.
 
 use rusqlite::Connection;
 
 use super::{execute, run_statement, writer::is_statement_error};
 use crate::db::{
-    DbError, FromRows,
-    batch::{Batch, Counted, Unmet},
+    DbError,
+    batch::{Next, Running, Script},
 };
 
-/// Runs the statements of a batch, and returns the rows of the last. After a failure none of them
-/// has an effect, and the writes before them in the same transaction keep theirs.
-pub(super) fn run_batch<R: FromRows>(
+/// Runs a script. After a failure none of its statements has an effect, and the writes before them
+/// in the same transaction keep theirs.
+pub(super) fn run_script<S: Script>(
     connection: &Connection,
-    batch: &Batch,
-) -> Result<Result<R, Unmet>, DbError> {
-    // Alone, the batch is a transaction of its own. A savepoint would begin a deferred one, which
+    script: S,
+) -> Result<S::Output, DbError> {
+    // Alone, the script is a transaction of its own. A savepoint would begin a deferred one, which
     // may fail as busy when it upgrades to writing.
     let is_alone = connection.is_autocommit();
     execute(connection, if is_alone { "BEGIN IMMEDIATE" } else { "SAVEPOINT batch" })?;
     let end = if is_alone { "COMMIT" } else { "RELEASE batch" };
-    let failed = match run_steps(connection, batch) {
-        Ok(Ok(rows)) => match execute(connection, end) {
-            Ok(()) => return Ok(Ok(rows)),
+    let failed = match run_statements(connection, script) {
+        Ok(Next::Commit(output)) => match execute(connection, end) {
+            Ok(()) => return Ok(output),
             Err(error) => Err(error.into()),
         },
-        failed => failed,
+        Ok(Next::RollBack(output)) => Ok(output),
+        Ok(Next::Run(_)) => Err(DbError::NoRow),
+        Err(error) => Err(error),
     };
     let undone = if is_alone {
         execute(connection, "ROLLBACK")
@@ -39,18 +41,19 @@ pub(super) fn run_batch<R: FromRows>(
     }
 }
 
-fn run_steps<R: FromRows>(
+/// Runs the statements, and returns the end.
+fn run_statements<S: Script>(
     connection: &Connection,
-    batch: &Batch,
-) -> Result<Result<R, Unmet>, DbError> {
-    let mut last = R::default();
-    for (index, step) in batch.steps.iter().enumerate() {
-        let outcome = run_statement::<Counted<R>>(connection, &step.statement, usize::MAX)?;
-        let Counted { rows, count } = outcome.ok_or(DbError::NoRow)?;
-        if let Err(unmet) = step.check(index, count) {
-            return Ok(Err(unmet));
-        }
-        last = rows;
+    mut script: S,
+) -> Result<Next<S::Output>, DbError> {
+    let mut rows = 0;
+    loop {
+        let statement = match script.next(rows)? {
+            Next::Run(statement) => statement,
+            end => return Ok(end),
+        };
+        let mut running = Running { script: &mut script, rows: 0 };
+        run_statement(connection, &statement, usize::MAX, &mut running)?;
+        rows = running.rows;
     }
-    Ok(Ok(last))
 }

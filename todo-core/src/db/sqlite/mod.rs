@@ -18,15 +18,16 @@ use sqlx::{
     ConnectOptions, Connection as _,
     sqlite::{SqliteConnectOptions, SqliteJournalMode},
 };
+use uuid::Uuid;
 
-use self::{batch::run_batch, readers::Readers, writer::Writer};
+use self::{batch::run_script, readers::Readers, writer::Writer};
 use crate::{
     db::{
         DatabaseOptions, DbError, FromRows, OpenError, Row, Share, Statement,
         address::{Mode, SqliteAddress},
-        batch::{Batch, Unmet},
+        batch::Script,
         schema::{Found, ups},
-        statement::MAX_PREPARED,
+        statement::{MAX_PREPARED, Receive},
     },
     error::BoxError,
 };
@@ -94,17 +95,19 @@ impl Sqlite {
 
     pub(crate) async fn execute<R: FromRows>(&self, statement: Statement) -> Result<R, DbError> {
         let written = self.writer.run(statement.caller, move |connection| {
-            run_statement(connection, &statement, usize::MAX)?.ok_or(DbError::NoRow)
+            let mut rows = R::default();
+            run_statement(connection, &statement, usize::MAX, &mut rows)?;
+            Ok(rows)
         });
         tokio::time::timeout(self.timeout, written).await.unwrap_or(Err(DbError::Timeout))
     }
 
-    pub(crate) async fn execute_batch<R: FromRows>(
+    pub(crate) async fn execute_script<S: Script>(
         &self,
-        batch: Batch,
-    ) -> Result<Result<R, Unmet>, DbError> {
-        let caller = batch.steps.first().and_then(|step| step.statement.caller);
-        let written = self.writer.run(caller, move |connection| run_batch(connection, &batch));
+        caller: Option<Uuid>,
+        script: S,
+    ) -> Result<S::Output, DbError> {
+        let written = self.writer.run(caller, move |connection| run_script(connection, script));
         tokio::time::timeout(self.timeout, written).await.unwrap_or(Err(DbError::Timeout))
     }
 
@@ -176,12 +179,13 @@ fn keep_prepared(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
-/// Runs a statement and returns its rows; `None` if there are more than `max_rows`.
-fn run_statement<R: FromRows>(
+/// Runs a statement, whose rows `receiver` receives; `false` if there are more than `max_rows`.
+fn run_statement(
     connection: &Connection,
     statement: &Statement,
     max_rows: usize,
-) -> Result<Option<R>, DbError> {
+    receiver: &mut impl Receive,
+) -> Result<bool, DbError> {
     let mut prepared = connection.prepare_cached(statement.sql.as_str())?;
     for at in 1..=prepared.parameter_count() {
         // SQLite numbers parameters by first occurrence; `$4` is the parameter's name.
@@ -192,7 +196,6 @@ fn run_statement<R: FromRows>(
     }
     // Of a statement without rows; otherwise it is the number of the previous one.
     let returns_rows = prepared.column_count() > 0;
-    let mut outcome = R::default();
     let mut taken = 0;
     // Read to the end: a statement outside a transaction commits there, and fails there if it
     // cannot.
@@ -200,16 +203,16 @@ fn run_statement<R: FromRows>(
     while let Some(row) = rows.next()? {
         taken += 1;
         if taken > max_rows {
-            return Ok(None);
+            return Ok(false);
         }
-        outcome.push(&Row::Sqlite(row))?;
-        if outcome.is_full() {
+        receiver.push(&Row::Sqlite(row))?;
+        if receiver.is_full() {
             break;
         }
     }
     drop(rows);
-    outcome.set_affected(if returns_rows { taken as u64 } else { connection.changes() });
-    Ok(Some(outcome))
+    receiver.set_affected(if returns_rows { taken as u64 } else { connection.changes() });
+    Ok(true)
 }
 
 /// Runs a statement without parameters and rows.

@@ -80,10 +80,11 @@ impl Readers {
         };
         // If none is idle, `read_blocking` opens one.
         let connection = self.idle().pop()?;
-        let outcome = run_statement(&connection, statement, MAX_INLINE_ROWS);
+        let mut rows = R::default();
+        let outcome = run_statement(&connection, statement, MAX_INLINE_ROWS, &mut rows);
         self.give_back(connection, &outcome);
         match outcome {
-            Ok(rows) => rows.map(Ok),
+            Ok(is_complete) => is_complete.then_some(Ok(rows)),
             // Another process recovers or locks the file: `read_blocking` waits for it.
             Err(DbError::Sqlite(error)) if is_blocked(&error) => None,
             Err(error) => Some(Err(error)),
@@ -108,10 +109,11 @@ impl Readers {
                 None => readers.file.open(Access::Read)?,
             };
             connection.busy_timeout(readers.file.busy_timeout)?;
-            let outcome = run_statement(&connection, &statement, usize::MAX);
+            let mut rows = R::default();
+            let outcome = run_statement(&connection, &statement, usize::MAX, &mut rows);
             connection.busy_timeout(Duration::ZERO)?;
             readers.give_back(connection, &outcome);
-            outcome?.ok_or(DbError::NoRow)
+            outcome.map(|_all| rows)
         })
         .await
     }

@@ -97,6 +97,34 @@ impl<'a> Incoming<'a> {
         budget: &Budget,
         payer: Payer,
     ) -> Result<Form, ApiError> {
+        let (bytes, _held) = self.json_bytes(headers, max, budget, payer).await?;
+        Form::parse(&bytes)
+    }
+
+    /// As [`Incoming::json`], with a charge for the size of the body: for one that is large, and
+    /// whose values are kept.
+    pub(crate) async fn charged_json(
+        &mut self,
+        headers: &HeaderMap,
+        max: usize,
+        budget: &Budget,
+        payer: Payer,
+    ) -> Result<(Form, Option<Reservation>), ApiError> {
+        let (bytes, mut held) = self.json_bytes(headers, max, budget, payer).await?;
+        // A body of one frame was not copied.
+        if held.is_none() && bytes.len() > UNCHARGED_BYTES {
+            held = Some(budget.reserve(payer, bytes.len()).ok_or(ApiError::BodyMemory)?);
+        }
+        Ok((Form::parse(&bytes)?, held))
+    }
+
+    async fn json_bytes(
+        &mut self,
+        headers: &HeaderMap,
+        max: usize,
+        budget: &Budget,
+        payer: Payer,
+    ) -> Result<(Bytes, Option<Reservation>), ApiError> {
         if !is_json(headers) {
             return Err(ApiError::UnsupportedMediaType);
         }
@@ -105,10 +133,9 @@ impl<'a> Incoming<'a> {
         if self.body.min_bytes() > max as u64 {
             return Err(ApiError::TooLarge(max));
         }
-        let (bytes, _held) = tokio::time::timeout(BODY_TIMEOUT, self.read(max, budget, payer))
+        tokio::time::timeout(BODY_TIMEOUT, self.read(max, budget, payer))
             .await
-            .unwrap_or(Err(ApiError::BodyTimeout))?;
-        Form::parse(&bytes)
+            .unwrap_or(Err(ApiError::BodyTimeout))
     }
 
     async fn read(

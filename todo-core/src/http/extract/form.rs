@@ -36,6 +36,42 @@ impl Form {
         }
     }
 
+    /// The members of an object in a body.
+    pub(crate) fn of(members: impl IntoIterator<Item = (String, Value)>) -> Self {
+        Self { members: members.into_iter().collect(), errors: Vec::new() }
+    }
+
+    /// Whether there is a member of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    /// A required member that is an array.
+    pub(crate) fn array(&mut self, name: &'static str) -> Option<Vec<Value>> {
+        match self.members.remove(name) {
+            Some(Value::Array(items)) => return Some(items),
+            Some(_) => {
+                let message = format!("{} must be an array.", FieldLabel(name));
+                self.errors.push(FieldError::new(name, "wrong_type", message));
+            }
+            None => self.errors.push(validate::missing(name)),
+        }
+        None
+    }
+
+    /// A required member that is an object.
+    pub(crate) fn object(&mut self, name: &'static str) -> Option<Self> {
+        match self.members.remove(name) {
+            Some(Value::Object(members)) => return Some(Self::of(members)),
+            Some(_) => {
+                let message = format!("{} must be an object.", FieldLabel(name));
+                self.errors.push(FieldError::new(name, "wrong_type", message));
+            }
+            None => self.errors.push(validate::missing(name)),
+        }
+        None
+    }
+
     /// A required member.
     pub(crate) fn required<M: Member>(&mut self, name: &'static str) -> Option<M::Shape> {
         let Some(value) = self.members.remove(name) else {

@@ -146,10 +146,10 @@ impl<M: Member> Field for ChangeOrNull<M> {
 macro_rules! json_body {
     (
         $(#[$doc:meta])*
-        struct $body:ident as $schema:literal { $($field:ident: $type:ty),+ $(,)? }
+        $visibility:vis struct $body:ident as $schema:literal { $($field:ident: $type:ty),+ $(,)? }
     ) => {
         $(#[$doc])*
-        struct $body {
+        $visibility struct $body {
             $($field: $type,)+
         }
 

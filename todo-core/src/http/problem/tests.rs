@@ -43,6 +43,14 @@ fn retry_after_and_the_detail_agree() {
     }
 }
 
+fn items_failed(reason: ItemError) -> Error {
+    let items = match &reason {
+        ItemError::Invalid(errors) => errors.clone(),
+        other => FieldError::new("delete/7", other.code(), other.message()).into(),
+    };
+    Error::ItemsFailed { reason, items }
+}
+
 /// One of each variant; a new one does not compile until it is here.
 fn every_failure() -> Vec<ApiError> {
     let cause = || BoxError::new("SELECT secret FROM table");
@@ -58,6 +66,11 @@ fn every_failure() -> Vec<ApiError> {
         Error::KeyReused,
         Error::KeyInUse,
         Error::QuotaExceeded { limit: 2, used: 3 },
+        Error::KeysFull { limit: 2, used: 3 },
+        items_failed(ItemError::Invalid(every_field_error())),
+        items_failed(ItemError::Forbidden),
+        items_failed(ItemError::NotFound),
+        items_failed(ItemError::QuotaExceeded { limit: 2, used: 3 }),
         Error::EmailTaken,
         Error::RateLimited { retry_after },
         Error::RateLimited { retry_after: Duration::from_secs(1) },
@@ -77,6 +90,8 @@ fn every_failure() -> Vec<ApiError> {
             | Error::KeyReused
             | Error::KeyInUse
             | Error::QuotaExceeded { .. }
+            | Error::KeysFull { .. }
+            | Error::ItemsFailed { .. }
             | Error::EmailTaken
             | Error::RateLimited { .. }
             | Error::Busy
@@ -178,6 +193,7 @@ fn every_message_is_a_whole_sentence() {
         assert_eq!(
             body.get("details").is_some(),
             body["detail"] == sentences(&every_field_error())
+                || matches!(failure, ApiError::Core(Error::ItemsFailed { .. }))
         );
         for detail in body["details"].as_array().into_iter().flatten() {
             check(detail["message"].as_str().unwrap());

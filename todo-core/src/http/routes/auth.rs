@@ -14,8 +14,8 @@ use crate::{
     error::Error,
     http::{
         endpoint::{
-            AnswerDocs, BodyDocs, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, Policy,
-            RequestContext, Statements, Tag,
+            AnswerDocs, BodyDocs, BodyLimit, Docs, Endpoint, ErrorDocs, Handler, HandlerResult,
+            Policy, RequestContext, Statements, Tag,
         },
         extract::{Change, json_body},
         problem::ApiError,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The policy of routes whose body is an account, or less.
-const ACCOUNT: Policy = Policy { max_body_bytes: 8 << 10, ..Policy::DEFAULT };
+const ACCOUNT: Policy = Policy { request_body: BodyLimit::AtMost(8 << 10), ..Policy::DEFAULT };
 const LIMITED: ErrorDocs = ErrorDocs {
     description: "Too many attempts from this client",
     example: |_| ApiError::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),

@@ -2,6 +2,7 @@
 //! encode. The types of `auth` and `todos` validate values; `problem` maps errors to statuses.
 
 pub(crate) mod auth;
+pub(crate) mod bulk;
 pub(crate) mod changes;
 pub(crate) mod docs;
 pub(crate) mod health;

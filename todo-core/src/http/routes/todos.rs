@@ -9,15 +9,14 @@ use crate::{
     error::{Error, FieldErrors},
     http::{
         Api,
-        conditions::{todo_or_not_modified, todo_response},
+        conditions::{self, todo_or_not_modified, todo_response},
         endpoint::{
             AnswerDocs, BodyDocs, BodyForm, Charge, Docs, Endpoint, ErrorDocs, Handler,
             HandlerResult, HeaderDocs, HeaderParameter, Policy, QueryParameter, RequestContext,
             Schema, Statements, Tag,
         },
         extract::{Change, ChangeOrNull, OrDefault, OrNull, Query, json_body},
-        idempotency::{self, IDEMPOTENCY_REPLAYED},
-        list,
+        idempotency, list,
         problem::ApiError,
         respond,
         routes::docs::{
@@ -26,7 +25,7 @@ use crate::{
         },
         schema::{
             reference,
-            responses::{EXAMPLE_ETAG, example_todo},
+            responses::{EXAMPLE_ETAG, EXAMPLE_LIST_ETAG, example_todo},
             with_default,
         },
     },
@@ -112,7 +111,7 @@ const THE_TODO_OR_NOT_MODIFIED: &[AnswerDocs] = &[
         ..A_TODO
     },
 ];
-const KEY: &[HeaderParameter] = &[HeaderParameter {
+pub(super) const KEY: &[HeaderParameter] = &[HeaderParameter {
     name: "Idempotency-Key",
     description: "A random key of 1 to 255 visible ASCII characters, which the client sends again \
         with each repetition of the request. Within 24 hours a repetition gets the first answer, \
@@ -130,6 +129,26 @@ const IF_NONE_MATCH: &[HeaderParameter] = &[HeaderParameter {
     description: "The response is 304 without a body if the todo has one of these `ETag`s \
         (RFC 9110, section 13.1.2)",
     example: EXAMPLE_ETAG,
+}];
+
+const THE_LIST: AnswerDocs = AnswerDocs {
+    headers: &[HeaderDocs::ListETag],
+    ..AnswerDocs::json(200, "The todos", "TodoList", None)
+};
+const THE_LIST_OR_NOT_MODIFIED: &[AnswerDocs] = &[
+    THE_LIST,
+    AnswerDocs {
+        status: 304,
+        description: "The client has this version of the list",
+        schema: Schema::None,
+        ..THE_LIST
+    },
+];
+const IF_NONE_MATCH_LIST: &[HeaderParameter] = &[HeaderParameter {
+    name: "If-None-Match",
+    description: "The response is 304 without a body if the list has one of these `ETag`s, which \
+        takes the time of a look-up (RFC 9110, section 13.1.2)",
+    example: EXAMPLE_LIST_ETAG,
 }];
 
 /// After the first statement, which affects no row, a second one finds the reason.
@@ -182,7 +201,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         TODOS,
         // It makes its own reservation.
         Policy { body: BodyForm::Stream, ..Policy::DEFAULT },
-        STATEMENTS,
+        // With `If-None-Match`, the first one looks up the version. An empty page is followed by
+        // its total.
+        Statements::new(3, 3),
         Handler::Owner(|request, caller| Box::pin(list_todos(request, caller))),
         Docs {
             operation_id: "listTodos",
@@ -192,9 +213,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 exactly once.",
             tag: Tag::Todos,
             query: Some(list_parameters),
-            headers: &[],
+            headers: IF_NONE_MATCH_LIST,
             body: None,
-            answers: &[AnswerDocs::json(200, "The todos", "TodoList", None)],
+            answers: THE_LIST_OR_NOT_MODIFIED,
             errors: &[INVALID_LIMIT, UNAUTHORIZED, OTHER_USER, INTERNAL, UNAVAILABLE, TIMEOUT],
         },
     ),
@@ -327,7 +348,7 @@ fn list_parameters() -> Vec<QueryParameter> {
 
 json_body! {
     /// The body of a new todo.
-    struct NewTodoBody as "NewTodo" {
+    pub(super) struct NewTodoBody as "NewTodo" {
         title: Title,
         description: OrNull<Description>,
         priority: OrDefault<Priority>,
@@ -345,7 +366,7 @@ json_body! {
 
 json_body! {
     /// The body of a merge patch (RFC 7396).
-    struct PatchTodoBody as "PatchTodo" {
+    pub(super) struct PatchTodoBody as "PatchTodo" {
         title: Change<Title>,
         description: ChangeOrNull<Description>,
         priority: Change<Priority>,
@@ -359,9 +380,20 @@ json_body! {
     }
 }
 
+impl From<NewTodoBody> for NewTodo {
+    fn from(NewTodoBody { title, description, priority }: NewTodoBody) -> Self {
+        Self { title, description: description.0, priority: priority.0 }
+    }
+}
+
+impl From<PatchTodoBody> for TodoPatch {
+    fn from(PatchTodoBody { title, description, priority }: PatchTodoBody) -> Self {
+        Self { title: title.0, description: description.0, priority: priority.0 }
+    }
+}
+
 async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let NewTodoBody { title, description, priority } = request.json().await?;
-    let new = NewTodo { title, description: description.0, priority: priority.0 };
+    let new = request.json::<NewTodoBody>().await?.into();
     let core = request.api.core();
     let answer = match idempotency::key(&request.parts.headers)? {
         None => Answer::Created(todos::create(core, &caller, new).await?),
@@ -374,8 +406,7 @@ async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> Handler
     let mut response = todo_response(StatusCode::CREATED, &todo);
     if let Some(stored) = stored {
         *response.body_mut() = Bytes::from(stored).into();
-        let replayed = HeaderValue::from_static("true");
-        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, replayed);
+        idempotency::mark_replayed(&mut response);
     }
     let location = format!("{}/users/{}/todos/{}", request.api.base_path(), todo.user_id, todo.id);
     if let Ok(location) = HeaderValue::try_from(location) {
@@ -396,9 +427,17 @@ async fn list_todos(request: RequestContext<'_>, caller: Caller) -> HandlerResul
     let cursor = query.read("cursor", &mut errors, |cursor| Ok(Some(cursor.to_owned())));
     let query = errors.into_result(|| ListQuery { filters, limit, cursor });
     let query = query.map_err(Error::from)?;
-    let list = list::body(request.api, &caller, query, request.payer).await?;
-    let mut response = respond::bytes(StatusCode::OK, list);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let headers = &request.parts.headers;
+    // Of a client that has no version of this list, none is looked up.
+    if conditions::may_know_list(headers, &query) {
+        let version = todos::list_version(request.api.core(), &caller, &query).await?;
+        if conditions::knows_list(headers, &version) {
+            return Ok(conditions::list_not_modified(&version));
+        }
+    }
+    let (list, version) = list::body(request.api, &caller, query, request.payer).await?;
+    let mut response = respond::personal(StatusCode::OK, list);
+    conditions::set_list_etag(&mut response, version.as_ref());
     Ok(response)
 }
 
@@ -416,8 +455,7 @@ async fn replace_todo(mut request: RequestContext<'_>, caller: Caller) -> Handle
 }
 
 async fn patch_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let PatchTodoBody { title, description, priority } = request.json().await?;
-    let patch = TodoPatch { title: title.0, description: description.0, priority: priority.0 };
+    let patch = request.json::<PatchTodoBody>().await?.into();
     let target = request.target()?;
     let changed = todos::patch(request.api.core(), &caller, target, patch).await;
     change_response(request.api, &caller, target, changed).await

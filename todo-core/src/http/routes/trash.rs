@@ -1,5 +1,6 @@
 //! `/users/{user_id}/trash`: a user's deleted todos.
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::json;
 
@@ -13,11 +14,15 @@ use crate::{
             Policy, QueryParameter, RequestContext, Statements, Tag,
         },
         extract::Query,
+        idempotency,
         problem::ApiError,
         respond,
-        routes::docs::{
-            BAD_REQUEST, INTERNAL, INVALID_LIMIT, OTHER_USER, TIMEOUT, UNAUTHORIZED, UNAVAILABLE,
-            page_parameters,
+        routes::{
+            docs::{
+                BAD_REQUEST, INTERNAL, INVALID_LIMIT, OTHER_USER, TIMEOUT, UNAUTHORIZED,
+                UNAVAILABLE, page_parameters,
+            },
+            todos::KEY,
         },
     },
     todos::{self, Limit},
@@ -32,8 +37,14 @@ const NOT_FOUND: ErrorDocs = ErrorDocs {
     example: |_| ApiError::Core(Error::NotFound),
 };
 const QUOTA_EXCEEDED: ErrorDocs = ErrorDocs {
-    description: "The user has `MAX_TODOS_PER_USER` todos",
+    description: "The user has `MAX_TODOS_PER_USER` todos; or a request with the same \
+        `Idempotency-Key` is still running; or the answers of the user's keys exceed 32 MiB",
     example: |_| ApiError::Core(Error::QuotaExceeded { limit: 50_000, used: 50_000 }),
+};
+
+const KEY_REUSED: ErrorDocs = ErrorDocs {
+    description: "The `Idempotency-Key` was used for another request",
+    example: |_| ApiError::Core(Error::KeyReused),
 };
 
 pub(crate) static ENDPOINTS: &[Endpoint] = &[
@@ -122,7 +133,8 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::POST,
         RESTORE,
         Policy::CHANGE,
-        Statements::new(1, 2),
+        // With a key those of a bulk: see there.
+        Statements::new(7, 6),
         Handler::Owner(|request, caller| Box::pin(restore(request, caller))),
         Docs {
             operation_id: "restoreTodo",
@@ -130,10 +142,10 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             description: "Takes a todo out of the trash: it is as it was, with a new `updated_at`.",
             tag: Tag::Trash,
             query: None,
-            headers: &[],
+            headers: KEY,
             body: None,
             answers: &[AnswerDocs {
-                headers: &[HeaderDocs::ETag],
+                headers: &[HeaderDocs::ETag, HeaderDocs::Replayed],
                 ..AnswerDocs::json(200, "The todo", "Todo", None)
             }],
             errors: &[
@@ -142,6 +154,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 OTHER_USER,
                 NOT_FOUND,
                 QUOTA_EXCEEDED,
+                KEY_REUSED,
                 INTERNAL,
                 UNAVAILABLE,
                 TIMEOUT,
@@ -165,8 +178,19 @@ async fn list_trash(request: RequestContext<'_>, caller: Caller) -> HandlerResul
 }
 
 async fn restore(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let todo = todos::restore(request.api.core(), &caller, request.todo_id()?).await?;
-    Ok(todo_response(StatusCode::OK, &todo))
+    let id = request.todo_id()?;
+    let core = request.api.core();
+    let Some(key) = idempotency::key(&request.parts.headers)? else {
+        let todo = todos::restore(core, &caller, id).await?;
+        return Ok(todo_response(StatusCode::OK, &todo));
+    };
+    let (answer, is_replay) = todos::restore_or_replay(core, &caller, key, id).await?;
+    let mut response = todo_response(StatusCode::OK, &todos::stored_todo(&answer)?);
+    *response.body_mut() = Bytes::from(answer).into();
+    if is_replay {
+        idempotency::mark_replayed(&mut response);
+    }
+    Ok(response)
 }
 
 async fn delete_trashed(request: RequestContext<'_>, caller: Caller) -> HandlerResult {

@@ -22,6 +22,8 @@ pub(crate) fn schemas() -> Map<String, Value> {
         ("TrashedTodo", trashed_todo()),
         ("TrashPage", trash_page()),
         ("ChangePage", change_page()),
+        ("BulkResults", bulk_results()),
+        ("BulkResult", bulk_result()),
         ("Filters", filters()),
         (
             "Priority",
@@ -158,6 +160,8 @@ pub(crate) fn example_todo() -> Todo {
 
 /// The `ETag` of [`example_todo`].
 pub(crate) const EXAMPLE_ETAG: &str = "\"1-AAZg7jzg-EA\"";
+/// The `ETag` of a list.
+pub(crate) const EXAMPLE_LIST_ETAG: &str = "W/\"8f14e45fceea167a.42-lQ0vYc6E0d3u\"";
 
 fn trashed_todo() -> Value {
     let mut trashed = todo();
@@ -249,6 +253,65 @@ fn change_page() -> Value {
         "has_more": false,
     });
     page
+}
+
+fn bulk_results() -> Value {
+    let mut results = object(
+        "The response to a bulk.",
+        &[(
+            "results",
+            json!({
+                "description": "The result of each item, in their order.",
+                "type": "array", "items": reference("BulkResult"),
+            }),
+        )],
+    );
+    results["example"] =
+        json!({ "results": [{ "index": 0, "status": 201, "todo": todo()["example"] }] });
+    results
+}
+
+fn bulk_result() -> Value {
+    let mut result = object(
+        "The result of an item of a bulk.",
+        &[
+            (
+                "index",
+                json!({
+                    "description": "The item's index in the request, from 0.",
+                    "type": "integer", "minimum": 0,
+                }),
+            ),
+            (
+                "status",
+                json!({
+                    "description": "The status that a request with this item alone would have.",
+                    "type": "integer", "minimum": 200, "maximum": 499,
+                }),
+            ),
+            (
+                "todo",
+                json!({
+                    "description": "The todo; null if it was deleted or the item failed.",
+                    "anyOf": [reference("Todo"), { "type": "null" }],
+                }),
+            ),
+        ],
+    );
+    let code = "Why the item failed, as the `code` of a problem; only if `partial` is true.";
+    result["properties"]["code"] = string(code);
+    for (name, description) in [
+        ("limit", "The maximum number of todos (`quota_exceeded`)."),
+        ("used", "The present number of todos (`quota_exceeded`)."),
+    ] {
+        result["properties"][name] =
+            json!({ "description": description, "type": "integer", "minimum": 0 });
+    }
+    result["properties"]["details"] = json!({
+        "description": "The rules that the item's values break (`validation_error`).",
+        "type": "array", "items": reference("FieldError"),
+    });
+    result
 }
 
 fn todo_list() -> Value {

@@ -1,0 +1,355 @@
+//! The run of a bulk in one transaction: it finds the items, then changes those that it may, then
+//! stores the answer if the request has a key.
+
+use std::{collections::HashMap, sync::Arc};
+
+use uuid::Uuid;
+
+use super::{
+    request::{Bulk, BulkOutcome, BulkRequest, BulkResult},
+    statements::{Circumstances, Places},
+};
+use crate::{
+    db::{
+        DbError, FromRow, Row, Statement,
+        batch::{Next, Script},
+    },
+    error::{BoxError, Error, FieldError, FieldErrors, ItemError},
+    ids::TodoId,
+    todos::{
+        Todo,
+        create::count_todos,
+        keyed_request::{KeyState, KeyUse, KeyedRequest},
+    },
+};
+
+/// The outcome of a run.
+pub(in crate::todos) enum Done {
+    /// The results of all items, and the answer, if it was stored.
+    Results(Vec<BulkResult>, Option<String>),
+    /// The stored answer to an earlier request with the same key.
+    Replayed(String),
+    /// Nothing was changed.
+    Failed(Error),
+}
+
+/// Makes the answer of the results: what is stored with a key.
+pub(in crate::todos) type Encode = fn(&[BulkResult]) -> serde_json::Result<String>;
+
+/// The row of a survey.
+struct Surveyed {
+    is_authorized: bool,
+    id: TodoId,
+    is_found: bool,
+    /// Another user, whose row it is.
+    owner: Option<Uuid>,
+}
+
+impl FromRow for Surveyed {
+    fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
+        Ok(Self {
+            is_authorized: row.get(0)?,
+            id: row.get::<Uuid>(1)?.into(),
+            is_found: row.get(2)?,
+            owner: row.get(3)?,
+        })
+    }
+}
+
+/// The statement that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// None yet.
+    Begin,
+    /// The look-up of the key.
+    Key,
+    /// The search for the items.
+    Survey,
+    /// The change.
+    Change,
+    /// The count of the user's todos, since fewer were added than wanted.
+    Count,
+    /// The deletion of the expired key.
+    FreeKey,
+    /// The insertion of the answer.
+    StoreAnswer,
+}
+
+/// A run. Its parts that do not change are shared by its clones.
+#[derive(Clone)]
+pub(super) struct Run {
+    circumstances: Circumstances,
+    request: Arc<BulkRequest>,
+    key: Option<Arc<KeyedRequest>>,
+    encode: Encode,
+    /// The items of the request that are not rejected: their ids, in their order, and their
+    /// indexes.
+    items: Arc<[(TodoId, usize)]>,
+    step: Step,
+    key_state: Option<KeyState>,
+    key_is_expired: bool,
+    /// Whether the caller's session is live, by the last statement that selects it.
+    is_authorized: bool,
+    /// The number of the user's todos.
+    used: Option<i64>,
+    /// What became of the item with this id.
+    outcomes: HashMap<TodoId, BulkOutcome>,
+    answer: Option<String>,
+}
+
+impl Run {
+    /// `new_ids` are those of the items of [`Bulk::Create`], in ascending order.
+    pub(super) fn new(
+        circumstances: Circumstances,
+        request: BulkRequest,
+        new_ids: &[TodoId],
+        key: Option<KeyedRequest>,
+        encode: Encode,
+    ) -> Self {
+        let ids = if new_ids.is_empty() { request.bulk.ids() } else { new_ids };
+        let items = ids.iter().copied().zip(request.indexes()).collect();
+        Self {
+            circumstances,
+            items,
+            request: Arc::new(request),
+            key: key.map(Arc::new),
+            encode,
+            step: Step::Begin,
+            key_state: None,
+            key_is_expired: false,
+            is_authorized: false,
+            used: None,
+            outcomes: HashMap::new(),
+            answer: None,
+        }
+    }
+
+    fn run(&mut self, step: Step, statement: Statement) -> Next<Done> {
+        self.step = step;
+        Next::Run(statement)
+    }
+
+    /// The items without an outcome, in their order. The place of each counts towards the quota:
+    /// of all or none, each item needs the room of all.
+    fn pending(&self) -> Places {
+        let ids = self.items.iter().map(|(id, _)| *id);
+        let mut pending: Places =
+            ids.filter(|id| !self.outcomes.contains_key(id)).zip(0_i64..).collect();
+        let adds = matches!(self.request.bulk, Bulk::Create(_) | Bulk::Restore(_));
+        if adds && !self.request.is_partial {
+            let last = pending.last().map_or(0, |(_, place)| *place);
+            for (_, place) in &mut pending {
+                *place = last;
+            }
+        }
+        pending
+    }
+
+    /// Looks for the items, unless they are new.
+    fn survey(&mut self) -> Next<Done> {
+        let pending = self.pending();
+        match &self.request.bulk {
+            Bulk::Create(_) => self.change(),
+            _ if pending.is_empty() => self.settle(),
+            Bulk::Restore(_) => {
+                let survey = self.circumstances.survey_trash(&pending);
+                self.run(Step::Survey, survey)
+            }
+            _ => {
+                let survey = self.circumstances.survey_todos(&pending);
+                self.run(Step::Survey, survey)
+            }
+        }
+    }
+
+    /// Changes the items that were found.
+    fn change(&mut self) -> Next<Done> {
+        if !self.request.is_partial
+            && let Some(failure) = self.failure()
+        {
+            return Next::RollBack(Done::Failed(failure));
+        }
+        // After the resource, and before the quota.
+        if let (Some(key), Some(state)) = (&self.key, self.key_state.take()) {
+            match key.judge(state) {
+                KeyUse::Free { is_expired } => self.key_is_expired = is_expired,
+                KeyUse::Repeated(answer) => return Next::RollBack(Done::Replayed(answer)),
+                KeyUse::Refused(error) => return Next::RollBack(Done::Failed(error)),
+            }
+        }
+        let pending = self.pending();
+        if pending.is_empty() {
+            return self.settle();
+        }
+        let circumstances = &self.circumstances;
+        let statement = match &self.request.bulk {
+            Bulk::Create(new) => circumstances.create(new, &pending),
+            Bulk::Patch { patch, .. } => circumstances.patch(patch, &pending),
+            Bulk::Complete { completed, .. } => circumstances.complete(*completed, &pending),
+            Bulk::Delete(_) => circumstances.delete(&pending),
+            Bulk::Restore(_) => circumstances.restore(&pending),
+        };
+        self.run(Step::Change, statement)
+    }
+
+    /// Explains the items that were not changed.
+    fn after_change(&mut self) -> Next<Done> {
+        if self.pending().is_empty() {
+            return self.settle();
+        }
+        match self.request.bulk {
+            Bulk::Create(_) | Bulk::Restore(_) => {
+                let count = count_todos(self.circumstances.caller);
+                self.run(Step::Count, count)
+            }
+            // They were found, and are locked.
+            _ => Next::RollBack(Done::Failed(Error::Internal(BoxError::new(
+                "a bulk changed fewer todos than it had found",
+            )))),
+        }
+    }
+
+    /// The items that were not added are beyond the quota.
+    fn after_count(&mut self) -> Next<Done> {
+        // A trusted caller's account may not exist.
+        let (true, Some(used)) = (self.is_authorized, self.used) else {
+            return Next::RollBack(Done::Failed(Error::Unauthenticated));
+        };
+        let used = used.unsigned_abs();
+        let limit = self.circumstances.max_todos.unsigned_abs();
+        let room = usize::try_from(limit.saturating_sub(used)).unwrap_or(usize::MAX);
+        let pending = self.pending();
+        if !self.request.is_partial && pending.len() <= room {
+            // A todo that was deleted meanwhile made room.
+            return Next::RollBack(Done::Failed(Error::Busy));
+        }
+        // Of all or none, those that would have had room do not fail.
+        let fitting = if self.request.is_partial { 0 } else { room };
+        for (id, _) in pending.into_iter().skip(fitting) {
+            let error = ItemError::QuotaExceeded { limit, used };
+            self.outcomes.insert(id, BulkOutcome::Failed(error));
+        }
+        match self.failure() {
+            Some(failure) if !self.request.is_partial => Next::RollBack(Done::Failed(failure)),
+            _ => self.settle(),
+        }
+    }
+
+    /// Stores the answer, if there is a key.
+    fn settle(&mut self) -> Next<Done> {
+        let Some(key) = self.key.clone() else { return Next::Commit(self.done()) };
+        if self.key_is_expired {
+            self.key_is_expired = false;
+            return self.run(Step::FreeKey, key.free());
+        }
+        match (self.encode)(&self.results()) {
+            Ok(answer) => {
+                self.answer = Some(answer.clone());
+                self.run(Step::StoreAnswer, key.store(answer))
+            }
+            Err(error) => Next::RollBack(Done::Failed(Error::Internal(BoxError::new(error)))),
+        }
+    }
+
+    fn done(&mut self) -> Done {
+        Done::Results(self.results(), self.answer.take())
+    }
+
+    /// The results in the order of their indexes.
+    fn results(&self) -> Vec<BulkResult> {
+        let found = self.items.iter().filter_map(|(id, index)| {
+            self.outcomes.get(id).map(|outcome| (*index, outcome.clone()))
+        });
+        let rejected = self.request.rejected.iter().map(|(index, errors)| {
+            (*index, BulkOutcome::Failed(ItemError::Invalid(errors.clone())))
+        });
+        let mut results: Vec<BulkResult> =
+            found.chain(rejected).map(|(index, outcome)| BulkResult { index, outcome }).collect();
+        results.sort_by_key(|result| result.index);
+        results
+    }
+
+    /// The failure of all items, if some failed.
+    fn failure(&self) -> Option<Error> {
+        let name = self.request.bulk.items_name();
+        let mut first = None;
+        let mut items = FieldErrors::none();
+        for (id, index) in self.items.iter() {
+            if let Some(BulkOutcome::Failed(error)) = self.outcomes.get(id) {
+                let field = format!("{name}/{index}");
+                items.push(FieldError::new(field, error.code(), error.message()));
+                first.get_or_insert_with(|| error.clone());
+            }
+        }
+        first.map(|reason| Error::ItemsFailed { reason, items })
+    }
+}
+
+impl Script for Run {
+    type Output = Done;
+
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
+        match self.step {
+            Step::Key => {
+                let state = KeyState::from_row(row)?;
+                self.is_authorized = state.is_authorized;
+                self.key_state = Some(state);
+            }
+            Step::Survey => {
+                let item = Surveyed::from_row(row)?;
+                self.is_authorized = item.is_authorized;
+                if !item.is_found {
+                    let caller = self.circumstances.caller.user_id().as_uuid();
+                    let error = match item.owner {
+                        Some(owner) if owner != caller => ItemError::Forbidden,
+                        _ => ItemError::NotFound,
+                    };
+                    self.outcomes.insert(item.id, BulkOutcome::Failed(error));
+                }
+            }
+            Step::Change => {
+                let id: TodoId = row.get::<Uuid>(0)?.into();
+                let outcome = match self.request.bulk {
+                    Bulk::Delete(_) => BulkOutcome::Deleted,
+                    Bulk::Create(_) => BulkOutcome::Created(Todo::from_row(row)?),
+                    _ => BulkOutcome::Changed(Todo::from_row(row)?),
+                };
+                self.outcomes.insert(id, outcome);
+            }
+            Step::Count => {
+                self.is_authorized = row.get(0)?;
+                self.used = row.get(1)?;
+            }
+            Step::Begin | Step::FreeKey | Step::StoreAnswer => {}
+        }
+        Ok(())
+    }
+
+    fn next(&mut self, rows: u64) -> Result<Next<Done>, DbError> {
+        let is_checked = matches!(self.step, Step::Key | Step::Survey);
+        if is_checked && !self.is_authorized {
+            return Ok(Next::RollBack(Done::Failed(Error::Unauthenticated)));
+        }
+        Ok(match self.step {
+            Step::Begin => match self.key.clone() {
+                Some(key) => self.run(Step::Key, key.find()),
+                None => self.survey(),
+            },
+            // A repetition is answered although its items are gone.
+            Step::Key => match (&self.key, self.key_state.clone()) {
+                (Some(key), Some(state)) => match key.judge(state) {
+                    KeyUse::Repeated(answer) => Next::RollBack(Done::Replayed(answer)),
+                    KeyUse::Free { .. } | KeyUse::Refused(_) => self.survey(),
+                },
+                _ => return Err(DbError::NoRow),
+            },
+            Step::Survey => self.change(),
+            Step::Change => self.after_change(),
+            Step::Count => self.after_count(),
+            Step::FreeKey => self.settle(),
+            // The session has ended meanwhile.
+            Step::StoreAnswer if rows == 0 => Next::RollBack(Done::Failed(Error::Unauthenticated)),
+            Step::StoreAnswer => Next::Commit(self.done()),
+        })
+    }
+}

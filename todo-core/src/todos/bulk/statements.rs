@@ -1,0 +1,363 @@
+//! The statements of a bulk: each is about all items, which are the members of one JSON object in
+//! `$4`. The name of a member is the item's id in hexadecimal digits; an array would not do, since
+//! PostgreSQL's `json_each` reads objects only.
+//!
+//! The texts differ between the databases in how the object and an id are read, and in that
+//! PostgreSQL locks rows: see [`Dialect`]. A bulk locks all its rows first, in one order for all
+//! bulks, and the counter of the user after them, so that two bulks do not wait for each other.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    authz::{Caller, acting_as, authorized},
+    db::{
+        Dialect, Statement,
+        value::{OneMicrosecond, Timestamp},
+    },
+    ids::TodoId,
+    todos::{
+        Description, NewTodo, TodoPatch,
+        change::{bind_patch, completed_columns, next_updated_at, patched_columns},
+        create::used_quota,
+        trash::kept_columns,
+        types::todo_columns,
+    },
+    validate::sort_key,
+};
+
+/// SQL table of the items.
+macro_rules! items {
+    (Sqlite) => {
+        "json_each($4) AS item"
+    };
+    (Postgres) => {
+        "json_each(CAST($4 AS json)) AS item"
+    };
+}
+
+/// SQL expression for the id of an item.
+macro_rules! item_id {
+    (Sqlite) => {
+        "unhex(item.key)"
+    };
+    (Postgres) => {
+        "CAST(item.key AS uuid)"
+    };
+}
+
+/// The end of a SELECT from a table, which locks its rows.
+macro_rules! for_update {
+    (Sqlite, $table:literal) => {
+        ""
+    };
+    (Postgres, $table:literal) => {
+        concat!(" FOR UPDATE OF ", $table)
+    };
+}
+pub(in crate::todos) use for_update;
+
+/// SQL expression for the value of an item that is a number, its place.
+macro_rules! place {
+    () => {
+        "CAST(CAST(item.value AS text) AS bigint)"
+    };
+}
+
+/// SQL condition that an id is an item's.
+macro_rules! is_item {
+    ($dialect:ident) => {
+        concat!("id IN (SELECT ", item_id!($dialect), " FROM ", items!($dialect), ")")
+    };
+}
+
+/// SQL condition of the caller's todos that are items.
+macro_rules! are_items {
+    ($dialect:ident) => {
+        concat!("user_id = $1 AND ", is_item!($dialect), " AND ", authorized!())
+    };
+}
+
+/// SQL query of the rows of a table that are items, which locks them. For each item: whether the
+/// caller is authorized, the item's id, whether it was found, the owner of another user's row, and
+/// the number of the caller's todos.
+macro_rules! survey {
+    ($dialect:ident, $table:literal, $condition:literal, $order:literal, $owner:expr) => {
+        concat!(
+            "WITH locked AS MATERIALIZED (SELECT id FROM ",
+            $table,
+            " WHERE ",
+            are_items!($dialect),
+            $condition,
+            " ORDER BY ",
+            $order,
+            for_update!($dialect, $table),
+            "), wanted AS MATERIALIZED (SELECT ",
+            item_id!($dialect),
+            " AS wanted_id FROM ",
+            items!($dialect),
+            ") SELECT ",
+            authorized!(),
+            ", wanted_id, locked.id IS NOT NULL, ",
+            $owner,
+            ", ",
+            used_quota!(),
+            " FROM wanted LEFT JOIN locked ON locked.id = wanted_id"
+        )
+    };
+}
+
+/// A text for each database.
+pub(in crate::todos) struct Text {
+    pub(in crate::todos) sqlite: &'static str,
+    pub(in crate::todos) postgres: &'static str,
+}
+
+impl Text {
+    pub(in crate::todos) fn of(&self, dialect: Dialect) -> &'static str {
+        match dialect {
+            Dialect::Sqlite => self.sqlite,
+            Dialect::Postgres => self.postgres,
+        }
+    }
+}
+
+/// A [`Text`] from a macro with the dialect as its parameter.
+macro_rules! both {
+    ($text:ident) => {
+        $crate::todos::bulk::Text { sqlite: $text!(Sqlite), postgres: $text!(Postgres) }
+    };
+}
+pub(in crate::todos) use both;
+
+macro_rules! survey_todos {
+    ($dialect:ident) => {
+        survey!(
+            $dialect,
+            "todos",
+            "",
+            "id",
+            "CASE WHEN locked.id IS NULL \
+             THEN (SELECT user_id FROM todos WHERE todos.id = wanted_id) END"
+        )
+    };
+}
+
+macro_rules! survey_trash {
+    ($dialect:ident) => {
+        survey!(
+            $dialect,
+            "trash",
+            " AND deleted_at > $5",
+            "deleted_at, id",
+            "CASE WHEN FALSE THEN wanted_id END"
+        )
+    };
+}
+
+macro_rules! create {
+    ($dialect:ident) => {
+        concat!(
+            "INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, \
+             created_at, updated_at) SELECT ",
+            item_id!($dialect),
+            ", $1, item.value ->> 'title', item.value ->> 'title_key', \
+             item.value ->> 'description', CAST(item.value ->> 'priority' AS smallint), FALSE, \
+             $5, $5 FROM ",
+            items!($dialect),
+            " WHERE ",
+            authorized!(),
+            " AND ($6 = 0 OR ",
+            used_quota!(),
+            " + CAST(item.value ->> 'place' AS bigint) < $6) ORDER BY item.key RETURNING ",
+            todo_columns!()
+        )
+    };
+}
+
+macro_rules! patch {
+    ($dialect:ident) => {
+        concat!(
+            "UPDATE todos SET ",
+            patched_columns!("$5", "$6", "$7", "$8", "$9", "$10", "$11"),
+            " WHERE ",
+            are_items!($dialect),
+            " RETURNING ",
+            todo_columns!()
+        )
+    };
+}
+
+macro_rules! read {
+    ($dialect:ident) => {
+        concat!("SELECT ", todo_columns!(), " FROM todos WHERE ", are_items!($dialect))
+    };
+}
+
+macro_rules! complete {
+    ($dialect:ident) => {
+        concat!(
+            "UPDATE todos SET ",
+            completed_columns!("$5", "$6", "$7"),
+            " WHERE ",
+            are_items!($dialect),
+            " RETURNING ",
+            todo_columns!()
+        )
+    };
+}
+
+// A view, whose trigger moves a todo: see `delete`.
+macro_rules! move_to_trash {
+    ($dialect:ident) => {
+        concat!(
+            "INSERT INTO deletions (id, user_id, deleted_at) SELECT ",
+            item_id!($dialect),
+            ", $1, $5 FROM ",
+            items!($dialect),
+            " WHERE ",
+            authorized!(),
+            " ORDER BY ",
+            place!(),
+            " RETURNING id"
+        )
+    };
+}
+
+macro_rules! delete {
+    ($dialect:ident) => {
+        concat!("DELETE FROM todos WHERE ", are_items!($dialect), " RETURNING id")
+    };
+}
+
+// A trigger takes the todos out of the trash.
+macro_rules! restore {
+    ($dialect:ident) => {
+        concat!(
+            "WITH wanted AS MATERIALIZED (SELECT ",
+            item_id!($dialect),
+            " AS wanted_id, ",
+            place!(),
+            " AS place FROM ",
+            items!($dialect),
+            ") INSERT INTO todos (",
+            kept_columns!(),
+            ", updated_at) SELECT ",
+            kept_columns!(),
+            ", ",
+            next_updated_at!("$5", "$6"),
+            // SQLite reads the first table of a CROSS JOIN first, not all items for each row.
+            " FROM wanted CROSS JOIN trash \
+             WHERE id = wanted_id AND user_id = $1 AND deleted_at > $7 AND ",
+            authorized!(),
+            " AND ($8 = 0 OR ",
+            used_quota!(),
+            " + place < $8) ORDER BY id RETURNING ",
+            todo_columns!()
+        )
+    };
+}
+
+/// The time, and the settings, of a bulk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Circumstances {
+    pub(super) caller: Caller,
+    pub(super) dialect: Dialect,
+    pub(super) now: DateTime<Utc>,
+    /// Todos in the trash were deleted after this time.
+    pub(super) oldest: DateTime<Utc>,
+    /// Without a trash, a deletion is permanent.
+    pub(super) keeps_trash: bool,
+    /// Maximum number of todos; 0 for none.
+    pub(super) max_todos: i64,
+}
+
+/// Items by their id, each with its place: the number of items before it.
+pub(super) type Places = Vec<(TodoId, i64)>;
+
+impl Circumstances {
+    /// The statement of a survey of todos. Its row is [`Surveyed`](super::script::Surveyed).
+    pub(super) fn survey_todos(&self, items: &Places) -> Statement {
+        const SQL: Text = both!(survey_todos);
+        self.about(&SQL, items)
+    }
+
+    /// As [`Circumstances::survey_todos`], of todos in the trash.
+    pub(super) fn survey_trash(&self, items: &Places) -> Statement {
+        const SQL: Text = both!(survey_trash);
+        self.about(&SQL, items).bind(Timestamp(self.oldest))
+    }
+
+    /// Creates todos, of which each is there if the quota exceeds the present number plus its
+    /// place. Returns them.
+    pub(super) fn create(&self, new: &[NewTodo], items: &Places) -> Statement {
+        const SQL: Text = both!(create);
+        let object: Map<String, Value> = items
+            .iter()
+            .zip(new)
+            .map(|((id, place), new)| {
+                let value = json!({
+                    "title": new.title.as_str(),
+                    "title_key": sort_key(new.title.as_str()),
+                    "description": new.description.as_ref().map(Description::as_str),
+                    "priority": new.priority.rank(),
+                    "place": place,
+                });
+                (member(*id), value)
+            })
+            .collect();
+        acting_as(self.caller, SQL.of(self.dialect))
+            .bind(Value::Object(object).to_string())
+            .bind(Timestamp(self.now))
+            .bind(self.max_todos)
+    }
+
+    /// Updates todos, and returns them; an empty patch only reads them.
+    pub(super) fn patch(&self, patch: &TodoPatch, items: &Places) -> Statement {
+        const SQL: Text = both!(patch);
+        const READ: Text = both!(read);
+        if patch.is_empty() {
+            return self.about(&READ, items);
+        }
+        bind_patch(self.about(&SQL, items), patch, self.now)
+    }
+
+    /// Completes or reopens todos, and returns them.
+    pub(super) fn complete(&self, completed: bool, items: &Places) -> Statement {
+        const SQL: Text = both!(complete);
+        self.about(&SQL, items).bind(completed).bind(Timestamp(self.now)).bind(OneMicrosecond)
+    }
+
+    /// Deletes todos, and returns their ids.
+    pub(super) fn delete(&self, items: &Places) -> Statement {
+        const TRASH: Text = both!(move_to_trash);
+        const DELETE: Text = both!(delete);
+        if self.keeps_trash {
+            self.about(&TRASH, items).bind(Timestamp(self.now))
+        } else {
+            self.about(&DELETE, items)
+        }
+    }
+
+    /// Restores todos, of which each is there if the quota exceeds the present number plus its
+    /// place. Returns them.
+    pub(super) fn restore(&self, items: &Places) -> Statement {
+        const SQL: Text = both!(restore);
+        self.about(&SQL, items)
+            .bind(Timestamp(self.now))
+            .bind(OneMicrosecond)
+            .bind(Timestamp(self.oldest))
+            .bind(self.max_todos)
+    }
+
+    fn about(&self, text: &Text, items: &Places) -> Statement {
+        let object: Map<String, Value> =
+            items.iter().map(|(id, place)| (member(*id), json!(place))).collect();
+        acting_as(self.caller, text.of(self.dialect)).bind(Value::Object(object).to_string())
+    }
+}
+
+/// The name of an item in the object.
+fn member(id: TodoId) -> String {
+    id.as_uuid().simple().to_string()
+}
