@@ -76,7 +76,7 @@ async fn bulks_do_not_deadlock(users: usize, load: Duration) {
             let ids = ordered(ids, turn);
             let patch = TodoPatch::new().priority(Priority::High);
             let bulk = match kind {
-                0 | 1 => Bulk::Complete { ids, completed: turn % 2 == 0 },
+                0 | 1 => Bulk::Complete { ids, completed: turn.is_multiple_of(2) },
                 2 => Bulk::Patch { ids, patch },
                 3 => Bulk::Delete(ids[..TODOS / 2].to_vec()),
                 4 | 5 => Bulk::Restore(ids),
@@ -96,7 +96,7 @@ async fn bulks_do_not_deadlock(users: usize, load: Duration) {
         while !ends.load(Ordering::Relaxed) {
             turn += 1;
             let id = ids[turn * 7 % TODOS];
-            check(todos::set_completed(&core, caller, id, turn % 2 == 0).await.map(drop));
+            check(todos::set_completed(&core, caller, id, turn.is_multiple_of(2)).await.map(drop));
             check(todos::delete(&core, caller, id).await);
             check(todos::restore(&core, caller, id).await.map(drop));
             let new = todos::create(&core, caller, NewTodo::new(title("x"))).await.expect("a todo");
