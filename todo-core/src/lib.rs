@@ -117,6 +117,7 @@ mod rate_limit;
 mod request_id;
 mod run_to_completion;
 mod secret;
+mod streams;
 mod timestamp;
 mod validate;
 

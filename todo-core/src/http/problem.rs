@@ -210,7 +210,7 @@ impl ApiError {
             Self::Malformed(..) => {
                 kind!(UNPROCESSABLE_ENTITY, "malformed_body", "Malformed Body", "malformed-body")
             }
-            Self::Core(Error::RateLimited { .. }) => {
+            Self::Core(Error::RateLimited { .. } | Error::TooManyStreams { .. }) => {
                 kind!(TOO_MANY_REQUESTS, "rate_limited", "Too Many Requests", "rate-limited")
             }
             Self::BodyMemory | Self::Core(Error::Busy | Error::Unavailable(_)) => {
@@ -256,6 +256,9 @@ impl ApiError {
                 let seconds = whole_seconds(*retry_after);
                 let unit = if seconds == 1 { "second" } else { "seconds" };
                 format!("Rate limit exceeded. Try again in {seconds} {unit}.")
+            }
+            Self::Core(Error::TooManyStreams { limit }) => {
+                format!("You follow changes in {limit} places already. Please close one of them.")
             }
             Self::Core(Error::Unavailable(_)) => {
                 "The service is unavailable at the moment. Please try again.".into()
@@ -382,6 +385,8 @@ impl ApiError {
             Self::Core(Error::RateLimited { retry_after }) => {
                 Some(HeaderValue::from(whole_seconds(*retry_after)))
             }
+            // A stream whose client is gone ends within seconds.
+            Self::Core(Error::TooManyStreams { .. }) => Some(HeaderValue::from_static("5")),
             Self::HeadTimeout
             | Self::BodyTimeout
             | Self::TooLarge(_)

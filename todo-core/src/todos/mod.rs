@@ -10,6 +10,7 @@ pub use self::{
     change::{delete, patch, replace, set_completed},
     changes::{Change, ChangeCursor, ChangePage, changes},
     create::create,
+    follow::{ChangeEvent, Events, StreamItem, follow},
     idempotency::{Creation, IdempotencyKey, create_once},
     list_types::{Filters, Limit, ListQuery, SortBy, SortOrder, Status, TodoList},
     listing::Listing,
@@ -21,12 +22,13 @@ pub use self::{
     types::{Description, NewTodo, Priority, Title, Todo, TodoPatch},
     version::{Target, Version},
 };
-pub use crate::ids::TodoId;
+pub use crate::{ids::TodoId, streams::EndReason};
 
 mod change;
 mod changes;
 mod create;
 mod cursor;
+mod follow;
 mod idempotency;
 mod list_query;
 mod list_types;
@@ -40,6 +42,8 @@ mod version;
 /// Maximum number of todos in a list without a limit; its cursor continues it.
 pub const MAX_UNPAGED: u16 = 10_000;
 
+#[cfg(feature = "http")]
+pub(crate) use follow::{Batch, Follower, check_position};
 #[cfg(feature = "http")]
 pub(crate) use idempotency::{Answer, create_or_replay, stored_todo};
 #[cfg(feature = "testing")]

@@ -58,6 +58,7 @@ fn every_failure() -> Vec<ApiError> {
         Error::KeyReused,
         Error::KeyInUse,
         Error::QuotaExceeded { limit: 2, used: 3 },
+        Error::TooManyStreams { limit: 5 },
         Error::EmailTaken,
         Error::RateLimited { retry_after },
         Error::RateLimited { retry_after: Duration::from_secs(1) },
@@ -77,6 +78,7 @@ fn every_failure() -> Vec<ApiError> {
             | Error::KeyReused
             | Error::KeyInUse
             | Error::QuotaExceeded { .. }
+            | Error::TooManyStreams { .. }
             | Error::EmailTaken
             | Error::RateLimited { .. }
             | Error::Busy
