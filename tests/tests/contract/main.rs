@@ -4,6 +4,7 @@ mod auth;
 mod changes;
 mod conditions;
 mod equality;
+mod events;
 mod idempotency;
 mod listing;
 mod openapi;

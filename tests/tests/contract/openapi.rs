@@ -19,6 +19,7 @@ const TRASH: &str = "/api/users/{user_id}/trash";
 const TRASHED: &str = "/api/users/{user_id}/trash/{todo_id}";
 const RESTORE: &str = "/api/users/{user_id}/trash/{todo_id}/restore";
 const CHANGES: &str = "/api/users/{user_id}/changes";
+const EVENTS: &str = "/api/users/{user_id}/events";
 const COMPLETE: &str = "/api/users/{user_id}/todos/{todo_id}/complete";
 
 /// A route of the contract.
@@ -41,7 +42,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 23] = [
+const ROUTES: [Route; 24] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -66,6 +67,8 @@ const ROUTES: [Route; 23] = [
     route("delete", TRASHED, true, false, &["200", "401", "403", "404", "500", "503"]),
     route("post", RESTORE, true, false, &["200", "401", "403", "404", "409", "500", "503"]),
     route("get", CHANGES, true, false, &["200", "400", "401", "403", "410", "500", "503"]),
+    route("get", EVENTS, true, false,
+        &["200", "400", "401", "403", "410", "429", "500", "503"]),
     route("get", "/health", false, false, &["200"]),
     route("get", "/health/ready", false, false, &["200", "503"]),
     route("get", "/health/db", false, false, &["200", "503"]),

@@ -2,6 +2,7 @@
 
 mod compression;
 mod draining;
+mod events;
 mod http2;
 mod logs;
 mod metrics;

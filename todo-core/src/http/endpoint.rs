@@ -92,10 +92,6 @@ pub(crate) enum BodyForm {
     /// A stream with an end; made by [`Body::stream`].
     Stream,
     /// A live stream; made by [`Body::live`].
-    #[cfg_attr(
-        not(feature = "testing"),
-        allow(dead_code, reason = "tested, and for routes of events")
-    )]
     Live,
 }
 
@@ -384,6 +380,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         routes::todos::ENDPOINTS,
         routes::trash::ENDPOINTS,
         routes::changes::ENDPOINTS,
+        routes::events::ENDPOINTS,
         routes::health::ENDPOINTS,
         routes::meta::ENDPOINTS,
     ];

@@ -29,6 +29,7 @@ mod database_check;
 mod dispatch;
 mod endpoint;
 mod envelope;
+mod events;
 mod extract;
 mod head;
 mod idempotency;

@@ -29,6 +29,8 @@ const KEYED: &[&str] = &[
 ];
 const BAD_KEY: &[&str] =
     &["Authorization: Bearer {token}", "Content-Type: application/json", "Idempotency-Key: a b"];
+const LAST_EVENT: &[&str] = &["Authorization: Bearer {token}", "Last-Event-ID: x.1"];
+const BAD_LAST_EVENT: &[&str] = &["Authorization: Bearer {token}", "Last-Event-ID: x"];
 const GONE: &[&str] = &["Authorization: Bearer {gone}", "Content-Type: application/json"];
 pub(super) const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
 
@@ -255,6 +257,16 @@ pub(super) const PROBES: &[Probe] = &[
     ("GET /api/users/{ann}/changes?since=x.1", ANN, ""),
     ("GET /api/users/{bob}/changes", ANN, ""),
     ("POST /api/users/{ann}/changes", ANN_JSON, "{}"),
+    // events
+    ("HEAD /api/users/{ann}/events", ANN, ""),
+    ("GET /api/users/{ann}/events?since=x", ANN, ""),
+    ("GET /api/users/{ann}/events?since=x.1", ANN, ""),
+    ("GET /api/users/{ann}/events", LAST_EVENT, ""),
+    ("GET /api/users/{ann}/events", BAD_LAST_EVENT, ""),
+    ("GET /api/users/{ann}/events", NONE, ""),
+    ("GET /api/users/{ann}/events", GONE, ""),
+    ("GET /api/users/{bob}/events", ANN, ""),
+    ("POST /api/users/{ann}/events", ANN_JSON, "{}"),
     ("POST /api/auth/logout", ANN, ""),
     ("GET /api/users/{ann}/todos", ANN, ""),
     ("GET /api/users/{ann}/trash", ANN, ""),

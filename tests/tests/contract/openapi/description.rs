@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use todo_tests::{endpoint, uncovered};
 
 use super::{
-    CHANGES, ROUTES, TODOS, TRASH, content, operation, resolved, sqlite_document, validate,
+    CHANGES, EVENTS, ROUTES, TODOS, TRASH, content, operation, resolved, sqlite_document, validate,
 };
 
 /// Calls `visit` with every object of the document and its JSON pointer.
@@ -77,7 +77,11 @@ async fn every_route_is_described() {
             let (kind, media) = content(&document, response)
                 .unwrap_or_else(|| panic!("{name}: {status} has no content"));
             let is_error = *status >= "400" && !route.path.starts_with("/health/");
-            let json = kind == "application/json" || route.path == "/metrics";
+            let json = match route.path {
+                "/metrics" => true,
+                EVENTS => kind == "text/event-stream",
+                _ => kind == "application/json",
+            };
             assert!(json || is_error && kind == "application/problem+json", "{name}: {kind}");
             assert!(!is_error || kind == "application/problem+json", "{name}: {status} is {kind}");
             assert!(media["schema"].is_object(), "{name}: {status} has no schema");
@@ -179,6 +183,7 @@ async fn parameters_are_described() {
             ("get", TODOS) => &["status", "sort_by", "order", "limit", "cursor"],
             ("get", TRASH) => &["limit", "cursor"],
             ("get", CHANGES) => &["since", "limit"],
+            ("get", EVENTS) => &["since"],
             _ => &[],
         };
         for name in query {
