@@ -21,6 +21,7 @@ mod process;
 mod response;
 mod target;
 mod tools;
+mod websocket;
 
 pub use app::{App, SECRET, SECRET_SETTING};
 pub use client::{Actor, Client, at_once, eventually, raw, unique_email};
@@ -34,3 +35,4 @@ pub use process::{
 pub use response::TestResponse;
 pub use target::{Database, Server, Target};
 pub use tools::tool;
+pub use websocket::WebSocket;

@@ -111,6 +111,8 @@ struct Inner {
     max_per_user: usize,
     /// The number of open streams: without any, a write has nothing else to look up.
     open: AtomicUsize,
+    /// The number of [`Connected`] guards.
+    connected: AtomicUsize,
     by_kind: [AtomicUsize; 3],
     registry: Mutex<Registry>,
     all_closed: Notify,
@@ -166,6 +168,7 @@ impl Streams {
             db,
             max_per_user: usize::try_from(max_per_user).unwrap_or(usize::MAX),
             open: AtomicUsize::new(0),
+            connected: AtomicUsize::new(0),
             by_kind: Default::default(),
             registry: Mutex::default(),
             all_closed: Notify::new(),
@@ -243,12 +246,20 @@ impl Streams {
         })
     }
 
-    /// Completes when no stream is open.
+    /// Counts a connection that a server does not count as a request, until the guard is dropped.
+    #[cfg(feature = "http")]
+    pub(crate) fn connected(&self) -> Connected {
+        self.0.connected.fetch_add(1, Ordering::SeqCst);
+        Connected(self.clone())
+    }
+
+    /// Completes when no stream is open and no connection of one.
     #[cfg(feature = "http")]
     pub(crate) async fn until_all_closed(&self) {
         loop {
             let closed = self.0.all_closed.notified();
-            if self.0.open.load(Ordering::SeqCst) == 0 {
+            let counts = [&self.0.open, &self.0.connected];
+            if counts.into_iter().all(|count| count.load(Ordering::SeqCst) == 0) {
                 return;
             }
             closed.await;
@@ -303,6 +314,19 @@ impl Drop for StreamSlot {
         self.streams.of_kind(self.kind).fetch_sub(1, Ordering::Relaxed);
         if self.streams.0.open.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.streams.0.all_closed.notify_waiters();
+        }
+    }
+}
+
+/// A connection of a stream, which may be open for a moment after the stream's end.
+#[cfg(feature = "http")]
+pub(crate) struct Connected(Streams);
+
+#[cfg(feature = "http")]
+impl Drop for Connected {
+    fn drop(&mut self) {
+        if self.0.0.connected.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.0.all_closed.notify_waiters();
         }
     }
 }

@@ -42,7 +42,8 @@ fn id(event: &Event) -> u64 {
     number(event.id.as_deref().expect("an id"))
 }
 
-/// Creates todos while `follower` is open, and returns the median time from a response to its event.
+/// Creates todos while `follower` is open, and returns the median time from a response to its
+/// event.
 async fn median_delay(writer: &Actor, follower: &mut EventStream, todos: usize) -> Duration {
     let mut delays = Vec::new();
     for _ in 0..todos {

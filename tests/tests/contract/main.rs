@@ -15,6 +15,7 @@ mod statements;
 mod todos;
 mod tokens;
 mod trash;
+mod websocket;
 
 /// The member `name` of `value`, which must be a string.
 fn text<'a>(value: &'a serde_json::Value, name: &str) -> &'a str {

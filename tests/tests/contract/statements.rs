@@ -47,6 +47,7 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
         let user = format!("/api/users/{}", ann.id());
         let (trash, changes) = (format!("{user}/trash"), format!("{user}/changes"));
         let events = format!("{user}/events");
+        let socket = format!("{user}/ws");
         let expired = format!("{events}?since=x.1");
         let trashed = format!("{trash}/{}", todo["id"].as_str().expect("an id"));
         let restore = format!("{trashed}/restore");
@@ -97,6 +98,8 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             // As GET, whose response has no end.
             ("HEAD", &events, json!(null), false, 200, None),
             ("GET", &expired, json!(null), false, 410, Some(1)),
+            // Without a handshake.
+            ("GET", &socket, json!(null), false, 426, Some(1)),
             ("DELETE", &path, json!(null), false, 200, None),
             ("DELETE", &trashed, json!(null), false, 200, None),
             ("DELETE", &trashed, json!(null), false, 404, None),
@@ -138,6 +141,8 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             // Proves that statements are counted at all.
             assert_eq!(calls == 0, most == 0, "{server:?}: {method} {path}");
         }
+        // The test client makes no handshake.
+        let covered = covered.into_iter().chain([endpoint("GET", &socket)]);
         assert_eq!(uncovered(covered, |_| true), [""; 0]);
         for (count, most) in [(500, 1), (501, 2), (1000, 2), (1001, 3)] {
             admin.execute("DELETE FROM todos").await.expect("no todos");

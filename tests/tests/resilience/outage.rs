@@ -27,6 +27,14 @@ const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
 const MAX_WAIT: Duration = Duration::from_secs(20);
 const POOL: usize = 4;
 
+/// The header fields of the handshake of a WebSocket (RFC 6455, section 4.1).
+const HANDSHAKE: [(&str, &str); 4] = [
+    ("connection", "upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
 /// A server on its own PostgreSQL cluster, and a user with a todo.
 struct Deployment {
     cluster: Cluster,
@@ -81,6 +89,7 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
     let complete = format!("{todo}/complete");
     let (changes, trash) = (todos.replace("/todos", "/changes"), todos.replace("/todos", "/trash"));
     let events = todos.replace("/todos", "/events");
+    let socket = todos.replace("/todos", "/ws");
     let trashed = todo.replace("/todos/", "/trash/");
     let restore = format!("{trashed}/restore");
     let requests = [
@@ -98,6 +107,7 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         ("DELETE", todo, json!(null)),
         ("GET", &changes, json!(null)),
         (of_streams, &events, json!(null)),
+        (of_streams, &socket, json!(null)),
         ("GET", &trash, json!(null)),
         ("POST", &restore, json!(null)),
         ("DELETE", &trashed, json!(null)),
@@ -110,9 +120,12 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         let endpoint = endpoint(if method == "HEAD" { "GET" } else { method }, path);
         covered.push(endpoint);
         let sender = if endpoint.access() == Access::Public { &anonymous } else { &**user };
-        let headers = [("content-type", "application/json")];
+        let headers: &[_] = match path == socket {
+            true => &HANDSHAKE,
+            false => &[("content-type", "application/json")],
+        };
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        answers.push(sender.send(method, path, &headers, body).await);
+        answers.push(sender.send(method, path, headers, body).await);
     }
     let needs_database =
         |endpoint: &Endpoint| endpoint.statements().success > 0 && !endpoint.is_probe();

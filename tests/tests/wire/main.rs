@@ -9,3 +9,4 @@ mod metrics;
 mod protocol;
 mod streams;
 mod tls;
+mod websocket;

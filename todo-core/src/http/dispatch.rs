@@ -25,6 +25,7 @@ use crate::{
         matcher::{Found, Matched, PathParams},
         problem::ApiError,
         respond,
+        websocket::handshake,
     },
     ids::UserId,
 };
@@ -94,7 +95,7 @@ impl Api {
                 let caller = if endpoint.access() == Access::Public {
                     None
                 } else {
-                    let caller = self.authenticate(parts, log.client())?;
+                    let caller = self.authenticate(parts, endpoint, log.client())?;
                     log.update(|fields| fields.user_id = Some(caller.user_id()));
                     Some(caller)
                 };
@@ -126,8 +127,19 @@ impl Api {
     }
 
     /// The caller that the request's token authenticates.
-    fn authenticate(&self, parts: &Parts, client: Option<IpAddr>) -> Result<Caller, ApiError> {
-        match extract::bearer(&parts.headers) {
+    fn authenticate(
+        &self,
+        parts: &Parts,
+        endpoint: &Endpoint,
+        client: Option<IpAddr>,
+    ) -> Result<Caller, ApiError> {
+        let token = match extract::bearer(&parts.headers) {
+            Err(ApiError::MissingToken) if endpoint.policy.takes_protocol_token => {
+                handshake::token(&parts.headers).ok_or(ApiError::MissingToken)
+            }
+            token => token,
+        };
+        match token {
             Ok(token) => Ok(auth::verify_token(self.core(), token, client)?),
             Err(failure) => {
                 match failure {
@@ -194,6 +206,9 @@ fn is_before_session(result: &HandlerResult, names_a_todo: bool) -> bool {
             | ApiError::UnsupportedMediaType
             | ApiError::BodyTimeout
             | ApiError::BadRequest(_)
+            | ApiError::UpgradeRequired
+            | ApiError::WebSocketVersion
+            | ApiError::OriginNotAllowed
             | ApiError::TooLarge(_)
             | ApiError::Malformed(..),
         ) => true,

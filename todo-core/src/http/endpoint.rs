@@ -82,6 +82,8 @@ pub(crate) struct Policy {
     /// is not [`ApiOptions::request_timeout`].
     pub(crate) deadline: Option<Duration>,
     pub(crate) body: BodyForm,
+    /// Whether the token may be in a WebSocket's subprotocol: a browser cannot set `Authorization`.
+    pub(crate) takes_protocol_token: bool,
 }
 
 /// The forms that the response body of a route may have. A whole body is always possible: an error
@@ -124,6 +126,7 @@ impl Policy {
         rate_limit: None,
         deadline: None,
         body: BodyForm::Whole,
+        takes_protocol_token: false,
     };
     /// The policy of routes that change something.
     pub(crate) const CHANGE: Self = Self { charge: Charge::IfAvailable, ..Self::DEFAULT };
@@ -228,6 +231,8 @@ pub(crate) enum HeaderDocs {
     ETag,
     /// `Idempotency-Replayed`.
     Replayed,
+    /// `Sec-WebSocket-Accept` and `Sec-WebSocket-Protocol`.
+    WebSocket,
 }
 
 impl AnswerDocs {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, FieldError, whole_seconds},
-    http::{Body, conditions},
+    http::{Body, conditions, websocket::handshake},
     todos::Todo,
 };
 
@@ -90,6 +90,11 @@ pub(crate) enum ApiError {
     HttpsRequired,
     /// The path's user is not the caller.
     OtherUser,
+    /// The page's origin is not allowed.
+    OriginNotAllowed,
+    /// The request is not the handshake of a WebSocket over HTTP/1.1, or of another version.
+    UpgradeRequired,
+    WebSocketVersion,
     NoRoute,
     WrongMethod(HeaderValue),
     /// The head, or the body, did not arrive in time.
@@ -138,7 +143,12 @@ impl ApiError {
             Self::Core(Error::Invalid(_)) => {
                 kind!(BAD_REQUEST, "validation_error", "Validation Error", "validation-error")
             }
-            Self::BadRequest(_) => kind!(BAD_REQUEST, "bad_request", "Bad Request", "bad-request"),
+            Self::BadRequest(_) | Self::WebSocketVersion => {
+                kind!(BAD_REQUEST, "bad_request", "Bad Request", "bad-request")
+            }
+            Self::UpgradeRequired => {
+                kind!(UPGRADE_REQUIRED, "upgrade_required", "Upgrade Required", "upgrade-required")
+            }
             Self::MissingToken | Self::Core(Error::Unauthenticated) => {
                 kind!(UNAUTHORIZED, "unauthorized", "Unauthorized", "unauthorized")
             }
@@ -148,7 +158,7 @@ impl ApiError {
                 "Invalid Credentials",
                 "invalid-credentials"
             ),
-            Self::OtherUser | Self::Core(Error::Forbidden) => {
+            Self::OtherUser | Self::OriginNotAllowed | Self::Core(Error::Forbidden) => {
                 kind!(FORBIDDEN, "forbidden", "Forbidden", "forbidden")
             }
             Self::HttpsRequired => {
@@ -271,6 +281,11 @@ impl ApiError {
             }
             Self::Core(Error::NotFound) => "There is no such todo.".into(),
             Self::Core(Error::Forbidden) => "You don't have access to this todo.".into(),
+            Self::OriginNotAllowed => "This page may not use the service.".into(),
+            Self::UpgradeRequired => {
+                "This address takes WebSocket connections over HTTP/1.1 only.".into()
+            }
+            Self::WebSocketVersion => "The WebSocket version must be 13.".into(),
             Self::OtherUser => "You don't have access to this user's todos.".into(),
             Self::BadRequest(detail) => (*detail).into(),
             Self::MissingToken => "You are not logged in. Please log in.".into(),
@@ -365,6 +380,14 @@ impl ApiError {
             }
             Self::WrongMethod(allow) => {
                 headers.insert(header::ALLOW, allow.clone());
+            }
+            Self::UpgradeRequired => {
+                let protocol = HeaderValue::from_static("websocket");
+                headers.insert(header::UPGRADE, protocol);
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            }
+            Self::WebSocketVersion => {
+                headers.insert(header::SEC_WEBSOCKET_VERSION, handshake::VERSION);
             }
             Self::Outdated(current) => {
                 if let Some(etag) = conditions::etag(current) {

@@ -90,6 +90,9 @@ fn every_failure() -> Vec<ApiError> {
     failures.extend([
         ApiError::Outdated(Box::new(example_todo())),
         ApiError::BadRequest("There must be a Host header."),
+        ApiError::OriginNotAllowed,
+        ApiError::UpgradeRequired,
+        ApiError::WebSocketVersion,
         ApiError::UriTooLong,
         ApiError::HeadTooLarge,
         ApiError::MissingToken,
@@ -117,6 +120,9 @@ fn every_failure() -> Vec<ApiError> {
             | ApiError::MissingToken
             | ApiError::HttpsRequired
             | ApiError::OtherUser
+            | ApiError::OriginNotAllowed
+            | ApiError::UpgradeRequired
+            | ApiError::WebSocketVersion
             | ApiError::NoRoute
             | ApiError::WrongMethod(_)
             | ApiError::HeadTimeout
