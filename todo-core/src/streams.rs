@@ -78,7 +78,7 @@ impl Serialize for EndReason {
 
 /// The form in which a stream is delivered, for statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "two kinds belong to HTTP"))]
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for HTTP"))]
 pub(crate) enum StreamKind {
     Library,
     ServerSentEvents,
@@ -87,11 +87,11 @@ pub(crate) enum StreamKind {
 
 impl StreamKind {
     /// All kinds, in the order of their numbers.
-    #[cfg(feature = "http")]
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for HTTP"))]
     pub(crate) const ALL: [Self; 3] = [Self::Library, Self::ServerSentEvents, Self::WebSocket];
 
     /// The label of the kind.
-    #[cfg(feature = "http")]
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for HTTP"))]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Library => "library",
@@ -239,7 +239,7 @@ impl Streams {
     }
 
     /// The number of open streams by kind.
-    #[cfg(feature = "http")]
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for HTTP"))]
     pub(crate) fn counts(&self) -> [i64; 3] {
         StreamKind::ALL.map(|kind| {
             i64::try_from(self.of_kind(kind).load(Ordering::Relaxed)).unwrap_or(i64::MAX)
@@ -247,14 +247,14 @@ impl Streams {
     }
 
     /// Counts a connection that a server does not count as a request, until the guard is dropped.
-    #[cfg(feature = "http")]
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for HTTP"))]
     pub(crate) fn connected(&self) -> Connected {
         self.0.connected.fetch_add(1, Ordering::SeqCst);
         Connected(self.clone())
     }
 
     /// Completes when no stream is open and no connection of one.
-    #[cfg(feature = "http")]
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for HTTP"))]
     pub(crate) async fn until_all_closed(&self) {
         loop {
             let closed = self.0.all_closed.notified();
@@ -319,10 +319,9 @@ impl Drop for StreamSlot {
 }
 
 /// A connection of a stream, which may be open for a moment after the stream's end.
-#[cfg(feature = "http")]
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for HTTP"))]
 pub(crate) struct Connected(Streams);
 
-#[cfg(feature = "http")]
 impl Drop for Connected {
     fn drop(&mut self) {
         if self.0.0.connected.fetch_sub(1, Ordering::SeqCst) == 1 {
