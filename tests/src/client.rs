@@ -217,6 +217,12 @@ impl Actor {
         Actor { client: client.bearing(&account.token), account: Arc::new(account) }
     }
 
+    /// The same user at the server of `client`.
+    #[must_use]
+    pub fn at(&self, client: &Client) -> Actor {
+        Actor { client: client.bearing(self.token()), account: self.account.clone() }
+    }
+
     /// The user's id.
     pub fn id(&self) -> &str {
         &self.account.id

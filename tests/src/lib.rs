@@ -13,6 +13,7 @@ mod app;
 mod client;
 mod database;
 mod endpoints;
+mod events;
 mod forwarder;
 pub mod lease;
 pub mod postgres;
@@ -20,11 +21,13 @@ mod process;
 mod response;
 mod target;
 mod tools;
+mod websocket;
 
 pub use app::{App, SECRET, SECRET_SETTING};
 pub use client::{Actor, Client, at_once, eventually, raw, unique_email};
 pub use database::{clone_the_only_todo, execute_sql};
 pub use endpoints::{endpoint, uncovered};
+pub use events::{Event, EventStream};
 pub use forwarder::Forwarder;
 pub use process::{
     PROGRAMS, Process, STARTING, STOPPING, built, command, empty_dir, startup_error,
@@ -32,3 +35,4 @@ pub use process::{
 pub use response::TestResponse;
 pub use target::{Database, Server, Target};
 pub use tools::tool;
+pub use websocket::WebSocket;

@@ -1,5 +1,8 @@
 //! Authorization: the [`Caller`] of an operation, and the condition of its statements.
 
+use std::num::NonZeroI64;
+
+use chrono::{DateTime, Utc};
 use sqlx::SqlSafeStr;
 use uuid::Uuid;
 
@@ -11,7 +14,16 @@ use crate::{db::Statement, ids::UserId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     user_id: UserId,
-    session: Option<Uuid>,
+    /// None for a trusted caller.
+    session: Option<CallerSession>,
+}
+
+/// The session of a caller, by its token. Small: it is in the future of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CallerSession {
+    id: Uuid,
+    /// The expiry of the token, in seconds since the Unix epoch.
+    expires_at: NonZeroI64,
 }
 
 impl Caller {
@@ -29,13 +41,23 @@ impl Caller {
     }
 
     /// The caller of a valid token. Its session may have ended: every statement checks it.
-    pub(crate) fn of_session(user_id: UserId, session: Uuid) -> Self {
-        Self { user_id, session: Some(session) }
+    /// `expires_at` is the expiry of the token, in seconds since the Unix epoch.
+    pub(crate) fn of_session(user_id: UserId, session: Uuid, expires_at: i64) -> Self {
+        let expires_at = NonZeroI64::new(expires_at).unwrap_or(NonZeroI64::MIN);
+        Self { user_id, session: Some(CallerSession { id: session, expires_at }) }
+    }
+
+    /// The time when the caller's token expires; none for a trusted caller.
+    pub(crate) fn expires_at(&self) -> Option<DateTime<Utc>> {
+        let session = self.session?;
+        let expires_at = DateTime::from_timestamp(session.expires_at.get(), 0);
+        // Beyond the year 262,000.
+        Some(expires_at.unwrap_or(DateTime::<Utc>::MAX_UTC))
     }
 
     /// The session of the caller's token; none for a trusted caller.
     pub(crate) fn session(&self) -> Option<Uuid> {
-        self.session
+        self.session.map(|session| session.id)
     }
 
     pub(crate) fn is_trusted(&self) -> bool {
@@ -43,7 +65,7 @@ impl Caller {
     }
 
     pub(crate) fn session_or_nil(&self) -> Uuid {
-        self.session.unwrap_or(Uuid::nil())
+        self.session().unwrap_or(Uuid::nil())
     }
 }
 

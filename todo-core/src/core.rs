@@ -19,6 +19,7 @@ use crate::{
     rate_limit::RateLimiter,
     run_to_completion::RunToCompletion,
     secret::{Algorithm, Secret},
+    streams::{EndReason, Streams},
 };
 
 /// Limit of callers' operations, running and queued; beyond it, [`Error::Busy`] at once.
@@ -41,6 +42,7 @@ pub struct CoreBuilder {
     rate_limit_per_minute: u32,
     max_todos: u32,
     trash_days: u16,
+    max_streams: u32,
     database: DatabaseOptions,
     clock: Clock,
 }
@@ -85,6 +87,14 @@ impl CoreBuilder {
         self
     }
 
+    /// Sets the maximum number of a user's open streams of changes
+    /// ([`todos::follow`](crate::todos::follow)) in this process; 0: no limit. Default: 5. All
+    /// users together have at most 2,000.
+    pub fn max_streams(mut self, limit: u32) -> Self {
+        self.max_streams = limit;
+        self
+    }
+
     /// Sets the options of the database's connections.
     pub fn database(mut self, options: DatabaseOptions) -> Self {
         self.database = options;
@@ -119,8 +129,10 @@ impl CoreBuilder {
         let write_queues = share.writes.map_or_else(|| Arc::clone(&read_queues), queues);
         let rate_limiter =
             RateLimiter::new(db.clone(), self.clock.clone(), self.rate_limit_per_minute);
+        let streams = Streams::new(db.clone(), self.max_streams);
         let core = Core(Arc::new(Inner {
             db,
+            streams,
             hasher: Hasher::new(),
             tokens: Tokens::new(
                 self.algorithm,
@@ -153,6 +165,7 @@ pub struct Core(Arc<Inner>);
 
 struct Inner {
     db: Db,
+    streams: Streams,
     hasher: Hasher,
     tokens: Tokens,
     rate_limiter: RateLimiter,
@@ -181,6 +194,7 @@ impl Core {
             rate_limit_per_minute: 5,
             max_todos: 50_000,
             trash_days: 30,
+            max_streams: 5,
             database: DatabaseOptions::new(),
             clock: Clock::system(),
         }
@@ -200,9 +214,10 @@ impl Core {
         .await
     }
 
-    /// Finishes queued work and closes the database. Later operations fail with
-    /// [`Error::Unavailable`].
+    /// Finishes queued work, ends the streams of changes and closes the database. Later operations
+    /// fail with [`Error::Unavailable`].
     pub async fn close(&self) {
+        self.0.streams.end_all(EndReason::Draining);
         self.0.db.close().await;
     }
 
@@ -225,6 +240,8 @@ impl Core {
     /// Dropped before it has a permit, it does not reach the database. Dropped later, it completes
     /// in a separate task, as with [`Core::anonymous`], unless the database can skip writes that
     /// have not started.
+    ///
+    /// All writes of todos pass here: the streams of the caller's changes are woken at the end.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         caller: UserId,
@@ -232,7 +249,8 @@ impl Core {
     ) -> Result<T> {
         let permit = permit(&self.0.operations)?;
         let caller_permit = self.0.write_queues.acquire(caller).await?;
-        let operation = with_deadline((permit, caller_permit), operation);
+        let wake = self.0.streams.wake_later(caller);
+        let operation = with_deadline((permit, caller_permit, wake), operation);
         if self.0.drops_writes {
             operation.boxed().await
         } else {
@@ -299,6 +317,7 @@ impl Core {
             hashed: hasher.hashes_total(),
             succeeded_jobs,
             failed_jobs,
+            streams: self.0.streams.counts(),
         }
     }
 
@@ -316,6 +335,10 @@ impl Core {
 
     pub(crate) fn rate_limiter(&self) -> &RateLimiter {
         &self.0.rate_limiter
+    }
+
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.0.streams
     }
 
     pub(crate) fn max_todos(&self) -> u32 {
@@ -375,6 +398,8 @@ pub(crate) struct Stats {
     /// Attempts of jobs since the start.
     pub(crate) succeeded_jobs: u64,
     pub(crate) failed_jobs: u64,
+    /// Open streams of changes, in the order of [`StreamKind::ALL`](crate::streams::StreamKind).
+    pub(crate) streams: [i64; 3],
 }
 
 impl fmt::Debug for Core {

@@ -64,6 +64,12 @@ pub enum Error {
     /// The log of changes does not reach back to this position: list all todos again.
     #[error("the log of changes does not reach back so far")]
     CursorExpired,
+    /// The user has as many open streams of changes as is allowed. Close one first.
+    #[error("the limit of {limit} open streams is reached")]
+    TooManyStreams {
+        /// Maximum number.
+        limit: u64,
+    },
     /// An account with this e-mail exists.
     #[error("email is already registered")]
     EmailTaken,
@@ -102,7 +108,7 @@ impl Error {
             Self::KeyInUse => "conflict",
             Self::CursorExpired => "cursor_expired",
             Self::EmailTaken => "email_taken",
-            Self::RateLimited { .. } => "rate_limited",
+            Self::RateLimited { .. } | Self::TooManyStreams { .. } => "rate_limited",
             Self::Busy | Self::Unavailable(_) => "unavailable",
             Self::Internal(_) => "internal",
         }
@@ -114,7 +120,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::RateLimited { .. } | Self::KeyInUse | Self::Busy | Self::Unavailable(_)
+            Self::RateLimited { .. }
+                | Self::TooManyStreams { .. }
+                | Self::KeyInUse
+                | Self::Busy
+                | Self::Unavailable(_)
         )
     }
 }

@@ -97,7 +97,8 @@
 //!
 //! Types and traits of other crates in the public API: [`uuid`], [`chrono`], serde, futures'
 //! `Stream`, and with `http` those of `http`, `http-body`, `bytes`, `tower-service`, `tower-layer`,
-//! `ipnet` and `serde_json`. `public-api.txt` beside this crate's manifest lists the public API.
+//! `ipnet`, `serde_json` and tokio's `AsyncRead` and `AsyncWrite`. `public-api.txt` beside this
+//! crate's manifest lists the public API.
 #![forbid(unsafe_code)]
 // Without a database driver no database can be opened, so the code that uses one is unreachable.
 #![cfg_attr(
@@ -119,6 +120,7 @@ mod rate_limit;
 mod request_id;
 mod run_to_completion;
 mod secret;
+mod streams;
 mod timestamp;
 mod validate;
 

@@ -111,6 +111,10 @@ fn literal(value: &Value) -> (&'static str, String) {
     let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
     match value {
         Value::Uuid(id) => ("uuid", text(&id.to_string())),
+        Value::Uuids(ids) => {
+            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+            ("uuid[]", text(&format!("{{{}}}", ids.join(","))))
+        }
         Value::Bool(flag) => ("boolean", flag.to_string()),
         Value::BigInt(number) => ("bigint", number.to_string()),
         Value::SmallInt(number) => ("smallint", number.map_or("NULL".into(), |n| n.to_string())),

@@ -4,6 +4,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     net::SocketAddr,
     pin::pin,
     sync::{
@@ -13,16 +14,18 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Version, body::Incoming, header::UPGRADE, server::conn::http1, service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use todo_core::http::{Api, OverCapacity, Peer};
+use todo_core::http::{Api, OverCapacity, Peer, Upgrade};
 use todo_runtime::{
-    ACCEPT_PAUSE, Admission, HeaderTimeoutStream, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE,
-    Timeouts, TrackedBody, Unanswered,
+    ACCEPT_PAUSE, Admission, ConnectionPermit, HeaderTimeoutStream, OVER_CAPACITY_CONNECTIONS,
+    SHUTDOWN_GRACE, Timeouts, TrackedBody, Unanswered,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
 use tokio_io_timeout::TimeoutStream;
@@ -54,7 +57,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     if settings.tls().is_some() {
         let why = "todo-hyper-min serves plain http only, use todo-server for TLS";
-        return Err(ServeError::Tls(std::io::Error::other(why)));
+        return Err(ServeError::Tls(io::Error::other(why)));
     }
     let mut signals = shutdown.into();
     match todo_runtime::start(&settings, &mut signals).await? {
@@ -95,16 +98,13 @@ pub async fn serve_api(
         // Without an admission, the connection is closed here.
         let admitted = admission.admit(address.ip())?;
         let over_capacity = admitted.is_over_capacity().then_some(OverCapacity);
-        let connection = connection(
+        Some(connection(
             api.clone(),
             stream,
             Client { address, over_capacity, keep_alive, write_stall },
+            Arc::new(Held { _permit: permit, _admitted: admitted }),
             stopping.clone(),
-        );
-        Some(async move {
-            let _held = (permit, admitted);
-            connection.await;
-        })
+        ))
     };
     loop {
         let accepted = async {
@@ -154,6 +154,7 @@ pub async fn serve_api(
             SHUTDOWN_GRACE.as_secs()
         );
     }
+    todo_runtime::finish_streams(&api).await;
     if let Some(metrics) = metrics {
         metrics.abort();
     }
@@ -171,11 +172,18 @@ struct Client {
     write_stall: Duration,
 }
 
+/// What limits the number of connections, held until a connection is closed, be it an upgraded one.
+struct Held {
+    _permit: Result<OwnedSemaphorePermit, AcquireError>,
+    _admitted: ConnectionPermit,
+}
+
 /// Serves one connection until it ends, or shuts it down once `stopping` is closed.
 async fn connection(
     api: Api,
     stream: TcpStream,
     client: Client,
+    held: Arc<Held>,
     mut stopping: watch::Receiver<()>,
 ) {
     let Client { address, over_capacity, keep_alive, write_stall } = client;
@@ -190,6 +198,12 @@ async fn connection(
         request.extensions_mut().insert(peer);
         if let Some(over_capacity) = over_capacity {
             request.extensions_mut().insert(over_capacity);
+        }
+        if request.version() == Version::HTTP_11 && request.headers().contains_key(UPGRADE) {
+            let upgraded = hyper::upgrade::on(&mut request);
+            let upgraded = async { Ok(TokioIo::new(upgraded.await.map_err(io::Error::other)?)) };
+            let held = (in_progress.clone(), Arc::clone(&held));
+            request.extensions_mut().insert(Upgrade::new(upgraded, held));
         }
         let api = api.clone();
         async move {
@@ -210,7 +224,8 @@ async fn connection(
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,

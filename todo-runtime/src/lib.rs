@@ -47,7 +47,7 @@ pub use self::{
     log::log_warnings,
     program::{EVENT_INTERVAL, block_on, exit_code, main_minimal, run_server},
     settings::Settings,
-    shutdown::drain,
+    shutdown::{drain, finish_streams},
     signals::{Signals, signals},
     socket::set_socket_options,
     startup::{StartError, listen_for_metrics, log_listening, start},

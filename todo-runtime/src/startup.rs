@@ -105,6 +105,7 @@ impl Settings {
             .rate_limit_per_minute(self.rate_limit_per_minute)
             .max_todos(self.max_todos_per_user)
             .trash_days(self.trash_days)
+            .max_streams(self.max_streams_per_user)
             .database(self.database_options())
             .over(db)
             .await;

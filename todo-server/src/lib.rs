@@ -17,11 +17,17 @@ use salvo::{
     conn::{Acceptor, ConnCtrl, Listener, rustls::RustlsListener, tcp::TcpAcceptor},
     fuse::FuseConfig,
     http::{ReqBody, ResBody, Version},
-    hyper::body::{Body, Bytes, Frame, SizeHint},
+    hyper::{
+        self,
+        body::{Body, Bytes, Frame, SizeHint},
+        header::UPGRADE,
+    },
+    rt::tokio::TokioIo,
 };
-use todo_core::http::{Api, EnvelopeLayer, OverCapacity, Peer};
+use todo_core::http::{Api, EnvelopeLayer, OverCapacity, Peer, Upgrade};
 use todo_runtime::{
-    Admission, HEADER_TIMEOUT, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE, Timeouts, TrackedBody,
+    Admission, HEADER_TIMEOUT, InProgress, OVER_CAPACITY_CONNECTIONS, SHUTDOWN_GRACE, Timeouts,
+    TrackedBody,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -156,6 +162,7 @@ async fn serve_with(
             serve_on(acceptor, api, settings, timeouts, signals).await?;
         }
     }
+    todo_runtime::finish_streams(api).await;
     if let Some(metrics) = metrics {
         metrics.abort();
     }
@@ -244,8 +251,8 @@ struct ServiceHandler<S>(S);
 impl<S> Handler for ServiceHandler<S>
 where
     S: TowerService<
-            salvo::hyper::Request<ReqBody>,
-            Response = salvo::hyper::Response<todo_core::http::Body>,
+            hyper::Request<ReqBody>,
+            Response = hyper::Response<todo_core::http::Body>,
             Error = Infallible,
             Future: Send,
         > + Clone
@@ -265,13 +272,28 @@ where
         }
         match req.strip_to_hyper::<ReqBody>() {
             // Both services are always ready.
-            Ok(request) => match self.0.clone().call(request).await {
-                Ok(response) => send(res, response),
-            },
+            Ok(mut request) => {
+                hand_in_upgrade(&mut request);
+                match self.0.clone().call(request).await {
+                    Ok(response) => send(res, response),
+                }
+            }
             // Converting the body into itself does not fail.
             Err(error) => tracing::error!(%error, "a request could not be converted"),
         }
     }
+}
+
+/// Hands in the connection of a request that may be upgraded. The tracker counts it as long as its
+/// stream is open.
+fn hand_in_upgrade(request: &mut hyper::Request<ReqBody>) {
+    if request.version() != Version::HTTP_11 || !request.headers().contains_key(UPGRADE) {
+        return;
+    }
+    let in_progress = request.extensions_mut().remove::<InProgress>();
+    let upgraded = hyper::upgrade::on(&mut *request);
+    let upgraded = async { Ok(TokioIo::new(upgraded.await.map_err(io::Error::other)?)) };
+    request.extensions_mut().insert(Upgrade::new(upgraded, in_progress));
 }
 
 /// The peer of the connection. `is_tls` follows the connection, not the request target.
@@ -305,6 +327,10 @@ impl Handler for TrackConnection {
             req.extensions_mut().insert(OverCapacity);
             connection.as_ref().inspect(|connection| connection.graceful_shutdown());
         }
+        if req.headers().contains_key(UPGRADE) {
+            // An upgraded connection is not idle.
+            req.extensions_mut().insert(active.in_progress.clone());
+        }
         ctrl.call_next(req, depot, res).await;
         active.mark_answered();
         let size = res.body.size();
@@ -324,7 +350,7 @@ impl Handler for TrackConnection {
     }
 }
 
-fn send(res: &mut Response, response: salvo::hyper::Response<todo_core::http::Body>) {
+fn send(res: &mut Response, response: hyper::Response<todo_core::http::Body>) {
     let is_live = response.body().is_live();
     res.merge_hyper(response.map(|body| match body.into_bytes() {
         // salvo distinguishes no body from an empty one; a HEAD response has none.

@@ -5,6 +5,7 @@ mod bulk;
 mod changes;
 mod conditions;
 mod equality;
+mod events;
 mod idempotency;
 mod listing;
 mod openapi;
@@ -15,6 +16,7 @@ mod statements;
 mod todos;
 mod tokens;
 mod trash;
+mod websocket;
 
 /// The member `name` of `value`, which must be a string.
 fn text<'a>(value: &'a serde_json::Value, name: &str) -> &'a str {

@@ -20,6 +20,8 @@ const TRASH: &str = "/api/users/{user_id}/trash";
 const TRASHED: &str = "/api/users/{user_id}/trash/{todo_id}";
 const RESTORE: &str = "/api/users/{user_id}/trash/{todo_id}/restore";
 const CHANGES: &str = "/api/users/{user_id}/changes";
+const EVENTS: &str = "/api/users/{user_id}/events";
+const SOCKET: &str = "/api/users/{user_id}/ws";
 const COMPLETE: &str = "/api/users/{user_id}/todos/{todo_id}/complete";
 
 /// A route of the contract.
@@ -42,7 +44,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 24] = [
+const ROUTES: [Route; 26] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -70,6 +72,10 @@ const ROUTES: [Route; 24] = [
     route("post", RESTORE, true, false,
         &["200", "401", "403", "404", "409", "422", "500", "503"]),
     route("get", CHANGES, true, false, &["200", "400", "401", "403", "410", "500", "503"]),
+    route("get", EVENTS, true, false,
+        &["200", "400", "401", "403", "410", "429", "500", "503"]),
+    route("get", SOCKET, true, false,
+        &["101", "400", "401", "403", "426", "429", "500", "503"]),
     route("get", "/health", false, false, &["200"]),
     route("get", "/health/ready", false, false, &["200", "503"]),
     route("get", "/health/db", false, false, &["200", "503"]),

@@ -9,12 +9,19 @@ use chrono::Utc;
 use serde_json::json;
 use uuid::Uuid;
 
-use todo_tests::{App, TestResponse, on_every_target};
+use todo_tests::{Actor, App, TestResponse, on_every_target};
 
 use self::forge::{Forge, signed, with};
 
 const ME: &str = "/api/auth/me";
 const OTHER_SECRET: &str = "another secret of more than thirty-two bytes for tests";
+
+/// The actor with a token that expires at `exp`, in seconds since the Unix epoch.
+pub(crate) fn expiring(app: &App, actor: &Actor, exp: i64) -> Actor {
+    let token = Forge::of(app, actor).claim("exp", exp);
+    let user = json!({"id": actor.id(), "email": actor.email()});
+    Actor::of(&app.anonymous(), &json!({"user": user, "token": token}), actor.password())
+}
 
 /// Checks a 401 with a Bearer challenge, and that the token is not echoed.
 fn assert_rejected(name: &str, answer: &TestResponse) {

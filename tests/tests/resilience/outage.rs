@@ -27,6 +27,14 @@ const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
 const MAX_WAIT: Duration = Duration::from_secs(20);
 const POOL: usize = 4;
 
+/// The header fields of the handshake of a WebSocket (RFC 6455, section 4.1).
+const HANDSHAKE: [(&str, &str); 4] = [
+    ("connection", "upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
 /// A server on its own PostgreSQL cluster, and a user with a todo.
 struct Deployment {
     cluster: Cluster,
@@ -70,8 +78,9 @@ async fn app(server: Server, cluster: &Cluster) -> App {
     App::start_with(target, &settings).await
 }
 
-/// Sends one request to each route that needs the database.
-async fn every_route(user: &Actor, todo: &str) -> Vec<TestResponse> {
+/// Sends one request to each route that needs the database, by the method `of_streams` to those
+/// whose response has no end if it succeeds.
+async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResponse> {
     let anonymous = Client::of(user.client.addr());
     let todos = user.todos();
     let form = json!({"email": unique_email(), "password": "Correct1horse", "name": "Ada"});
@@ -79,6 +88,8 @@ async fn every_route(user: &Actor, todo: &str) -> Vec<TestResponse> {
     let filtered = format!("{todos}?status=pending&sort_by=title&limit=5");
     let complete = format!("{todo}/complete");
     let (changes, trash) = (todos.replace("/todos", "/changes"), todos.replace("/todos", "/trash"));
+    let events = todos.replace("/todos", "/events");
+    let socket = todos.replace("/todos", "/ws");
     let trashed = todo.replace("/todos/", "/trash/");
     let restore = format!("{trashed}/restore");
     let bulk = format!("{todos}/bulk");
@@ -97,6 +108,8 @@ async fn every_route(user: &Actor, todo: &str) -> Vec<TestResponse> {
         ("PATCH", &complete, json!({"completed": true})),
         ("DELETE", todo, json!(null)),
         ("GET", &changes, json!(null)),
+        (of_streams, &events, json!(null)),
+        (of_streams, &socket, json!(null)),
         ("GET", &trash, json!(null)),
         ("POST", &restore, json!(null)),
         ("DELETE", &trashed, json!(null)),
@@ -106,12 +119,15 @@ async fn every_route(user: &Actor, todo: &str) -> Vec<TestResponse> {
     let mut covered = Vec::new();
     let mut answers = Vec::new();
     for (method, path, body) in requests {
-        let endpoint = endpoint(method, path);
+        let endpoint = endpoint(if method == "HEAD" { "GET" } else { method }, path);
         covered.push(endpoint);
         let sender = if endpoint.access() == Access::Public { &anonymous } else { &**user };
-        let headers = [("content-type", "application/json")];
+        let headers: &[_] = match path == socket {
+            true => &HANDSHAKE,
+            false => &[("content-type", "application/json")],
+        };
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        answers.push(sender.send(method, path, &headers, body).await);
+        answers.push(sender.send(method, path, headers, body).await);
     }
     let needs_database =
         |endpoint: &Endpoint| endpoint.statements().success > 0 && !endpoint.is_probe();

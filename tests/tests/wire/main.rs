@@ -2,9 +2,11 @@
 
 mod compression;
 mod draining;
+mod events;
 mod http2;
 mod logs;
 mod metrics;
 mod protocol;
 mod streams;
 mod tls;
+mod websocket;

@@ -9,6 +9,7 @@ use super::{AuthEvent, Caller, Session, Token, User, events};
 use crate::{
     clock::new_id,
     core::Core,
+    crypto::tokens::VerifiedToken,
     db::{RowsAffected, Statement},
     error::{Error, Result},
 };
@@ -26,6 +27,7 @@ pub async fn logout(core: &Core, token: &str) -> Result<()> {
 pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAddr>) -> Result<()> {
     const SQL: &str = "DELETE FROM sessions WHERE id = $1 AND user_id = $2";
     let db = core.db();
+    let streams = core.streams().clone();
     let user_id = caller.user_id();
     core.write_and_log(user_id, async move {
         let end = Statement::new(SQL).of(user_id).bind(caller.session_or_nil()).bind(user_id);
@@ -35,7 +37,10 @@ pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAd
             Err(fault) => Err(fault.into()),
         };
         match &ended {
-            Ok(()) => events::succeeded(AuthEvent::Logout, client, user_id),
+            Ok(()) => {
+                streams.end_session(user_id, caller.session_or_nil());
+                events::succeeded(AuthEvent::Logout, client, user_id);
+            }
             Err(error) => {
                 events::failed(AuthEvent::Logout, client, Some(user_id), events::reason(error));
             }
@@ -53,7 +58,9 @@ pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAd
 /// [`Error::Unauthenticated`].
 pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> Result<Caller> {
     match core.tokens().verify(token, core.now()) {
-        Ok(verified) => Ok(Caller::of_session(verified.user_id.into(), verified.session)),
+        Ok(VerifiedToken { user_id, session, expires_at }) => {
+            Ok(Caller::of_session(user_id.into(), session, expires_at))
+        }
         Err(rejected) => {
             events::failed(
                 AuthEvent::Token,

@@ -47,13 +47,14 @@ struct Claims {
 pub(crate) struct VerifiedToken {
     pub(crate) user_id: Uuid,
     pub(crate) session: Uuid,
+    /// `exp`, in seconds since the Unix epoch.
+    pub(crate) expires_at: i64,
 }
 
 /// Claims with a valid signature; their times are not checked yet.
 #[derive(Clone, Copy)]
 struct SignedClaims {
     verified: VerifiedToken,
-    exp: i64,
     nbf: Option<i64>,
 }
 
@@ -64,8 +65,9 @@ impl TryFrom<Claims> for SignedClaims {
         if claims.sub != claims.user_id {
             return Err(TokenError::Claims);
         }
-        let verified = VerifiedToken { user_id: claims.user_id, session: claims.jti };
-        Ok(Self { verified, exp: claims.exp, nbf: claims.nbf })
+        let verified =
+            VerifiedToken { user_id: claims.user_id, session: claims.jti, expires_at: claims.exp };
+        Ok(Self { verified, nbf: claims.nbf })
     }
 }
 
@@ -249,7 +251,7 @@ impl Tokens {
             None => self.cache.insert(token, self.claims(token)?.try_into()?),
         };
         let now = now.timestamp();
-        if signed.exp <= now {
+        if signed.verified.expires_at <= now {
             return Err(TokenError::Expired(signed.verified.user_id));
         }
         if signed.nbf.is_some_and(|nbf| nbf > now) {

@@ -8,6 +8,8 @@ use uuid::Uuid;
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Uuid(Uuid),
+    /// A set: an array on PostgreSQL, a JSON array of hexadecimal texts on SQLite.
+    Uuids(Vec<Uuid>),
     Bool(bool),
     BigInt(i64),
     SmallInt(Option<i16>),
@@ -37,6 +39,7 @@ macro_rules! binds {
 }
 binds! {
     Uuid => |id| Self::Uuid(id),
+    Vec<Uuid> => |ids| Self::Uuids(ids),
     bool => |flag| Self::Bool(flag),
     i64 => |number| Self::BigInt(number),
     &str => |text| Self::Text(Some(text.to_owned())),

@@ -151,6 +151,12 @@ impl Api {
         }
     }
 
+    /// Completes when no stream of changes of the core is open. After [`Api::drain`] they end; one
+    /// over a WebSocket is no request in progress, so a server waits for it here.
+    pub async fn until_streams_end(&self) {
+        self.core().streams().until_all_closed().await;
+    }
+
     /// Whether [`Api::drain`] was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {

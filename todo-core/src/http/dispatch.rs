@@ -25,6 +25,7 @@ use crate::{
         matcher::{Found, Matched, PathParams},
         problem::ApiError,
         respond,
+        websocket::handshake,
     },
     ids::UserId,
 };
@@ -94,7 +95,7 @@ impl Api {
                 let caller = if endpoint.access() == Access::Public {
                     None
                 } else {
-                    let caller = self.authenticate(parts, log.client())?;
+                    let caller = self.authenticate(parts, endpoint, log.client())?;
                     log.update(|fields| fields.user_id = Some(caller.user_id()));
                     Some(caller)
                 };
@@ -126,8 +127,19 @@ impl Api {
     }
 
     /// The caller that the request's token authenticates.
-    fn authenticate(&self, parts: &Parts, client: Option<IpAddr>) -> Result<Caller, ApiError> {
-        match extract::bearer(&parts.headers) {
+    fn authenticate(
+        &self,
+        parts: &Parts,
+        endpoint: &Endpoint,
+        client: Option<IpAddr>,
+    ) -> Result<Caller, ApiError> {
+        let token = match extract::bearer(&parts.headers) {
+            Err(ApiError::MissingToken) if endpoint.policy.takes_protocol_token => {
+                handshake::token(&parts.headers).ok_or(ApiError::MissingToken)
+            }
+            token => token,
+        };
+        match token {
             Ok(token) => Ok(auth::verify_token(self.core(), token, client)?),
             Err(failure) => {
                 match failure {
@@ -154,7 +166,10 @@ pub(crate) async fn run(
         (_, None) => Err(ApiError::MissingToken),
         (Handler::User(handler), Some(caller)) => {
             let result = handler(request, caller).await;
-            check_failed_session(api, &caller, false, result).await
+            if is_before_session(&result, false) {
+                Box::pin(auth::check_session(api.core(), &caller)).await?;
+            }
+            result
         }
         (Handler::Owner(handler), Some(caller)) => {
             let owner = check_owner(&caller, params);
@@ -164,7 +179,10 @@ pub(crate) async fn run(
                 Ok(()) => handler(request, caller).await,
                 Err(failure) => Err(failure),
             };
-            check_failed_session(api, &caller, names_a_todo, result).await
+            if is_before_session(&result, names_a_todo) {
+                Box::pin(auth::check_session(api.core(), &caller)).await?;
+            }
+            result
         }
     };
     let mut response = result?;
@@ -176,32 +194,25 @@ pub(crate) async fn run(
     charge(api, endpoint.policy.charge, payer, response)
 }
 
-/// Checks the session of a rejected request, if no statement has checked it yet: an ended session
-/// comes before these failures in the order of checks. `names_a_todo` means that 403 and 404 come
-/// from the core, whose statement has checked it.
-async fn check_failed_session(
-    api: &Api,
-    caller: &Caller,
-    names_a_todo: bool,
-    result: HandlerResult,
-) -> HandlerResult {
+/// Whether a request was rejected before a statement has checked its session, which must be checked
+/// then: an ended session comes before these failures in the order of checks. `names_a_todo` means
+/// that 403 and 404 come from the core, whose statement has checked it.
+fn is_before_session(result: &HandlerResult, names_a_todo: bool) -> bool {
     match result {
-        Err(failure @ ApiError::Core(Error::Forbidden | Error::NotFound)) if names_a_todo => {
-            Err(failure)
-        }
+        Err(ApiError::Core(Error::Forbidden | Error::NotFound)) => !names_a_todo,
         Err(
-            failure @ (ApiError::OtherUser
-            | ApiError::Core(Error::Forbidden | Error::NotFound | Error::Invalid(_))
+            ApiError::OtherUser
+            | ApiError::Core(Error::Invalid(_))
             | ApiError::UnsupportedMediaType
             | ApiError::BodyTimeout
             | ApiError::BadRequest(_)
+            | ApiError::UpgradeRequired
+            | ApiError::WebSocketVersion
+            | ApiError::OriginNotAllowed
             | ApiError::TooLarge(_)
-            | ApiError::Malformed(..)),
-        ) => {
-            Box::pin(auth::check_session(api.core(), caller)).await?;
-            Err(failure)
-        }
-        result => result,
+            | ApiError::Malformed(..),
+        ) => true,
+        _ => false,
     }
 }
 

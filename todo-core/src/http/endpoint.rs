@@ -80,6 +80,8 @@ pub(crate) struct Policy {
     /// is not [`ApiOptions::request_timeout`].
     pub(crate) deadline: Option<Duration>,
     pub(crate) body: BodyForm,
+    /// Whether the token may be in a WebSocket's subprotocol: a browser cannot set `Authorization`.
+    pub(crate) takes_protocol_token: bool,
 }
 
 /// The maximum size of a request body.
@@ -101,10 +103,6 @@ pub(crate) enum BodyForm {
     /// A stream with an end; made by [`Body::stream`].
     Stream,
     /// A live stream; made by [`Body::live`].
-    #[cfg_attr(
-        not(feature = "testing"),
-        allow(dead_code, reason = "tested, and for routes of events")
-    )]
     Live,
 }
 
@@ -137,6 +135,7 @@ impl Policy {
         rate_limit: None,
         deadline: None,
         body: BodyForm::Whole,
+        takes_protocol_token: false,
     };
     /// The policy of routes that change something.
     pub(crate) const CHANGE: Self = Self { charge: Charge::IfAvailable, ..Self::DEFAULT };
@@ -250,6 +249,8 @@ pub(crate) enum HeaderDocs {
     ListETag,
     /// `Idempotency-Replayed`.
     Replayed,
+    /// `Sec-WebSocket-Accept` and `Sec-WebSocket-Protocol`.
+    WebSocket,
 }
 
 impl AnswerDocs {
@@ -415,6 +416,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         routes::bulk::ENDPOINTS,
         routes::trash::ENDPOINTS,
         routes::changes::ENDPOINTS,
+        routes::events::ENDPOINTS,
         routes::health::ENDPOINTS,
         routes::meta::ENDPOINTS,
     ];

@@ -218,7 +218,8 @@ where
         response
     };
     api.add_headers(response.headers_mut(), &log);
-    if is_http1 && (is_over_capacity || api.is_draining()) {
+    let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if is_http1 && !is_upgrade && (is_over_capacity || api.is_draining()) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let status = response.status();

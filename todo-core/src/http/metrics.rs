@@ -18,6 +18,7 @@ use prometheus::{
 use crate::{
     core::Stats,
     http::{budget::Budget, problem::ApiError},
+    streams::StreamKind,
 };
 
 /// Upper bounds in seconds, from fast responses to those that wait for a slow database.
@@ -35,6 +36,7 @@ pub(crate) struct Metrics {
     in_flight: IntGauge,
     failed_logins: IntCounter,
     connections: IntGaugeVec,
+    streams: IntGaugeVec,
     pool_waiting: IntGauge,
     pool_waits: Counter,
     breaker_open: IntGauge,
@@ -71,6 +73,9 @@ impl Metrics {
             Opts::new("database_connections", "Connections of the pool"),
             &["state"],
         )?;
+        let streams =
+            IntGaugeVec::new(Opts::new("change_streams", "Open streams of changes"), &["kind"])?;
+        registry.register(Box::new(streams.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(failed_logins.clone()))?;
@@ -125,6 +130,7 @@ impl Metrics {
             durations,
             failed_logins,
             connections,
+            streams,
         })
     }
 
@@ -159,6 +165,9 @@ impl Metrics {
     pub(crate) fn text(&self, stats: Stats, budget: &Budget) -> Result<String, prometheus::Error> {
         self.connections.with_label_values(&["idle"]).set(stats.pool.idle);
         self.connections.with_label_values(&["used"]).set(stats.pool.used);
+        for (kind, open) in StreamKind::ALL.into_iter().zip(stats.streams) {
+            self.streams.with_label_values(&[kind.as_str()]).set(open);
+        }
         self.pool_waiting.set(stats.pool.waiting);
         self.breaker_open.set(stats.pool.breaker_open);
         self.hashing.set(stats.hashing);

@@ -17,6 +17,7 @@ pub use self::{
     proxies::{OverCapacity, Peer, canonical as canonical_networks},
     public::PublicUrl,
     trace::TRACE_TARGET,
+    upgrade::Upgrade,
 };
 
 mod access_log;
@@ -29,6 +30,7 @@ mod database_check;
 mod dispatch;
 mod endpoint;
 mod envelope;
+mod events;
 mod extract;
 mod head;
 mod idempotency;
@@ -46,3 +48,5 @@ mod respond;
 mod routes;
 mod schema;
 mod trace;
+mod upgrade;
+mod websocket;

@@ -216,6 +216,15 @@ fn answer(docs: &AnswerDocs) -> Value {
                     "example": responses::EXAMPLE_LIST_ETAG,
                 });
             }
+            HeaderDocs::WebSocket => {
+                for (name, description) in [
+                    ("Sec-WebSocket-Accept", "The answer to the key (RFC 6455, section 4.2.2)"),
+                    ("Sec-WebSocket-Protocol", "`todo.v1`, if the request has subprotocols"),
+                ] {
+                    answer["headers"][name] =
+                        json!({ "description": description, "schema": { "type": "string" } });
+                }
+            }
             HeaderDocs::Replayed => {
                 answer["headers"]["Idempotency-Replayed"] = json!({
                     "description": "Present if an earlier request with the same `Idempotency-Key` \

@@ -38,6 +38,9 @@ pub struct ApiOptions {
     /// [`Api::handle_metrics`](super::Api::handle_metrics) serves it on another listener.
     /// Default: yes.
     pub metrics: bool,
+    /// Time after which a silent stream of events sends a comment, so that a proxy does not take
+    /// its connection for idle. Default: 15 s.
+    pub event_heartbeat: Duration,
     /// Number of log lines that the process has dropped so far, which `/metrics` then reports.
     /// Default: none, and no such metric.
     pub dropped_log_lines: Option<fn() -> u64>,
@@ -57,6 +60,7 @@ impl Default for ApiOptions {
             body_memory_bytes: 64 << 20,
             https_only: false,
             metrics: true,
+            event_heartbeat: Duration::from_secs(15),
             dropped_log_lines: None,
         }
     }

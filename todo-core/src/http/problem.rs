@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, FieldError, ItemError, whole_seconds},
-    http::{Body, conditions},
+    http::{Body, conditions, websocket::handshake},
     todos::Todo,
 };
 
@@ -90,6 +90,11 @@ pub(crate) enum ApiError {
     HttpsRequired,
     /// The path's user is not the caller.
     OtherUser,
+    /// The page's origin is not allowed.
+    OriginNotAllowed,
+    /// The request is not the handshake of a WebSocket over HTTP/1.1, or of another version.
+    UpgradeRequired,
+    WebSocketVersion,
     NoRoute,
     WrongMethod(HeaderValue),
     /// The head, or the body, did not arrive in time.
@@ -141,7 +146,12 @@ impl ApiError {
             ) => {
                 kind!(BAD_REQUEST, "validation_error", "Validation Error", "validation-error")
             }
-            Self::BadRequest(_) => kind!(BAD_REQUEST, "bad_request", "Bad Request", "bad-request"),
+            Self::BadRequest(_) | Self::WebSocketVersion => {
+                kind!(BAD_REQUEST, "bad_request", "Bad Request", "bad-request")
+            }
+            Self::UpgradeRequired => {
+                kind!(UPGRADE_REQUIRED, "upgrade_required", "Upgrade Required", "upgrade-required")
+            }
             Self::MissingToken | Self::Core(Error::Unauthenticated) => {
                 kind!(UNAUTHORIZED, "unauthorized", "Unauthorized", "unauthorized")
             }
@@ -152,6 +162,7 @@ impl ApiError {
                 "invalid-credentials"
             ),
             Self::OtherUser
+            | Self::OriginNotAllowed
             | Self::Core(
                 Error::Forbidden | Error::ItemsFailed { reason: ItemError::Forbidden, .. },
             ) => {
@@ -223,7 +234,7 @@ impl ApiError {
             Self::Malformed(..) => {
                 kind!(UNPROCESSABLE_ENTITY, "malformed_body", "Malformed Body", "malformed-body")
             }
-            Self::Core(Error::RateLimited { .. }) => {
+            Self::Core(Error::RateLimited { .. } | Error::TooManyStreams { .. }) => {
                 kind!(TOO_MANY_REQUESTS, "rate_limited", "Too Many Requests", "rate-limited")
             }
             Self::BodyMemory | Self::Core(Error::Busy | Error::Unavailable(_)) => {
@@ -275,6 +286,9 @@ impl ApiError {
                 let unit = if seconds == 1 { "second" } else { "seconds" };
                 format!("Rate limit exceeded. Try again in {seconds} {unit}.")
             }
+            Self::Core(Error::TooManyStreams { limit }) => {
+                format!("You follow changes in {limit} places already. Please close one of them.")
+            }
             Self::Core(Error::Unavailable(_)) => {
                 "The service is unavailable at the moment. Please try again.".into()
             }
@@ -286,6 +300,11 @@ impl ApiError {
             }
             Self::Core(Error::NotFound) => "There is no such todo.".into(),
             Self::Core(Error::Forbidden) => "You don't have access to this todo.".into(),
+            Self::OriginNotAllowed => "This page may not use the service.".into(),
+            Self::UpgradeRequired => {
+                "This address takes WebSocket connections over HTTP/1.1 only.".into()
+            }
+            Self::WebSocketVersion => "The WebSocket version must be 13.".into(),
             Self::OtherUser => "You don't have access to this user's todos.".into(),
             Self::BadRequest(detail) => (*detail).into(),
             Self::MissingToken => "You are not logged in. Please log in.".into(),
@@ -387,6 +406,14 @@ impl ApiError {
             Self::WrongMethod(allow) => {
                 headers.insert(header::ALLOW, allow.clone());
             }
+            Self::UpgradeRequired => {
+                let protocol = HeaderValue::from_static("websocket");
+                headers.insert(header::UPGRADE, protocol);
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            }
+            Self::WebSocketVersion => {
+                headers.insert(header::SEC_WEBSOCKET_VERSION, handshake::VERSION);
+            }
             Self::Outdated(current) => {
                 if let Some(etag) = conditions::etag(current) {
                     headers.insert(header::ETAG, etag);
@@ -406,6 +433,8 @@ impl ApiError {
             Self::Core(Error::RateLimited { retry_after }) => {
                 Some(HeaderValue::from(whole_seconds(*retry_after)))
             }
+            // A stream whose client is gone ends within seconds.
+            Self::Core(Error::TooManyStreams { .. }) => Some(HeaderValue::from_static("5")),
             Self::HeadTimeout
             | Self::BodyTimeout
             | Self::TooLarge(_)

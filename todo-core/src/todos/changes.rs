@@ -66,6 +66,17 @@ impl ChangeCursor {
 
 impl_parse!(ChangeCursor, FieldError);
 
+impl ChangeCursor {
+    /// The position after this number, in the same epoch.
+    pub(super) fn at(&self, number: i64) -> Self {
+        Self { epoch: self.epoch.clone(), number }
+    }
+
+    pub(super) fn number(&self) -> i64 {
+        self.number
+    }
+}
+
 impl fmt::Display for ChangeCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.epoch, self.number)
@@ -95,6 +106,17 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The kind of the change: `todo` or `deleted`, as its JSON's `type`. Further kinds may follow.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Todo { .. } => "todo",
+            Self::Deleted { .. } => "deleted",
+        }
+    }
+}
+
 /// A page of changes, in the order of the last change of each todo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -105,6 +127,22 @@ pub struct ChangePage {
     pub next: ChangeCursor,
     /// Whether there are more changes now.
     pub has_more: bool,
+}
+
+/// A page of changes, each with its number.
+pub(super) struct NumberedPage {
+    pub(super) changes: Vec<(i64, Change)>,
+    pub(super) next: ChangeCursor,
+    pub(super) has_more: bool,
+}
+
+/// Maximum size of a page.
+#[derive(Clone, Copy)]
+pub(super) struct PageSize {
+    /// Entries of the log that it covers.
+    pub(super) entries: u16,
+    /// Bytes as JSON, unless it has a single change.
+    pub(super) bytes: usize,
 }
 
 /// The log of a user, and one of its entries, if there is one.
@@ -164,6 +202,19 @@ pub async fn changes(
     since: Option<ChangeCursor>,
     limit: Option<Limit>,
 ) -> Result<ChangePage> {
+    let entries = limit.map_or(DEFAULT_LIMIT, Limit::as_u16);
+    let page = read_page(core, caller, since, PageSize { entries, bytes: PAGE_BYTES }).await?;
+    let changes = page.changes.into_iter().map(|(_, change)| change).collect();
+    Ok(ChangePage { changes, next: page.next, has_more: page.has_more })
+}
+
+/// Reads a page of changes: see [`changes`].
+pub(super) async fn read_page(
+    core: &Core,
+    caller: &Caller,
+    since: Option<ChangeCursor>,
+    size: PageSize,
+) -> Result<NumberedPage> {
     // Always at least one row, which has the state of the log.
     const SQL: &str = concat!(
         "SELECT ",
@@ -185,7 +236,7 @@ pub async fn changes(
     core.read(caller.user_id(), async move {
         let (after, limit) = match &since {
             None => (i64::MAX, 0),
-            Some(since) => (since.number, i64::from(limit.map_or(DEFAULT_LIMIT, Limit::as_u16))),
+            Some(since) => (since.number, i64::from(size.entries)),
         };
         let select = acting_as(caller, SQL).bind(after).bind(limit);
         let rows: Vec<LogRow> = db.fetch(select).await?;
@@ -197,19 +248,19 @@ pub async fn changes(
         let epoch = log.epoch.clone();
         let Some(since) = since else {
             let next = ChangeCursor { epoch, number: last };
-            return Ok(ChangePage { changes: Vec::new(), next, has_more: false });
+            return Ok(NumberedPage { changes: Vec::new(), next, has_more: false });
         };
         let oldest = log.first.map_or(last, |first| first - 1);
         if since.epoch != epoch || since.number < oldest || since.number > last {
             return Err(Error::CursorExpired);
         }
-        Ok(page(rows, since, last))
+        Ok(page(rows, since, last, size.bytes))
     })
     .await
 }
 
 /// The page of these rows, which begin after `since`.
-fn page(rows: Vec<LogRow>, since: ChangeCursor, last: i64) -> ChangePage {
+fn page(rows: Vec<LogRow>, since: ChangeCursor, last: i64, max_bytes: usize) -> NumberedPage {
     let mut next = since;
     let mut entries = Vec::with_capacity(rows.len());
     let mut bytes = 0;
@@ -218,7 +269,7 @@ fn page(rows: Vec<LogRow>, since: ChangeCursor, last: i64) -> ChangePage {
         let is_new = entry.id.is_some_and(|id| seen.insert(id));
         if is_new {
             bytes += entry.todo.as_ref().map_or(0, max_json_len) + CHANGE_BYTES;
-            if bytes > PAGE_BYTES && !entries.is_empty() {
+            if bytes > max_bytes && !entries.is_empty() {
                 break;
             }
         }
@@ -227,21 +278,22 @@ fn page(rows: Vec<LogRow>, since: ChangeCursor, last: i64) -> ChangePage {
     }
     // Each todo stands where it was changed last.
     seen.clear();
-    let mut changes: Vec<Change> = entries
+    let mut changes: Vec<(i64, Change)> = entries
         .into_iter()
         .rev()
         .filter(|entry| entry.kind <= LAST_TODO_KIND)
         .filter_map(|entry| {
             let id = entry.id.filter(|id| seen.insert(*id))?;
-            Some(match entry.todo {
+            let change = match entry.todo {
                 Some(todo) => Change::Todo { todo: Box::new(todo) },
                 None => Change::Deleted { id },
-            })
+            };
+            Some((entry.number, change))
         })
         .collect();
     changes.reverse();
     let has_more = next.number < last;
-    ChangePage { changes, next, has_more }
+    NumberedPage { changes, next, has_more }
 }
 
 #[cfg(test)]

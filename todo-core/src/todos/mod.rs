@@ -11,6 +11,7 @@ pub use self::{
     change::{delete, patch, replace, set_completed},
     changes::{Change, ChangeCursor, ChangePage, changes},
     create::create,
+    follow::{ChangeEvent, Events, StreamItem, follow},
     idempotency::{Creation, IdempotencyKey, Restoration, create_once, restore_once},
     list_types::{Filters, Limit, ListQuery, SortBy, SortOrder, Status, TodoList},
     list_version::{ListVersion, list_version},
@@ -23,13 +24,14 @@ pub use self::{
     types::{Description, NewTodo, Priority, Title, Todo, TodoPatch},
     version::{Target, Version},
 };
-pub use crate::ids::TodoId;
+pub use crate::{ids::TodoId, streams::EndReason};
 
 mod bulk;
 mod change;
 mod changes;
 mod create;
 mod cursor;
+mod follow;
 mod idempotency;
 mod keyed_request;
 mod list_query;
@@ -47,6 +49,8 @@ pub const MAX_UNPAGED: u16 = 10_000;
 
 #[cfg(feature = "http")]
 pub(crate) use bulk::{bulk_as_json, number_error};
+#[cfg(feature = "http")]
+pub(crate) use follow::{Batch, Follower, check_position};
 #[cfg(feature = "http")]
 pub(crate) use idempotency::{Answer, create_or_replay, restore_or_replay, stored_todo};
 #[cfg(feature = "testing")]

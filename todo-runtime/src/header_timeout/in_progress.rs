@@ -32,9 +32,15 @@ impl Unanswered {
     }
 }
 
-/// Guard of a request in progress.
+/// Guard of a request in progress. A clone is another one, for what goes on after the response.
 #[derive(Debug)]
 pub struct InProgress(Unanswered);
+
+impl Clone for InProgress {
+    fn clone(&self) -> Self {
+        self.0.begin()
+    }
+}
 
 impl Drop for InProgress {
     fn drop(&mut self) {

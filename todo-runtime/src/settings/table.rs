@@ -239,6 +239,13 @@ settings! {
         values: kind::number("a whole number", 0..=3650),
         description: "Days for which a deleted todo can be restored; 0: a deletion is permanent.",
     }
+    pub max_streams_per_user: u32 {
+        name: "MAX_STREAMS_PER_USER",
+        default: 5,
+        values: kind::number("a whole number", 0..=2000),
+        description: "Maximum number of a user's open streams of changes on one server; 0 is no \
+            limit. A stream beyond it is a 429. All users together have at most 2000.",
+    }
     pub trusted_proxies: Vec<IpNet> {
         name: "TRUSTED_PROXIES",
         default: Vec::new(),

@@ -35,6 +35,22 @@ const KEYED_BULK: &[&str] = &[
 const BULK_CREATE: &str = r#"{"create":[{"title":" a "},{"title":"b","priority":"low"}]}"#;
 const BAD_KEY: &[&str] =
     &["Authorization: Bearer {token}", "Content-Type: application/json", "Idempotency-Key: a b"];
+const LAST_EVENT: &[&str] = &["Authorization: Bearer {token}", "Last-Event-ID: x.1"];
+const BAD_LAST_EVENT: &[&str] = &["Authorization: Bearer {token}", "Last-Event-ID: x"];
+const OLD_HANDSHAKE: &[&str] = &[
+    "Authorization: Bearer {token}",
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 8",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+];
+const BAD_HANDSHAKE: &[&str] = &[
+    "Authorization: Bearer {token}",
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: x",
+];
 const GONE: &[&str] = &["Authorization: Bearer {gone}", "Content-Type: application/json"];
 pub(super) const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
 
@@ -298,6 +314,24 @@ pub(super) const PROBES: &[Probe] = &[
     ("GET /api/users/{ann}/changes?since=x.1", ANN, ""),
     ("GET /api/users/{bob}/changes", ANN, ""),
     ("POST /api/users/{ann}/changes", ANN_JSON, "{}"),
+    // events
+    ("HEAD /api/users/{ann}/events", ANN, ""),
+    ("GET /api/users/{ann}/events?since=x", ANN, ""),
+    ("GET /api/users/{ann}/events?since=x.1", ANN, ""),
+    ("GET /api/users/{ann}/events", LAST_EVENT, ""),
+    ("GET /api/users/{ann}/events", BAD_LAST_EVENT, ""),
+    ("GET /api/users/{ann}/events", NONE, ""),
+    ("GET /api/users/{ann}/events", GONE, ""),
+    ("GET /api/users/{bob}/events", ANN, ""),
+    ("POST /api/users/{ann}/events", ANN_JSON, "{}"),
+    ("GET /api/users/{ann}/ws", ANN, ""),
+    ("HEAD /api/users/{ann}/ws", ANN, ""),
+    ("GET /api/users/{ann}/ws", NONE, ""),
+    ("GET /api/users/{ann}/ws", GONE, ""),
+    ("GET /api/users/{bob}/ws", ANN, ""),
+    ("GET /api/users/{ann}/ws", OLD_HANDSHAKE, ""),
+    ("GET /api/users/{ann}/ws", BAD_HANDSHAKE, ""),
+    ("POST /api/users/{ann}/ws", ANN_JSON, "{}"),
     ("POST /api/auth/logout", ANN, ""),
     ("GET /api/users/{ann}/todos", ANN, ""),
     ("GET /api/users/{ann}/trash", ANN, ""),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use todo_tests::{endpoint, uncovered};
 
 use super::{
-    CHANGES, ROUTES, TODOS, TRASH, content, operation, resolved, sqlite_document, validate,
+    CHANGES, EVENTS, ROUTES, TODOS, TRASH, content, operation, resolved, sqlite_document, validate,
 };
 
 /// Calls `visit` with every object of the document and its JSON pointer.
@@ -71,21 +71,25 @@ async fn every_route_is_described() {
             let response = resolved(&document, response);
             let description = response["description"].as_str().unwrap_or_default();
             assert!(!description.is_empty(), "{name}: {status} has no description");
-            if *status == "304" {
+            if ["101", "304"].contains(status) {
                 continue;
             }
             let (kind, media) = content(&document, response)
                 .unwrap_or_else(|| panic!("{name}: {status} has no content"));
             let is_error = *status >= "400" && !route.path.starts_with("/health/");
-            let json = kind == "application/json" || route.path == "/metrics";
+            let json = match route.path {
+                "/metrics" => true,
+                EVENTS => kind == "text/event-stream",
+                _ => kind == "application/json",
+            };
             assert!(json || is_error && kind == "application/problem+json", "{name}: {kind}");
             assert!(!is_error || kind == "application/problem+json", "{name}: {status} is {kind}");
             assert!(media["schema"].is_object(), "{name}: {status} has no schema");
         }
         // Every response has an example, and a problem's example has the response's status.
         for (status, response) in responses {
-            if status == "304" {
-                assert!(content(&document, response).is_none(), "{name}: a 304 has no content");
+            if ["101", "304"].contains(&status.as_str()) {
+                assert!(content(&document, response).is_none(), "{name}: {status} has no content");
                 continue;
             }
             let (_, media) = content(&document, response).expect("content");
@@ -179,6 +183,7 @@ async fn parameters_are_described() {
             ("get", TODOS) => &["status", "sort_by", "order", "limit", "cursor"],
             ("get", TRASH) => &["limit", "cursor"],
             ("get", CHANGES) => &["since", "limit"],
+            ("get", EVENTS) => &["since"],
             _ => &[],
         };
         for name in query {

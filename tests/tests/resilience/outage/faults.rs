@@ -158,7 +158,7 @@ impl Deployment {
             known.push(time_unavailable(&self.user).await);
         }
         known.sort();
-        for answer in every_route(&self.user, &self.todo).await {
+        for answer in every_route(&self.user, &self.todo, "GET").await {
             assert!(answer.header("retry-after").is_some(), "{answer}");
             answer.problem(503, "unavailable");
         }

@@ -35,6 +35,7 @@ pub(super) fn arguments(binds: &[Value]) -> sqlx::Result<PgArguments> {
     for value in binds {
         match value {
             Value::Uuid(id) => arguments.add(id),
+            Value::Uuids(ids) => arguments.add(ids),
             Value::Bool(flag) => arguments.add(flag),
             Value::BigInt(number) => arguments.add(number),
             Value::SmallInt(rank) => arguments.add(rank),

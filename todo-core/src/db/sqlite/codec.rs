@@ -5,6 +5,7 @@ use rusqlite::{
     ToSql,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
 };
+use uuid::Uuid;
 
 use crate::db::value::{Timestamp, Value};
 
@@ -13,6 +14,7 @@ impl ToSql for Value {
         let integer = |n: i64| ToSqlOutput::Owned(n.into());
         Ok(match self {
             Self::Uuid(id) => ToSqlOutput::Borrowed(ValueRef::Blob(id.as_bytes())),
+            Self::Uuids(ids) => ToSqlOutput::Owned(json_array(ids).into()),
             Self::Bool(flag) => integer((*flag).into()),
             Self::BigInt(number) => integer(*number),
             Self::SmallInt(Some(rank)) => integer((*rank).into()),
@@ -23,6 +25,23 @@ impl ToSql for Value {
             Self::OneMicrosecond => integer(1),
         })
     }
+}
+
+/// A JSON array of ids as hexadecimal texts, for `json_each` and `unhex`.
+fn json_array(ids: &[Uuid]) -> String {
+    let mut json = String::with_capacity(ids.len() * 35 + 2);
+    json.push('[');
+    for (number, id) in ids.iter().enumerate() {
+        if number > 0 {
+            json.push(',');
+        }
+        let mut text = Uuid::encode_buffer();
+        json.push('"');
+        json.push_str(id.simple().encode_lower(&mut text));
+        json.push('"');
+    }
+    json.push(']');
+    json
 }
 
 impl FromSql for Timestamp {

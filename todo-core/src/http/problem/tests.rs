@@ -71,6 +71,7 @@ fn every_failure() -> Vec<ApiError> {
         items_failed(ItemError::Forbidden),
         items_failed(ItemError::NotFound),
         items_failed(ItemError::QuotaExceeded { limit: 2, used: 3 }),
+        Error::TooManyStreams { limit: 5 },
         Error::EmailTaken,
         Error::RateLimited { retry_after },
         Error::RateLimited { retry_after: Duration::from_secs(1) },
@@ -92,6 +93,7 @@ fn every_failure() -> Vec<ApiError> {
             | Error::QuotaExceeded { .. }
             | Error::KeysFull { .. }
             | Error::ItemsFailed { .. }
+            | Error::TooManyStreams { .. }
             | Error::EmailTaken
             | Error::RateLimited { .. }
             | Error::Busy
@@ -103,6 +105,9 @@ fn every_failure() -> Vec<ApiError> {
     failures.extend([
         ApiError::Outdated(Box::new(example_todo())),
         ApiError::BadRequest("There must be a Host header."),
+        ApiError::OriginNotAllowed,
+        ApiError::UpgradeRequired,
+        ApiError::WebSocketVersion,
         ApiError::UriTooLong,
         ApiError::HeadTooLarge,
         ApiError::MissingToken,
@@ -130,6 +135,9 @@ fn every_failure() -> Vec<ApiError> {
             | ApiError::MissingToken
             | ApiError::HttpsRequired
             | ApiError::OtherUser
+            | ApiError::OriginNotAllowed
+            | ApiError::UpgradeRequired
+            | ApiError::WebSocketVersion
             | ApiError::NoRoute
             | ApiError::WrongMethod(_)
             | ApiError::HeadTimeout

@@ -19,11 +19,11 @@ use crate::{
     todos::{self, ChangeCursor, Limit},
 };
 
-const INVALID_SINCE: ErrorDocs = docs::invalid(|_| {
+pub(crate) const INVALID_SINCE: ErrorDocs = docs::invalid(|_| {
     let message = "Since must be the next of a page of changes.";
     ApiError::Core(Error::Invalid(field("since", "invalid", message)))
 });
-const EXPIRED: ErrorDocs = ErrorDocs {
+pub(crate) const EXPIRED: ErrorDocs = ErrorDocs {
     description: "The log does not reach back to `since`: list all todos again",
     example: |_| ApiError::Core(Error::CursorExpired),
 };
@@ -52,17 +52,18 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[Endpoint::of_api(
 
 fn parameters() -> Vec<QueryParameter> {
     vec![
-        QueryParameter {
-            name: "since",
-            schema: json!({ "type": "string", "pattern": "^[A-Za-z0-9]{1,64}\\.[0-9]{1,18}$" }),
-            description: "The `next` of the page before",
-        },
+        since_parameter("The `next` of the page before"),
         QueryParameter {
             name: "limit",
             schema: json!({ "type": "integer", "minimum": 1, "maximum": Limit::MAX }),
             description: "Maximum number of entries of the log that the page covers",
         },
     ]
+}
+
+pub(crate) fn since_parameter(description: &'static str) -> QueryParameter {
+    let schema = json!({ "type": "string", "pattern": "^[A-Za-z0-9]{1,64}\\.[0-9]{1,18}$" });
+    QueryParameter { name: "since", schema, description }
 }
 
 async fn list_changes(request: RequestContext<'_>, caller: Caller) -> HandlerResult {

@@ -5,6 +5,7 @@ pub(crate) mod auth;
 pub(crate) mod bulk;
 pub(crate) mod changes;
 pub(crate) mod docs;
+pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod meta;
 #[cfg(feature = "testing")]
