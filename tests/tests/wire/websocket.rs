@@ -1,5 +1,5 @@
-//! WebSockets on their connections: pings in silence, a client that does not answer, and the limit of
-//! connections. The times of the servers are shortened, as those of [`crate::events`].
+//! WebSockets on their connections: pings in silence, a client that does not answer, and the limit
+//! of connections. The times of the servers are shortened, as those of [`crate::events`].
 
 use std::time::Duration;
 
