@@ -157,12 +157,16 @@ impl EventStream {
     /// # Panics
     /// When none comes in time.
     pub async fn next(&mut self) -> Event {
-        loop {
-            let event = self.next_block().await.expect("another event");
-            if !event.is_comment {
-                return event;
+        // Comments may come without an end.
+        let next = async {
+            loop {
+                let event = self.next_block().await.expect("another event");
+                if !event.is_comment {
+                    return event;
+                }
             }
-        }
+        };
+        timeout(SLACK, next).await.expect("an event in time")
     }
 
     /// Expects the end with this reason as the next event, and nothing after it.

@@ -90,13 +90,17 @@ impl WebSocket {
     /// # Panics
     /// When something else comes.
     pub async fn next(&mut self) -> Value {
-        loop {
-            match self.next_message().await {
-                Some(Message::Text(text)) => return serde_json::from_str(&text).expect("JSON"),
-                Some(Message::Ping(_)) => {}
-                other => panic!("no text but {other:?}"),
+        // Pings may come without an end.
+        let next = async {
+            loop {
+                match self.next_message().await {
+                    Some(Message::Text(text)) => return serde_json::from_str(&text).expect("JSON"),
+                    Some(Message::Ping(_)) => {}
+                    other => panic!("no text but {other:?}"),
+                }
             }
-        }
+        };
+        timeout(SLACK, next).await.expect("a text in time")
     }
 
     /// Expects the close frame with this code as the next message, and the end of the connection.

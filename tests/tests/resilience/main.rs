@@ -6,3 +6,4 @@ mod outage;
 mod outage_sqlite;
 mod overload;
 mod rolling;
+mod streams;

@@ -1,5 +1,5 @@
-//! A stream of changes over a WebSocket (RFC 6455): the client's first message says where it
-//! begins, then each change is a JSON text.
+//! A stream of changes over a WebSocket (RFC 6455): the client's first message has the position at
+//! which it begins, then each change is a JSON text.
 
 use std::time::Duration;
 
