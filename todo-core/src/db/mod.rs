@@ -261,6 +261,10 @@ impl Db {
     /// during the commit: then all may have.
     ///
     /// A future dropped before its end leaves all or nothing.
+    #[cfg_attr(
+        not(feature = "sqlite"),
+        allow(unused_variables, reason = "PostgreSQL has no queue of writes")
+    )]
     pub(crate) async fn execute_script<S: Script>(
         &self,
         caller: Option<Uuid>,

@@ -137,10 +137,6 @@ pub(crate) trait FromRows: Default + Send + 'static {
     fn set_affected(&mut self, _rows: u64) {}
 
     /// Whether the remaining rows of a read may be left unread.
-    #[cfg_attr(
-        not(feature = "sqlite"),
-        expect(dead_code, reason = "PostgreSQL's rows are all read")
-    )]
     fn is_full(&self) -> bool {
         false
     }
@@ -153,6 +149,10 @@ pub(crate) trait Receive {
     fn set_affected(&mut self, rows: u64);
 
     /// As [`FromRows::is_full`].
+    #[cfg_attr(
+        not(feature = "sqlite"),
+        allow(dead_code, reason = "PostgreSQL's rows are all read")
+    )]
     fn is_full(&self) -> bool {
         false
     }
