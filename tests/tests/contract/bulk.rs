@@ -265,8 +265,17 @@ on_every_target! {
         for body in [body, json!({"create": [{"title": "a"}]}), json!({"delete": [NOBODY]})] {
             ann.post(&path, body).await.problem(401, "unauthorized");
         }
-        let body = json!({"create": [{"title": "a"}], "partial": true});
-        ann.post(&path, body).await.problem(401, "unauthorized");
+        for body in [
+            json!({"create": [{"title": "a"}], "partial": true}),
+            json!({"create": [{"title": ""}], "partial": true}),
+            json!({"restore": [NOBODY, "x"], "partial": true}),
+            json!({"restore": ["x"], "partial": true}),
+        ] {
+            ann.post(&path, body.clone()).await.problem(401, "unauthorized");
+            let headers = [("content-type", "application/json"), ("idempotency-key", "key")];
+            let keyed = ann.send("POST", &path, &headers, body.to_string()).await;
+            keyed.problem(401, "unauthorized");
+        }
     }
 
     async fn of_a_partial_bulk_each_item_has_its_own_status(target) {

@@ -2,7 +2,7 @@
 //! handles connections, timeouts and errors, independent of any table.
 //!
 //! A statement's text and its binds are the same on both databases. The differences between the
-//! dialects are in the drivers' codecs, in the migrations, and in two queries: see [`Dialect`].
+//! dialects are in the drivers' codecs, in the migrations, and in one query: see [`Dialect`].
 
 use std::time::Duration;
 
@@ -68,8 +68,7 @@ pub(crate) enum Db {
     Postgres(postgres::Postgres),
 }
 
-/// The SQL dialect, for a list that one of the two databases would not read in index order, and for
-/// a set of ids.
+/// The SQL dialect, for a statement that one of the two databases would not run in index order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(all(feature = "sqlite", feature = "postgres")),
@@ -264,7 +263,7 @@ impl Db {
     /// A future dropped before its end leaves all or nothing.
     #[cfg_attr(
         not(feature = "sqlite"),
-        allow(unused_variables, reason = "only a writer has turns")
+        allow(unused_variables, reason = "PostgreSQL has no queue of writes")
     )]
     pub(crate) async fn execute_script<S: Script>(
         &self,

@@ -98,13 +98,13 @@ impl KeyedRequest {
         acting_as(self.caller, SQL).bind(self.key.as_str())
     }
 
-    pub(super) fn judge(&self, state: KeyState) -> KeyUse {
-        match (state.fingerprint, state.answer, state.made_at) {
+    pub(super) fn judge(&self, state: &KeyState) -> KeyUse {
+        match (&state.fingerprint, &state.answer, state.made_at) {
             (Some(fingerprint), Some(answer), Some(made_at))
                 if made_at >= self.now - KEY_LIFETIME =>
             {
-                if fingerprint == self.fingerprint {
-                    KeyUse::Repeated(answer)
+                if *fingerprint == self.fingerprint {
+                    KeyUse::Repeated(answer.clone())
                 } else {
                     KeyUse::Refused(Error::KeyReused)
                 }

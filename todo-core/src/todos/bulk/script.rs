@@ -148,9 +148,14 @@ impl Run {
     /// Looks for the items, unless they are new.
     fn survey(&mut self) -> Next<Done> {
         let pending = self.pending();
+        if pending.is_empty() && self.key.is_none() {
+            // All items are rejected, and no other statement checks the session.
+            let count = count_todos(self.circumstances.caller);
+            return self.run(Step::Count, count);
+        }
         match &self.request.bulk {
             Bulk::Create(_) => self.change(),
-            _ if pending.is_empty() => self.settle(),
+            _ if pending.is_empty() => self.change(),
             Bulk::Restore(_) => {
                 let survey = self.circumstances.survey_trash(&pending);
                 self.run(Step::Survey, survey)
@@ -171,7 +176,7 @@ impl Run {
         }
         // After the resource, and before the quota.
         if let (Some(key), Some(state)) = (&self.key, self.key_state.take()) {
-            match key.judge(state) {
+            match key.judge(&state) {
                 KeyUse::Free { is_expired } => self.key_is_expired = is_expired,
                 KeyUse::Repeated(answer) => return Next::RollBack(Done::Replayed(answer)),
                 KeyUse::Refused(error) => return Next::RollBack(Done::Failed(error)),
@@ -336,7 +341,7 @@ impl Script for Run {
                 None => self.survey(),
             },
             // A repetition is answered although its items are gone.
-            Step::Key => match (&self.key, self.key_state.clone()) {
+            Step::Key => match (&self.key, &self.key_state) {
                 (Some(key), Some(state)) => match key.judge(state) {
                     KeyUse::Repeated(answer) => Next::RollBack(Done::Replayed(answer)),
                     KeyUse::Free { .. } | KeyUse::Refused(_) => self.survey(),
