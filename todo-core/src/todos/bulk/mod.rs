@@ -39,8 +39,8 @@ pub struct BulkAnswer {
 /// Creates, updates, completes, deletes or restores up to [`BulkRequest::MAX_ITEMS`] todos, and
 /// returns the result of each item, in their order.
 ///
-/// Each change is in the log of [`changes`](super::changes). Creations and deletions are there in
-/// the order of the items.
+/// Each change is in the log of [`changes`](super::changes): creations in the order of the items,
+/// deletions and restorations in the order of the ids.
 ///
 /// ```
 /// use todo_core::{Core, Error, auth::Caller, todos::{self, Bulk, BulkRequest, TodoId}};
