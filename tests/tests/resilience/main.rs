@@ -1,6 +1,8 @@
 //! Faults and load: outages, crashes, overload, memory, rolling restarts.
 
 mod chaos;
+mod followers;
+mod lost_answers;
 mod memory;
 mod outage;
 mod outage_sqlite;
