@@ -227,8 +227,8 @@ macro_rules! complete {
     };
 }
 
-// The trigger of `deletions` moves a todo: see `delete`. PostgreSQL moves all at once, which takes a
-// tenth of the time; the log has them in the order of their ids on both.
+// The trigger of `deletions` moves a todo: see `delete`. PostgreSQL moves all at once, which takes
+// a tenth of the time; the log has them in the order of their ids on both.
 macro_rules! move_to_trash {
     (Sqlite) => {
         concat!(
