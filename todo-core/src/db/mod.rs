@@ -2,7 +2,7 @@
 //! handles connections, timeouts and errors, independent of any table.
 //!
 //! A statement's text and its binds are the same on both databases. The differences between the
-//! dialects are in the drivers' codecs, in the migrations, and in one query: see [`Dialect`].
+//! dialects are in the drivers' codecs, in the migrations, and in a few texts: see [`Dialect`].
 
 use std::time::Duration;
 
@@ -68,7 +68,8 @@ pub(crate) enum Db {
     Postgres(postgres::Postgres),
 }
 
-/// The SQL dialect, for a statement that one of the two databases would not run in index order.
+/// The SQL dialect, for a statement that one of the two databases would not run in index order, or
+/// in which PostgreSQL locks rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(all(feature = "sqlite", feature = "postgres")),

@@ -2,9 +2,10 @@
 //! `$4`. The name of a member is the item's id in hexadecimal digits; an array would not do, since
 //! PostgreSQL's `json_each` reads objects only.
 //!
-//! The texts differ between the databases in how the object and an id are read, and in that
-//! PostgreSQL locks rows: see [`Dialect`]. A bulk locks all its rows first, in one order for all
-//! bulks, and the counter of the user after them, so that two bulks do not wait for each other.
+//! The texts differ between the databases in how the object and an id are read, in that PostgreSQL
+//! locks rows, and where one of them would be slow: see [`Dialect`]. A bulk locks all its rows
+//! first, in one order for all bulks, and the counter of the user after them, so that two bulks do
+//! not wait for each other.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
@@ -227,8 +228,8 @@ macro_rules! complete {
     };
 }
 
-// The trigger of `deletions` moves a todo: see `delete`. PostgreSQL moves all at once, which takes a
-// tenth of the time; the log has them in the order of their ids on both.
+// The trigger of `deletions` moves a todo: see `delete`. PostgreSQL moves all at once, which takes
+// a tenth of the time; the log has them in the order of their ids on both.
 macro_rules! move_to_trash {
     (Sqlite) => {
         concat!(
