@@ -129,8 +129,13 @@ impl EventStream {
                 request: format!("GET {path}"),
             });
         }
-        let (text, received) = (String::new(), VecDeque::new());
-        Ok(EventStream { headers: head.headers, body, text, received, connection })
+        Ok(EventStream {
+            headers: head.headers,
+            body,
+            text: String::new(),
+            received: VecDeque::new(),
+            connection,
+        })
     }
 
     /// The next block, comments included; `None` at the regular end.

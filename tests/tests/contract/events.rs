@@ -61,7 +61,8 @@ async fn median_delay(writer: &Actor, follower: &mut EventStream, todos: usize) 
 on_every_target! {
     async fn each_change_is_an_event(target) {
         let app = App::start(target).await;
-        let (ann, bob) = (app.signed_up().await, app.signed_up().await);
+        let ann = app.signed_up().await;
+        let bob = app.signed_up().await;
         let old = ann.todo("old").await;
         let mut stream = EventStream::open(&ann, "", &[("accept-encoding", "gzip, br")]).await;
         let value = |name: &str| stream.headers.get(name).and_then(|value| value.to_str().ok());

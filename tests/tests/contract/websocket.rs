@@ -92,7 +92,7 @@ on_every_target! {
             (Message::text("{} {}"), 1007),
             (Message::binary("{}"), 1003),
             (Message::text(padded(4097)), 1009),
-            (Message::text("x".repeat(1 << 20)), 1009),
+            (Message::text("x".repeat(128 << 10)), 1009),
         ] {
             let mut socket = connected(&ann).await;
             socket.send(first.clone()).await;

@@ -62,7 +62,8 @@ async fn zero_is_no_limit_for_a_user() {
 #[tokio::test]
 async fn a_write_wakes_its_users_streams_however_it_ends() {
     let core = core(|core| core).await;
-    let (ann, bob) = (trusted(1), trusted(2));
+    let ann = trusted(1);
+    let bob = trusted(2);
     let anns = core.streams().open(&ann, StreamKind::Library).unwrap();
     let bobs = core.streams().open(&bob, StreamKind::Library).unwrap();
     let write = |outcome: Result<()>| core.write(ann.user_id(), async move { outcome });
@@ -81,10 +82,13 @@ async fn a_write_wakes_its_users_streams_however_it_ends() {
 #[tokio::test]
 async fn the_end_of_a_session_ends_its_streams_alone() {
     let core = core(|core| core).await;
-    let (ann, bob) =
-        (signed_up(&core, "a@example.com").await, signed_up(&core, "b@example.com").await);
+    let ann = signed_up(&core, "a@example.com").await;
+    let bob = signed_up(&core, "b@example.com").await;
     let open = |caller| core.streams().open(caller, StreamKind::Library).unwrap();
-    let (anns, others, trusted) = (open(&ann), open(&bob), open(&trusted(1)));
+    let same_user = Caller::trusted(ann.user_id());
+    let anns = open(&ann);
+    let others = open(&bob);
+    let trusted = open(&same_user);
     auth::end_session(&core, ann, None).await.unwrap();
     assert_eq!(anns.end_reason(), Some(EndReason::SessionEnded));
     anns.woken().now_or_never().expect("woken");

@@ -23,7 +23,8 @@ async fn opened(owner: &Actor) -> EventStream {
 on_every_target! {
     async fn a_user_has_five_streams_and_each_place_is_given_back(target) {
         let app = App::start(target).await;
-        let (ann, bob) = (app.signed_up().await, app.signed_up().await);
+        let ann = app.signed_up().await;
+        let bob = app.signed_up().await;
         let mut streams = Vec::new();
         for _ in 0..5 {
             streams.push(opened(&ann).await);

@@ -117,7 +117,8 @@ on_every_target! {
 
     async fn a_stream_begins_after_a_position_or_fails(target) {
         let app = App::start(target).await;
-        let (ann, bob) = (app.signed_up().await, app.signed_up().await);
+        let ann = app.signed_up().await;
+        let bob = app.signed_up().await;
         let start = stream_position(&ann).await;
         let mut todos = Vec::new();
         for title in ["one", "two", "three"] {

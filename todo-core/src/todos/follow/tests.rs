@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+use futures_util::FutureExt;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -96,6 +97,21 @@ async fn a_dropped_wait_loses_no_change() {
             batch.unwrap()
         });
         assert_eq!(titles(found), vec![(number, title)]);
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_read_is_repeated() {
+    let (core, ann) = signed_up().await;
+    let mut follower = open(&core, &ann, None).await;
+    for number in 1.. {
+        create(&core, &ann, "one").await;
+        // It takes the wake-up, and waits for the thread of the database.
+        if follower.next().now_or_never().is_none() {
+            assert!(follower.is_behind, "not only until the next poll");
+            assert_eq!(titles(next(&mut follower).await), numbered(&[(number, "one")]));
+            break;
+        }
     }
 }
 
