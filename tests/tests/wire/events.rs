@@ -30,7 +30,7 @@ const CELLS: [(Server, Version); 3] = [
 /// response.
 pub(crate) const LIMIT: Duration = Duration::from_secs(1);
 /// The silence after which a stream sends a comment.
-pub(crate) const HEARTBEAT: Duration = Duration::from_millis(300);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(600);
 /// The time in which something must happen on a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_secs(20);
 
