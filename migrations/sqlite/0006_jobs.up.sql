@@ -15,5 +15,7 @@ CREATE TABLE jobs (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX jobs_by_time ON jobs (run_at);
 
--- The long answers of a user, whose size has a limit.
-CREATE INDEX idempotency_long ON idempotency (user_id, octet_length(answer)) WHERE octet_length(answer) > 8192;
+-- The long answers of a user, whose size has a limit. A function of every SQLite: an older one, as of a
+-- system's `sqlite3`, could not open the file with `octet_length`.
+CREATE INDEX idempotency_long ON idempotency (user_id, length(CAST(answer AS BLOB)))
+    WHERE length(CAST(answer AS BLOB)) > 8192;

@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use super::{
     IdempotencyKey,
+    bulk::{Text, both},
     idempotency::{KEY_LIFETIME, hash, stored_answer},
 };
 use crate::{
     authz::{Caller, acting_as, authorized},
     core::Core,
-    db::{DbError, FromRow, Row, Statement, value::Timestamp},
+    db::{DbError, Dialect, FromRow, Row, Statement, value::Timestamp},
     error::{Error, Result},
 };
 
@@ -21,10 +22,30 @@ const OK: i16 = 200;
 /// one that exceeds it is stored: it has at most a few MB.
 const MAX_STORED_BYTES: u64 = 32 << 20;
 
-/// SQL condition of the answers that count towards [`MAX_STORED_BYTES`]; an index has them.
-macro_rules! is_long {
-    () => {
-        "octet_length(answer) > 8192"
+/// SQL expression for the size of an answer in bytes.
+macro_rules! size {
+    (Sqlite) => {
+        "length(CAST(answer AS BLOB))"
+    };
+    (Postgres) => {
+        "octet_length(answer)"
+    };
+}
+
+/// SQL query of the row of a [`KeyState`]. An index has the long answers of a user, which count
+/// towards [`MAX_STORED_BYTES`].
+macro_rules! find {
+    ($dialect:ident) => {
+        concat!(
+            "SELECT ",
+            authorized!(),
+            ", fingerprint, answer, made_at, (SELECT coalesce(sum(",
+            size!($dialect),
+            "), 0) FROM idempotency WHERE user_id = $1 AND ",
+            size!($dialect),
+            " > 8192) FROM (SELECT 1 AS one) AS one \
+             LEFT JOIN idempotency ON user_id = $1 AND key = $4"
+        )
     };
 }
 
@@ -85,17 +106,9 @@ impl KeyedRequest {
     }
 
     /// The statement that returns the [`KeyState`].
-    pub(super) fn find(&self) -> Statement {
-        const SQL: &str = concat!(
-            "SELECT ",
-            authorized!(),
-            ", fingerprint, answer, made_at, \
-             (SELECT coalesce(sum(octet_length(answer)), 0) FROM idempotency \
-             WHERE user_id = $1 AND ",
-            is_long!(),
-            ") FROM (SELECT 1 AS one) AS one LEFT JOIN idempotency ON user_id = $1 AND key = $4"
-        );
-        acting_as(self.caller, SQL).bind(self.key.as_str())
+    pub(super) fn find(&self, dialect: Dialect) -> Statement {
+        const SQL: Text = both!(find);
+        acting_as(self.caller, SQL.of(dialect)).bind(self.key.as_str())
     }
 
     pub(super) fn judge(&self, state: &KeyState) -> KeyUse {

@@ -337,7 +337,7 @@ impl Script for Run {
         }
         Ok(match self.step {
             Step::Begin => match self.key.clone() {
-                Some(key) => self.run(Step::Key, key.find()),
+                Some(key) => self.run(Step::Key, key.find(self.circumstances.dialect)),
                 None => self.survey(),
             },
             // A repetition is answered although its items are gone.
