@@ -133,6 +133,15 @@ impl Process {
         assert!(sent.expect("kill runs").success(), "kill -s {signal} {id}");
     }
 
+    /// Its resident memory, in bytes.
+    pub fn memory(&self) -> u64 {
+        let id = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it is there");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its size");
+        let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+        kib.expect("a number") << 10
+    }
+
     /// Its output so far, on both streams.
     pub fn output(&self) -> String {
         self.output.lock().expect("no reader panics").clone()

@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use todo_tests::{Actor, App, at_once, execute_sql, on_every_target};
 
-use crate::text;
+use crate::{by_id, text};
 
 fn path(owner: &Actor) -> String {
     format!("/api/users/{}/changes", owner.id())
@@ -235,12 +235,7 @@ on_every_target! {
         .await;
         over.store(true, Ordering::Relaxed);
         let list = ann.get(&ann.todos()).await.expect(200);
-        let expected: BTreeMap<String, Value> = list["todos"]
-            .as_array()
-            .expect("todos")
-            .iter()
-            .map(|todo| (text(todo, "id").to_owned(), todo.clone()))
-            .collect();
+        let expected = by_id(&list);
         for copy in followers.await.expect("the followers") {
             assert_eq!(copy, expected);
         }

@@ -22,3 +22,9 @@ mod websocket;
 fn text<'a>(value: &'a serde_json::Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_else(|| panic!("`{name}` is not a string in {value}"))
 }
+
+/// The todos of a list by their id.
+fn by_id(list: &serde_json::Value) -> std::collections::BTreeMap<String, serde_json::Value> {
+    let todos = list["todos"].as_array().unwrap_or_else(|| panic!("no todos in {list}"));
+    todos.iter().map(|todo| (text(todo, "id").to_owned(), todo.clone())).collect()
+}

@@ -36,7 +36,7 @@ impl Measured {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let settings = [("RATE_LIMIT_PER_MINUTE", "0")];
         let server = Process::start(program, dir.path(), &settings).await;
-        let idle = memory(&server);
+        let idle = server.memory();
         Measured { dir, server, idle }
     }
 
@@ -52,7 +52,7 @@ impl Measured {
     async fn assert_healthy(&self, what: &str) {
         let began = Instant::now();
         self.client().get("/health").await.expect(200);
-        let (took, memory) = (began.elapsed(), memory(&self.server));
+        let (took, memory) = (began.elapsed(), self.server.memory());
         println!("{what}: {} MB, /health in {took:?}", memory >> 20);
         assert!(memory < MAX_MEMORY, "{what}: {} MB", memory >> 20);
         assert!(took < Duration::from_secs(8), "{what}: /health took {took:?}");
@@ -64,12 +64,12 @@ impl Measured {
         // The response with the metrics takes a few KiB itself.
         let is_free = eventually(Duration::from_secs(20), async || held(&client).await < 64 << 10);
         assert!(is_free.await, "{} bytes are held", held(&client).await);
-        let now = memory(&self.server);
+        let now = self.server.memory();
         println!("idle {} MB, afterwards {} MB", self.idle >> 20, now >> 20);
         assert!(now < MAX_MEMORY, "idle {} MB, afterwards {} MB", self.idle >> 20, now >> 20);
         let most = self.idle + (32 << 20);
-        let is_back = eventually(Duration::from_secs(30), async || memory(&self.server) < most);
-        assert!(is_back.await, "{} MB are kept", memory(&self.server) >> 20);
+        let is_back = eventually(Duration::from_secs(30), async || self.server.memory() < most);
+        assert!(is_back.await, "{} MB are kept", self.server.memory() >> 20);
         self.server.stop().await;
     }
 }
@@ -79,15 +79,6 @@ async fn held(client: &Client) -> u64 {
     let text = String::from_utf8(client.get("/metrics").await.body).expect("text");
     let held = text.lines().find_map(|line| line.strip_prefix("body_memory_bytes "));
     held.and_then(|bytes| bytes.parse().ok()).unwrap_or_else(|| panic!("no gauge in {text}"))
-}
-
-/// The resident memory of a process, in bytes.
-fn memory(server: &Process) -> u64 {
-    let id = server.child.id().expect("it runs");
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it is there");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its size");
-    let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
-    kib.expect("a number") << 10
 }
 
 /// One of 16 loopback addresses: connections per address are limited.

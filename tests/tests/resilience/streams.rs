@@ -15,15 +15,6 @@ const STREAM_BYTES: u64 = 40 << 10;
 /// Maximum of the p99 of a request among the streams, as a multiple of that without.
 const MAX_SLOWDOWN: u32 = 3;
 
-/// The resident memory of a process, in bytes.
-fn memory(server: &Process) -> u64 {
-    let id = server.child.id().expect("it runs");
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it is there");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its size");
-    let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
-    kib.expect("a number") << 10
-}
-
 /// The p99 of reads of one todo.
 async fn p99(actor: &Actor, path: &str) -> Duration {
     let mut took = Vec::new();
@@ -60,7 +51,7 @@ async fn two_thousand_streams_cost_little_memory_and_no_time() {
         let path = format!("{}/{}", users[0].todos(), todo["id"].as_str().expect("an id"));
         p99(&users[0], &path).await;
         let idle = p99(&users[0], &path).await;
-        let before = memory(&server);
+        let before = server.memory();
 
         let each = STREAMS / 2 / USERS;
         let opened = at_once(USERS, |user| {
@@ -82,7 +73,7 @@ async fn two_thousand_streams_cost_little_memory_and_no_time() {
         more.get(&events).await.problem(503, "unavailable");
         // Some polls of all streams.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let stream = (memory(&server).saturating_sub(before)) / STREAMS as u64;
+        let stream = server.memory().saturating_sub(before) / STREAMS as u64;
         let mut among = p99(&users[0], &path).await;
         for _ in 0..4 {
             if among > MAX_SLOWDOWN * idle {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use todo_tests::{Actor, App, EventStream, at_once, execute_sql, on_every_target};
 
 use super::{changed, id, number, path, stream_position};
-use crate::text;
+use crate::{by_id, text};
 
 /// A client's copy of a user's todos, made from events.
 struct Copy {
@@ -104,12 +104,7 @@ on_every_target! {
         .await;
         over.store(true, Ordering::Relaxed);
         let list = ann.get(&ann.todos()).await.expect(200);
-        let expected: BTreeMap<String, Value> = list["todos"]
-            .as_array()
-            .expect("todos")
-            .iter()
-            .map(|todo| (text(todo, "id").to_owned(), todo.clone()))
-            .collect();
+        let expected = by_id(&list);
         for copy in followers.await.expect("the followers") {
             assert_eq!(copy, expected);
         }
