@@ -266,10 +266,11 @@ impl Core {
         caller: UserId,
         reading: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let inner = &self.0;
-        // Where reads and writes share the permits, the operation has one already.
-        let is_shared = Arc::ptr_eq(&inner.read_queues, &inner.write_queues);
-        let _permit = if is_shared { None } else { Some(inner.read_queues.acquire(caller).await?) };
+        let _permit = match self.0.separate_write_queues() {
+            Some(_) => Some(self.0.read_queues.acquire(caller).await?),
+            // The operation has one already.
+            None => None,
+        };
         reading.await
     }
 
@@ -360,7 +361,6 @@ impl Core {
 
 impl Inner {
     /// The queues of writes, unless reads use the same ones.
-    #[cfg(feature = "http")]
     fn separate_write_queues(&self) -> Option<&Arc<CallerQueues>> {
         Some(&self.write_queues).filter(|writes| !Arc::ptr_eq(writes, &self.read_queues))
     }
