@@ -78,6 +78,10 @@ fn client_network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// There is no memory for a body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exhausted;
+
 /// Reserved bytes, released on drop.
 pub(crate) struct Reservation {
     budget: Budget,
@@ -107,6 +111,19 @@ impl Budget {
     pub(crate) fn try_reserve(&self, payer: Payer, bytes: usize) -> Option<Reservation> {
         let mut reservation = Reservation { budget: self.clone(), payer, bytes: 0 };
         reservation.try_grow(bytes).then_some(reservation)
+    }
+
+    /// Charges a body of `bytes`: as [`Budget::reserve_or_wait`], unless it is so small that it is
+    /// not charged.
+    pub(crate) async fn charge_or_wait(
+        &self,
+        payer: Payer,
+        bytes: usize,
+    ) -> Result<Option<Reservation>, Exhausted> {
+        if bytes <= UNCHARGED_BYTES {
+            return Ok(None);
+        }
+        self.reserve_or_wait(payer, bytes).await.map(Some).ok_or(Exhausted)
     }
 
     /// Like [`Budget::reserve`], but waits up to [`MAX_WAIT`] for bytes to be released.

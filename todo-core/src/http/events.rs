@@ -13,7 +13,7 @@ use crate::{
     error::{BoxError, Error},
     http::{
         Api, Body,
-        budget::{Budget, Payer, UNCHARGED_BYTES},
+        budget::{Budget, Payer},
         respond,
     },
     request_id,
@@ -110,11 +110,10 @@ impl Source {
 
 /// Charges a chunk until it is sent; `None` if there is no memory for it.
 async fn charge(budget: &Budget, payer: Payer, chunk: Vec<u8>) -> Option<Bytes> {
-    if chunk.len() <= UNCHARGED_BYTES {
-        return Some(chunk.into());
-    }
-    let held = budget.reserve_or_wait(payer, chunk.len()).await?;
-    Some(Arc::new(held).attach_to(chunk))
+    Some(match budget.charge_or_wait(payer, chunk.len()).await.ok()? {
+        None => chunk.into(),
+        Some(held) => Arc::new(held).attach_to(chunk),
+    })
 }
 
 /// The first bytes: the pause before the next connection, and the position of the beginning.

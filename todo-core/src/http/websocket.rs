@@ -22,7 +22,7 @@ use crate::{
     error::{BoxError, Error},
     http::{
         Api,
-        budget::{Budget, Payer, Reservation, UNCHARGED_BYTES},
+        budget::{Budget, Payer, Reservation},
         upgrade::{Duplex, Upgraded},
     },
     streams::{EndReason, StreamSlot},
@@ -300,11 +300,8 @@ async fn encode(
         }
     };
     let size: usize = texts.iter().map(|text| text.len()).sum();
-    if size <= UNCHARGED_BYTES {
-        return Some((texts, None));
-    }
-    let held = budget.reserve_or_wait(payer, size).await?;
-    Some((texts, Some(held)))
+    let held = budget.charge_or_wait(payer, size).await.ok()?;
+    Some((texts, held))
 }
 
 /// An event as a message.

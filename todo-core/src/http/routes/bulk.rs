@@ -10,7 +10,6 @@ use crate::{
     auth::Caller,
     error::{Error, FieldError, FieldErrors, ItemError},
     http::{
-        budget::UNCHARGED_BYTES,
         endpoint::{
             AnswerDocs, BodyDocs, BodyLimit, Docs, Endpoint, ErrorDocs, Handler, HandlerResult,
             HeaderDocs, Policy, RequestContext, Statements, Tag,
@@ -120,12 +119,8 @@ async fn bulk(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult 
     let key = idempotency::key(&request.parts.headers)?;
     // Before anything is changed: afterwards the response has to be sent.
     let expected = bulk.item_count() * ITEM_BYTES;
-    let held = if expected <= UNCHARGED_BYTES {
-        None
-    } else {
-        let held = request.api.budget().reserve_or_wait(request.payer, expected).await;
-        Some(held.ok_or(ApiError::BodyMemory)?)
-    };
+    let held = request.api.budget().charge_or_wait(request.payer, expected).await;
+    let held = held.map_err(|_exhausted| ApiError::BodyMemory)?;
     let (answer, is_replay) = todos::bulk_as_json(request.api.core(), &caller, key, bulk).await?;
     drop(body);
     let mut answer = Bytes::from(answer);
