@@ -10,12 +10,13 @@ use uuid::Uuid;
 use crate::{
     auth,
     caller_queue::CallerQueues,
-    clock::Clock,
+    clock::{Clock, new_id},
     crypto::{hashing::Hasher, tokens::Tokens},
     db::{Database, DatabaseOptions, Db, OpenError},
     error::{BoxError, Error, Result},
     ids::UserId,
     job_counters::JobCounters,
+    mail::{Mail, MailOptions},
     rate_limit::RateLimiter,
     run_to_completion::RunToCompletion,
     secret::{Algorithm, Secret},
@@ -43,6 +44,7 @@ pub struct CoreBuilder {
     max_todos: u32,
     trash_days: u16,
     max_streams: u32,
+    mail: Option<MailOptions>,
     database: DatabaseOptions,
     clock: Clock,
 }
@@ -92,6 +94,13 @@ impl CoreBuilder {
     /// users together have at most 2,000.
     pub fn max_streams(mut self, limit: u32) -> Self {
         self.max_streams = limit;
+        self
+    }
+
+    /// Sets the transport and the texts of mails. Default: no mails, and the operations that need
+    /// them fail with [`Error::MailNotConfigured`].
+    pub fn mail(mut self, options: MailOptions) -> Self {
+        self.mail = Some(options);
         self
     }
 
@@ -150,6 +159,7 @@ impl CoreBuilder {
             max_todos: self.max_todos,
             trash_lifetime: TimeDelta::days(self.trash_days.into()),
             jobs: JobCounters::default(),
+            mail: self.mail.map(Mail::new),
         }));
         if let Err(error) = auth::load_hash_costs(&core).await {
             tracing::warn!(%error, "cannot read the cost of stored password hashes yet");
@@ -180,6 +190,7 @@ struct Inner {
     /// Zero without a trash.
     trash_lifetime: TimeDelta,
     jobs: JobCounters,
+    mail: Option<Mail>,
 }
 
 impl Core {
@@ -195,6 +206,7 @@ impl Core {
             max_todos: 50_000,
             trash_days: 30,
             max_streams: 5,
+            mail: None,
             database: DatabaseOptions::new(),
             clock: Clock::system(),
         }
@@ -352,6 +364,15 @@ impl Core {
 
     pub(crate) fn jobs(&self) -> &JobCounters {
         &self.0.jobs
+    }
+
+    pub(crate) fn mail(&self) -> Option<&Mail> {
+        self.0.mail.as_ref()
+    }
+
+    /// The id of a notice to queue, if there are mails.
+    pub(crate) fn notice_id(&self, now: DateTime<Utc>) -> Option<Uuid> {
+        self.0.mail.as_ref().map(|_| new_id(now))
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {

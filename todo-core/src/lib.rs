@@ -115,6 +115,7 @@ mod error;
 mod ids;
 mod job_counters;
 pub mod jobs;
+pub mod mail;
 mod parsed;
 mod rate_limit;
 mod request_id;
