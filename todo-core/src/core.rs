@@ -354,6 +354,12 @@ impl Core {
         &self.0.jobs
     }
 
+    /// The id of a mail to write; `None` where no mail is sent.
+    #[expect(clippy::unused_self, reason = "it depends on the options of mail")]
+    pub(crate) fn notice_id(&self, _now: DateTime<Utc>) -> Option<Uuid> {
+        None
+    }
+
     pub(crate) fn now(&self) -> DateTime<Utc> {
         self.0.clock.now()
     }
