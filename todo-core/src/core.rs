@@ -330,6 +330,7 @@ impl Core {
             hashed: hasher.hashes_total(),
             succeeded_jobs,
             failed_jobs,
+            mails: self.0.mail.as_ref().map(|mail| mail.counters.totals()).unwrap_or_default(),
             streams: self.0.streams.counts(),
         }
     }
@@ -370,9 +371,13 @@ impl Core {
         self.0.mail.as_ref()
     }
 
-    /// The id of a notice to queue, if there are mails.
+    /// The id of a mail to queue; `None` where no mail is sent. Wakes the delivery, which waits a
+    /// moment for the statement that queues it.
     pub(crate) fn notice_id(&self, now: DateTime<Utc>) -> Option<Uuid> {
-        self.0.mail.as_ref().map(|_| new_id(now))
+        self.0.mail.as_ref().map(|mail| {
+            mail.wake();
+            new_id(now)
+        })
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
@@ -419,6 +424,8 @@ pub(crate) struct Stats {
     /// Attempts of jobs since the start.
     pub(crate) succeeded_jobs: u64,
     pub(crate) failed_jobs: u64,
+    /// Attempts to send mails since the start, and the age in seconds of the oldest unsent one.
+    pub(crate) mails: (crate::mail::MailTotals, i64),
     /// Open streams of changes, in the order of [`StreamKind::ALL`](crate::streams::StreamKind).
     pub(crate) streams: [i64; 3],
 }

@@ -15,7 +15,7 @@ use crate::{
     core::Core,
     db::{RowsAffected, Statement, value::Timestamp},
     error::{BoxError, Error, ErrorChain, Result},
-    todos,
+    outbox, todos,
 };
 
 /// Duration of a lease.
@@ -37,10 +37,12 @@ enum Kind {
     ExpiredSessions,
     /// [`todos::delete_expired`].
     ExpiredTodos,
+    /// [`outbox::delete_expired`].
+    ExpiredMails,
 }
 
 impl Kind {
-    const ALL: [Self; 2] = [Self::ExpiredSessions, Self::ExpiredTodos];
+    const ALL: [Self; 3] = [Self::ExpiredSessions, Self::ExpiredTodos, Self::ExpiredMails];
 
     /// The name in the database. A process takes no job of a kind that it does not know: it may be
     /// that of a newer version.
@@ -48,12 +50,14 @@ impl Kind {
         match self {
             Self::ExpiredSessions => "delete_expired_sessions",
             Self::ExpiredTodos => "delete_expired_todos",
+            Self::ExpiredMails => "delete_expired_mails",
         }
     }
 
     fn interval(self) -> TimeDelta {
         match self {
             Self::ExpiredSessions | Self::ExpiredTodos => TimeDelta::minutes(1),
+            Self::ExpiredMails => TimeDelta::minutes(10),
         }
     }
 
@@ -61,6 +65,7 @@ impl Kind {
         match self {
             Self::ExpiredSessions => auth::delete_expired(core).await,
             Self::ExpiredTodos => todos::delete_expired(core).await,
+            Self::ExpiredMails => outbox::delete_expired(core).await,
         }
     }
 }
@@ -84,7 +89,7 @@ pub struct JobReport {
 }
 
 /// Runs the jobs that are due and that no other process runs: the deletion of what has expired
-/// (sessions, slots of rate limits, todos in the trash, idempotency keys). It also reloads the cost
+/// (sessions, slots of rate limits, todos in the trash, idempotency keys, mails). It also reloads the cost
 /// of the stored password hashes. Servers call it every 15 seconds. Each failure of a job is
 /// logged.
 ///
@@ -153,19 +158,20 @@ async fn lease_next(core: &Core) -> Result<Option<Leased>> {
     const SQL: &str = "UPDATE jobs SET lease = $1, leased_until = $2, attempts = attempts + 1 \
          WHERE (kind, key) IN (SELECT kind, key FROM jobs \
          WHERE run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
-         AND kind IN ($4, $5) ORDER BY run_at LIMIT 1) \
+         AND kind IN ($4, $5, $6) ORDER BY run_at LIMIT 1) \
          AND run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
          RETURNING kind, attempts";
     let db = core.db();
     let now = core.now();
     let lease = new_id(now);
-    let [sessions, todos] = Kind::ALL.map(Kind::name);
+    let [sessions, todos, mails] = Kind::ALL.map(Kind::name);
     let update = Statement::new(SQL)
         .bind(lease)
         .bind(Timestamp(now + LEASE))
         .bind(Timestamp(now))
         .bind(sessions)
-        .bind(todos);
+        .bind(todos)
+        .bind(mails);
     let row: Option<(String, i64)> =
         core.anonymous(async move { Ok(db.execute(update).await?) }).await?;
     Ok(row.and_then(|(name, attempts)| {

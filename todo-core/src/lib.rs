@@ -116,6 +116,7 @@ mod ids;
 mod job_counters;
 pub mod jobs;
 pub mod mail;
+pub mod outbox;
 mod parsed;
 mod rate_limit;
 mod request_id;

@@ -41,6 +41,11 @@ const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
 /// users, and one could use up the limit of the others.
 const NETWORK_FACTORS: [u32; 2] = [3, 8];
 
+/// The text by which the limits count a client: an IPv4 address, or the /64 of an IPv6 address.
+pub(crate) fn client_key(address: IpAddr) -> String {
+    Client::of(address).key
+}
+
 /// An action with a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Action {

@@ -109,8 +109,9 @@ impl Database {
 /// The type and the value of a bind, as PostgreSQL writes them.
 fn literal(value: &Value) -> (&'static str, String) {
     let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let or_null = |value: Option<String>| value.map_or("NULL".into(), |value| text(&value));
     match value {
-        Value::Uuid(id) => ("uuid", text(&id.to_string())),
+        Value::Uuid(id) => ("uuid", or_null(id.map(|id| id.to_string()))),
         Value::Uuids(ids) => {
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
             ("uuid[]", text(&format!("{{{}}}", ids.join(","))))
@@ -124,7 +125,7 @@ fn literal(value: &Value) -> (&'static str, String) {
                 bytes.iter().fold(String::from("\\x"), |hex, byte| format!("{hex}{byte:02x}"));
             ("bytea", text(&hex))
         }
-        Value::Timestamp(time) => ("timestamptz", text(&time.to_rfc3339())),
+        Value::Timestamp(time) => ("timestamptz", or_null(time.map(|time| time.to_rfc3339()))),
         Value::OneMicrosecond => ("interval", text("1 microsecond")),
     }
 }

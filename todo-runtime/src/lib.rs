@@ -46,7 +46,7 @@ pub use self::{
         SHUTDOWN_GRACE, Timeouts, WRITE_STALL,
     },
     log::log_warnings,
-    mail::check_mail,
+    mail::{MailTask, check_mail, spawn_mail},
     program::{EVENT_INTERVAL, block_on, exit_code, main_minimal, run_server},
     settings::Settings,
     shutdown::{drain, finish_streams},

@@ -49,7 +49,7 @@ where
 async fn fill(url: &str) {
     let mut db = SqliteConnection::connect(url).await.expect("the file");
     let sql = "
-        INSERT INTO users VALUES (zeroblob(16), 'bulk@example.com', 'Bulk', 'x', 0);
+        INSERT INTO users (id, email, name, password_hash, created_at) VALUES (zeroblob(16), 'bulk@example.com', 'Bulk', 'x', 0);
         INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, created_at,
             updated_at, completed_at)
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)

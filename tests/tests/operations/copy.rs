@@ -34,10 +34,10 @@ async fn filled_with(url: &str, todos: &str) {
     assert!(run(&[("DATABASE_URL", url)], &["migrate"]).await.0);
     let mut db = SqliteConnection::connect(url).await.expect("the file");
     let fill = "
-        INSERT INTO users WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20)
+        INSERT INTO users (id, email, name, password_hash, created_at) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20)
         SELECT randomblob(16), 'u' || i || '@example.com', 'Zoë ' || i, '$argon2id$x', 1700000000000000 + i
         FROM n;
-        INSERT INTO sessions SELECT randomblob(16), id, 1700000000000001, 4000000000000000 FROM users;
+        INSERT INTO sessions (id, user_id, created_at, expires_at) SELECT randomblob(16), id, 1700000000000001, 4000000000000000 FROM users;
         INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, created_at,
             updated_at, completed_at)
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < @TODOS@)

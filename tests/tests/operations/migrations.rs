@@ -103,7 +103,7 @@ async fn rows_are_deleted_only_with_an_explicit_option() {
     let url = url_in(dir.path());
     assert!(migrate(&url, &[]).await.0);
     let mut db = SqliteConnection::connect(&url).await.expect("the file");
-    let insert = "INSERT INTO users VALUES (zeroblob(16), 'a@b.c', 'Ada', 'x', 0)";
+    let insert = "INSERT INTO users (id, email, name, password_hash, created_at) VALUES (zeroblob(16), 'a@b.c', 'Ada', 'x', 0)";
     sqlx::query(insert).execute(&mut db).await.expect("a row");
     db.close().await.expect("closed");
 
@@ -135,7 +135,7 @@ async fn a_recreated_table_keeps_its_rows_and_their_counts() {
     assert!(migrate(&url, &[]).await.0);
     let mut db = SqliteConnection::connect(&url).await.expect("the file");
     let fill = "
-        INSERT INTO users WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9)
+        INSERT INTO users (id, email, name, password_hash, created_at) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9)
         SELECT randomblob(16), 'u' || i || '@example.com', 'Zoë ' || i, 'x', i FROM n;
         INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, created_at,
             updated_at, completed_at)
@@ -146,7 +146,7 @@ async fn a_recreated_table_keeps_its_rows_and_their_counts() {
     db.close().await.expect("closed");
     let before = todos(&url).await;
     assert_eq!(before.len(), 9 * 99 + 9);
-    for name in ["jobs", "changes and trash", "second line"] {
+    for name in ["accounts", "jobs", "changes and trash", "second line"] {
         let (ok, printed) = migrate(&url, &["--revert", "--yes"]).await;
         assert!(ok && printed.contains(name), "{printed}");
         assert!(todos(&url).await == before, "down loses rows");
@@ -325,10 +325,10 @@ const REJECTED: [&str; 37] = [
     "UPDATE users SET email = 'ada.example.com'",
     "UPDATE users SET email = '@b.co'",
     "UPDATE users SET email = 'ada@'",
-    "INSERT INTO users SELECT todos.id, 'ada.example.com', name, password_hash, users.created_at FROM users, todos",
+    "INSERT INTO users (id, email, name, password_hash, created_at) SELECT todos.id, 'ada.example.com', name, password_hash, users.created_at FROM users, todos",
     "UPDATE users SET name = 'x'",
     "UPDATE users SET name = '   '",
-    "INSERT INTO users SELECT todos.id, 'b@c.de', '  ', password_hash, users.created_at FROM users, todos",
+    "INSERT INTO users (id, email, name, password_hash, created_at) SELECT todos.id, 'b@c.de', '  ', password_hash, users.created_at FROM users, todos",
     "UPDATE users SET password_hash = ''",
     "UPDATE sessions SET expires_at = created_at",
     "UPDATE todos SET title = ''",
@@ -455,7 +455,7 @@ const TITLES: &str =
 
 async fn upgrade_from_previous(url: &str) {
     assert!(migrate(url, &[]).await.0);
-    for name in ["jobs", "changes and trash", "second line"] {
+    for name in ["accounts", "jobs", "changes and trash", "second line"] {
         let (ok, printed) = migrate(url, &["--revert"]).await;
         assert!(ok && printed.contains(name), "{printed}");
     }
@@ -481,7 +481,7 @@ async fn upgrade_from_previous(url: &str) {
     assert_eq!(rows(url, TITLES).await, ["   x", "Buy milk", "x"]);
     let counts = ["ann@example.com 0 1", "bob@example.com 2 0", "no address 0 0"];
     assert_eq!(rows(url, COUNTS).await, counts);
-    for name in ["jobs", "changes and trash", "second line"] {
+    for name in ["accounts", "jobs", "changes and trash", "second line"] {
         let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
         assert!(ok && printed.contains(name), "{printed}");
         assert_eq!(rows(url, TITLES).await, ["   x", "Buy milk", "x"], "down keeps them too");

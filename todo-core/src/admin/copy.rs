@@ -6,8 +6,9 @@
 use sha2::{Digest, Sha256};
 
 use self::rows::{
-    AnswerRow, Canonical, SessionRow, TrashRow, idempotency_columns, insert_answers,
-    insert_sessions, insert_trash, session_columns, todo_columns, trash_columns, user_columns,
+    AnswerRow, Canonical, MailRow, SessionRow, TrashRow, idempotency_columns, insert_answers,
+    insert_mails, insert_sessions, insert_trash, mail_columns, session_columns, todo_columns,
+    trash_columns, user_columns,
 };
 pub(super) use self::rows::{MoreColumns, TodoRow, UserRow, insert_todos, insert_users};
 use super::{AdminError, Conn, epoch::renew, migrate, migrations, open_existing, refuse_same};
@@ -38,8 +39,8 @@ pub struct CopyReport {
     pub checksum: String,
 }
 
-/// Copies users, sessions, todos, the trash and stored answers from one database into another,
-/// which is migrated first and must have no rows. Positions in logs of changes are invalid in the
+/// Copies users, sessions, keys, todos, the trash, stored answers and mails from one database into
+/// another, which is migrated first and must have no rows. Positions in logs of changes are invalid in the
 /// target. All or nothing: an error or an ended process leaves the target empty.
 ///
 /// # Errors
@@ -61,7 +62,8 @@ pub async fn copy(
     begin_empty(&mut target).await?;
 
     let rows = source.counts().await?;
-    let more = "SELECT (SELECT count(*) FROM trash) + (SELECT count(*) FROM idempotency)";
+    let more = "SELECT (SELECT count(*) FROM trash) + (SELECT count(*) FROM idempotency) \
+                + (SELECT count(*) FROM mails)";
     let more = on!(&mut source, c => sqlx::query_scalar::<_, i64>(more).fetch_one(c).await)?;
     let total = rows.iter().chain([&more]).map(|n| u64::try_from(*n).unwrap_or_default()).sum();
     let mut done = 0;
@@ -195,6 +197,7 @@ async fn scan(
         |query, last| query.bind(last.user_id).bind(&last.key),
         insert_answers
     );
+    by_id!(MailRow, "mails", mail_columns!(), |last| last.id, insert_mails);
     Ok(sum.finalize().into())
 }
 
@@ -204,23 +207,32 @@ mod tests {
 
     use sqlx::{Connection, SqliteConnection};
 
-    use super::{idempotency_columns, session_columns, todo_columns, trash_columns, user_columns};
+    use super::{
+        idempotency_columns, mail_columns, session_columns, todo_columns, trash_columns,
+        user_columns,
+    };
     use crate::db::sqlite::MIGRATIONS;
 
     /// Tables that a copy reads, writes and compares, with their columns.
-    const COPIED: [(&str, &str); 5] = [
+    const COPIED: [(&str, &str); 6] = [
         ("users", user_columns!()),
         ("sessions", session_columns!()),
         ("todos", todo_columns!()),
         ("trash", trash_columns!()),
         ("idempotency", idempotency_columns!()),
+        ("mails", mail_columns!()),
     ];
     /// Made in the target by triggers, the migrator or a process (`jobs`), or anew (`meta`), or
     /// expired in a minute.
     const REGENERATED: [&str; 6] =
         ["todo_counts", "changes", "meta", "_sqlx_migrations", "rate_limits", "jobs"];
-    /// Derived from another column.
-    const DERIVED: [(&str, &str); 2] = [("todos", "title_key"), ("trash", "title_key")];
+    /// Derived from another column, or of a running process.
+    const DERIVED: [(&str, &str); 4] = [
+        ("todos", "title_key"),
+        ("trash", "title_key"),
+        ("mails", "lease"),
+        ("mails", "leased_until"),
+    ];
 
     #[tokio::test]
     async fn every_table_and_column_of_the_schema_is_copied_or_regenerated() {

@@ -327,7 +327,15 @@ impl Rules {
         self.emails.insert(half);
         let email = email.as_str().to_owned();
         let name = name.as_str().to_owned();
-        Ok(UserRow { id, email, name, password_hash, created_at })
+        Ok(UserRow {
+            id,
+            email,
+            name,
+            password_hash,
+            created_at,
+            email_verified_at: None,
+            deleted_at: None,
+        })
     }
 
     fn todo(&mut self, row: &SourceRow) -> Result<TodoRow, FieldErrors> {

@@ -115,27 +115,37 @@ pub async fn revert(url: &str, losing_rows: bool) -> Result<RevertReport, AdminE
 
 /// The migration whose revert drops columns, the trash and stored answers.
 const CHANGES_AND_TRASH: i64 = 5;
+/// The migration whose revert drops keys, verifications of addresses and mails.
+const ACCOUNTS: i64 = 7;
 
 /// What the revert of a migration is certain to lose, as the continuation of a sentence; empty if
 /// nothing. The log of changes is derived, and not counted.
 async fn certain_losses(conn: &mut Conn, version: i64) -> Result<String, AdminError> {
-    const SQL: &str = "SELECT (SELECT count(*) FROM trash), \
+    const TODOS: &str = "SELECT (SELECT count(*) FROM trash), \
         (SELECT count(*) FROM todos WHERE tags <> '[]' OR due_date IS NOT NULL \
             OR rule IS NOT NULL OR series_id IS NOT NULL OR occurrence IS NOT NULL \
             OR list_id IS NOT NULL OR parent_id IS NOT NULL OR position IS NOT NULL), \
         (SELECT count(*) FROM idempotency)";
-    if version != CHANGES_AND_TRASH {
-        return Ok(String::new());
-    }
-    let (trash, more, answers) =
-        on!(conn, c => sqlx::query_as::<_, (i64, i64, i64)>(SQL).fetch_one(c).await)?;
-    if [trash, more, answers] == [0; 3] {
-        return Ok(String::new());
-    }
-    Ok(format!(
-        ", and certainly loses {trash} todos in the trash, the tags, due dates, lists or order of \
-         {more} todos, and {answers} answers to requests with a key"
-    ))
+    const CREDENTIALS: &str = "SELECT (SELECT count(*) FROM sessions WHERE kind <> 'password'), \
+        (SELECT count(*) FROM users WHERE email_verified_at IS NOT NULL), \
+        (SELECT count(*) FROM mails WHERE sent_at IS NULL AND failed_at IS NULL)";
+    let sql = match version {
+        CHANGES_AND_TRASH => TODOS,
+        ACCOUNTS => CREDENTIALS,
+        _ => return Ok(String::new()),
+    };
+    let lost = on!(conn, c => sqlx::query_as::<_, (i64, i64, i64)>(sql).fetch_one(c).await)?;
+    Ok(match (version, lost) {
+        (_, (0, 0, 0)) => String::new(),
+        (CHANGES_AND_TRASH, (trash, more, answers)) => format!(
+            ", and certainly loses {trash} todos in the trash, the tags, due dates, lists or \
+             order of {more} todos, and {answers} answers to requests with a key"
+        ),
+        (_, (keys, verified, mails)) => format!(
+            ", and certainly loses {keys} API keys and sessions of other issuers, the \
+             verification of {verified} addresses, and {mails} unsent mails"
+        ),
+    })
 }
 
 /// The space that a revert needs on SQLite, relative to the size of the file, if it writes all

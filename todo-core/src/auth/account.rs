@@ -1,6 +1,6 @@
 //! The caller's own account.
 
-use super::{Caller, Name, User};
+use super::{Caller, Name, User, types::user_columns};
 use crate::{
     authz::{acting_as, authorized},
     core::Core,
@@ -12,8 +12,12 @@ use crate::{
 /// # Errors
 /// As [`authenticate`](super::authenticate).
 pub async fn current_user(core: &Core, caller: &Caller) -> Result<User> {
-    const SQL: &str =
-        concat!("SELECT id, email, name, created_at FROM users WHERE id = $1 AND ", authorized!());
+    const SQL: &str = concat!(
+        "SELECT ",
+        user_columns!(),
+        " FROM users WHERE id = $1 AND deleted_at IS NULL AND ",
+        authorized!()
+    );
     let db = core.db();
     let caller = *caller;
     core.read(caller.user_id(), async move {
@@ -29,9 +33,10 @@ pub async fn current_user(core: &Core, caller: &Caller) -> Result<User> {
 /// As [`authenticate`](super::authenticate).
 pub async fn rename(core: &Core, caller: &Caller, name: Name) -> Result<User> {
     const SQL: &str = concat!(
-        "UPDATE users SET name = $4 WHERE id = $1 AND ",
+        "UPDATE users SET name = $4 WHERE id = $1 AND deleted_at IS NULL AND ",
         authorized!(),
-        " RETURNING id, email, name, created_at"
+        " RETURNING ",
+        user_columns!()
     );
     let db = core.db();
     let caller = *caller;

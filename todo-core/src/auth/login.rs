@@ -5,16 +5,17 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::{
-    AuthEvent, Client, Credentials, Email, Name, Session, User, UserId, events,
+    AuthEvent, Client, Credentials, Session, SessionLabel, User, UserId, events,
     limited::{Limited, log_if_failed},
     session::new_session,
+    types::user_columns,
 };
 use crate::{
     core::Core,
     crypto::hashing::HashPermit,
-    db::{RowsAffected, Statement, value::Timestamp},
+    db::{DbError, FromRow, Row, RowsAffected, Statement, value::Timestamp},
     error::{Error, Result},
-    rate_limit::{Action, RateLimitState},
+    rate_limit::{Action, RateLimitState, client_key},
 };
 
 /// How often a login reads an account that is changed concurrently.
@@ -102,24 +103,15 @@ async fn check_credentials(
     mut permit: HashPermit,
     given: &Credentials,
 ) -> Result<Session, LoginFailure> {
-    const SQL: &str =
-        "SELECT id, email, name, created_at, password_hash FROM users WHERE email IN ($1, $2)";
+    const SQL: &str = concat!(
+        "SELECT ",
+        user_columns!(),
+        ", password_hash FROM users WHERE email IN ($1, $2) AND deleted_at IS NULL"
+    );
     for _ in 0..TRIES {
         let account = Statement::new(SQL).bind(given.email.as_str()).bind(given.email.in_ascii());
-        let found: Option<(Uuid, String, String, Timestamp, String)> =
-            core.db().fetch(account).await.map_err(Error::from)?;
-        let (user, stored) = match found {
-            None => (None, None),
-            Some((id, email, name, created_at, stored)) => {
-                let user = User {
-                    id: id.into(),
-                    email: Email::from_stored(email),
-                    name: Name::from_stored(name),
-                    created_at: created_at.0,
-                };
-                (Some(user), Some(stored))
-            }
-        };
+        let found: Option<Account> = core.db().fetch(account).await.map_err(Error::from)?;
+        let (user, stored) = found.map(|Account { user, hash }| (user, hash)).unzip();
         let verified = permit.verify(given.password.clone(), stored.clone()).await?;
         // The client gets the same error for all of them.
         let failure =
@@ -137,7 +129,8 @@ async fn check_credentials(
             Some(upgrade) => upgrade_hash(core, user.id, stored, upgrade).await,
         };
         if let Some(hash) = hash
-            && let Some(session) = open_session(core, user, &hash).await?
+            && let Some(session) =
+                open_session(core, user, &hash, client, given.label.as_ref()).await?
         {
             return Ok(session);
         }
@@ -147,10 +140,32 @@ async fn check_credentials(
     Err(Error::Busy.into())
 }
 
+/// An account and its password hash.
+struct Account {
+    user: User,
+    hash: String,
+}
+
+impl FromRow for Account {
+    fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
+        Ok(Self { user: User::from_row(row)?, hash: row.get(5)? })
+    }
+}
+
 /// Creates a session for `user`; `None` if `hash` is no longer the stored one.
-pub(super) async fn open_session(core: &Core, user: User, hash: &str) -> Result<Option<Session>> {
-    const SQL: &str = "INSERT INTO sessions (id, user_id, created_at, expires_at) \
-         SELECT $1, id, $3, $4 FROM users WHERE id = $2 AND password_hash = $5";
+pub(super) async fn open_session(
+    core: &Core,
+    user: User,
+    hash: &str,
+    client: Option<IpAddr>,
+    label: Option<&SessionLabel>,
+) -> Result<Option<Session>> {
+    // A view, whose trigger locks the account on PostgreSQL: a password that changes meanwhile ends
+    // this session, or this finds the changed one.
+    const SQL: &str = "INSERT INTO new_sessions \
+         (id, user_id, kind, label, client, scopes, created_at, expires_at, password_hash) \
+         SELECT $1, id, 'password', $6, $7, -1, $3, $4, password_hash FROM users \
+         WHERE id = $2 AND password_hash = $5 AND deleted_at IS NULL RETURNING id";
     let now = core.now();
     let (id, session) = new_session(core, user, now)?;
     let insert = Statement::new(SQL)
@@ -158,13 +173,11 @@ pub(super) async fn open_session(core: &Core, user: User, hash: &str) -> Result<
         .bind(session.user.id)
         .bind(Timestamp(now))
         .bind(Timestamp(session.expires_at))
-        .bind(hash);
-    match core.db().execute(insert).await {
-        Ok(RowsAffected(0)) => Ok(None),
-        Ok(_) => Ok(Some(session)),
-        Err(fault) if fault.is_foreign_key_violation() => Ok(None),
-        Err(fault) => Err(fault.into()),
-    }
+        .bind(hash)
+        .bind(label.map(SessionLabel::as_str))
+        .bind(client.map(client_key));
+    let inserted: Option<(Uuid,)> = core.db().execute(insert).await?;
+    Ok(inserted.map(|_| session))
 }
 
 /// Stores a hash with the current parameters and returns the stored one; `None` if the password was

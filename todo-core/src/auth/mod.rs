@@ -10,7 +10,9 @@ pub use self::{
     maintenance::delete_expired,
     session::{authenticate, check_session, logout},
     signup::signup,
-    types::{Client, Credentials, Email, Name, Password, Session, Signup, Token, User},
+    types::{
+        Client, Credentials, Email, Name, Password, Session, SessionLabel, Signup, Token, User,
+    },
 };
 #[cfg(feature = "http")]
 pub(crate) use self::{limited::Limited, login::login_limited, signup::signup_limited};

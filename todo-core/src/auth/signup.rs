@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    AuthEvent, Client, Session, Signup, User, events,
+    AuthEvent, Client, Session, SessionLabel, Signup, User, events,
     limited::{Limited, log_if_failed},
     session::new_session,
 };
@@ -12,7 +12,7 @@ use crate::{
     core::Core,
     db::{RowsAffected, Statement, value::Timestamp},
     error::{Error, Result},
-    rate_limit::{Action, RateLimitState},
+    rate_limit::{Action, RateLimitState, client_key},
 };
 
 /// Creates an account and its first session. The rate limit is per address of a `client`.
@@ -52,8 +52,9 @@ async fn sign_up(
 ) -> Result<Session> {
     // A view whose trigger inserts both rows: after an error there is no account.
     const SQL: &str = "INSERT INTO signups \
-         (id, email, name, password_hash, created_at, session_id, expires_at) \
-         VALUES ($1, coalesce((SELECT email FROM users WHERE email = $8), $2), $3, $4, $5, $6, $7)";
+         (id, email, name, password_hash, created_at, session_id, expires_at, label, client, mail_id) \
+         VALUES ($1, coalesce((SELECT email FROM users WHERE email = $8), $2), $3, $4, $5, $6, $7, \
+         $9, $10, $11)";
     // The queue first: an attempt that it rejects costs no statement and no rate-limit slot.
     let admitted = core.rate_limiter().admit(Action::Signup, client).await?;
     let permit = core.hasher().permit(client, None)?;
@@ -80,6 +81,7 @@ async fn sign_up(
         email: signup.email.clone(),
         name: signup.name,
         created_at: now,
+        email_verified: false,
     };
     let (id, session) = new_session(core, user, now)?;
     let insert = Statement::new(SQL)
@@ -90,7 +92,10 @@ async fn sign_up(
         .bind(Timestamp(now))
         .bind(id)
         .bind(Timestamp(session.expires_at))
-        .bind(signup.email.in_ascii());
+        .bind(signup.email.in_ascii())
+        .bind(signup.label.as_ref().map(SessionLabel::as_str))
+        .bind(client.map(client_key))
+        .bind(core.notice_id(now));
     // The unique index decides whether the e-mail is taken: of forty concurrent signups one
     // succeeds. The statement inserts the ASCII form if an account has it, to conflict with that
     // account.

@@ -46,9 +46,9 @@ async fn a_session_is_created_only_for_the_verified_hash() {
     let user = signup(&core, Client::Trusted, form).await.unwrap().user;
     let found = Statement::new("SELECT password_hash FROM users WHERE id = $1").bind(user.id);
     let (hash,): (String,) = core.db().fetch_one(found).await.unwrap();
-    assert!(open_session(&core, user.clone(), &hash).await.unwrap().is_some());
-    assert!(open_session(&core, user.clone(), "another").await.unwrap().is_none());
+    assert!(open_session(&core, user.clone(), &hash, None, None).await.unwrap().is_some());
+    assert!(open_session(&core, user.clone(), "another", None, None).await.unwrap().is_none());
     let delete = Statement::new("DELETE FROM users WHERE id = $1").bind(user.id);
     let RowsAffected(_) = core.db().execute(delete).await.unwrap();
-    assert!(open_session(&core, user, &hash).await.unwrap().is_none());
+    assert!(open_session(&core, user, &hash, None, None).await.unwrap().is_none());
 }

@@ -15,7 +15,7 @@ use crate::{
     db::{DbError, FromRow, Row, value::Timestamp},
     error::{FieldError, FieldErrors, Result},
     ids::UserId,
-    parsed::{impl_parse, impl_text},
+    parsed::{impl_as_str, impl_parse, impl_text},
     timestamp, validate,
 };
 
@@ -218,6 +218,34 @@ impl From<IpAddr> for Client {
     }
 }
 
+/// The name of the program that a session was created from, by which a user recognises the session:
+/// at most 200 characters (Unicode scalar values), none of them a control character.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SessionLabel(String);
+
+impl SessionLabel {
+    /// Maximum number of characters (Unicode scalar values).
+    pub const MAX_CHARS: usize = 200;
+
+    /// The label of a program that sends `user_agent` (RFC 9110, section 10.1.5), without its
+    /// control characters and shortened to the maximum. `None` if nothing is left.
+    #[must_use]
+    pub fn from_user_agent(user_agent: &str) -> Option<Self> {
+        let printable = user_agent.chars().filter(|c| !c.is_control());
+        let text: String = printable.take(Self::MAX_CHARS).collect();
+        let text = text.trim();
+        (!text.is_empty()).then(|| Self(text.to_owned()))
+    }
+
+    /// The label as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl_as_str!(SessionLabel);
+
 /// The data of a new account.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -228,13 +256,15 @@ pub struct Signup {
     pub password: Password,
     /// The user's name.
     pub name: Name,
+    /// The label of the first session.
+    pub label: Option<SessionLabel>,
 }
 
 impl Signup {
-    /// The data of an account with these values.
+    /// The data of an account with these values, and without a label.
     #[must_use]
     pub fn new(email: Email, password: Password, name: Name) -> Self {
-        Self { email, password, name }
+        Self { email, password, name, label: None }
     }
 
     /// Parses the three fields and returns every rule that they break.
@@ -247,7 +277,7 @@ impl Signup {
         let password = errors.collect(Password::parse(password));
         let name = errors.collect(Name::parse(name));
         match (email, password, name) {
-            (Some(email), Some(password), Some(name)) => Ok(Self { email, password, name }),
+            (Some(email), Some(password), Some(name)) => Ok(Self::new(email, password, name)),
             _ => Err(errors.into()),
         }
     }
@@ -261,13 +291,15 @@ pub struct Credentials {
     pub email: Email,
     /// The password for logins.
     pub password: Password,
+    /// The label of the new session.
+    pub label: Option<SessionLabel>,
 }
 
 impl Credentials {
-    /// The data of a login with these values.
+    /// The data of a login with these values, and without a label.
     #[must_use]
     pub fn new(email: Email, password: Password) -> Self {
-        Self { email, password }
+        Self { email, password, label: None }
     }
 
     /// Parses the two fields and returns all invalid ones. The password need not meet the current
@@ -280,7 +312,7 @@ impl Credentials {
         let email = errors.collect(Email::parse(email));
         let password = errors.collect(Password::unchecked(password));
         match (email, password) {
-            (Some(email), Some(password)) => Ok(Self { email, password }),
+            (Some(email), Some(password)) => Ok(Self::new(email, password)),
             _ => Err(errors.into()),
         }
     }
@@ -299,7 +331,17 @@ pub struct User {
     /// When the account was created.
     #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: DateTime<Utc>,
+    /// Whether the user has confirmed the address by a link that was mailed to it.
+    pub email_verified: bool,
 }
+
+/// The columns of a [`User`], in the order in which it is read.
+macro_rules! user_columns {
+    () => {
+        "id, email, name, created_at, email_verified_at"
+    };
+}
+pub(super) use user_columns;
 
 impl FromRow for User {
     fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
@@ -308,6 +350,7 @@ impl FromRow for User {
             email: Email::from_stored(row.get(1)?),
             name: Name::from_stored(row.get(2)?),
             created_at: row.get::<Timestamp>(3)?.0,
+            email_verified: row.get::<Option<Timestamp>>(4)?.is_some(),
         })
     }
 }

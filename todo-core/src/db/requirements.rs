@@ -20,13 +20,15 @@ use crate::error::BoxError;
 const GRANTS: &str = "\
     WITH needs (relation, privilege, columns) AS (VALUES \
         ('users', 'SELECT', NULL), ('users', 'INSERT', NULL), \
-        ('users', 'UPDATE', '{name,password_hash}'), \
-        ('sessions', 'SELECT', NULL), ('sessions', 'INSERT', NULL), ('sessions', 'DELETE', NULL), \
+        ('users', 'UPDATE', '{name,password_hash,email,email_verified_at,deleted_at}'), \
+        ('users', 'DELETE', NULL), \
+        ('sessions', 'SELECT', NULL), ('sessions', 'INSERT', NULL), \
+        ('sessions', 'UPDATE', '{seen_at}'), ('sessions', 'DELETE', NULL), \
         ('todos', 'SELECT', NULL), ('todos', 'INSERT', NULL), ('todos', 'UPDATE', \
             '{title,title_key,description,priority,completed,updated_at,completed_at}'), \
         ('todos', 'DELETE', NULL), \
         ('todo_counts', 'SELECT', NULL), ('todo_counts', 'INSERT', '{user_id}'), \
-        ('todo_counts', 'UPDATE', '{pending,completed,seq}'), \
+        ('todo_counts', 'UPDATE', '{pending,completed,seq}'), ('todo_counts', 'DELETE', NULL), \
         ('changes', 'SELECT', '{user_id,seq,kind,todo_id}'), \
         ('changes', 'INSERT', '{user_id,seq,kind,todo_id}'), ('changes', 'DELETE', NULL), \
         ('meta', 'SELECT', NULL), \
@@ -40,6 +42,13 @@ const GRANTS: &str = "\
         ('rate_limits', 'UPDATE', '{taken_at,settled,prefix56,prefix48}'), \
         ('rate_limits', 'DELETE', NULL), \
         ('signups', 'INSERT', NULL), \
+        ('new_sessions', 'SELECT', NULL), ('new_sessions', 'INSERT', NULL), \
+        ('password_changes', 'SELECT', NULL), ('password_changes', 'INSERT', NULL), \
+        ('password_resets', 'SELECT', NULL), ('password_resets', 'INSERT', NULL), \
+        ('email_confirmations', 'SELECT', NULL), ('email_confirmations', 'INSERT', NULL), \
+        ('account_deletions', 'SELECT', NULL), ('account_deletions', 'INSERT', NULL), \
+        ('mails', 'SELECT', NULL), ('mails', 'INSERT', NULL), ('mails', 'UPDATE', NULL), \
+        ('mails', 'DELETE', NULL), \
         ('jobs', 'SELECT', NULL), ('jobs', 'INSERT', '{kind,run_at}'), \
         ('jobs', 'UPDATE', '{run_at,attempts,lease,leased_until}')), \
     found AS (SELECT *, CAST(to_regclass(relation) AS oid) AS oid FROM needs), \

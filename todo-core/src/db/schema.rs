@@ -147,7 +147,8 @@ mod tests {
         let older = Migrator::with_migrations(known.collect());
         let mut db = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         MIGRATIONS.run(&mut db).await.unwrap();
-        let row = "INSERT INTO users VALUES (zeroblob(16), 'a@b.c', 'Ada', 'x', 0)";
+        let row = "INSERT INTO users (id, email, name, password_hash, created_at) \
+                   VALUES (zeroblob(16), 'a@b.c', 'Ada', 'x', 0)";
         sqlx::query(row).execute(&mut db).await.unwrap();
 
         let found = Found::in_sqlite(&mut db).await.unwrap();

@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// A value that can be bound.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
-    Uuid(Uuid),
+    Uuid(Option<Uuid>),
     /// A set: an array on PostgreSQL, a JSON array of hexadecimal texts on SQLite.
     Uuids(Vec<Uuid>),
     Bool(bool),
@@ -15,7 +15,7 @@ pub(crate) enum Value {
     SmallInt(Option<i16>),
     Text(Option<String>),
     Bytes(Vec<u8>),
-    Timestamp(DateTime<Utc>),
+    Timestamp(Option<DateTime<Utc>>),
     /// One microsecond.
     OneMicrosecond,
 }
@@ -38,7 +38,8 @@ macro_rules! binds {
     };
 }
 binds! {
-    Uuid => |id| Self::Uuid(id),
+    Uuid => |id| Self::Uuid(Some(id)),
+    Option<Uuid> => |id| Self::Uuid(id),
     Vec<Uuid> => |ids| Self::Uuids(ids),
     bool => |flag| Self::Bool(flag),
     i64 => |number| Self::BigInt(number),
@@ -48,6 +49,7 @@ binds! {
     String => |text| Self::Text(Some(text)),
     Option<&str> => |text| Self::Text(text.map(str::to_owned)),
     Option<String> => |text| Self::Text(text),
-    Timestamp => |stamp| Self::Timestamp(stamp.0),
+    Timestamp => |stamp| Self::Timestamp(Some(stamp.0)),
+    Option<Timestamp> => |stamp| Self::Timestamp(stamp.map(|stamp| stamp.0)),
     OneMicrosecond => |_one| Self::OneMicrosecond,
 }

@@ -11,8 +11,10 @@ pub(crate) enum MailResult {
     Sent,
     /// It is sent again later.
     Retried,
-    /// It is not sent again.
+    /// It is not sent again: the recipient's system refuses it.
     Rejected,
+    /// It is not sent again: its time ended.
+    Expired,
     /// Nothing is sent for now: a setting has to be corrected.
     Misconfigured,
     /// There is no account with the address.
@@ -20,8 +22,14 @@ pub(crate) enum MailResult {
 }
 
 impl MailResult {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Sent, Self::Retried, Self::Rejected, Self::Misconfigured, Self::Dropped];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Sent,
+        Self::Retried,
+        Self::Rejected,
+        Self::Expired,
+        Self::Misconfigured,
+        Self::Dropped,
+    ];
 
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "a label of metrics"))]
     pub(crate) fn as_str(self) -> &'static str {
@@ -29,6 +37,7 @@ impl MailResult {
             Self::Sent => "sent",
             Self::Retried => "retried",
             Self::Rejected => "rejected",
+            Self::Expired => "expired",
             Self::Misconfigured => "misconfigured",
             Self::Dropped => "dropped",
         }

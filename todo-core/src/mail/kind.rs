@@ -58,6 +58,11 @@ impl MailKind {
         }
     }
 
+    /// Whether it has a link, with a token.
+    pub(crate) fn has_link(self) -> bool {
+        self.link_path().is_some()
+    }
+
     /// The path of its link below the app's address, if it has a link.
     pub(super) fn link_path(self) -> Option<&'static str> {
         match self {

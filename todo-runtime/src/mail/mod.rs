@@ -11,10 +11,12 @@ use tokio::time::timeout;
 use url::Host;
 
 pub(crate) use self::address::MailAddress;
+pub use self::delivery::{MailTask, spawn_mail};
 use self::{address::SmtpAddress, directory::DirectoryMailer, smtp::SmtpMailer};
 use crate::Settings;
 
 mod address;
+mod delivery;
 mod directory;
 mod smtp;
 

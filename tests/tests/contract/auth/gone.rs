@@ -91,14 +91,14 @@ on_every_target! {
         let fill = match target.database {
             Database::Sqlite => format!(
                 "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120) \
-                 INSERT INTO sessions SELECT randomblob(16), users.id, \
+                 INSERT INTO sessions (id, user_id, created_at, expires_at) SELECT randomblob(16), users.id, \
                  users.created_at + iif(i % 2, 86400000000, -86400000000) + i, \
                  users.created_at + 604800000000 FROM users, n WHERE email = '{}'",
                 actor.email()
             ),
             Database::Postgres => format!(
                 "SET session_replication_role = origin; \
-                 INSERT INTO sessions SELECT gen_random_uuid(), users.id, users.created_at + \
+                 INSERT INTO sessions (id, user_id, created_at, expires_at) SELECT gen_random_uuid(), users.id, users.created_at + \
                  CASE i % 2 WHEN 1 THEN interval '1 day' ELSE interval '-1 day' END, \
                  users.created_at + interval '7 days' FROM users, generate_series(1, 120) AS i \
                  WHERE email = '{}'",

@@ -20,16 +20,17 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// The default limit of a role's statements and locks in these tests.
 const ROLE_LIMIT: Duration = Duration::from_millis(500);
 /// The minimal grants of a role, by column.
-const GRANTS: [&str; 23] = [
-    "SELECT, INSERT, UPDATE (name, password_hash) ON users",
-    "SELECT, INSERT, DELETE ON sessions",
+const GRANTS: [&str; 26] = [
+    "SELECT, INSERT, DELETE ON users",
+    "UPDATE (name, password_hash, email, email_verified_at, deleted_at) ON users",
+    "SELECT, INSERT, UPDATE (seen_at), DELETE ON sessions",
     "SELECT ON todos",
     "INSERT ON todos",
     "UPDATE (title, title_key, description, priority, completed, updated_at, completed_at) ON todos",
     "DELETE ON todos",
     "SELECT ON todo_counts",
     "INSERT (user_id) ON todo_counts",
-    "UPDATE (pending, completed, seq) ON todo_counts",
+    "UPDATE (pending, completed, seq), DELETE ON todo_counts",
     "SELECT (user_id, seq, kind, todo_id) ON changes",
     "INSERT (user_id, seq, kind, todo_id) ON changes",
     "DELETE ON changes",
@@ -42,6 +43,8 @@ const GRANTS: [&str; 23] = [
     "SELECT, INSERT, DELETE ON rate_limits",
     "UPDATE (taken_at, settled, prefix56, prefix48) ON rate_limits",
     "INSERT ON signups",
+    "SELECT, INSERT ON new_sessions, password_changes, password_resets, email_confirmations, account_deletions",
+    "SELECT, INSERT, UPDATE, DELETE ON mails",
     "SELECT, INSERT (kind, run_at) ON jobs",
     "UPDATE (run_at, attempts, lease, leased_until) ON jobs",
 ];

@@ -15,12 +15,12 @@ use crate::{
 
 macro_rules! user_columns {
     () => {
-        "id, email, name, password_hash, created_at"
+        "id, email, name, password_hash, created_at, email_verified_at, deleted_at"
     };
 }
 macro_rules! session_columns {
     () => {
-        "id, user_id, created_at, expires_at"
+        "id, user_id, created_at, expires_at, kind, label, client, scopes, seen_at"
     };
 }
 /// The columns of a todo except `title_key`, which is derived from the title.
@@ -41,8 +41,16 @@ macro_rules! idempotency_columns {
         "user_id, key, fingerprint, status, answer, location, etag, made_at"
     };
 }
+macro_rules! mail_columns {
+    () => {
+        "id, kind, user_id, email, created_at, expires_at, used_at, sent_at, failed_at, attempts, \
+         next_attempt_at, reply"
+    };
+}
 
-pub(super) use {idempotency_columns, session_columns, todo_columns, trash_columns, user_columns};
+pub(super) use {
+    idempotency_columns, mail_columns, session_columns, todo_columns, trash_columns, user_columns,
+};
 
 pub(in crate::admin) struct UserRow {
     pub(in crate::admin) id: Uuid,
@@ -50,6 +58,8 @@ pub(in crate::admin) struct UserRow {
     pub(in crate::admin) name: String,
     pub(in crate::admin) password_hash: String,
     pub(in crate::admin) created_at: DateTime<Utc>,
+    pub(in crate::admin) email_verified_at: Option<DateTime<Utc>>,
+    pub(in crate::admin) deleted_at: Option<DateTime<Utc>>,
 }
 
 pub(super) struct SessionRow {
@@ -57,6 +67,11 @@ pub(super) struct SessionRow {
     user_id: Uuid,
     created_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
+    kind: String,
+    label: Option<String>,
+    client: Option<String>,
+    scopes: i64,
+    seen_at: Option<DateTime<Utc>>,
 }
 
 pub(in crate::admin) struct TodoRow {
@@ -131,6 +146,33 @@ pub(super) struct AnswerRow {
     made_at: DateTime<Utc>,
 }
 
+/// A mail, with the link in it. Its lease is not copied: the target's processes send it.
+pub(super) struct MailRow {
+    pub(super) id: Uuid,
+    kind: String,
+    user_id: Option<Uuid>,
+    email: String,
+    created_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+    used_at: Option<DateTime<Utc>>,
+    sent_at: Option<DateTime<Utc>>,
+    failed_at: Option<DateTime<Utc>>,
+    attempts: i64,
+    next_attempt_at: Option<DateTime<Utc>>,
+    reply: Option<String>,
+}
+
+/// The time in a column that may be NULL.
+fn time<'r, R>(row: &'r R, index: usize) -> sqlx::Result<Option<DateTime<Utc>>>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    Timestamp: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let time = row.try_get::<Option<Timestamp>, _>(index);
+    time.map(|time| time.map(|timestamp| timestamp.0))
+}
+
 impl<'r, R> FromRow<'r, R> for UserRow
 where
     R: Row,
@@ -146,6 +188,8 @@ where
             name: row.try_get(2)?,
             password_hash: row.try_get(3)?,
             created_at: row.try_get::<Timestamp, _>(4)?.0,
+            email_verified_at: time(row, 5)?,
+            deleted_at: time(row, 6)?,
         })
     }
 }
@@ -155,6 +199,8 @@ where
     R: Row,
     usize: ColumnIndex<R>,
     Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
     Timestamp: Decode<'r, R::Database> + Type<R::Database>,
 {
     fn from_row(row: &'r R) -> sqlx::Result<Self> {
@@ -163,6 +209,38 @@ where
             user_id: row.try_get(1)?,
             created_at: row.try_get::<Timestamp, _>(2)?.0,
             expires_at: row.try_get::<Timestamp, _>(3)?.0,
+            kind: row.try_get(4)?,
+            label: row.try_get(5)?,
+            client: row.try_get(6)?,
+            scopes: row.try_get(7)?,
+            seen_at: time(row, 8)?,
+        })
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for MailRow
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    Timestamp: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get(0)?,
+            kind: row.try_get(1)?,
+            user_id: row.try_get(2)?,
+            email: row.try_get(3)?,
+            created_at: row.try_get::<Timestamp, _>(4)?.0,
+            expires_at: row.try_get::<Timestamp, _>(5)?.0,
+            used_at: time(row, 6)?,
+            sent_at: time(row, 7)?,
+            failed_at: time(row, 8)?,
+            attempts: row.try_get(9)?,
+            next_attempt_at: time(row, 10)?,
+            reply: row.try_get(11)?,
         })
     }
 }
@@ -179,10 +257,6 @@ where
     Timestamp: Decode<'r, R::Database> + Type<R::Database>,
 {
     fn from_row(row: &'r R) -> sqlx::Result<Self> {
-        let time = |index: usize| {
-            let time = row.try_get::<Option<Timestamp>, _>(index);
-            time.map(|time| time.map(|timestamp| timestamp.0))
-        };
         Ok(Self {
             id: row.try_get(0)?,
             user_id: row.try_get(1)?,
@@ -192,7 +266,7 @@ where
             completed: row.try_get(5)?,
             created_at: row.try_get::<Timestamp, _>(6)?.0,
             updated_at: row.try_get::<Timestamp, _>(7)?.0,
-            completed_at: time(8)?,
+            completed_at: time(row, 8)?,
             more: MoreColumns {
                 search: row.try_get(9)?,
                 tags: row.try_get(10)?,
@@ -202,7 +276,7 @@ where
                 due_date: row.try_get(14)?,
                 due_minute: row.try_get(15)?,
                 due_zone: row.try_get(16)?,
-                due_at: time(17)?,
+                due_at: time(row, 17)?,
                 undated: row.try_get(18)?,
                 due_key: row.try_get(19)?,
                 rule: row.try_get(20)?,
@@ -292,6 +366,8 @@ impl Canonical for UserRow {
         feed_text(sum, &self.name);
         feed_text(sum, &self.password_hash);
         feed_time(sum, self.created_at);
+        feed_option(sum, self.email_verified_at, feed_time);
+        feed_option(sum, self.deleted_at, feed_time);
     }
 }
 
@@ -301,6 +377,27 @@ impl Canonical for SessionRow {
         sum.update(self.user_id);
         feed_time(sum, self.created_at);
         feed_time(sum, self.expires_at);
+        feed_text(sum, &self.kind);
+        feed_option(sum, self.label.as_deref(), feed_text);
+        feed_option(sum, self.client.as_deref(), feed_text);
+        feed_number(sum, self.scopes);
+        feed_option(sum, self.seen_at, feed_time);
+    }
+}
+
+impl Canonical for MailRow {
+    fn feed(&self, sum: &mut Sha256) {
+        sum.update(self.id);
+        feed_text(sum, &self.kind);
+        feed_option(sum, self.user_id, feed_id);
+        feed_text(sum, &self.email);
+        feed_time(sum, self.created_at);
+        feed_time(sum, self.expires_at);
+        for time in [self.used_at, self.sent_at, self.failed_at, self.next_attempt_at] {
+            feed_option(sum, time, feed_time);
+        }
+        feed_number(sum, self.attempts);
+        feed_option(sum, self.reply.as_deref(), feed_text);
     }
 }
 
@@ -376,25 +473,49 @@ pub(in crate::admin) async fn insert_users(
     target: &mut Conn,
     rows: &[UserRow],
 ) -> Result<(), AdminError> {
-    let into = "INSERT INTO users (id, email, name, password_hash, created_at) ";
+    let into = concat!("INSERT INTO users (", user_columns!(), ") ");
     insert!(target, into, rows, |v, row| v
         .push_bind(row.id)
         .push_bind(row.email.clone())
         .push_bind(row.name.clone())
         .push_bind(row.password_hash.clone())
-        .push_bind(Timestamp(row.created_at)))
+        .push_bind(Timestamp(row.created_at))
+        .push_bind(row.email_verified_at.map(Timestamp))
+        .push_bind(row.deleted_at.map(Timestamp)))
 }
 
 pub(super) async fn insert_sessions(
     target: &mut Conn,
     rows: &[SessionRow],
 ) -> Result<(), AdminError> {
-    let into = "INSERT INTO sessions (id, user_id, created_at, expires_at) ";
+    let into = concat!("INSERT INTO sessions (", session_columns!(), ") ");
     insert!(target, into, rows, |v, row| v
         .push_bind(row.id)
         .push_bind(row.user_id)
         .push_bind(Timestamp(row.created_at))
-        .push_bind(Timestamp(row.expires_at)))
+        .push_bind(Timestamp(row.expires_at))
+        .push_bind(row.kind.clone())
+        .push_bind(row.label.clone())
+        .push_bind(row.client.clone())
+        .push_bind(row.scopes)
+        .push_bind(row.seen_at.map(Timestamp)))
+}
+
+pub(super) async fn insert_mails(target: &mut Conn, rows: &[MailRow]) -> Result<(), AdminError> {
+    let into = concat!("INSERT INTO mails (", mail_columns!(), ") ");
+    insert!(target, into, rows, |v, row| v
+        .push_bind(row.id)
+        .push_bind(row.kind.clone())
+        .push_bind(row.user_id)
+        .push_bind(row.email.clone())
+        .push_bind(Timestamp(row.created_at))
+        .push_bind(Timestamp(row.expires_at))
+        .push_bind(row.used_at.map(Timestamp))
+        .push_bind(row.sent_at.map(Timestamp))
+        .push_bind(row.failed_at.map(Timestamp))
+        .push_bind(row.attempts)
+        .push_bind(row.next_attempt_at.map(Timestamp))
+        .push_bind(row.reply.clone()))
 }
 
 /// Pushes the values of a todo, in the order of the columns in [`insert_todos`]. A macro, since the

@@ -13,15 +13,17 @@ impl ToSql for Value {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         let integer = |n: i64| ToSqlOutput::Owned(n.into());
         Ok(match self {
-            Self::Uuid(id) => ToSqlOutput::Borrowed(ValueRef::Blob(id.as_bytes())),
+            Self::Uuid(Some(id)) => ToSqlOutput::Borrowed(ValueRef::Blob(id.as_bytes())),
             Self::Uuids(ids) => ToSqlOutput::Owned(json_array(ids).into()),
             Self::Bool(flag) => integer((*flag).into()),
             Self::BigInt(number) => integer(*number),
             Self::SmallInt(Some(rank)) => integer((*rank).into()),
             Self::Text(Some(text)) => ToSqlOutput::Borrowed(text.as_str().into()),
             Self::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
-            Self::SmallInt(None) | Self::Text(None) => ToSqlOutput::Borrowed(ValueRef::Null),
-            Self::Timestamp(time) => integer(time.timestamp_micros()),
+            Self::Uuid(None) | Self::SmallInt(None) | Self::Text(None) | Self::Timestamp(None) => {
+                ToSqlOutput::Borrowed(ValueRef::Null)
+            }
+            Self::Timestamp(Some(time)) => integer(time.timestamp_micros()),
             Self::OneMicrosecond => integer(1),
         })
     }

@@ -2,13 +2,14 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     auth::{
-        self, Caller, Credentials, Email, Limited, Name, Password, Session, Signup, User,
+        self, Caller, Credentials, Email, Limited, Name, Password, Session, SessionLabel, Signup,
+        User,
         events::{self, AuthEvent},
     },
     error::Error,
@@ -253,7 +254,8 @@ async fn signup(mut request: RequestContext<'_>) -> HandlerResult {
     let body = request.json().await;
     let SignupBody { email, password, name } =
         body.inspect_err(|failure| log_bad_form(AuthEvent::Signup, client, failure))?;
-    let form = Signup::new(email, password, name);
+    let mut form = Signup::new(email, password, name);
+    form.label = session_label(&request);
     let limited = auth::signup_limited(request.api.core(), client, form).await;
     let session = unwrap_limited(&request, limited)?;
     Ok(respond::json(StatusCode::CREATED, &AuthResponse::from(session)))
@@ -264,10 +266,17 @@ async fn login(mut request: RequestContext<'_>) -> HandlerResult {
     let body = request.json().await;
     let LoginBody { email, password } =
         body.inspect_err(|failure| log_bad_form(AuthEvent::Login, client, failure))?;
-    let given = Credentials::new(email, password.0);
+    let mut given = Credentials::new(email, password.0);
+    given.label = session_label(&request);
     let limited = auth::login_limited(request.api.core(), client, given).await;
     let session = unwrap_limited(&request, limited)?;
     Ok(respond::json(StatusCode::OK, &AuthResponse::from(session)))
+}
+
+/// The label of a session that the request creates.
+fn session_label(request: &RequestContext<'_>) -> Option<SessionLabel> {
+    let user_agent = request.parts.headers.get(header::USER_AGENT)?;
+    SessionLabel::from_user_agent(&String::from_utf8_lossy(user_agent.as_bytes()))
 }
 
 /// The result of a rate-limited operation; the response reports the state of the limit.

@@ -110,6 +110,13 @@ fn user() -> Value {
             ("email", string("In NFC and lower case.")),
             ("name", string("Trimmed, 2 to 100 characters.")),
             ("created_at", time("When the account was created.")),
+            (
+                "email_verified",
+                json!({
+                    "description": "Whether the user has confirmed the address by a mailed link.",
+                    "type": "boolean",
+                }),
+            ),
         ],
     );
     user["example"] = json!({
@@ -117,6 +124,7 @@ fn user() -> Value {
         "email": "ada@example.com",
         "name": "Ada Lovelace",
         "created_at": "2026-11-23T09:29:12.456789Z",
+        "email_verified": false,
     });
     user
 }
