@@ -371,6 +371,11 @@ impl Core {
         self.0.mail.as_ref()
     }
 
+    /// Whether a login requires a confirmed address.
+    pub(crate) fn requires_verified_email(&self) -> bool {
+        self.0.mail.as_ref().is_some_and(|mail| mail.options.requires_verified_email)
+    }
+
     /// The id of a mail to queue; `None` where no mail is sent. Wakes the delivery, which waits a
     /// moment for the statement that queues it.
     pub(crate) fn notice_id(&self, now: DateTime<Utc>) -> Option<Uuid> {

@@ -53,6 +53,10 @@ pub(crate) enum Action {
     Login,
     /// Signups, successful or not.
     Signup,
+    /// Requests of a mail with a link that sets a new password.
+    Forgot,
+    /// Requests of a mail with a link that confirms the address.
+    Verify,
 }
 
 impl Action {
@@ -60,6 +64,8 @@ impl Action {
         match self {
             Self::Login => "login",
             Self::Signup => "signup",
+            Self::Forgot => "forgot",
+            Self::Verify => "verify",
         }
     }
 }
@@ -206,8 +212,8 @@ impl AdmittedAttempt {
              AND held.taken_at > $6 AND held.taken_at <= $7)";
         let [near, far] = self.prefixes();
         let allowed = self.allowed();
-        // A signup always counts, a login only once it has failed.
-        let settled = self.action == Action::Signup;
+        // Most always count, a login only once it has failed.
+        let settled = self.action != Action::Login;
         let mut pause = POLL_INTERVAL;
         loop {
             let now = self.limiter.clock.now();

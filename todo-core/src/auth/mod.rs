@@ -6,8 +6,10 @@ pub(crate) use self::maintenance::load_hash_costs;
 pub(crate) use self::session::{end_session, verify_token};
 pub use self::{
     account::{current_user, rename},
+    email::{confirm_email, request_verification},
     login::login,
     maintenance::delete_expired,
+    password_reset::{request_password_reset, reset_password},
     session::{authenticate, check_session, logout},
     signup::signup,
     types::{
@@ -15,15 +17,21 @@ pub use self::{
     },
 };
 #[cfg(feature = "http")]
-pub(crate) use self::{limited::Limited, login::login_limited, signup::signup_limited};
+pub(crate) use self::{
+    email::request_verification_limited, limited::Limited, login::login_limited,
+    password_reset::request_password_reset_limited, signup::signup_limited,
+};
 pub use crate::{authz::Caller, ids::UserId};
 
 mod account;
 mod address;
+mod email;
 pub(crate) mod events;
 mod limited;
 mod login;
+mod mailing;
 mod maintenance;
+mod password_reset;
 mod session;
 mod signup;
 mod types;

@@ -412,6 +412,7 @@ impl fmt::Debug for Endpoint {
 pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
     let by_file = [
         routes::auth::ENDPOINTS,
+        routes::mail::ENDPOINTS,
         routes::todos::ENDPOINTS,
         routes::bulk::ENDPOINTS,
         routes::trash::ENDPOINTS,

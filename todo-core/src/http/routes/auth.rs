@@ -31,12 +31,13 @@ use crate::{
 };
 
 /// The policy of routes whose body is an account, or less.
-const ACCOUNT: Policy = Policy { request_body: BodyLimit::AtMost(8 << 10), ..Policy::DEFAULT };
-const LIMITED: ErrorDocs = ErrorDocs {
+pub(super) const ACCOUNT: Policy =
+    Policy { request_body: BodyLimit::AtMost(8 << 10), ..Policy::DEFAULT };
+pub(super) const LIMITED: ErrorDocs = ErrorDocs {
     description: "Too many attempts from this client",
     example: |_| ApiError::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),
 };
-const MALFORMED: ErrorDocs = docs::malformed(|_| {
+pub(super) const MALFORMED: ErrorDocs = docs::malformed(|_| {
     ApiError::Malformed("", field("password", "missing", "Password is required.").into())
 });
 
@@ -106,6 +107,11 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 ErrorDocs {
                     description: "Wrong e-mail or password",
                     example: |_| ApiError::Core(Error::InvalidCredentials),
+                },
+                ErrorDocs {
+                    description: "The e-mail address is not confirmed, as \
+                        `REQUIRE_VERIFIED_EMAIL` requires",
+                    example: |_| ApiError::Core(Error::EmailUnverified),
                 },
                 BODY_TIMEOUT,
                 TOO_LARGE,
@@ -280,7 +286,10 @@ fn session_label(request: &RequestContext<'_>) -> Option<SessionLabel> {
 }
 
 /// The result of a rate-limited operation; the response reports the state of the limit.
-fn unwrap_limited<T>(request: &RequestContext<'_>, limited: Limited<T>) -> Result<T, Error> {
+pub(super) fn unwrap_limited<T>(
+    request: &RequestContext<'_>,
+    limited: Limited<T>,
+) -> Result<T, Error> {
     if let Some(state) = limited.state {
         request.rate_limit.set_state(state);
     }

@@ -7,6 +7,7 @@ pub(crate) mod changes;
 pub(crate) mod docs;
 pub(crate) mod events;
 pub(crate) mod health;
+pub(crate) mod mail;
 pub(crate) mod meta;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
