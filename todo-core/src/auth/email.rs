@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::{
-    AuthEvent, Caller, Client, Email, User, events,
+    AuthEvent, Caller, Client, Email, Password, User, events,
     limited::Limited,
     mailing::{require_mail, since, take_minute, take_slot, within_limits},
+    reauthentication::{Reauthenticated, reauthenticate},
     types::user_columns,
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     clock::new_id,
     core::Core,
     db::{Statement, value::Timestamp},
-    error::{Error, Result},
+    error::{Error, FieldError, Result},
     mail::{MailKind, open_link},
     rate_limit::{Action, RateLimitState},
 };
@@ -148,6 +149,110 @@ async fn confirm(core: &Core, kind: MailKind, mail_id: Uuid) -> Result<User> {
     let user: Option<User> = core.db().fetch(Statement::new(USER).bind(user_id)).await?;
     // The account was deleted meanwhile.
     user.ok_or(Error::InvalidLink)
+}
+
+/// Mails a link that makes `email` the address of the caller's account, to that address, and a
+/// notice to the present one. Nothing changes until the link is used. A new address gets one such
+/// mail a minute and five a day at most; beyond that nothing is mailed. Whether another account has
+/// the address is found by the use of the link ([`confirm_email`]).
+///
+/// Wrong passwords count for the address of a `client`, as those of logins, and for the user.
+///
+/// # Errors
+/// [`Error::MailNotConfigured`], [`Error::Invalid`] if it is the present address,
+/// [`Error::InvalidCredentials`] if the password is wrong, [`Error::RateLimited`],
+/// [`Error::Busy`]; else as [`authenticate`](super::authenticate).
+pub async fn request_email_change(
+    core: &Core,
+    caller: &Caller,
+    client: Client,
+    email: Email,
+    password: Password,
+) -> Result<()> {
+    request_email_change_limited(core, caller, client.address(), email, password).await.result
+}
+
+/// As [`request_email_change`], with the state of the rate limit.
+pub(crate) async fn request_email_change_limited(
+    core: &Core,
+    caller: &Caller,
+    client: Option<IpAddr>,
+    email: Email,
+    password: Password,
+) -> Limited<()> {
+    let work = core.clone();
+    let caller = *caller;
+    let outcome = core.anonymous(async move {
+        let mut state = None;
+        let requested = change(&work, caller, client, &email, password, &mut state).await;
+        log_request(AuthEvent::EmailChange, caller, client, &requested);
+        Ok((requested, state))
+    });
+    Limited::new(outcome.await)
+}
+
+async fn change(
+    core: &Core,
+    caller: Caller,
+    client: Option<IpAddr>,
+    email: &Email,
+    password: Password,
+    state: &mut Option<RateLimitState>,
+) -> Result<()> {
+    // The link to the new address and the notice to the present one, both or neither.
+    const SQL: &str = concat!(
+        "INSERT INTO mails (id, kind, user_id, email, created_at, expires_at) \
+         SELECT CASE WHEN mailed.is_link THEN $5 ELSE $6 END, \
+         CASE WHEN mailed.is_link THEN 'change' ELSE 'email_changing' END, users.id, \
+         CASE WHEN mailed.is_link THEN $7 ELSE users.email END, $8, \
+         CASE WHEN mailed.is_link THEN $9 ELSE $10 END \
+         FROM users CROSS JOIN (SELECT TRUE AS is_link UNION ALL SELECT FALSE) AS mailed \
+         WHERE users.id = $1 AND users.password_hash = $4 AND users.deleted_at IS NULL AND ",
+        authorized!(),
+        " AND ",
+        within_limits!("'change'", "$7", "$11", "$12"),
+        " RETURNING id, kind"
+    );
+    const REASON: &str = concat!(
+        "SELECT password_hash = $4, email FROM users WHERE id = $1 AND deleted_at IS NULL AND ",
+        authorized!()
+    );
+    let mail = require_mail(core)?;
+    let Reauthenticated { user, password_hash } =
+        reauthenticate(core, &caller, client, password, state).await?;
+    if user.email == *email {
+        let message = "This is the e-mail address of your account already.";
+        return Err(FieldError::new("email", "unchanged", message).into());
+    }
+    if !take_minute(core, MailKind::Change, email.as_str()).await? {
+        return Ok(());
+    }
+    let now = core.now();
+    let [minute, day] = since(now);
+    let insert = acting_as(caller, SQL)
+        .bind(password_hash.as_str())
+        .bind(new_id(now))
+        .bind(new_id(now))
+        .bind(email.as_str())
+        .bind(Timestamp(now))
+        .bind(Timestamp(now + MailKind::Change.lifetime()))
+        .bind(Timestamp(now + MailKind::EmailChanging.lifetime()))
+        .bind(minute)
+        .bind(day);
+    let queued: Option<(Uuid, String)> = core.db().execute(insert).await?;
+    if queued.is_some() {
+        mail.wake();
+        return Ok(());
+    }
+    let reason = acting_as(caller, REASON).bind(password_hash);
+    let found: Option<(bool, String)> = core.db().fetch(reason).await?;
+    match found {
+        None => Err(Error::Unauthenticated),
+        // The password was changed meanwhile.
+        Some((false, _)) => Err(Error::InvalidCredentials),
+        // Over the limit of the address.
+        Some((true, _)) => Ok(()),
+    }
 }
 
 /// Logs a request for a mail.

@@ -1,16 +1,19 @@
 //! Accounts and sessions: signup, login, logout, and the verification of tokens.
 
 use self::events::AuthEvent;
-pub(crate) use self::maintenance::load_hash_costs;
 #[cfg(any(test, feature = "http"))]
-pub(crate) use self::session::{end_session, verify_token};
+pub(crate) use self::session::{log_out, verify_token};
+#[cfg(feature = "http")]
+pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
     account::{current_user, rename},
-    email::{confirm_email, request_verification},
+    email::{confirm_email, request_email_change, request_verification},
     login::login,
-    maintenance::delete_expired,
+    maintenance::{delete_expired, delete_idle_sessions},
+    password::{PasswordChange, change_password},
     password_reset::{request_password_reset, reset_password},
     session::{authenticate, check_session, logout},
+    sessions::{MAX_SESSIONS, SessionInfo, SessionKind, end_other_sessions, end_session, sessions},
     signup::signup,
     types::{
         Client, Credentials, Email, Name, Password, Session, SessionLabel, Signup, Token, User,
@@ -18,21 +21,33 @@ pub use self::{
 };
 #[cfg(feature = "http")]
 pub(crate) use self::{
-    email::request_verification_limited, limited::Limited, login::login_limited,
-    password_reset::request_password_reset_limited, signup::signup_limited,
+    email::{request_email_change_limited, request_verification_limited},
+    limited::Limited,
+    login::login_limited,
+    password::change_password_limited,
+    password_reset::request_password_reset_limited,
+    signup::signup_limited,
 };
-pub use crate::{authz::Caller, ids::UserId};
+pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
+pub use crate::{
+    authz::Caller,
+    ids::{SessionId, UserId},
+};
 
 mod account;
 mod address;
 mod email;
 pub(crate) mod events;
+pub(crate) mod last_use;
 mod limited;
 mod login;
 mod mailing;
 mod maintenance;
+mod password;
 mod password_reset;
+mod reauthentication;
 mod session;
+mod sessions;
 mod signup;
 mod types;
 

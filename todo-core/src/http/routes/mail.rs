@@ -20,6 +20,7 @@ use crate::{
                 self, BAD_REQUEST, BODY_TIMEOUT, INTERNAL, MEDIA_TYPE, TIMEOUT, TOO_LARGE,
                 UNAUTHORIZED, UNAVAILABLE, field,
             },
+            password::WRONG_PASSWORD,
         },
         schema::{LinkToken, LoginPassword},
     },
@@ -188,6 +189,47 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             ],
         },
     ),
+    Endpoint::of_api(
+        Method::POST,
+        "/auth/email",
+        Policy { rate_limit: Some("login"), ..ACCOUNT },
+        // The account, two slots and their return, the slot of the address, the mails, the reason.
+        Statements::new(8, 8),
+        Handler::User(|request, caller| Box::pin(change_email(request, caller))),
+        Docs {
+            operation_id: "changeEmail",
+            summary: "Request another address",
+            description: "Mails a link to the new address, whose use makes it the address of the \
+                account, and a notice to the present one. The new address gets one such mail a \
+                minute and five a day at most. Wrong passwords are rate-limited per client \
+                address, and per user.",
+            tag: Tag::Authentication,
+            query: None,
+            headers: &[],
+            body: Some(BodyDocs::of::<EmailBody>(
+                || json!({ "email": "ada@example.org", "password": "Passw0rd" }),
+            )),
+            answers: &[AnswerDocs::json(
+                202,
+                "Accepted",
+                "Message",
+                Some(|| json!({ "message": VERIFYING })),
+            )],
+            errors: &[
+                INVALID_EMAIL,
+                WRONG_PASSWORD,
+                BODY_TIMEOUT,
+                TOO_LARGE,
+                MEDIA_TYPE,
+                MALFORMED,
+                LIMITED,
+                INTERNAL,
+                NOT_CONFIGURED,
+                UNAVAILABLE,
+                TIMEOUT,
+            ],
+        },
+    ),
 ];
 
 const FORGOTTEN: &str = "If the address has an account, a mail is on its way";
@@ -217,6 +259,14 @@ json_body! {
     }
 }
 
+json_body! {
+    /// The body of a request for another address.
+    struct EmailBody as "ChangeEmail" {
+        email: Email,
+        password: LoginPassword,
+    }
+}
+
 /// The response to a request that mails something.
 fn accepted(message: &str) -> HandlerResult {
     Ok(respond::json(StatusCode::ACCEPTED, &json!({ "message": message })))
@@ -240,6 +290,16 @@ async fn reset_password(mut request: RequestContext<'_>) -> HandlerResult {
 async fn verify_email(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let core = request.api.core();
     let limited = auth::request_verification_limited(core, &caller, request.client).await;
+    unwrap_limited(&request, limited)?;
+    accepted(VERIFYING)
+}
+
+async fn change_email(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    let EmailBody { email, password } = request.json().await?;
+    let core = request.api.core();
+    let client = request.client;
+    let limited =
+        auth::request_email_change_limited(core, &caller, client, email, password.0).await;
     unwrap_limited(&request, limited)?;
     accepted(VERIFYING)
 }

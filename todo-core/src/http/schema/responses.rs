@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use uuid::uuid;
 
 use crate::{
+    auth::MAX_SESSIONS,
     http::schema::reference,
     ids::{TodoId, UserId},
     todos::{Description, Priority, SortBy, SortOrder, Status, Title, Todo},
@@ -17,6 +18,8 @@ pub(crate) fn schemas() -> Map<String, Value> {
     for (name, schema) in [
         ("Auth", auth()),
         ("User", user()),
+        ("Sessions", sessions()),
+        ("Session", session()),
         ("Todo", todo()),
         ("TodoList", todo_list()),
         ("TrashedTodo", trashed_todo()),
@@ -127,6 +130,48 @@ fn user() -> Value {
         "email_verified": false,
     });
     user
+}
+
+fn sessions() -> Value {
+    let sessions = json!({
+        "description": "The live sessions, the newest first.",
+        "type": "array", "maxItems": MAX_SESSIONS, "items": reference("Session"),
+    });
+    let mut list = object("The sessions of a user.", &[("sessions", sessions)]);
+    list["example"] = json!({ "sessions": [session()["example"]] });
+    list
+}
+
+fn session() -> Value {
+    let label = "The program that it was created from, as its `User-Agent`.";
+    let client = "The address that it was created from: an IPv4 address, or the /64 of an IPv6 \
+        address.";
+    let kind = "How it was created: `password` is a login or a signup.";
+    let current = "Whether it is the session of the request.";
+    let mut session = object(
+        "A session of a user.",
+        &[
+            ("id", uuid("Unique id. It is no secret.")),
+            ("kind", words(kind, &["password", "oauth", "external"])),
+            ("label", super::or_null(string(label))),
+            ("client", super::or_null(string(client))),
+            ("created_at", time("When it was created.")),
+            ("seen_at", time("When it was last used, to about a minute.")),
+            ("expires_at", time("When its token expires.")),
+            ("current", json!({ "description": current, "type": "boolean" })),
+        ],
+    );
+    session["example"] = json!({
+        "id": "01938c70-1fd1-7bb0-95b9-0e6f9a1d7c11",
+        "kind": "password",
+        "label": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        "client": "192.0.2.7",
+        "created_at": "2026-11-23T09:29:12.456789Z",
+        "seen_at": "2026-11-24T07:05:40.012345Z",
+        "expires_at": "2026-11-30T09:29:12.000000Z",
+        "current": true,
+    });
+    session
 }
 
 fn todo() -> Value {
