@@ -78,7 +78,8 @@ enum End {
 /// was just sent may then be sent again.
 pub async fn deliver_next(core: &Core) -> Result<bool> {
     let Some(mail) = core.mail() else { return Ok(false) };
-    let leased = if mail.is_paused() { None } else { lease_next(core, mail).await? };
+    let leased =
+        if mail.is_paused_at(Instant::now()) { None } else { lease_next(core, mail).await? };
     let Some(leased) = leased else {
         measure(core, mail).await?;
         return Ok(false);

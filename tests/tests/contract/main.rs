@@ -8,6 +8,7 @@ mod equality;
 mod events;
 mod idempotency;
 mod listing;
+mod mail;
 mod openapi;
 mod public_url;
 mod quotas;

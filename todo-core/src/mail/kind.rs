@@ -108,20 +108,20 @@ impl MailKind {
                  If you did not request this, ignore this mail: nothing is changed.\n"
             }
             Self::PasswordChanged => {
-                "The password of your account at {name} was changed at {time}. Other sessions of \
-                 the\naccount were ended.\n\n\
+                "The password of your account at {name} was changed at {time}.\nOther sessions of the \
+                 account were ended.\n\n\
                  If it was not you, request a new password at once:\n\n\
                  {app}\n"
             }
             Self::EmailChanging => {
-                "At {time} a change of the e-mail address of your account at {name} was \
-                 requested.\nIt takes effect when the new address is confirmed.\n\n\
+                "A change of the e-mail address of your account at {name} was requested at \
+                 {time}.\nIt takes effect when the new address is confirmed.\n\n\
                  If it was not you, change your password at once:\n\n\
                  {app}\n"
             }
             Self::EmailChanged => {
-                "The e-mail address of your account at {name} was changed at {time}. This address \
-                 is no\nlonger in use there.\n\n\
+                "The e-mail address of your account at {name} was changed at \
+                 {time}.\nThis address is no longer in use there.\n\n\
                  If it was not you, contact the operator:\n\n\
                  {app}\n"
             }

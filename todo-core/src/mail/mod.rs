@@ -204,9 +204,9 @@ impl Mail {
         self.queued.notified().await;
     }
 
-    pub(crate) fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused_at(&self, now: Instant) -> bool {
         let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
+        until.is_some_and(|until| now < until)
     }
 
     pub(crate) fn pause_until(&self, until: Instant) {

@@ -99,6 +99,10 @@ fn every_failure() -> Vec<ApiError> {
             | Error::ItemsFailed { .. }
             | Error::TooManyStreams { .. }
             | Error::EmailTaken
+            | Error::InvalidLink
+            | Error::EmailUnverified
+            | Error::AlreadyVerified
+            | Error::MailNotConfigured
             | Error::RateLimited { .. }
             | Error::Busy
             | Error::Unavailable(_)
