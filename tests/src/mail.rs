@@ -50,14 +50,13 @@ impl Mail {
     }
 }
 
-/// The mails in a directory, in the order of their files' names: those of a [`Mailbox`] have the
-/// mails' ids, which increase with time.
+/// The mails in a directory, in the order in which they were written.
 fn mails_in(directory: &Path) -> Vec<Mail> {
     let files = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = files.map(|file| file.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "eml"));
-    // Numbers by their size, then ids.
-    paths.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
+    let written = |path: &PathBuf| path.metadata().and_then(|file| file.modified()).ok();
+    paths.sort_by_key(written);
     let read = |path: PathBuf| Mail { text: fs::read_to_string(path).expect("a mail") };
     paths.into_iter().map(read).collect()
 }

@@ -7,13 +7,12 @@ use uuid::Uuid;
 use super::{
     AuthEvent, Caller, Client, Email, Password, User, events,
     limited::Limited,
-    mailing::{require_mail, since, take_minute, take_slot, within_limits},
+    mailing::{id_of_minute, require_mail, since, take_slot, within_limits},
     reauthentication::{Reauthenticated, reauthenticate},
     types::user_columns,
 };
 use crate::{
     authz::{acting_as, authorized},
-    clock::new_id,
     core::Core,
     db::{Statement, value::Timestamp},
     error::{Error, FieldError, Result},
@@ -62,7 +61,7 @@ async fn verify(
         authorized!(),
         " AND ",
         within_limits!("$5", "users.email", "$8", "$9"),
-        " RETURNING id, user_id"
+        " ON CONFLICT (id) DO NOTHING RETURNING id, user_id"
     );
     const REASON: &str = concat!(
         "SELECT email_verified_at IS NOT NULL, email FROM users \
@@ -72,21 +71,19 @@ async fn verify(
     const KIND: MailKind = MailKind::Verify;
     let mail = require_mail(core)?;
     let _attempt = take_slot(core, Action::Verify, client, state).await?;
-    if take_minute(core, KIND, &caller.user_id().to_string()).await? {
-        let now = core.now();
-        let [minute, day] = since(now);
-        let insert = acting_as(caller, SQL)
-            .bind(new_id(now))
-            .bind(KIND.as_str())
-            .bind(Timestamp(now))
-            .bind(Timestamp(now + KIND.lifetime()))
-            .bind(minute)
-            .bind(day);
-        let queued: Option<(Uuid, Uuid)> = core.db().execute(insert).await?;
-        if queued.is_some() {
-            mail.wake();
-            return Ok(());
-        }
+    let now = core.now();
+    let [minute, day] = since(now);
+    let insert = acting_as(caller, SQL)
+        .bind(id_of_minute(KIND.as_str(), &caller.user_id().to_string(), now))
+        .bind(KIND.as_str())
+        .bind(Timestamp(now))
+        .bind(Timestamp(now + KIND.lifetime()))
+        .bind(minute)
+        .bind(day);
+    let queued: Option<(Uuid, Uuid)> = core.db().execute(insert).await?;
+    if queued.is_some() {
+        mail.wake();
+        return Ok(());
     }
     let found: Option<(bool, String)> = core.db().fetch(acting_as(caller, REASON)).await?;
     match found {
@@ -211,7 +208,7 @@ async fn change(
         authorized!(),
         " AND ",
         within_limits!("'change'", "$7", "$11", "$12"),
-        " RETURNING id, kind"
+        " ON CONFLICT (id) DO NOTHING RETURNING id, kind"
     );
     const REASON: &str = concat!(
         "SELECT password_hash = $4, email FROM users WHERE id = $1 AND deleted_at IS NULL AND ",
@@ -224,15 +221,13 @@ async fn change(
         let message = "This is the e-mail address of your account already.";
         return Err(FieldError::new("email", "unchanged", message).into());
     }
-    if !take_minute(core, MailKind::Change, email.as_str()).await? {
-        return Ok(());
-    }
     let now = core.now();
+    let notice = format!("{} {}", user.id, email.as_str());
     let [minute, day] = since(now);
     let insert = acting_as(caller, SQL)
         .bind(password_hash.as_str())
-        .bind(new_id(now))
-        .bind(new_id(now))
+        .bind(id_of_minute(MailKind::Change.as_str(), email.as_str(), now))
+        .bind(id_of_minute(MailKind::EmailChanging.as_str(), &notice, now))
         .bind(email.as_str())
         .bind(Timestamp(now))
         .bind(Timestamp(now + MailKind::Change.lifetime()))

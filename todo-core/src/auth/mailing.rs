@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::{
     core::Core,
-    db::{Statement, value::Timestamp},
+    db::value::Timestamp,
     error::{Error, Result},
-    mail::{Mail, MailKind},
+    mail::Mail,
     rate_limit::{Action, RateLimitGuard, RateLimitState},
 };
 
@@ -71,21 +72,19 @@ pub(super) async fn take_slot(
     Ok(Some(attempt))
 }
 
-/// Whether no mail of this kind was queued to `recipient`, an address or a user, within the last
-/// minute; if so, it counts as queued now. The limit of the statement that queues it is not exact:
-/// on PostgreSQL concurrent statements do not find each other's rows.
-pub(super) async fn take_minute(core: &Core, kind: MailKind, recipient: &str) -> Result<bool> {
-    // A time in the future was written before the clock was set back.
-    const SQL: &str = "INSERT INTO rate_limits (action, client, slot, taken_at, settled) \
-         VALUES ('mail_to', $1, 0, $2, TRUE) ON CONFLICT (action, client, slot) DO UPDATE \
-         SET taken_at = excluded.taken_at \
-         WHERE rate_limits.taken_at <= $3 OR rate_limits.taken_at > $2 RETURNING slot, taken_at";
-    // Not the address itself: the table is for counting.
-    let hash = Sha256::new().chain_update(kind.as_str()).chain_update([0]).chain_update(recipient);
-    let key: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    let now = core.now();
-    let take =
-        Statement::new(SQL).bind(key).bind(Timestamp(now)).bind(Timestamp(now - MIN_INTERVAL));
-    let taken: Option<(i64, Timestamp)> = core.db().execute(take).await?;
-    Ok(taken.is_some())
+/// The id of a mail of this kind to `recipient`, an address or a user, which is queued now: the same
+/// in each minute. So the primary key allows one of them a minute, also where concurrent statements
+/// do not find each other's rows by [`within_limits`]. It need not be secret: the token in a link is
+/// the id with a MAC.
+pub(super) fn id_of_minute(kind: &str, recipient: &str, now: DateTime<Utc>) -> Uuid {
+    let minute = now.timestamp().div_euclid(MIN_INTERVAL.num_seconds());
+    let hash = Sha256::new()
+        .chain_update(minute.to_be_bytes())
+        .chain_update(kind)
+        .chain_update([0])
+        .chain_update(recipient)
+        .finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }

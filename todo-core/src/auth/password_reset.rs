@@ -7,10 +7,9 @@ use uuid::Uuid;
 use super::{
     AuthEvent, Client, Email, Password, UserId, events,
     limited::Limited,
-    mailing::{require_mail, since, take_minute, take_slot, within_limits},
+    mailing::{id_of_minute, require_mail, since, take_slot, within_limits},
 };
 use crate::{
-    clock::new_id,
     core::Core,
     db::{RowsAffected, Statement, value::Timestamp},
     error::{Error, Result},
@@ -60,18 +59,16 @@ async fn request(
     // Without a look at `users`: the delivery looks for the account.
     const SQL: &str = concat!(
         "INSERT INTO mails (id, kind, email, created_at, expires_at) SELECT $1, $2, $3, $4, $5 WHERE ",
-        within_limits!("$2", "$3", "$6", "$7")
+        within_limits!("$2", "$3", "$6", "$7"),
+        " ON CONFLICT (id) DO NOTHING"
     );
     const KIND: MailKind = MailKind::Reset;
     let mail = require_mail(core)?;
     let _attempt = take_slot(core, Action::Forgot, client, state).await?;
-    if !take_minute(core, KIND, email.as_str()).await? {
-        return Ok(());
-    }
     let now = core.now();
     let [minute, day] = since(now);
     let insert = Statement::new(SQL)
-        .bind(new_id(now))
+        .bind(id_of_minute(KIND.as_str(), email.as_str(), now))
         .bind(KIND.as_str())
         .bind(email.as_str())
         .bind(Timestamp(now))

@@ -43,8 +43,8 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::POST,
         "/auth/password/forgot",
         Policy { rate_limit: Some("forgot"), ..ACCOUNT },
-        // One for the rate limit of the client, and one for that of the address.
-        Statements::new(3, 3),
+        // One for the rate limit.
+        Statements::new(2, 3),
         Handler::Public(|request| Box::pin(forgot_password(request))),
         Docs {
             operation_id: "forgotPassword",
@@ -117,8 +117,8 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::POST,
         "/auth/email/verify",
         Policy { rate_limit: Some("verify"), ..Policy::DEFAULT },
-        // Two for the rate limits, and one that finds the reason why nothing was queued.
-        Statements::new(4, 4),
+        // One for the rate limit, and one that finds the reason why nothing was queued.
+        Statements::new(3, 3),
         Handler::User(|request, caller| Box::pin(verify_email(request, caller))),
         Docs {
             operation_id: "verifyEmail",
@@ -193,8 +193,8 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::POST,
         "/auth/email",
         Policy { rate_limit: Some("login"), ..ACCOUNT },
-        // The account, two slots and their return, the slot of the address, the mails, the reason.
-        Statements::new(8, 8),
+        // The account, two slots and their return, the mails, the reason.
+        Statements::new(7, 8),
         Handler::User(|request, caller| Box::pin(change_email(request, caller))),
         Docs {
             operation_id: "changeEmail",
