@@ -29,3 +29,4 @@ mod jobs;
 mod limits;
 mod lists;
 mod model;
+mod sessions;

@@ -5,6 +5,9 @@ use todo_tests::{App, on_every_target};
 
 use super::{BULK, COMPLETE, TODO, TODOS, content, document, validate};
 
+const SESSIONS: &str = "/api/auth/sessions";
+const SESSION: &str = "/api/auth/sessions/{session_id}";
+const PASSWORD: &str = "/api/auth/password";
 const UNKNOWN_ID: &str = "00000000-0000-7000-8000-000000000000";
 
 on_every_target! {
@@ -13,6 +16,10 @@ on_every_target! {
         let document = document(&app).await;
         let ann = app.signed_up().await;
         let bob = app.signed_up().await;
+        let eve = app.signed_up().await;
+        let change = |current: &str, new: &str| {
+            json!({"current_password": current, "new_password": new})
+        };
         let anonymous = app.anonymous();
         let todo = ann.todo("a").await;
         let theirs = bob.todo("b").await;
@@ -39,6 +46,13 @@ on_every_target! {
             ("post", "/api/auth/login", anonymous.post("/api/auth/login", json!({})).await),
             ("get", "/api/auth/me", ann.get("/api/auth/me").await),
             ("get", "/api/auth/me", anonymous.get("/api/auth/me").await),
+            ("get", SESSIONS, ann.get(SESSIONS).await),
+            ("delete", SESSIONS, ann.delete(SESSIONS).await),
+            ("delete", SESSION, ann.delete(&format!("{SESSIONS}/{UNKNOWN_ID}")).await),
+            ("post", PASSWORD, bob.post(PASSWORD, change("Wrong1horse", "Other2battery")).await),
+            ("post", PASSWORD, bob.post(PASSWORD, change(bob.password(), "weak")).await),
+            ("post", PASSWORD, bob.post(PASSWORD, json!({})).await),
+            ("post", PASSWORD, eve.post(PASSWORD, change(eve.password(), "Other2battery")).await),
             ("post", TODOS, ann.post(&ann.todos(), json!({"title": "b"})).await),
             ("post", TODOS, ann.post(&ann.todos(), json!({"title": ""})).await),
             ("post", TODOS, bob.post(&ann.todos(), json!({"title": "b"})).await),
