@@ -195,9 +195,16 @@ async fn the_log_has_no_address_and_no_password() {
     let smtp = SmtpServer::start().await;
     let dir = empty_dir();
     let url = smtp.url().replace("smtp://", "smtp://todo:hush-hush@");
-    let settings =
-        [&[("SMTP_URL", &*url), SECRET_SETTING, ("LOG_LEVEL", "trace"), ("RATE_LIMIT_PER_MINUTE", "0")], &MAIL_SETTINGS[..]]
-            .concat();
+    let settings = [
+        &[
+            ("SMTP_URL", &*url),
+            SECRET_SETTING,
+            ("LOG_LEVEL", "trace"),
+            ("RATE_LIMIT_PER_MINUTE", "0"),
+        ],
+        &MAIL_SETTINGS[..],
+    ]
+    .concat();
     let server = Process::start("todo-server", dir.path(), &settings).await;
     let client = Client::of(server.addr);
     for (number, (mode, line)) in [
