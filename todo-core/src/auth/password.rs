@@ -33,7 +33,7 @@ pub struct PasswordChange {
 }
 
 impl PasswordChange {
-    /// A change from `current`, which need not meet the rules of today, to `new`. The API keys stay.
+    /// A change from `current`, which need not meet the rules of today, to `new`. API keys stay.
     #[must_use]
     pub fn new(current: Password, new: Password) -> Self {
         Self { current, new, end_keys: false, label: None }
