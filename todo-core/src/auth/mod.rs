@@ -30,6 +30,7 @@ pub use crate::{
 
 mod account;
 mod address;
+mod common_passwords;
 pub(crate) mod events;
 pub(crate) mod last_use;
 mod limited;
