@@ -163,7 +163,11 @@ async fn attempt(
         _ => leased.email.clone(),
     };
     let token = kind.has_link().then(|| seal_link(core.tokens(), kind, id));
-    let message = compose(&mail.options, &Letter { id, kind, to: &to, created_at, token });
+    let message = compose(
+        &mail.options,
+        core.service_name(),
+        &Letter { id, kind, to: &to, created_at, token },
+    );
     let sending = AssertUnwindSafe(mail.options.mailer.send(&message)).catch_unwind();
     let sent = match timeout(SEND_TIMEOUT, sending).await {
         Ok(Ok(sent)) => sent,

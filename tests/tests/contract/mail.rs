@@ -66,6 +66,8 @@ on_every_target! {
         assert_eq!(token.len(), 43);
         let weak = json!({ "token": token, "password": "short" });
         anonymous.post("/api/auth/password/reset", weak).await.problem(400, "validation_error");
+        let common = json!({ "token": token, "password": "Password1" });
+        anonymous.post("/api/auth/password/reset", common).await.problem(400, "validation_error");
 
         let done = reset(&anonymous, &token).await.expect(200);
         assert_eq!(done, json!({ "message": "Password changed successfully" }));

@@ -36,6 +36,7 @@ pub use crate::{
 
 mod account;
 mod address;
+mod common_passwords;
 mod email;
 pub(crate) mod events;
 pub(crate) mod last_use;

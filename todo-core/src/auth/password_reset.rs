@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::{
-    AuthEvent, Client, Email, Password, UserId, events,
+    AuthEvent, Client, Email, Password, UserId, common_passwords, events,
     limited::Limited,
     mailing::{id_of_minute, require_mail, since, take_slot, within_limits},
 };
@@ -86,7 +86,8 @@ async fn request(
 /// user logs in.
 ///
 /// # Errors
-/// [`Error::MailNotConfigured`], [`Error::InvalidLink`]; else [`Error::Busy`],
+/// [`Error::MailNotConfigured`], [`Error::InvalidLink`]; [`Error::Invalid`] if the password is among
+/// those that are tried first, and the link remains valid; else [`Error::Busy`],
 /// [`Error::Unavailable`], [`Error::Internal`].
 pub async fn reset_password(
     core: &Core,
@@ -145,7 +146,9 @@ async fn set_password(
     // First, so that an invalid link costs no hash.
     let find = Statement::new(FIND).bind(mail_id).bind(Timestamp(core.now()));
     let found: Option<(Uuid, String)> = core.db().fetch(find).await?;
-    let (user_id, _) = found.ok_or(Error::InvalidLink)?;
+    let (user_id, email) = found.ok_or(Error::InvalidLink)?;
+    let email = Email::from_stored(email);
+    common_passwords::check(&password, "password", &email, core.service_name())?;
     let hash = core.hasher().permit(client, Some(&user_id.to_string()))?.hash(password).await?;
     let now = core.now();
     let insert =

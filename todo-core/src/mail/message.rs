@@ -29,12 +29,14 @@ pub(crate) struct Letter<'a> {
 }
 
 /// Composes a mail.
-pub(crate) fn compose(options: &MailOptions, letter: &Letter<'_>) -> Message {
+pub(crate) fn compose(options: &MailOptions, service_name: &str, letter: &Letter<'_>) -> Message {
     let Letter { id, kind, created_at, .. } = *letter;
     let to = with_ascii_domain(letter.to);
     let from = options.from.in_ascii();
     let domain = from.rsplit_once('@').map_or(from, |(_, domain)| domain);
-    let body = body(options, letter);
+    // A line break would end a header.
+    let name = service_name.replace(char::is_control, " ");
+    let body = body(options, &name, letter);
     let is_plain = body.is_ascii() && body.lines().all(|line| line.len() <= MAX_LINE);
     let encoding = if is_plain { "7bit" } else { "quoted-printable" };
     let mut text = String::new();
@@ -51,7 +53,7 @@ pub(crate) fn compose(options: &MailOptions, letter: &Letter<'_>) -> Message {
          Content-Type: text/plain; charset=utf-8\r\n\
          Content-Transfer-Encoding: {encoding}\r\n\
          \r\n",
-        phrase(&options.name),
+        phrase(&name),
         kind.subject(),
         created_at.to_rfc2822(),
     );
@@ -71,8 +73,8 @@ fn with_ascii_domain(address: &str) -> String {
     Email::parse(address).map_or_else(|_| address.to_owned(), |email| email.in_ascii().to_owned())
 }
 
-fn body(options: &MailOptions, letter: &Letter<'_>) -> String {
-    let MailOptions { app_url, name, .. } = options;
+fn body(options: &MailOptions, name: &str, letter: &Letter<'_>) -> String {
+    let MailOptions { app_url, .. } = options;
     let link = match (letter.kind.link_path(), &letter.token) {
         (Some(path), Some(token)) => format!("{app_url}{path}#token={token}"),
         _ => String::new(),

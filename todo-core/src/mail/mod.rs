@@ -128,13 +128,12 @@ pub struct MailOptions {
     pub(crate) mailer: Arc<dyn Mailer>,
     pub(crate) from: Email,
     pub(crate) app_url: String,
-    pub(crate) name: String,
     pub(crate) per_hour: u32,
     pub(crate) requires_verified_email: bool,
 }
 
 impl MailOptions {
-    /// Mails by `mailer` from the address `from`. Their links begin with `app_url`, the address of
+    /// Mails by `mailer`, in the name of [`CoreBuilder::service_name`](crate::CoreBuilder), from the address `from`. Their links begin with `app_url`, the address of
     /// the app that users have: `{app_url}/reset#token=…` and `{app_url}/confirm#token=…`. A
     /// trailing slash of `app_url` is dropped.
     pub fn new(mailer: Arc<dyn Mailer>, from: Email, app_url: impl Into<String>) -> Self {
@@ -143,17 +142,9 @@ impl MailOptions {
             mailer,
             from,
             app_url: app_url.trim_end_matches('/').to_owned(),
-            name: "Todo API".to_owned(),
             per_hour: 500,
             requires_verified_email: false,
         }
-    }
-
-    /// Sets the name of the service in the mails. Default: `Todo API`.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        // A line break would end a header.
-        self.name = name.into().replace(char::is_control, " ");
-        self
     }
 
     /// Sets the maximum number of mails an hour, of all processes together. Default: 500.

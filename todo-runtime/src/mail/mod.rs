@@ -30,7 +30,6 @@ impl Settings {
         let from = self.mail_from.clone()?;
         let app_url = self.app_url.as_ref()?.to_string();
         let options = MailOptions::new(mailer(address, &from), from, app_url)
-            .name(self.project_name.clone())
             .per_hour(self.mail_per_hour)
             .requires_verified_email(self.require_verified_email);
         Some(options)

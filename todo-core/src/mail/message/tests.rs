@@ -11,12 +11,12 @@ impl Mailer for NoMailer {
     }
 }
 
-fn options(name: &str, app_url: &str) -> MailOptions {
+fn options(app_url: &str) -> MailOptions {
     let from = Email::parse("todo@exämple.com").unwrap();
-    MailOptions::new(Arc::new(NoMailer), from, app_url).name(name)
+    MailOptions::new(Arc::new(NoMailer), from, app_url)
 }
 
-fn composed(options: &MailOptions, kind: MailKind, to: &str) -> String {
+fn composed(name: &str, options: &MailOptions, kind: MailKind, to: &str) -> String {
     let letter = Letter {
         id: Uuid::from_u128(0x0193_8c6e_90b2_7c33_9a65_1d9b_7a52_c0de),
         kind,
@@ -24,14 +24,14 @@ fn composed(options: &MailOptions, kind: MailKind, to: &str) -> String {
         created_at: DateTime::from_timestamp(1_795_426_200, 123_456_000).unwrap(),
         token: Some("T".repeat(43)),
     };
-    let message = compose(options, &letter);
-    assert_eq!(message.as_bytes(), compose(options, &letter).as_bytes());
+    let message = compose(options, name, &letter);
+    assert_eq!(message.as_bytes(), compose(options, name, &letter).as_bytes());
     String::from_utf8(message.as_bytes().to_vec()).unwrap()
 }
 
 #[test]
 fn a_mail_has_the_headers_of_an_automatic_message() {
-    let text = composed(&options("Todo API", "https://todo.example/"), MailKind::Reset, "a@b.c");
+    let text = composed("Todo API", &options("https://todo.example/"), MailKind::Reset, "a@b.c");
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let lines: Vec<&str> = head.split("\r\n").collect();
     assert_eq!(
@@ -55,9 +55,9 @@ fn a_mail_has_the_headers_of_an_automatic_message() {
 
 #[test]
 fn every_kind_has_its_link_or_none() {
-    let options = options("Todo API", "https://todo.example");
+    let options = options("https://todo.example");
     for kind in MailKind::ALL {
-        let text = composed(&options, kind, "a@b.c");
+        let text = composed("Todo API", &options, kind, "a@b.c");
         assert!(!text.contains(['{', '}']), "{text}");
         assert!(text.contains("https://todo.example"), "{text}");
         let has_link = text.contains("#token=");
@@ -74,7 +74,7 @@ fn every_kind_has_its_link_or_none() {
 fn international_names_and_addresses_are_encoded() {
     let name = "Aufgaben für \"alle\" 待办事项清单应用程序服务平台管理系统工具";
     let text =
-        composed(&options(name, "https://todo.example"), MailKind::Verify, "jörg@exämple.com");
+        composed(name, &options("https://todo.example"), MailKind::Verify, "jörg@exämple.com");
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     assert!(head.contains("To: <jörg@xn--exmple-cua.com>"), "{head}");
     assert!(head.contains("Content-Transfer-Encoding: quoted-printable"), "{head}");
@@ -93,8 +93,8 @@ fn international_names_and_addresses_are_encoded() {
 
 #[test]
 fn a_name_cannot_add_a_header() {
-    let options = options("x\r\nBcc: a@b.c\r\n\r\n{link}", "https://todo.example");
-    let text = composed(&options, MailKind::EmailChanged, "a@b.c");
+    let options = options("https://todo.example");
+    let text = composed("x\r\nBcc: a@b.c\r\n\r\n{link}", &options, MailKind::EmailChanged, "a@b.c");
     assert!(text.starts_with("From: \"x  Bcc: a@b.c    {link}\" <todo@"), "{text}");
     assert!(!text.contains("#token="), "{text}");
 }
