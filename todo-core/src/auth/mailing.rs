@@ -72,10 +72,10 @@ pub(super) async fn take_slot(
     Ok(Some(attempt))
 }
 
-/// The id of a mail of this kind to `recipient`, an address or a user, which is queued now: the same
-/// in each minute. So the primary key allows one of them a minute, also where concurrent statements
-/// do not find each other's rows by [`within_limits`]. It need not be secret: the token in a link is
-/// the id with a MAC.
+/// The id of a mail of this kind to `recipient`, an address or a user, which is queued now: the
+/// same in each minute. So the primary key allows one of them a minute, also where concurrent
+/// statements do not find each other's rows by [`within_limits`]. It need not be secret: the token
+/// in a link is the id with a MAC.
 pub(super) fn id_of_minute(kind: &str, recipient: &str, now: DateTime<Utc>) -> Uuid {
     let minute = now.timestamp().div_euclid(MIN_INTERVAL.num_seconds());
     let hash = Sha256::new()

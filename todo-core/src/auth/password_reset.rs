@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// Mails a link that sets a new password to `email`, if there is an account with that address. The
-/// result and its duration are the same if there is none. An address gets one such mail a minute and
-/// five a day at most; beyond that nothing is mailed, and the result is the same. The rate limit is
-/// per address of a `client`, as that of signups.
+/// result and its duration are the same if there is none. An address gets one such mail a minute
+/// and five a day at most; beyond that nothing is mailed, and the result is the same. The rate
+/// limit is per address of a `client`, as that of signups.
 ///
 /// # Errors
 /// [`Error::MailNotConfigured`], [`Error::RateLimited`]; else [`Error::Busy`],
@@ -86,8 +86,8 @@ async fn request(
 /// user logs in.
 ///
 /// # Errors
-/// [`Error::MailNotConfigured`], [`Error::InvalidLink`]; [`Error::Invalid`] if the password is among
-/// those that are tried first, and the link remains valid; else [`Error::Busy`],
+/// [`Error::MailNotConfigured`], [`Error::InvalidLink`]; [`Error::Invalid`] if the password is
+/// among those that are tried first, and the link remains valid; else [`Error::Busy`],
 /// [`Error::Unavailable`], [`Error::Internal`].
 pub async fn reset_password(
     core: &Core,

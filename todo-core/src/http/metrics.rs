@@ -175,7 +175,7 @@ impl Metrics {
     }
 
     /// All metrics as text (Prometheus exposition format 0.0.4).
-    pub(crate) fn text(&self, stats: Stats, budget: &Budget) -> Result<String, prometheus::Error> {
+    pub(crate) fn text(&self, stats: &Stats, budget: &Budget) -> Result<String, prometheus::Error> {
         self.connections.with_label_values(&["idle"]).set(stats.pool.idle);
         self.connections.with_label_values(&["used"]).set(stats.pool.used);
         for (kind, open) in StreamKind::ALL.into_iter().zip(stats.streams) {

@@ -114,8 +114,8 @@ impl MailKind {
                  {app}\n"
             }
             Self::EmailChanging => {
-                "A change of the e-mail address of your account at {name} was requested at \
-                 {time}.\nIt takes effect when the new address is confirmed.\n\n\
+                "A change of the e-mail address of your account at {name} was requested\nat \
+                 {time}. It takes effect when the new address is confirmed.\n\n\
                  If it was not you, change your password at once:\n\n\
                  {app}\n"
             }

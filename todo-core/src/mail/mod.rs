@@ -100,21 +100,21 @@ impl SendError {
 
     /// The mail is sent again later: the system is unreachable, refuses for now, or its answer is
     /// unknown.
-    pub fn temporary(reply: impl Into<String>) -> Self {
-        Self::new(SendErrorKind::Temporary, reply.into())
+    pub fn temporary(reply: impl AsRef<str>) -> Self {
+        Self::new(SendErrorKind::Temporary, reply.as_ref())
     }
 
     /// The mail is not sent again: its recipient does not exist, or refuses it.
-    pub fn rejected(reply: impl Into<String>) -> Self {
-        Self::new(SendErrorKind::Rejected, reply.into())
+    pub fn rejected(reply: impl AsRef<str>) -> Self {
+        Self::new(SendErrorKind::Rejected, reply.as_ref())
     }
 
     /// All mails are sent later: the operator has to correct a setting, for instance a password.
-    pub fn misconfigured(reply: impl Into<String>) -> Self {
-        Self::new(SendErrorKind::Misconfigured, reply.into())
+    pub fn misconfigured(reply: impl AsRef<str>) -> Self {
+        Self::new(SendErrorKind::Misconfigured, reply.as_ref())
     }
 
-    fn new(kind: SendErrorKind, reply: String) -> Self {
+    fn new(kind: SendErrorKind, reply: &str) -> Self {
         let printable = |c: char| if c.is_control() { ' ' } else { c };
         let reply = reply.chars().take(Self::MAX_CHARS).map(printable).collect();
         Self { kind, reply }
@@ -133,9 +133,11 @@ pub struct MailOptions {
 }
 
 impl MailOptions {
-    /// Mails by `mailer`, in the name of [`CoreBuilder::service_name`](crate::CoreBuilder), from the address `from`. Their links begin with `app_url`, the address of
-    /// the app that users have: `{app_url}/reset#token=…` and `{app_url}/confirm#token=…`. A
-    /// trailing slash of `app_url` is dropped.
+    /// Mails by `mailer` from the address `from`, with
+    /// [`CoreBuilder::service_name`](crate::CoreBuilder::service_name) as the sender's name. Their
+    /// links begin with `app_url`, the address of the app that users have:
+    /// `{app_url}/reset#token=…` and `{app_url}/confirm#token=…`. A trailing slash of `app_url` is
+    /// dropped.
     pub fn new(mailer: Arc<dyn Mailer>, from: Email, app_url: impl Into<String>) -> Self {
         let app_url: String = app_url.into();
         Self {

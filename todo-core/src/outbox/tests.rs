@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicI64, Ordering},
@@ -182,7 +184,7 @@ async fn a_misconfigured_transport_fails_no_mail() {
     // What /metrics reports.
     assert_eq!(outbox.core.mail().unwrap().counters.totals().1, 7200);
     let mail = outbox.core.mail().unwrap();
-    assert!(!mail.is_paused_at(Instant::now() + Duration::from_secs(60)));
+    assert!(!mail.is_paused_at(Instant::now() + Duration::from_mins(1)));
     mail.pause_until(Instant::now());
     assert!(outbox.deliver().await);
     assert_eq!(outbox.count(MailKind::Verify, MailResult::Sent), 1);

@@ -57,10 +57,10 @@ impl MailTask {
     /// Waits for the end of a running attempt, after draining has begun: an attempt that is cut off
     /// could send the mail twice.
     pub async fn finish(mut self) {
-        if let Some(mut task) = self.0.take() {
-            if timeout(STOPPING, &mut task).await.is_err() {
-                task.abort();
-            }
+        if let Some(mut task) = self.0.take()
+            && timeout(STOPPING, &mut task).await.is_err()
+        {
+            task.abort();
         }
     }
 }

@@ -1,12 +1,13 @@
 //! `/auth/password/forgot`, `/auth/password/reset` and `/auth/email`: what a mailed link does.
 
-use http::{Method, StatusCode};
+use http::{Method, Response, StatusCode};
 use serde_json::json;
 
 use crate::{
     auth::{self, Caller, Client, Email, Password},
     error::Error,
     http::{
+        Body,
         endpoint::{
             AnswerDocs, BodyDocs, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, Policy,
             RequestContext, Statements, Tag,
@@ -268,8 +269,8 @@ json_body! {
 }
 
 /// The response to a request that mails something.
-fn accepted(message: &str) -> HandlerResult {
-    Ok(respond::json(StatusCode::ACCEPTED, &json!({ "message": message })))
+fn accepted(message: &str) -> Response<Body> {
+    respond::json(StatusCode::ACCEPTED, &json!({ "message": message }))
 }
 
 async fn forgot_password(mut request: RequestContext<'_>) -> HandlerResult {
@@ -277,7 +278,7 @@ async fn forgot_password(mut request: RequestContext<'_>) -> HandlerResult {
     let core = request.api.core();
     let limited = auth::request_password_reset_limited(core, request.client, email).await;
     unwrap_limited(&request, limited)?;
-    accepted(FORGOTTEN)
+    Ok(accepted(FORGOTTEN))
 }
 
 async fn reset_password(mut request: RequestContext<'_>) -> HandlerResult {
@@ -291,7 +292,7 @@ async fn verify_email(request: RequestContext<'_>, caller: Caller) -> HandlerRes
     let core = request.api.core();
     let limited = auth::request_verification_limited(core, &caller, request.client).await;
     unwrap_limited(&request, limited)?;
-    accepted(VERIFYING)
+    Ok(accepted(VERIFYING))
 }
 
 async fn change_email(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
@@ -301,7 +302,7 @@ async fn change_email(mut request: RequestContext<'_>, caller: Caller) -> Handle
     let limited =
         auth::request_email_change_limited(core, &caller, client, email, password.0).await;
     unwrap_limited(&request, limited)?;
-    accepted(VERIFYING)
+    Ok(accepted(VERIFYING))
 }
 
 async fn confirm_email(mut request: RequestContext<'_>) -> HandlerResult {
