@@ -31,7 +31,7 @@ impl MailResult {
         Self::Dropped,
     ];
 
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "a label of metrics"))]
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "a label of metrics"))]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Sent => "sent",
@@ -67,7 +67,7 @@ impl MailCounters {
         self.oldest_unsent.store(seconds, Ordering::Relaxed);
     }
 
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "for metrics"))]
+    #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "for metrics"))]
     pub(crate) fn totals(&self) -> (MailTotals, i64) {
         let totals =
             self.attempts.each_ref().map(|of| of.each_ref().map(|n| n.load(Ordering::Relaxed)));

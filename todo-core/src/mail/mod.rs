@@ -11,8 +11,10 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
+#[cfg(feature = "http")]
+pub(crate) use self::counters::MailTotals;
 pub(crate) use self::{
-    counters::{MailCounters, MailResult, MailTotals},
+    counters::{MailCounters, MailResult},
     kind::MailKind,
     link::{open_link, seal_link},
     message::{Letter, compose},
