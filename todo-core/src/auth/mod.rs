@@ -6,6 +6,7 @@ pub(crate) use self::maintenance::load_hash_costs;
 pub(crate) use self::session::{end_session, verify_token};
 pub use self::{
     account::{current_user, rename},
+    export::{Export, ExportHead, ExportPart, ExportedKey, ExportedSession, export},
     login::login,
     maintenance::delete_expired,
     session::{authenticate, check_session, logout},
@@ -15,12 +16,15 @@ pub use self::{
     },
 };
 #[cfg(feature = "http")]
-pub(crate) use self::{limited::Limited, login::login_limited, signup::signup_limited};
+pub(crate) use self::{
+    export::export_limited, limited::Limited, login::login_limited, signup::signup_limited,
+};
 pub use crate::{authz::Caller, ids::UserId};
 
 mod account;
 mod address;
 pub(crate) mod events;
+pub(crate) mod export;
 mod limited;
 mod login;
 mod maintenance;

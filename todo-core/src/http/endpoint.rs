@@ -249,6 +249,8 @@ pub(crate) enum HeaderDocs {
     ListETag,
     /// `Idempotency-Replayed`.
     Replayed,
+    /// `Content-Disposition` of a file.
+    ContentDisposition,
     /// `Sec-WebSocket-Accept` and `Sec-WebSocket-Protocol`.
     WebSocket,
 }
@@ -412,6 +414,7 @@ impl fmt::Debug for Endpoint {
 pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
     let by_file = [
         routes::auth::ENDPOINTS,
+        routes::account::ENDPOINTS,
         routes::todos::ENDPOINTS,
         routes::bulk::ENDPOINTS,
         routes::trash::ENDPOINTS,

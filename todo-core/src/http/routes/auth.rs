@@ -280,7 +280,10 @@ fn session_label(request: &RequestContext<'_>) -> Option<SessionLabel> {
 }
 
 /// The result of a rate-limited operation; the response reports the state of the limit.
-fn unwrap_limited<T>(request: &RequestContext<'_>, limited: Limited<T>) -> Result<T, Error> {
+pub(crate) fn unwrap_limited<T>(
+    request: &RequestContext<'_>,
+    limited: Limited<T>,
+) -> Result<T, Error> {
     if let Some(state) = limited.state {
         request.rate_limit.set_state(state);
     }

@@ -17,6 +17,9 @@ pub(crate) fn schemas() -> Map<String, Value> {
     for (name, schema) in [
         ("Auth", auth()),
         ("User", user()),
+        ("Export", export()),
+        ("ExportedSession", exported_session()),
+        ("ExportedKey", exported_key()),
         ("Todo", todo()),
         ("TodoList", todo_list()),
         ("TrashedTodo", trashed_todo()),
@@ -127,6 +130,84 @@ fn user() -> Value {
         "email_verified": false,
     });
     user
+}
+
+fn export() -> Value {
+    let list = |description: &str, schema: &str| json!({ "description": description, "type": "array", "items": reference(schema) });
+    let mut export = object(
+        "Everything that is stored about a user.",
+        &[
+            ("format", json!({ "description": "The format.", "const": "todo-export" })),
+            ("version", json!({ "description": "The version of the format.", "const": 1 })),
+            ("exported_at", time("When the export began.")),
+            ("user", reference("User")),
+            (
+                "identities",
+                json!({
+                    "description": "Accounts elsewhere that are linked with this one: none.",
+                    "type": "array", "items": {}, "maxItems": 0,
+                }),
+            ),
+            ("sessions", list("The sessions that have not ended.", "ExportedSession")),
+            ("keys", list("The API keys, without the keys themselves.", "ExportedKey")),
+            ("todos", list("All todos, the oldest first.", "Todo")),
+            ("trash", list("The deleted todos, the first deleted first.", "TrashedTodo")),
+        ],
+    );
+    export["example"] = json!({
+        "format": "todo-export", "version": 1, "exported_at": "2026-11-26T09:30:00Z",
+        "user": user()["example"], "identities": [], "sessions": [exported_session()["example"]],
+        "keys": [exported_key()["example"]], "todos": [todo()["example"]],
+        "trash": [trashed_todo()["example"]],
+    });
+    export
+}
+
+fn exported_session() -> Value {
+    let mut session = object(
+        "A session in an export.",
+        &[
+            ("id", uuid("Its id.")),
+            ("kind", string("How it was created, such as `password`.")),
+            ("label", super::or_null(string("The program that created it."))),
+            ("client", super::or_null(string("The network address that it was created from."))),
+            ("created_at", time("When it was created.")),
+            ("seen_at", super::or_null(time("When it was last used, if that is known."))),
+            ("expires_at", time("When it expires.")),
+            ("current", json!({ "description": "Whether it is this one.", "type": "boolean" })),
+        ],
+    );
+    session["example"] = json!({
+        "id": "01938c6e-90b2-7c33-9a65-1d9b7a52c0df", "kind": "password", "label": "curl/8.11.0",
+        "client": "192.0.2.7", "created_at": "2026-11-23T09:29:12.456789Z", "seen_at": null,
+        "expires_at": "2026-11-30T09:29:12Z", "current": true,
+    });
+    session
+}
+
+fn exported_key() -> Value {
+    let mut key = object(
+        "An API key in an export, without the key itself.",
+        &[
+            ("id", uuid("Its id.")),
+            ("name", string("The name that its user has given it.")),
+            (
+                "scopes",
+                json!({
+                    "description": "What it allows.", "type": "array",
+                    "items": { "type": "string" },
+                }),
+            ),
+            ("created_at", time("When it was created.")),
+            ("seen_at", super::or_null(time("When it was last used, if that is known."))),
+            ("expires_at", time("When it expires.")),
+        ],
+    );
+    key["example"] = json!({
+        "id": "6f9619ff-8b86-d011-b42d-00c04fc964ff", "name": "backup", "scopes": ["todos:read"],
+        "created_at": "2026-11-24T08:00:00Z", "seen_at": null, "expires_at": "2027-02-22T08:00:00Z",
+    });
+    key
 }
 
 fn todo() -> Value {
