@@ -6,6 +6,7 @@ mod changes;
 mod conditions;
 mod equality;
 mod events;
+mod export;
 mod idempotency;
 mod listing;
 mod openapi;

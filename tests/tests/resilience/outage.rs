@@ -98,6 +98,7 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         ("POST", "/api/auth/login", login),
         ("GET", "/api/auth/me", json!(null)),
         ("PATCH", "/api/auth/me", json!({"name": "Ada King"})),
+        ("GET", "/api/auth/export", json!(null)),
         ("GET", &todos, json!(null)),
         ("GET", &filtered, json!(null)),
         ("POST", &todos, json!({"title": "new"})),

@@ -149,6 +149,11 @@ pub(super) const PROBES: &[Probe] = &[
     ("PATCH /api/auth/me", ANN_JSON, r#"{"name":" Ann King ","email":"x"}"#),
     ("PATCH /api/auth/me", GONE, r#"{"name":"Ann"}"#),
     ("GET /api/auth/me?access_token={token}", NONE, ""),
+    ("GET /api/auth/export", NONE, ""),
+    ("GET /api/auth/export", GONE, ""),
+    ("HEAD /api/auth/export", ANN, ""),
+    ("GET /api/auth/export", ANN, ""),
+    ("POST /api/auth/export", ANN_JSON, "{}"),
     ("GET /api/auth/me", &["Cookie: access_token={token}"], ""),
     // accounts
     ("POST /api/auth/signup", JSON, ""),
