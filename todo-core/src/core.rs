@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::{
-    auth,
+    auth::{self, last_use::LastUses},
     caller_queue::CallerQueues,
     clock::Clock,
     crypto::{hashing::Hasher, tokens::Tokens},
@@ -39,6 +39,7 @@ pub struct CoreBuilder {
     previous_secrets: Vec<Secret>,
     algorithm: Algorithm,
     session_lifetime: TimeDelta,
+    session_idle_days: u16,
     rate_limit_per_minute: u32,
     max_todos: u32,
     trash_days: u16,
@@ -63,6 +64,14 @@ impl CoreBuilder {
     /// Sets the lifetime of a session. Default: 7 days.
     pub fn session_lifetime(mut self, lifetime: TimeDelta) -> Self {
         self.session_lifetime = lifetime;
+        self
+    }
+
+    /// Sets the number of days without use after which a session ends, by a job of
+    /// [`jobs::run_due`](crate::jobs::run_due), which every process of the database must run; 0:
+    /// none. Default: 0. API keys stay.
+    pub fn session_idle_days(mut self, days: u16) -> Self {
+        self.session_idle_days = days;
         self
     }
 
@@ -150,6 +159,8 @@ impl CoreBuilder {
             max_todos: self.max_todos,
             trash_lifetime: TimeDelta::days(self.trash_days.into()),
             jobs: JobCounters::default(),
+            last_uses: LastUses::default(),
+            session_idle_lifetime: TimeDelta::days(self.session_idle_days.into()),
         }));
         if let Err(error) = auth::load_hash_costs(&core).await {
             tracing::warn!(%error, "cannot read the cost of stored password hashes yet");
@@ -180,6 +191,9 @@ struct Inner {
     /// Zero without a trash.
     trash_lifetime: TimeDelta,
     jobs: JobCounters,
+    last_uses: LastUses,
+    /// Zero without this limit.
+    session_idle_lifetime: TimeDelta,
 }
 
 impl Core {
@@ -191,6 +205,7 @@ impl Core {
             previous_secrets: Vec::new(),
             algorithm: Algorithm::default(),
             session_lifetime: TimeDelta::days(7),
+            session_idle_days: 0,
             rate_limit_per_minute: 5,
             max_todos: 50_000,
             trash_days: 30,
@@ -348,6 +363,15 @@ impl Core {
 
     pub(crate) fn trash_lifetime(&self) -> TimeDelta {
         self.0.trash_lifetime
+    }
+
+    pub(crate) fn last_uses(&self) -> &LastUses {
+        &self.0.last_uses
+    }
+
+    /// Zero without this limit.
+    pub(crate) fn session_idle_lifetime(&self) -> TimeDelta {
+        self.0.session_idle_lifetime
     }
 
     pub(crate) fn jobs(&self) -> &JobCounters {

@@ -318,6 +318,15 @@ impl FieldErrors {
         parsed.map_err(|errors| self.0.extend(errors.into().0)).ok()
     }
 
+    /// The errors, as those of the field `name`.
+    #[cfg(feature = "http")]
+    pub(crate) fn of_field(mut self, name: &'static str) -> Self {
+        for error in &mut self.0 {
+            error.field = name.into();
+        }
+        self
+    }
+
     /// The errors, with the names of their fields below `parent`.
     #[cfg(feature = "http")]
     pub(crate) fn below(self, parent: &str) -> Self {

@@ -69,6 +69,10 @@ id! {
     UserId
 }
 id! {
+    /// The id of a session: a UUIDv7 (RFC 9562, section 5.7), or the hash of its credential.
+    SessionId
+}
+id! {
     /// The id of a todo: a UUIDv7 (RFC 9562, section 5.7), unless an import brought another UUID.
     TodoId
 }

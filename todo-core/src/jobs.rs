@@ -35,18 +35,21 @@ const MAX_DELAY: TimeDelta = TimeDelta::minutes(10);
 enum Kind {
     /// [`auth::delete_expired`].
     ExpiredSessions,
+    /// [`auth::delete_idle_sessions`].
+    IdleSessions,
     /// [`todos::delete_expired`].
     ExpiredTodos,
 }
 
 impl Kind {
-    const ALL: [Self; 2] = [Self::ExpiredSessions, Self::ExpiredTodos];
+    const ALL: [Self; 3] = [Self::ExpiredSessions, Self::IdleSessions, Self::ExpiredTodos];
 
     /// The name in the database. A process takes no job of a kind that it does not know: it may be
     /// that of a newer version.
     fn name(self) -> &'static str {
         match self {
             Self::ExpiredSessions => "delete_expired_sessions",
+            Self::IdleSessions => "delete_idle_sessions",
             Self::ExpiredTodos => "delete_expired_todos",
         }
     }
@@ -54,12 +57,15 @@ impl Kind {
     fn interval(self) -> TimeDelta {
         match self {
             Self::ExpiredSessions | Self::ExpiredTodos => TimeDelta::minutes(1),
+            // It reads all sessions.
+            Self::IdleSessions => TimeDelta::hours(1),
         }
     }
 
     async fn run(self, core: &Core) -> Result<()> {
         match self {
             Self::ExpiredSessions => auth::delete_expired(core).await,
+            Self::IdleSessions => auth::delete_idle_sessions(core).await,
             Self::ExpiredTodos => todos::delete_expired(core).await,
         }
     }
@@ -101,6 +107,7 @@ pub async fn run_due(core: &Core) -> Result<JobReport> {
     }
     // Of this process, not of the database: the process that deletes sessions may be another one.
     auth::load_hash_costs(core).await?;
+    auth::write_last_uses(core).await?;
     let mut report = JobReport::default();
     for _ in 0..MAX_ATTEMPTS {
         let Some(job) = lease_next(core).await? else { break };
@@ -153,19 +160,14 @@ async fn lease_next(core: &Core) -> Result<Option<Leased>> {
     const SQL: &str = "UPDATE jobs SET lease = $1, leased_until = $2, attempts = attempts + 1 \
          WHERE (kind, key) IN (SELECT kind, key FROM jobs \
          WHERE run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
-         AND kind IN ($4, $5) ORDER BY run_at LIMIT 1) \
+         AND kind IN ($4, $5, $6) ORDER BY run_at LIMIT 1) \
          AND run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
          RETURNING kind, attempts";
     let db = core.db();
     let now = core.now();
     let lease = new_id(now);
-    let [sessions, todos] = Kind::ALL.map(Kind::name);
-    let update = Statement::new(SQL)
-        .bind(lease)
-        .bind(Timestamp(now + LEASE))
-        .bind(Timestamp(now))
-        .bind(sessions)
-        .bind(todos);
+    let update = Statement::new(SQL).bind(lease).bind(Timestamp(now + LEASE)).bind(Timestamp(now));
+    let update = Kind::ALL.into_iter().fold(update, |update, kind| update.bind(kind.name()));
     let row: Option<(String, i64)> =
         core.anonymous(async move { Ok(db.execute(update).await?) }).await?;
     Ok(row.and_then(|(name, attempts)| {
@@ -226,9 +228,11 @@ mod tests {
         for job in &late {
             release(&core, job, core.now(), 0).await.unwrap();
         }
-        // Only the other job, whose lease had just expired, is due.
-        let other = lease_next(&core).await.unwrap().unwrap();
-        assert_ne!(other.kind, again.kind);
+        // Only the other jobs, whose leases had just expired, are due.
+        for _ in 1..Kind::ALL.len() {
+            let other = lease_next(&core).await.unwrap().unwrap();
+            assert_ne!(other.kind, again.kind);
+        }
         assert!(lease_next(&core).await.unwrap().is_none());
         release(&core, &again, core.now(), 0).await.unwrap();
         assert_eq!(lease_next(&core).await.unwrap().unwrap().kind, again.kind);

@@ -53,6 +53,8 @@ pub(crate) enum Action {
     Login,
     /// Signups, successful or not.
     Signup,
+    /// Wrong passwords of a user who has to enter it again.
+    Reauthentication,
 }
 
 impl Action {
@@ -60,6 +62,15 @@ impl Action {
         match self {
             Self::Login => "login",
             Self::Signup => "signup",
+            Self::Reauthentication => "reauth",
+        }
+    }
+
+    /// Whether an attempt counts from its start; else, once it has failed.
+    fn counts_always(self) -> bool {
+        match self {
+            Self::Signup => true,
+            Self::Login | Self::Reauthentication => false,
         }
     }
 }
@@ -139,8 +150,29 @@ impl RateLimiter {
         action: Action,
         client: Option<IpAddr>,
     ) -> Result<Option<AdmittedAttempt>> {
-        let (Some(client), 1..) = (client, self.0.per_minute) else { return Ok(None) };
-        let client = Client::of(client);
+        match client {
+            Some(client) => self.admit_counted(action, Client::of(client)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// As [`RateLimiter::admit`], for what is not counted by addresses: `key` names it.
+    pub(crate) async fn admit_by_key(
+        &self,
+        action: Action,
+        key: String,
+    ) -> Result<Option<AdmittedAttempt>> {
+        self.admit_counted(action, Client { key, prefixes: None }).await
+    }
+
+    async fn admit_counted(
+        &self,
+        action: Action,
+        client: Client,
+    ) -> Result<Option<AdmittedAttempt>> {
+        if self.0.per_minute == 0 {
+            return Ok(None);
+        }
         let deadline = Instant::now() + MAX_WAIT;
         let acquired = async {
             let mut permits = Vec::with_capacity(1 + NETWORK_FACTORS.len());
@@ -206,8 +238,7 @@ impl AdmittedAttempt {
              AND held.taken_at > $6 AND held.taken_at <= $7)";
         let [near, far] = self.prefixes();
         let allowed = self.allowed();
-        // A signup always counts, a login only once it has failed.
-        let settled = self.action == Action::Signup;
+        let settled = self.action.counts_always();
         let mut pause = POLL_INTERVAL;
         loop {
             let now = self.limiter.clock.now();

@@ -20,6 +20,9 @@ pub(crate) enum AuthEvent {
     Login,
     Logout,
     Token,
+    SessionEnd,
+    Reauthentication,
+    PasswordChange,
 }
 
 impl AuthEvent {
@@ -29,6 +32,9 @@ impl AuthEvent {
             Self::Login => "login",
             Self::Logout => "logout",
             Self::Token => "token",
+            Self::SessionEnd => "session_end",
+            Self::Reauthentication => "reauthentication",
+            Self::PasswordChange => "password_change",
         }
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Caller, User, current_user, limited::Limited};
+use super::{Caller, SessionInfo, User, current_user, limited::Limited, sessions};
 use crate::{
     authz::{acting_as, authorized},
     core::Core,
@@ -42,35 +42,10 @@ pub struct ExportHead {
     pub user: User,
     /// Accounts elsewhere that are linked with this one: none.
     pub identities: [(); 0],
-    /// The sessions that have not ended, the oldest first.
-    pub sessions: Vec<ExportedSession>,
+    /// The live sessions, the newest first.
+    pub sessions: Vec<SessionInfo>,
     /// The API keys that have not expired, the oldest first.
     pub keys: Vec<ExportedKey>,
-}
-
-/// A session in an export.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct ExportedSession {
-    /// Its id.
-    pub id: Uuid,
-    /// How it was created, such as `password`.
-    pub kind: String,
-    /// The program that created it.
-    pub label: Option<String>,
-    /// The network address that it was created from.
-    pub client: Option<String>,
-    /// When it was created.
-    #[serde(serialize_with = "timestamp::serialize")]
-    pub created_at: DateTime<Utc>,
-    /// When it was last used, if that is known.
-    #[serde(serialize_with = "timestamp::serialize_option")]
-    pub seen_at: Option<DateTime<Utc>>,
-    /// When it expires.
-    #[serde(serialize_with = "timestamp::serialize")]
-    pub expires_at: DateTime<Utc>,
-    /// Whether it is the caller's.
-    pub current: bool,
 }
 
 /// An API key in an export, without the key itself, which is not stored.
@@ -145,16 +120,14 @@ pub(crate) async fn export_limited(core: &Core, caller: &Caller) -> Limited<Expo
 async fn begin(core: &Core, caller: &Caller) -> Result<Export> {
     let exported_at = core.now();
     let user = current_user(core, caller).await?;
-    let rows = credentials(core, *caller, exported_at).await?;
-    let (keys, sessions): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.kind == "key");
     let head = ExportHead {
         format: FORMAT,
         version: VERSION,
         exported_at,
         user,
         identities: [],
-        sessions: sessions.into_iter().map(|row| row.into_session(caller)).collect(),
-        keys: keys.into_iter().map(CredentialRow::into_key).collect(),
+        sessions: sessions(core, caller).await?,
+        keys: keys(core, *caller, exported_at).await?,
     };
     Ok(Export { head, walk: TodoWalk::new(core, caller)? })
 }
@@ -188,72 +161,29 @@ impl std::fmt::Debug for Export {
     }
 }
 
-/// A row of `sessions`.
-struct CredentialRow {
-    id: Uuid,
-    kind: String,
-    label: Option<String>,
-    client: Option<String>,
-    created_at: DateTime<Utc>,
-    seen_at: Option<DateTime<Utc>>,
-    expires_at: DateTime<Utc>,
-    scopes: i64,
-}
-
-impl FromRow for CredentialRow {
+impl FromRow for ExportedKey {
     fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
+        /// The scopes, by their bits.
+        const SCOPES: [(i64, &str); 3] =
+            [(1, "todos:read"), (2, "todos:write"), (4, "account:read")];
+        let bits: i64 = row.get(2)?;
+        let has = |(bit, _): &&(i64, &str)| bits & bit != 0;
         Ok(Self {
             id: row.get(0)?,
-            kind: row.get(1)?,
-            label: row.get(2)?,
-            client: row.get(3)?,
-            created_at: row.get::<Timestamp>(4)?.0,
-            seen_at: row.get::<Option<Timestamp>>(5)?.map(|seen_at| seen_at.0),
-            expires_at: row.get::<Timestamp>(6)?.0,
-            scopes: row.get(7)?,
+            name: row.get::<Option<String>>(1)?.unwrap_or_default(),
+            scopes: SCOPES.iter().filter(has).map(|(_, name)| *name).collect(),
+            created_at: row.get::<Timestamp>(3)?.0,
+            seen_at: row.get::<Option<Timestamp>>(4)?.map(|seen_at| seen_at.0),
+            expires_at: row.get::<Timestamp>(5)?.0,
         })
     }
 }
 
-impl CredentialRow {
-    fn into_session(self, caller: &Caller) -> ExportedSession {
-        ExportedSession {
-            current: caller.session() == Some(self.id),
-            id: self.id,
-            kind: self.kind,
-            label: self.label,
-            client: self.client,
-            created_at: self.created_at,
-            seen_at: self.seen_at,
-            expires_at: self.expires_at,
-        }
-    }
-
-    fn into_key(self) -> ExportedKey {
-        /// The scopes, by their bits.
-        const SCOPES: [(i64, &str); 3] =
-            [(1, "todos:read"), (2, "todos:write"), (4, "account:read")];
-        let has = |(bit, _): &&(i64, &str)| self.scopes & bit != 0;
-        ExportedKey {
-            id: self.id,
-            name: self.label.unwrap_or_default(),
-            scopes: SCOPES.iter().filter(has).map(|(_, name)| *name).collect(),
-            created_at: self.created_at,
-            seen_at: self.seen_at,
-            expires_at: self.expires_at,
-        }
-    }
-}
-
-/// The caller's sessions and keys: the schema limits their number.
-async fn credentials(
-    core: &Core,
-    caller: Caller,
-    now: DateTime<Utc>,
-) -> Result<Vec<CredentialRow>> {
+/// The caller's API keys: at most 20.
+async fn keys(core: &Core, caller: Caller, now: DateTime<Utc>) -> Result<Vec<ExportedKey>> {
     const SQL: &str = concat!(
-        "SELECT id, kind, label, client, created_at, seen_at, expires_at, scopes FROM sessions \
-         WHERE user_id = $1 AND expires_at > $4 AND ",
+        "SELECT id, label, scopes, created_at, seen_at, expires_at FROM sessions \
+         WHERE user_id = $1 AND kind = 'key' AND expires_at > $4 AND ",
         authorized!(),
         " ORDER BY created_at, id"
     );

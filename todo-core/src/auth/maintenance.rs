@@ -1,5 +1,7 @@
 //! Periodic work: deletion of expired rows, and the cost of the stored hashes.
 
+use uuid::Uuid;
+
 use super::export::limit;
 use crate::{
     core::Core,
@@ -52,6 +54,43 @@ pub async fn delete_expired(core: &Core) -> Result<()> {
         load_hash_costs(&work).await
     })
     .await
+}
+
+/// Ends the sessions that were not used for
+/// [`session_idle_days`](crate::CoreBuilder::session_idle_days), in bounded batches. Without this
+/// limit, it does nothing. API keys stay.
+///
+/// # Errors
+/// As [`delete_expired`].
+pub async fn delete_idle_sessions(core: &Core) -> Result<()> {
+    const PAGE_END: &str = "SELECT id FROM sessions WHERE id > $1 ORDER BY id LIMIT 1 OFFSET 999";
+    const DELETE: &str = "DELETE FROM sessions WHERE id > $1 AND ($2 OR id <= $3) \
+         AND kind <> 'key' AND coalesce(seen_at, created_at) <= $4";
+    let idle_lifetime = core.session_idle_lifetime();
+    if idle_lifetime.is_zero() {
+        return Ok(());
+    }
+    // Every process writes within some minutes when sessions were used.
+    let used_until = core.now() - idle_lifetime - chrono::TimeDelta::minutes(5);
+    let mut after = Uuid::nil();
+    loop {
+        let db = core.db();
+        let end = core.anonymous(async move {
+            let end = Statement::new(PAGE_END).bind(after);
+            let end: Option<(Uuid,)> = db.fetch(end).await?;
+            let delete = Statement::new(DELETE)
+                .bind(after)
+                .bind(end.is_none())
+                .bind(end.map_or(Uuid::nil(), |(end,)| end))
+                .bind(Timestamp(used_until));
+            let RowsAffected(_) = db.execute(delete).await?;
+            Ok(end)
+        });
+        match end.await? {
+            Some((end,)) => after = end,
+            None => return Ok(()),
+        }
+    }
 }
 
 /// Loads the cost of the stored password hashes: each failed login costs as much as the costliest.

@@ -1,15 +1,18 @@
 //! Accounts and sessions: signup, login, logout, and the verification of tokens.
 
 use self::events::AuthEvent;
-pub(crate) use self::maintenance::load_hash_costs;
 #[cfg(any(test, feature = "http"))]
-pub(crate) use self::session::{end_session, verify_token};
+pub(crate) use self::session::{log_out, verify_token};
+#[cfg(feature = "http")]
+pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
     account::{current_user, rename},
-    export::{Export, ExportHead, ExportPart, ExportedKey, ExportedSession, export},
+    export::{Export, ExportHead, ExportPart, ExportedKey, export},
     login::login,
-    maintenance::delete_expired,
+    maintenance::{delete_expired, delete_idle_sessions},
+    password::{PasswordChange, change_password},
     session::{authenticate, check_session, logout},
+    sessions::{MAX_SESSIONS, SessionInfo, SessionKind, end_other_sessions, end_session, sessions},
     signup::signup,
     types::{
         Client, Credentials, Email, Name, Password, Session, SessionLabel, Signup, Token, User,
@@ -17,18 +20,27 @@ pub use self::{
 };
 #[cfg(feature = "http")]
 pub(crate) use self::{
-    export::export_limited, limited::Limited, login::login_limited, signup::signup_limited,
+    export::export_limited, limited::Limited, login::login_limited,
+    password::change_password_limited, signup::signup_limited,
 };
-pub use crate::{authz::Caller, ids::UserId};
+pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
+pub use crate::{
+    authz::Caller,
+    ids::{SessionId, UserId},
+};
 
 mod account;
 mod address;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod last_use;
 mod limited;
 mod login;
 mod maintenance;
+mod password;
+mod reauthentication;
 mod session;
+mod sessions;
 mod signup;
 mod types;
 

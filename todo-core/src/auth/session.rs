@@ -20,11 +20,11 @@ use crate::{
 /// # Errors
 /// [`Error::Unauthenticated`]; else as [`authenticate`].
 pub async fn logout(core: &Core, token: &str) -> Result<()> {
-    end_session(core, verify_token(core, token, None)?, None).await
+    log_out(core, verify_token(core, token, None)?, None).await
 }
 
 /// Ends the caller's session. `client` is the address for the log.
-pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAddr>) -> Result<()> {
+pub(crate) async fn log_out(core: &Core, caller: Caller, client: Option<IpAddr>) -> Result<()> {
     const SQL: &str = "DELETE FROM sessions WHERE id = $1 AND user_id = $2";
     let db = core.db();
     let streams = core.streams().clone();
@@ -59,6 +59,7 @@ pub(crate) async fn end_session(core: &Core, caller: Caller, client: Option<IpAd
 pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> Result<Caller> {
     match core.tokens().verify(token, core.now()) {
         Ok(VerifiedToken { user_id, session, expires_at }) => {
+            core.last_uses().record(session);
             Ok(Caller::of_session(user_id.into(), session, expires_at))
         }
         Err(rejected) => {

@@ -27,11 +27,8 @@ const MAX_TIME: Duration = Duration::from_secs(30);
 /// Maximum pause after a piece.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a deleted user leaves behind, in the order of its deletion: the statement and its maximum
-/// number of rows. The counter is first: without it, the triggers of the todos neither count nor
-/// log.
-const PIECES: [(&str, i64); 6] = [
-    ("DELETE FROM todo_counts WHERE user_id = $1 AND $2 > 0", CHUNK),
+/// What a deleted user leaves behind: a statement, and its maximum number of rows.
+const PIECES: [(&str, i64); 4] = [
     (
         "DELETE FROM changes WHERE user_id = $1 AND seq IN \
          (SELECT seq FROM changes WHERE user_id = $1 ORDER BY seq LIMIT $2)",
@@ -49,10 +46,10 @@ const PIECES: [(&str, i64); 6] = [
     ),
     (
         "DELETE FROM todos WHERE user_id = $1 AND id IN \
-         (SELECT id FROM todos WHERE user_id = $1 LIMIT $2)",
+         (SELECT id FROM todos WHERE user_id = $1 \
+         ORDER BY completed, created_at, id LIMIT $2)",
         CHUNK,
     ),
-    ("DELETE FROM sessions WHERE user_id = $1 AND $2 > 0", CHUNK),
 ];
 
 /// Deletes what is left of deleted accounts, for at most half a minute. What remains is deleted by
@@ -86,6 +83,8 @@ pub async fn delete_left_rows(core: &Core) -> Result<()> {
 
 /// Deletes the rows of one user; false if time is up.
 async fn delete_rows_of(core: &Core, user: Uuid, deadline: Instant) -> Result<bool> {
+    // First: without it, the triggers of the todos neither count nor log.
+    const COUNTER: &str = "DELETE FROM todo_counts WHERE user_id = $1";
     // A todo may be created until the account's row is gone: by a request that began before the
     // deletion, or for a trusted caller. Then, and if another process has only begun to delete a
     // piece, the row stays until the next run.
@@ -94,7 +93,8 @@ async fn delete_rows_of(core: &Core, user: Uuid, deadline: Instant) -> Result<bo
          AND NOT EXISTS (SELECT 1 FROM trash WHERE user_id = $1) \
          AND NOT EXISTS (SELECT 1 FROM changes WHERE user_id = $1) \
          AND NOT EXISTS (SELECT 1 FROM idempotency WHERE user_id = $1)";
-    const SLOTS: &str = "DELETE FROM rate_limits WHERE action = 'export' AND client = $1";
+    const SLOTS: &str = "DELETE FROM rate_limits WHERE action IN ('export', 'reauth') AND client = $1";
+    execute(core, Statement::new(COUNTER).bind(user)).await?;
     for (sql, rows) in PIECES {
         loop {
             if Instant::now() >= deadline {

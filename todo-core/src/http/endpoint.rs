@@ -21,7 +21,7 @@ use crate::{
         rate_limit::ReportedLimit,
         routes,
     },
-    ids::TodoId,
+    ids::{SessionId, TodoId},
     todos::Target,
 };
 
@@ -337,6 +337,11 @@ impl RequestContext<'_> {
         }
     }
 
+    /// The id of a session or a key; not found if it is not a UUID.
+    pub(crate) fn session_id(&self) -> Result<SessionId, ApiError> {
+        self.params.session_id().ok_or(ApiError::Core(Error::NotFound))
+    }
+
     /// The todo's id; not found if it is not a UUID.
     pub(crate) fn todo_id(&self) -> Result<TodoId, ApiError> {
         self.params.todo_id().ok_or(ApiError::Core(Error::NotFound))
@@ -414,6 +419,8 @@ impl fmt::Debug for Endpoint {
 pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
     let by_file = [
         routes::auth::ENDPOINTS,
+        routes::sessions::ENDPOINTS,
+        routes::password::ENDPOINTS,
         routes::account::ENDPOINTS,
         routes::todos::ENDPOINTS,
         routes::bulk::ENDPOINTS,

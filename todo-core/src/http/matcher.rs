@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     http::endpoint::Endpoint,
-    ids::{TodoId, UserId},
+    ids::{SessionId, TodoId, UserId},
 };
 
 /// Finds endpoints by path and method.
@@ -46,6 +46,7 @@ pub(crate) enum Matched<'m, 'p> {
 pub(crate) struct PathParams<'p> {
     user: &'p str,
     todo: &'p str,
+    session: &'p str,
 }
 
 impl PathParams<'_> {
@@ -57,6 +58,11 @@ impl PathParams<'_> {
     /// The todo's id, if it is a UUID.
     pub(crate) fn todo_id(self) -> Option<TodoId> {
         parse_id(self.todo).map(TodoId::from)
+    }
+
+    /// The id of a session or a key, if it is a UUID.
+    pub(crate) fn session_id(self) -> Option<SessionId> {
+        parse_id(self.session).map(SessionId::from)
     }
 
     /// Whether the path has a todo's id, be it a UUID or not.
@@ -109,9 +115,11 @@ impl Matcher {
             _ if method == Method::OPTIONS => Matched::Options(&resource.allow),
             None => Matched::WrongMethod(&resource.allow),
             Some(endpoint) => {
+                let param = |name| found.params.get(name);
                 let params = PathParams {
-                    user: found.params.get("user_id").unwrap_or_default(),
-                    todo: found.params.get("todo_id").unwrap_or_default(),
+                    user: param("user_id").unwrap_or_default(),
+                    todo: param("todo_id").unwrap_or_default(),
+                    session: param("session_id").or(param("key_id")).unwrap_or_default(),
                 };
                 Matched::Endpoint(endpoint, params)
             }

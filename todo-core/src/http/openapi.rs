@@ -273,6 +273,9 @@ fn schemas() -> Value {
         "Emptied": object(&["message", "deleted_count"], &json!({
             "message": { "type": "string" }, "deleted_count": { "type": "integer", "minimum": 0 },
         })),
+        "EndedSessions": object(&["ended"], &json!({
+            "ended": { "type": "integer", "minimum": 0 },
+        })),
         "Index": object(&["message", "name", "version", "links"], &json!({
             "message": { "type": "string" },
             "name": { "type": "string" },

@@ -104,6 +104,8 @@ pub(crate) enum ApiError {
     /// The memory budget of bodies in flight, in total or of this client, is used up.
     BodyMemory,
     UnsupportedMediaType,
+    /// The caller has no such thing, which is this word.
+    NoSuch(&'static str),
     /// The body is not JSON of the required shape; with the invalid fields, if known.
     Malformed(&'static str, Vec<FieldError>),
     /// The request took too long.
@@ -172,6 +174,7 @@ impl ApiError {
                 kind!(FORBIDDEN, "https_required", "HTTPS Required", "https-required")
             }
             Self::NoRoute
+            | Self::NoSuch(_)
             | Self::Core(
                 Error::NotFound | Error::ItemsFailed { reason: ItemError::NotFound, .. },
             ) => {
@@ -299,6 +302,7 @@ impl ApiError {
                 "Something went wrong on the server.".into()
             }
             Self::Core(Error::NotFound) => "There is no such todo.".into(),
+            Self::NoSuch(thing) => format!("There is no such {thing}."),
             Self::Core(Error::Forbidden) => "You don't have access to this todo.".into(),
             Self::OriginNotAllowed => "This page may not use the service.".into(),
             Self::UpgradeRequired => {

@@ -89,7 +89,7 @@ async fn the_end_of_a_session_ends_its_streams_alone() {
     let anns = open(&ann);
     let others = open(&bob);
     let trusted = open(&same_user);
-    auth::end_session(&core, ann, None).await.unwrap();
+    auth::log_out(&core, ann, None).await.unwrap();
     assert_eq!(anns.end_reason(), Some(EndReason::SessionEnded));
     anns.woken().now_or_never().expect("woken");
     assert_eq!((others.end_reason(), trusted.end_reason()), (None, None));

@@ -184,6 +184,13 @@ settings! {
         values: kind::number("a whole number of days", 1..=3650),
         description: "Lifetime of a session and its token.",
     }
+    pub session_idle_days: u16 {
+        name: "SESSION_IDLE_DAYS",
+        default: 0,
+        values: kind::number("a whole number of days", 0..=3650),
+        description: "Days without use after which a session ends, to about an hour; 0: only its \
+            lifetime ends it. API keys stay.",
+    }
     pub host: IpAddr {
         name: "HOST",
         default: IpAddr::V4(Ipv4Addr::LOCALHOST),

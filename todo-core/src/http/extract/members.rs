@@ -52,7 +52,7 @@ impl<M: Member> Field for M {
 
     fn parse(name: &'static str, shape: Option<M::Shape>) -> Result<Self, FieldErrors> {
         // An absent member is an error of the form, which comes first.
-        shape.map_or_else(|| Err(validate::missing(name).into()), M::parse)
+        shape.map_or_else(|| Err(validate::missing(name).into()), |shape| parse_as(name, shape))
     }
 
     fn schema() -> Value {
@@ -70,8 +70,8 @@ impl<M: Member + Default + serde::Serialize> Field for OrDefault<M> {
         form.optional::<M>(name)
     }
 
-    fn parse(_name: &'static str, shape: Option<M::Shape>) -> Result<Self, FieldErrors> {
-        shape.map_or_else(|| Ok(M::default()), M::parse).map(Self)
+    fn parse(name: &'static str, shape: Option<M::Shape>) -> Result<Self, FieldErrors> {
+        shape.map_or_else(|| Ok(M::default()), |shape| parse_as(name, shape)).map(Self)
     }
 
     fn schema() -> Value {
@@ -89,8 +89,8 @@ impl<M: Member> Field for OrNull<M> {
         form.nullable::<M>(name)
     }
 
-    fn parse(_name: &'static str, shape: Option<Self::Shape>) -> Result<Self, FieldErrors> {
-        shape.flatten().map(M::parse).transpose().map(Self)
+    fn parse(name: &'static str, shape: Option<Self::Shape>) -> Result<Self, FieldErrors> {
+        shape.flatten().map(|shape| parse_as(name, shape)).transpose().map(Self)
     }
 
     fn schema() -> Value {
@@ -112,7 +112,7 @@ impl<M: Member> Field for Change<M> {
     fn parse(name: &'static str, shape: Option<Self::Shape>) -> Result<Self, FieldErrors> {
         let message = || format!("{} cannot be null.", FieldLabel(name));
         let parse = |value: Option<M::Shape>| match value {
-            Some(value) => M::parse(value),
+            Some(value) => parse_as(name, value),
             None => Err(FieldError::new(name, "null", message()).into()),
         };
         shape.map(parse).transpose().map(Self)
@@ -133,13 +133,19 @@ impl<M: Member> Field for ChangeOrNull<M> {
         form.nullable::<M>(name)
     }
 
-    fn parse(_name: &'static str, shape: Option<Self::Shape>) -> Result<Self, FieldErrors> {
-        shape.map(|value| value.map(M::parse).transpose()).transpose().map(Self)
+    fn parse(name: &'static str, shape: Option<Self::Shape>) -> Result<Self, FieldErrors> {
+        let parse = |value: Option<M::Shape>| value.map(|value| parse_as(name, value)).transpose();
+        shape.map(parse).transpose().map(Self)
     }
 
     fn schema() -> Value {
         schema::or_null(M::schema())
     }
+}
+
+/// Parses the value of the member `name`. The errors name the member, not the value's usual field.
+fn parse_as<M: Member>(name: &'static str, shape: M::Shape) -> Result<M, FieldErrors> {
+    M::parse(shape).map_err(|errors| errors.of_field(name))
 }
 
 /// Declares a [`JsonBody`]: `struct Name as "SchemaName" { field: Type, … }`.
@@ -252,12 +258,8 @@ mod tests {
             r#"{"title":"","done":true,"changed":null,"priority":"urgent","noted":"\u0000"}"#;
         let Err(ApiError::Core(Error::Invalid(errors))) = read(body) else { panic!() };
         let reported: Vec<_> = errors.iter().map(|e| (e.field.as_ref(), e.code)).collect();
-        let expected = [
-            ("changed", "null"),
-            ("title", "blank"),
-            ("description", "nul"),
-            ("priority", "invalid"),
-        ];
+        let expected =
+            [("changed", "null"), ("title", "blank"), ("noted", "nul"), ("priority", "invalid")];
         assert_eq!(reported, expected);
     }
 

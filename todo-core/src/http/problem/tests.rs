@@ -122,6 +122,7 @@ fn every_failure() -> Vec<ApiError> {
         ApiError::UnsupportedMediaType,
         ApiError::Malformed("The request body is not valid JSON.", Vec::new()),
         ApiError::Malformed("", every_field_error().into()),
+        ApiError::NoSuch("session"),
         ApiError::Timeout,
         ApiError::Panicked,
     ]);
@@ -145,6 +146,7 @@ fn every_failure() -> Vec<ApiError> {
             | ApiError::TooLarge(_)
             | ApiError::BodyMemory
             | ApiError::UnsupportedMediaType
+            | ApiError::NoSuch(_)
             | ApiError::Malformed(..)
             | ApiError::Timeout
             | ApiError::Panicked => {}

@@ -32,8 +32,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[Endpoint::of_api(
     Method::GET,
     "/auth/export",
     Policy { rate_limit: Some("export"), body: BodyForm::Stream, ..Policy::DEFAULT },
-    // The limit, the account, its credentials, and one for each page, of which two may be empty.
-    Statements::new(7, 2),
+    // The limit, the account, its sessions, its keys, and one for each page, of which two may be
+    // empty.
+    Statements::new(8, 2),
     Handler::User(|request, caller| Box::pin(export_account(request, caller))),
     Docs {
         operation_id: "exportAccount",

@@ -31,8 +31,9 @@ use crate::{
 };
 
 /// The policy of routes whose body is an account, or less.
-const ACCOUNT: Policy = Policy { request_body: BodyLimit::AtMost(8 << 10), ..Policy::DEFAULT };
-const LIMITED: ErrorDocs = ErrorDocs {
+pub(crate) const ACCOUNT: Policy =
+    Policy { request_body: BodyLimit::AtMost(8 << 10), ..Policy::DEFAULT };
+pub(crate) const LIMITED: ErrorDocs = ErrorDocs {
     description: "Too many attempts from this client",
     example: |_| ApiError::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),
 };
@@ -274,7 +275,7 @@ async fn login(mut request: RequestContext<'_>) -> HandlerResult {
 }
 
 /// The label of a session that the request creates.
-fn session_label(request: &RequestContext<'_>) -> Option<SessionLabel> {
+pub(crate) fn session_label(request: &RequestContext<'_>) -> Option<SessionLabel> {
     let user_agent = request.parts.headers.get(header::USER_AGENT)?;
     SessionLabel::from_user_agent(&String::from_utf8_lossy(user_agent.as_bytes()))
 }
@@ -300,7 +301,7 @@ fn log_bad_form(attempted: AuthEvent, client: Option<IpAddr>, failure: &ApiError
 }
 
 async fn logout(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    auth::end_session(request.api.core(), caller, request.client).await?;
+    auth::log_out(request.api.core(), caller, request.client).await?;
     Ok(respond::json(StatusCode::OK, &json!({ "message": "Successfully logged out" })))
 }
 

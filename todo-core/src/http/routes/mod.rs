@@ -9,6 +9,8 @@ pub(crate) mod docs;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod meta;
+pub(crate) mod password;
+pub(crate) mod sessions;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
 pub(crate) mod todos;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use uuid::uuid;
 
 use crate::{
+    auth::MAX_SESSIONS,
     http::schema::reference,
     ids::{TodoId, UserId},
     todos::{Description, Priority, SortBy, SortOrder, Status, Title, Todo},
@@ -17,8 +18,9 @@ pub(crate) fn schemas() -> Map<String, Value> {
     for (name, schema) in [
         ("Auth", auth()),
         ("User", user()),
+        ("Sessions", sessions()),
+        ("Session", session()),
         ("Export", export()),
-        ("ExportedSession", exported_session()),
         ("ExportedKey", exported_key()),
         ("Todo", todo()),
         ("TodoList", todo_list()),
@@ -148,7 +150,7 @@ fn export() -> Value {
                     "type": "array", "items": {}, "maxItems": 0,
                 }),
             ),
-            ("sessions", list("The sessions that have not ended.", "ExportedSession")),
+            ("sessions", list("The live sessions, the newest first.", "Session")),
             ("keys", list("The API keys, without the keys themselves.", "ExportedKey")),
             ("todos", list("All todos, the oldest first.", "Todo")),
             ("trash", list("The deleted todos, the first deleted first.", "TrashedTodo")),
@@ -156,31 +158,51 @@ fn export() -> Value {
     );
     export["example"] = json!({
         "format": "todo-export", "version": 1, "exported_at": "2026-11-26T09:30:00Z",
-        "user": user()["example"], "identities": [], "sessions": [exported_session()["example"]],
+        "user": user()["example"], "identities": [], "sessions": [session()["example"]],
         "keys": [exported_key()["example"]], "todos": [todo()["example"]],
         "trash": [trashed_todo()["example"]],
     });
     export
 }
 
-fn exported_session() -> Value {
+fn sessions() -> Value {
+    let sessions = json!({
+        "description": "The live sessions, the newest first.",
+        "type": "array", "maxItems": MAX_SESSIONS, "items": reference("Session"),
+    });
+    let mut list = object("The sessions of a user.", &[("sessions", sessions)]);
+    list["example"] = json!({ "sessions": [session()["example"]] });
+    list
+}
+
+fn session() -> Value {
+    let label = "The program that it was created from, as its `User-Agent`.";
+    let client = "The address that it was created from: an IPv4 address, or the /64 of an IPv6 \
+        address.";
+    let kind = "How it was created: `password` is a login or a signup.";
+    let current = "Whether it is the session of the request.";
     let mut session = object(
-        "A session in an export.",
+        "A session of a user.",
         &[
-            ("id", uuid("Its id.")),
-            ("kind", string("How it was created, such as `password`.")),
-            ("label", super::or_null(string("The program that created it."))),
-            ("client", super::or_null(string("The network address that it was created from."))),
+            ("id", uuid("Unique id. It is no secret.")),
+            ("kind", words(kind, &["password", "oauth", "external"])),
+            ("label", super::or_null(string(label))),
+            ("client", super::or_null(string(client))),
             ("created_at", time("When it was created.")),
-            ("seen_at", super::or_null(time("When it was last used, if that is known."))),
-            ("expires_at", time("When it expires.")),
-            ("current", json!({ "description": "Whether it is this one.", "type": "boolean" })),
+            ("seen_at", time("When it was last used, to about a minute.")),
+            ("expires_at", time("When its token expires.")),
+            ("current", json!({ "description": current, "type": "boolean" })),
         ],
     );
     session["example"] = json!({
-        "id": "01938c6e-90b2-7c33-9a65-1d9b7a52c0df", "kind": "password", "label": "curl/8.11.0",
-        "client": "192.0.2.7", "created_at": "2026-11-23T09:29:12.456789Z", "seen_at": null,
-        "expires_at": "2026-11-30T09:29:12Z", "current": true,
+        "id": "01938c70-1fd1-7bb0-95b9-0e6f9a1d7c11",
+        "kind": "password",
+        "label": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        "client": "192.0.2.7",
+        "created_at": "2026-11-23T09:29:12.456789Z",
+        "seen_at": "2026-11-24T07:05:40.012345Z",
+        "expires_at": "2026-11-30T09:29:12.000000Z",
+        "current": true,
     });
     session
 }

@@ -147,7 +147,7 @@ async fn the_public_stream_ends_after_its_last_item() {
     let StreamItem::Change(event) = item else { panic!("{item:?}") };
     assert_eq!(event.change, Change::Todo { todo: Box::new(todo) });
     assert_eq!((events.start().number(), event.cursor.number()), (0, 1));
-    auth::end_session(&core, ann, None).await.unwrap();
+    auth::log_out(&core, ann, None).await.unwrap();
     let rest: Vec<_> = timeout(SLACK, events.collect()).await.unwrap();
     assert_eq!(rest, [StreamItem::End(EndReason::SessionEnded)]);
     let nobody = Caller::trusted(Uuid::nil().into());

@@ -115,7 +115,7 @@ async fn the_end_of_the_session_ends_the_list() {
     }
     let mut listing = Listing::new(&core, &caller, ListQuery::default()).unwrap();
     assert!(listing.next().await.unwrap().is_some() && !listing.is_done());
-    crate::auth::end_session(&core, caller, None).await.unwrap();
+    crate::auth::log_out(&core, caller, None).await.unwrap();
     assert!(matches!(listing.next().await, Err(Error::Unauthenticated)));
 }
 
