@@ -39,10 +39,13 @@ enum Kind {
     IdleSessions,
     /// [`todos::delete_expired`].
     ExpiredTodos,
+    /// [`auth::delete_left_rows`].
+    DeletedAccounts,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::ExpiredSessions, Self::IdleSessions, Self::ExpiredTodos];
+    const ALL: [Self; 4] =
+        [Self::ExpiredSessions, Self::IdleSessions, Self::ExpiredTodos, Self::DeletedAccounts];
 
     /// The name in the database. A process takes no job of a kind that it does not know: it may be
     /// that of a newer version.
@@ -51,12 +54,15 @@ impl Kind {
             Self::ExpiredSessions => "delete_expired_sessions",
             Self::IdleSessions => "delete_idle_sessions",
             Self::ExpiredTodos => "delete_expired_todos",
+            Self::DeletedAccounts => "delete_accounts",
         }
     }
 
     fn interval(self) -> TimeDelta {
         match self {
-            Self::ExpiredSessions | Self::ExpiredTodos => TimeDelta::minutes(1),
+            Self::ExpiredSessions | Self::ExpiredTodos | Self::DeletedAccounts => {
+                TimeDelta::minutes(1)
+            }
             // It reads all sessions.
             Self::IdleSessions => TimeDelta::hours(1),
         }
@@ -67,6 +73,7 @@ impl Kind {
             Self::ExpiredSessions => auth::delete_expired(core).await,
             Self::IdleSessions => auth::delete_idle_sessions(core).await,
             Self::ExpiredTodos => todos::delete_expired(core).await,
+            Self::DeletedAccounts => auth::delete_left_rows(core).await,
         }
     }
 }
@@ -90,7 +97,8 @@ pub struct JobReport {
 }
 
 /// Runs the jobs that are due and that no other process runs: the deletion of what has expired
-/// (sessions, slots of rate limits, todos in the trash, idempotency keys). It also reloads the cost
+/// (sessions, slots of rate limits, todos in the trash, idempotency keys) and of what deleted
+/// accounts have left. It also reloads the cost
 /// of the stored password hashes. Servers call it every 15 seconds. Each failure of a job is
 /// logged.
 ///
@@ -160,7 +168,7 @@ async fn lease_next(core: &Core) -> Result<Option<Leased>> {
     const SQL: &str = "UPDATE jobs SET lease = $1, leased_until = $2, attempts = attempts + 1 \
          WHERE (kind, key) IN (SELECT kind, key FROM jobs \
          WHERE run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
-         AND kind IN ($4, $5, $6) ORDER BY run_at LIMIT 1) \
+         AND kind IN ($4, $5, $6, $7) ORDER BY run_at LIMIT 1) \
          AND run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
          RETURNING kind, attempts";
     let db = core.db();

@@ -23,6 +23,7 @@ pub(crate) enum AuthEvent {
     SessionEnd,
     Reauthentication,
     PasswordChange,
+    AccountDeletion,
 }
 
 impl AuthEvent {
@@ -35,6 +36,7 @@ impl AuthEvent {
             Self::SessionEnd => "session_end",
             Self::Reauthentication => "reauthentication",
             Self::PasswordChange => "password_change",
+            Self::AccountDeletion => "account_deletion",
         }
     }
 }

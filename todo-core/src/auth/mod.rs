@@ -7,6 +7,7 @@ pub(crate) use self::session::{log_out, verify_token};
 pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
     account::{current_user, rename},
+    deletion::delete_account,
     export::{Export, ExportHead, ExportPart, ExportedKey, export},
     login::login,
     maintenance::{delete_expired, delete_idle_sessions},
@@ -14,14 +15,15 @@ pub use self::{
     session::{authenticate, check_session, logout},
     sessions::{MAX_SESSIONS, SessionInfo, SessionKind, end_other_sessions, end_session, sessions},
     signup::signup,
+    sweep::delete_left_rows,
     types::{
         Client, Credentials, Email, Name, Password, Session, SessionLabel, Signup, Token, User,
     },
 };
 #[cfg(feature = "http")]
 pub(crate) use self::{
-    export::export_limited, limited::Limited, login::login_limited,
-    password::change_password_limited, signup::signup_limited,
+    deletion::delete_account_limited, export::export_limited, limited::Limited,
+    login::login_limited, password::change_password_limited, signup::signup_limited,
 };
 pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
 pub use crate::{
@@ -31,6 +33,7 @@ pub use crate::{
 
 mod account;
 mod address;
+mod deletion;
 pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod last_use;
@@ -42,6 +45,7 @@ mod reauthentication;
 mod session;
 mod sessions;
 mod signup;
+mod sweep;
 mod types;
 
 #[cfg(all(test, feature = "sqlite"))]

@@ -93,7 +93,8 @@ async fn delete_rows_of(core: &Core, user: Uuid, deadline: Instant) -> Result<bo
          AND NOT EXISTS (SELECT 1 FROM trash WHERE user_id = $1) \
          AND NOT EXISTS (SELECT 1 FROM changes WHERE user_id = $1) \
          AND NOT EXISTS (SELECT 1 FROM idempotency WHERE user_id = $1)";
-    const SLOTS: &str = "DELETE FROM rate_limits WHERE action IN ('export', 'reauth') AND client = $1";
+    const SLOTS: &str =
+        "DELETE FROM rate_limits WHERE action IN ('export', 'reauth') AND client = $1";
     execute(core, Statement::new(COUNTER).bind(user)).await?;
     for (sql, rows) in PIECES {
         loop {
