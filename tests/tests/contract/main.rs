@@ -4,6 +4,7 @@ mod auth;
 mod bulk;
 mod changes;
 mod conditions;
+mod deletion;
 mod equality;
 mod events;
 mod export;
