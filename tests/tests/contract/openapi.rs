@@ -44,7 +44,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 27] = [
+const ROUTES: [Route; 28] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -53,6 +53,8 @@ const ROUTES: [Route; 27] = [
     route("get", "/api/auth/me", true, false, &["200", "401", "500", "503"]),
     route("patch", "/api/auth/me", true, true,
         &["200", "400", "401", "413", "415", "422", "500", "503"]),
+    route("delete", "/api/auth/me", true, true,
+        &["200", "400", "401", "413", "415", "422", "429", "500", "503"]),
     route("get", "/api/auth/export", true, false, &["200", "401", "429", "500", "503"]),
     route("post", TODOS, true, true,
         &["201", "400", "401", "403", "409", "413", "415", "422", "500", "503"]),

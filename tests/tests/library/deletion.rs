@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 use todo_core::{
-    Clock, Core, Error, Secret,
+    Clock, Core, DatabaseOptions, Error, Secret,
     auth::{self, Caller, Client, ExportPart, Password, UserId},
     jobs,
     todos::{self, NewTodo, Title},
@@ -29,10 +29,14 @@ async fn start(database: Database) -> App {
     App::start(Target { server: Server::Hyper, database }).await
 }
 
+/// Time limit of a statement: longer than a test holds a lock.
+const WAIT: Duration = Duration::from_secs(20);
+
 /// A core on the app's database, whose jobs run in the present: they do not run again for a minute.
 async fn core(app: &App) -> Core {
     let secret = Secret::new(app.secret()).expect("a secret");
-    Core::builder(secret).open(app.database_url()).await.expect("the database opens")
+    let core = Core::builder(secret).database(DatabaseOptions::new().timeout(WAIT));
+    core.open(app.database_url()).await.expect("the database opens")
 }
 
 /// The user's id as a literal of SQL.
@@ -270,11 +274,7 @@ async fn no_session_of_a_login_under_way_is_left_on_postgres() {
     let url = app.database_url();
     for login_first in [true, false] {
         let ann = app.signed_up().await;
-        let id = literal(&app, ann.id());
-        let mut holder = PgConnection::connect(url).await.expect("a connection");
-        holder.execute("BEGIN").await.expect("a transaction");
-        let lock = format!("SELECT 1 FROM users WHERE id = {id} FOR NO KEY UPDATE");
-        holder.execute(sqlx::AssertSqlSafe(lock)).await.expect("the lock");
+        let mut holder = hold(url, &format!("users WHERE id = {}", literal(&app, ann.id()))).await;
         let spawn = |is_login: bool| {
             let ann = ann.clone();
             tokio::spawn(async move {
@@ -294,43 +294,78 @@ async fn no_session_of_a_login_under_way_is_left_on_postgres() {
     }
 }
 
-/// A creation under way when the account is deleted is deleted with it.
+/// Locks a row until the connection's transaction ends.
+async fn hold(url: &str, row: &str) -> PgConnection {
+    let mut holder = PgConnection::connect(url).await.expect("a connection");
+    holder.execute("BEGIN").await.expect("a transaction");
+    let lock = format!("SELECT 1 FROM {row} FOR UPDATE");
+    holder.execute(sqlx::AssertSqlSafe(lock)).await.expect("the lock");
+    holder
+}
+
+/// A creation that has checked its session when the account is deleted is deleted with it, in
+/// either order of the two.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_todo_of_a_creation_under_way_is_left_on_postgres() {
     let app = start(Database::Postgres).await;
     let url = app.database_url();
     let core = core(&app).await;
-    for sweeps_meanwhile in [true, false] {
+    for creation_first in [true, false] {
         let ann = app.signed_up().await;
         ann.todo("before").await;
-        let id = literal(&app, ann.id());
-        let mut holder = PgConnection::connect(url).await.expect("a connection");
-        holder.execute("BEGIN").await.expect("a transaction");
-        let lock = format!("SELECT 1 FROM todo_counts WHERE user_id = {id} FOR UPDATE");
-        holder.execute(sqlx::AssertSqlSafe(lock)).await.expect("the lock");
-        let creation = {
+        let mut holder = hold(url, &format!("users WHERE id = {}", literal(&app, ann.id()))).await;
+        let spawn = |is_creation: bool| {
             let ann = ann.clone();
-            let body = json!({"title": "under way"});
-            tokio::spawn(async move { ann.post(&ann.todos(), body).await.status })
+            tokio::spawn(async move {
+                match is_creation {
+                    true => ann.post(&ann.todos(), json!({"title": "under way"})).await.status,
+                    false => delete_status(&ann).await,
+                }
+            })
         };
+        let first = spawn(creation_first);
         wait_for(url, 1).await;
-        assert_eq!(delete_status(&ann).await, 200);
-        let sweep = {
-            let core = core.clone();
-            tokio::spawn(async move { auth::delete_left_rows(&core).await })
-        };
+        let second = spawn(!creation_first);
         wait_for(url, 2).await;
-        if !sweeps_meanwhile {
-            sweep.abort();
-        }
         holder.execute("COMMIT").await.expect("the end");
-        let created = creation.await.expect("it ran");
-        assert!([201, 401].contains(&created), "{created}");
-        let _ = sweep.await;
-        auth::delete_left_rows(&core).await.expect("the rows are deleted");
-        let left = rows(&app, ann.id()).await;
-        assert_eq!(left, nothing());
+        let (first, second) = (first.await.expect("it ran"), second.await.expect("it ran"));
+        // The account of a creation that waits behind the deletion is there until it is swept.
+        let expected = if creation_first { (201, 200) } else { (200, 201) };
+        assert_eq!((first, second), expected);
         ann.post(&ann.todos(), json!({"title": "late"})).await.problem(401, "unauthorized");
+        let marked = rows(&app, ann.id()).await;
+        assert!(marked.contains(&("todos", 2)), "{marked:?}");
+        auth::delete_left_rows(&core).await.expect("the rows are deleted");
+        assert_eq!(rows(&app, ann.id()).await, nothing());
     }
+    core.close().await;
+}
+
+/// A creation for a trusted caller while the rows are deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_todo_that_is_created_during_the_sweep_is_left_on_postgres() {
+    let app = start(Database::Postgres).await;
+    let url = app.database_url();
+    let core = core(&app).await;
+    let ann = app.signed_up().await;
+    ann.todo("before").await;
+    assert_eq!(delete_status(&ann).await, 200);
+    let counter = format!("todo_counts WHERE user_id = {}", literal(&app, ann.id()));
+    let mut holder = hold(url, &counter).await;
+    let creation = {
+        let (core, caller) = (core.clone(), trusted(&ann));
+        tokio::spawn(async move { todos::create(&core, &caller, new_todo()).await.is_ok() })
+    };
+    wait_for(url, 1).await;
+    let sweep = {
+        let core = core.clone();
+        tokio::spawn(async move { auth::delete_left_rows(&core).await })
+    };
+    wait_for(url, 2).await;
+    holder.execute("COMMIT").await.expect("the end");
+    assert!(creation.await.expect("it ran"), "it was to be created");
+    let _ = sweep.await.expect("it ran");
+    auth::delete_left_rows(&core).await.expect("the rows are deleted");
+    assert_eq!(rows(&app, ann.id()).await, nothing());
     core.close().await;
 }
