@@ -4,7 +4,9 @@ mod bodies;
 mod gone;
 mod legacy;
 mod name;
+mod password;
 mod rules;
+mod sessions;
 
 use std::collections::BTreeSet;
 
@@ -60,7 +62,9 @@ fn auth_object(answer: TestResponse, status: u16) -> Value {
 }
 
 fn user_object(user: &Value) {
-    assert_eq!(members(user), BTreeSet::from(["created_at", "email", "id", "name"]), "{user}");
+    let names = ["created_at", "email", "email_verified", "id", "name"];
+    assert_eq!(members(user), names.into(), "{user}");
+    assert_eq!(user["email_verified"], false, "{user}");
     let id: uuid::Uuid = user["id"].as_str().expect("an id").parse().expect("a UUID");
     assert_eq!(id.get_version_num(), 7, "{user}");
     assert!((Utc::now() - time(&user["created_at"])).abs() < TimeDelta::minutes(5), "{user}");

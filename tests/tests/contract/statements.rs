@@ -115,6 +115,14 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
         let bobs = format!("{todos}/{}", bobs["id"].as_str().expect("an id"));
         let nowhere = format!("{todos}/{}", uuid::Uuid::now_v7());
         let no_id = format!("{todos}/1");
+        let again = json!({"email": ann.email(), "password": ann.password()});
+        client.post("/api/auth/login", again).await.expect(200);
+        let sessions = ann.get("/api/auth/sessions").await.expect(200);
+        let other_session = sessions["sessions"][0]["id"].as_str().expect("an id").to_owned();
+        let other_session = format!("/api/auth/sessions/{other_session}");
+        let no_session = format!("/api/auth/sessions/{}", uuid::Uuid::now_v7());
+        let change =
+            |current: &str| json!({"current_password": current, "new_password": "Other2battery"});
         let edit = json!({"title": "u", "priority": "low"});
         // The limits are those that the endpoints declare; of a rejected request, some are lower.
         let mut covered = Vec::new();
@@ -131,9 +139,17 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("GET", "/api/auth/me", json!(null), false, 200, None),
             ("PATCH", "/api/auth/me", json!({"name": "Ann Smith"}), false, 200, None),
             ("PATCH", "/api/auth/me", json!({"name": ""}), false, 400, None),
+            ("GET", "/api/auth/sessions", json!(null), false, 200, None),
+            ("DELETE", "/api/auth/sessions/1", json!(null), false, 404, Some(1)),
+            ("DELETE", &no_session, json!(null), false, 404, None),
+            ("DELETE", &other_session, json!(null), false, 200, None),
+            ("DELETE", "/api/auth/sessions", json!(null), false, 200, Some(2)),
+            ("POST", "/api/auth/password", change("Wrong1horse"), false, 401, None),
             ("GET", "/api/auth/export", json!(null), false, 200, Some(6)),
             ("GET", "/api/auth/export", json!(null), false, 200, None),
             ("GET", "/api/auth/export", json!(null), false, 429, None),
+            ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"}), false, 401, None),
+            ("DELETE", "/api/auth/me", json!({}), false, 422, Some(1)),
             ("POST", &todos, json!({"title": "t"}), false, 201, None),
             ("PUT", &path, edit.clone(), false, 200, None),
             ("PATCH", &path, json!({"title": "v"}), false, 200, None),
@@ -219,9 +235,28 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             // Proves that statements are counted at all.
             assert_eq!(calls == 0, most == 0, "{server:?}: {method} {path}");
         }
-        // The test client makes no handshake.
-        let covered = covered.into_iter().chain([endpoint("GET", &socket)]);
+        // The test client makes no handshake, and a new password would end the session.
+        let apart = [
+            endpoint("GET", &socket),
+            endpoint("POST", "/api/auth/password"),
+            endpoint("DELETE", "/api/auth/me"),
+        ];
+        let covered = covered.into_iter().chain(apart);
         assert_eq!(uncovered(covered, |_| true), [""; 0]);
+        take_statements(&mut admin).await;
+        let password = "/api/auth/password";
+        bob.post(password, change(bob.password())).await.expect(200);
+        let (calls, texts) = take_statements(&mut admin).await;
+        let most = endpoint("POST", password).statements().success;
+        assert!(usize::try_from(calls).is_ok_and(|calls| calls <= most), "{calls}: {texts:#?}");
+        let dan = app.signed_up().await;
+        take_statements(&mut admin).await;
+        let body = json!({"password": dan.password()}).to_string();
+        let headers = [("content-type", "application/json")];
+        dan.send("DELETE", "/api/auth/me", &headers, body).await.expect(200);
+        let (calls, texts) = take_statements(&mut admin).await;
+        let most = endpoint("DELETE", "/api/auth/me").statements().success;
+        assert!(usize::try_from(calls).is_ok_and(|calls| calls <= most), "{calls}: {texts:#?}");
         with_keys_and_versions(&app, &mut admin).await;
         for (count, most) in [(500, 1), (501, 2), (1000, 2), (1001, 3)] {
             admin.execute("DELETE FROM todos").await.expect("no todos");

@@ -85,6 +85,8 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
     let todos = user.todos();
     let form = json!({"email": unique_email(), "password": "Correct1horse", "name": "Ada"});
     let login = json!({"email": user.email(), "password": user.password()});
+    let session = format!("/api/auth/sessions/{}", uuid::Uuid::now_v7());
+    let change = json!({"current_password": "Wrong1horse", "new_password": "Other2battery"});
     let filtered = format!("{todos}?status=pending&sort_by=title&limit=5");
     let complete = format!("{todo}/complete");
     let (changes, trash) = (todos.replace("/todos", "/changes"), todos.replace("/todos", "/trash"));
@@ -98,7 +100,12 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         ("POST", "/api/auth/login", login),
         ("GET", "/api/auth/me", json!(null)),
         ("PATCH", "/api/auth/me", json!({"name": "Ada King"})),
+        ("GET", "/api/auth/sessions", json!(null)),
+        ("DELETE", "/api/auth/sessions", json!(null)),
+        ("DELETE", &session, json!(null)),
+        ("POST", "/api/auth/password", change),
         ("GET", "/api/auth/export", json!(null)),
+        ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"})),
         ("GET", &todos, json!(null)),
         ("GET", &filtered, json!(null)),
         ("POST", &todos, json!({"title": "new"})),

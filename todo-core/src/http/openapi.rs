@@ -123,7 +123,12 @@ fn operation(endpoint: &Endpoint, options: &ApiOptions) -> Value {
 
 fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     let mut parameters = Vec::new();
-    for (name, description) in [("user_id", "The caller's id"), ("todo_id", "The todo's id")] {
+    for (name, description) in [
+        ("user_id", "The caller's id"),
+        ("todo_id", "The todo's id"),
+        ("session_id", "The session's id"),
+        ("key_id", "The key's id"),
+    ] {
         if endpoint.path.contains(&format!("{{{name}}}")) {
             parameters.push(json!({
                 "name": name, "in": "path", "required": true, "description": description,
