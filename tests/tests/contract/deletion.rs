@@ -31,6 +31,9 @@ on_every_target! {
         let mut here = EventStream::open(&ann, "", &[]).await;
         let mut elsewhere = EventStream::open(&again.at(&replica.anonymous()), "", &[]).await;
         let mut other = EventStream::open(&bob, "", &[]).await;
+        // The position of the beginning.
+        here.next().await;
+        elsewhere.next().await;
 
         let deleted = delete(&ann, ann.password()).await;
         assert_eq!(deleted.header("cache-control"), Some("no-store"));

@@ -90,13 +90,19 @@ on_every_target! {
         assert_eq!((list["total"].as_i64(), trash.len()), (Some(3), 2));
         let sessions = export["sessions"].as_array().expect("sessions");
         let current: Vec<&Value> = sessions.iter().map(|session| &session["current"]).collect();
-        assert_eq!(current, [true, false]);
+        assert_eq!(current, [false, true], "the newest first");
+        let listed = ann.get("/api/auth/sessions").await.expect(200);
+        let ids = |sessions: &Value| {
+            let sessions = sessions.as_array().expect("sessions").iter();
+            sessions.map(|session| text(session, "id").to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&export["sessions"]), ids(&listed["sessions"]));
         for session in sessions {
             assert_eq!(session["kind"], "password");
             assert_eq!(session["client"], "127.0.0.1");
         }
         let other = again.get(EXPORT).await.expect(200);
-        assert_eq!(other["sessions"][1]["current"], true);
+        assert_eq!(other["sessions"][0]["current"], true);
         assert_eq!(other["todos"], export["todos"]);
     }
 

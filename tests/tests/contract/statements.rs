@@ -145,7 +145,7 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("DELETE", &other_session, json!(null), false, 200, None),
             ("DELETE", "/api/auth/sessions", json!(null), false, 200, Some(2)),
             ("POST", "/api/auth/password", change("Wrong1horse"), false, 401, None),
-            ("GET", "/api/auth/export", json!(null), false, 200, Some(6)),
+            ("GET", "/api/auth/export", json!(null), false, 200, Some(7)),
             ("GET", "/api/auth/export", json!(null), false, 200, None),
             ("GET", "/api/auth/export", json!(null), false, 429, None),
             ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"}), false, 401, None),
