@@ -30,3 +30,4 @@ mod jobs;
 mod limits;
 mod lists;
 mod model;
+mod sessions;

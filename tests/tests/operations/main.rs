@@ -1,5 +1,6 @@
 //! The programs as an operator runs them: commands, settings, databases, migrations, backups.
 
+mod accounts;
 mod backup;
 mod changes;
 mod cli;
