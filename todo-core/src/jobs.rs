@@ -27,6 +27,8 @@ const MAX_RUN: Duration = Duration::from_secs(45);
 const MAX_ATTEMPTS: usize = 100;
 /// Time until the second attempt; it doubles with each further one.
 const FIRST_DELAY: TimeDelta = TimeDelta::seconds(5);
+/// Time until a job goes on that has done a part of its work: the other jobs run in between.
+const SHORT_DELAY: TimeDelta = TimeDelta::seconds(1);
 /// Maximum time until the next attempt.
 const MAX_DELAY: TimeDelta = TimeDelta::minutes(10);
 
@@ -68,13 +70,15 @@ impl Kind {
         }
     }
 
-    async fn run(self, core: &Core) -> Result<()> {
+    /// Runs the job; false if it has to go on soon.
+    async fn run(self, core: &Core) -> Result<bool> {
         match self {
-            Self::ExpiredSessions => auth::delete_expired(core).await,
-            Self::IdleSessions => auth::delete_idle_sessions(core).await,
-            Self::ExpiredTodos => todos::delete_expired(core).await,
-            Self::DeletedAccounts => auth::delete_left_rows(core).await,
+            Self::ExpiredSessions => auth::delete_expired(core).await?,
+            Self::IdleSessions => auth::delete_idle_sessions(core).await?,
+            Self::ExpiredTodos => todos::delete_expired(core).await?,
+            Self::DeletedAccounts => return auth::delete_left_rows(core).await,
         }
+        Ok(true)
     }
 }
 
@@ -126,9 +130,10 @@ pub async fn run_due(core: &Core) -> Result<JobReport> {
         let now = core.now();
         core.jobs().count(outcome.is_ok());
         match outcome {
-            Ok(()) => {
+            Ok(is_done) => {
                 report.succeeded += 1;
-                release(core, &job, now + job.kind.interval(), 0).await?;
+                let delay = if is_done { job.kind.interval() } else { SHORT_DELAY };
+                release(core, &job, now + delay, 0).await?;
             }
             Err(error) => {
                 report.failed += 1;

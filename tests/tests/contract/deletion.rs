@@ -1,7 +1,10 @@
 //! The deletion of an account: it takes effect at once, everywhere.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use todo_tests::{Actor, App, EventStream, TestResponse, at_once, on_every_target};
+use tokio::time::Instant;
 
 use crate::text;
 
@@ -38,7 +41,10 @@ on_every_target! {
         let deleted = delete(&ann, ann.password()).await;
         assert_eq!(deleted.header("cache-control"), Some("no-store"));
         assert_eq!(deleted.expect(200), json!({"message": "Account deleted successfully"}));
+        let answered = Instant::now();
         here.expect_end("session_ended").await;
+        // Without the poll, which takes up to a second.
+        assert!(answered.elapsed() < Duration::from_millis(250), "{:?}", answered.elapsed());
         elsewhere.expect_end("session_ended").await;
         for server in [&app.anonymous(), &replica.anonymous()] {
             for session in [&ann, &again] {

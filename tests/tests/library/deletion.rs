@@ -114,7 +114,7 @@ on_both_databases! {
         assert!(marked.contains(&("users", 1)) && marked.contains(&("todos", 1201)), "{marked:?}");
         assert!(marked.contains(&("sessions", 0)), "{marked:?}");
         let core = core(&app).await;
-        auth::delete_left_rows(&core).await.expect("the rows are deleted");
+        assert!(auth::delete_left_rows(&core).await.expect("the rows are deleted"));
         assert_eq!(rows(&app, ann.id()).await, nothing());
         assert_eq!(rows(&app, bob.id()).await, before);
         assert_eq!(bob.get(&bob.todos()).await.expect(200)["todos"], json!([todo]));
@@ -366,6 +366,36 @@ async fn no_todo_that_is_created_during_the_sweep_is_left_on_postgres() {
     assert!(creation.await.expect("it ran"), "it was to be created");
     let _ = sweep.await.expect("it ran");
     auth::delete_left_rows(&core).await.expect("the rows are deleted");
+    assert_eq!(rows(&app, ann.id()).await, nothing());
+    core.close().await;
+}
+
+/// A process that finds the rows of a piece deleted by another one leaves the account, and does not
+/// delete all that is left with it, by one statement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_with_rows_is_not_deleted_on_postgres() {
+    let app = start(Database::Postgres).await;
+    let url = app.database_url();
+    let core = core(&app).await;
+    let ann = app.signed_up().await;
+    ann.todo("t").await;
+    clone_the_only_todo(url, 999).await;
+    assert_eq!(delete_status(&ann).await, 200);
+    let mut other = PgConnection::connect(url).await.expect("a connection");
+    other.execute("BEGIN").await.expect("a transaction");
+    let piece = "DELETE FROM todos WHERE id IN \
+                 (SELECT id FROM todos ORDER BY completed, created_at, id LIMIT 200)";
+    other.execute(piece).await.expect("a piece");
+    let sweep = {
+        let core = core.clone();
+        tokio::spawn(async move { auth::delete_left_rows(&core).await })
+    };
+    wait_for(url, 1).await;
+    other.execute("COMMIT").await.expect("the end");
+    assert!(!sweep.await.expect("it ran").expect("the rows are deleted"), "some are left");
+    let left = rows(&app, ann.id()).await;
+    assert!(left.contains(&("todos", 800)) && left.contains(&("users", 1)), "{left:?}");
+    assert!(auth::delete_left_rows(&core).await.expect("the rows are deleted"));
     assert_eq!(rows(&app, ann.id()).await, nothing());
     core.close().await;
 }

@@ -53,8 +53,8 @@ const PIECES: [(&str, i64); 4] = [
     ),
 ];
 
-/// Deletes what is left of deleted accounts, for at most half a minute. What remains is deleted by
-/// the next call. Servers call it every minute, as a job.
+/// Deletes what is left of deleted accounts, for at most half a minute, and returns whether that is
+/// all; the next call goes on with the rest. Servers call it every minute, as a job.
 ///
 /// Between two pieces it pauses for as long as the last one took, so that it uses at most half of
 /// SQLite's writer.
@@ -62,33 +62,35 @@ const PIECES: [(&str, i64); 4] = [
 /// # Errors
 /// [`Error::Busy`](crate::Error::Busy), [`Error::Unavailable`](crate::Error::Unavailable),
 /// [`Error::Internal`](crate::Error::Internal).
-pub async fn delete_left_rows(core: &Core) -> Result<()> {
+pub async fn delete_left_rows(core: &Core) -> Result<bool> {
     const DELETED: &str = "SELECT id FROM users WHERE deleted_at IS NOT NULL AND id > $1 \
          ORDER BY id LIMIT $2";
-    let began = Instant::now();
+    let deadline = Instant::now() + MAX_TIME;
+    let mut is_all = true;
     let mut after = Uuid::nil();
     loop {
         let db = core.db();
         let accounts = Statement::new(DELETED).bind(after).bind(ACCOUNTS);
         let accounts: Vec<(Uuid,)> =
             core.anonymous(async move { Ok(db.fetch(accounts).await?) }).await?;
-        let Some((last,)) = accounts.last().copied() else { return Ok(()) };
+        let Some((last,)) = accounts.last().copied() else { return Ok(is_all) };
         after = last;
         for (user,) in accounts {
-            if !delete_rows_of(core, user, began + MAX_TIME).await? {
-                return Ok(());
+            is_all &= delete_rows_of(core, user, deadline).await?;
+            if Instant::now() >= deadline {
+                return Ok(false);
             }
         }
     }
 }
 
-/// Deletes the rows of one user; false if time is up.
+/// Deletes the rows of one user; false if some may be left.
 async fn delete_rows_of(core: &Core, user: Uuid, deadline: Instant) -> Result<bool> {
     // First: without it, the triggers of the todos neither count nor log.
     const COUNTER: &str = "DELETE FROM todo_counts WHERE user_id = $1";
     // A todo may be created until the account's row is gone: by a request that began before the
-    // deletion, or for a trusted caller. Then, and if another process has only begun to delete a
-    // piece, the row stays until the next run.
+    // deletion, or for a trusted caller. Or another process has just deleted the rows of a piece,
+    // which then seems to be the last one. So the row stays while there are others.
     const ACCOUNT: &str = "DELETE FROM users WHERE id = $1 AND deleted_at IS NOT NULL \
          AND NOT EXISTS (SELECT 1 FROM todos WHERE user_id = $1) \
          AND NOT EXISTS (SELECT 1 FROM trash WHERE user_id = $1) \
@@ -109,8 +111,8 @@ async fn delete_rows_of(core: &Core, user: Uuid, deadline: Instant) -> Result<bo
         }
     }
     execute(core, Statement::new(SLOTS).bind(user.to_string())).await?;
-    execute(core, Statement::new(ACCOUNT).bind(user)).await?;
-    Ok(true)
+    let deleted = execute(core, Statement::new(ACCOUNT).bind(user)).await?;
+    Ok(deleted > 0)
 }
 
 /// Runs a piece, and pauses.

@@ -85,7 +85,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::GET,
         "/auth/export",
         Policy { rate_limit: Some("export"), body: BodyForm::Stream, ..Policy::DEFAULT },
-        // The limit, the account, its sessions, its keys, and one for each page, of which two may be
+        // The limit, the account, its sessions, its keys, and two pages, each of which may be
         // empty.
         Statements::new(8, 2),
         Handler::User(|request, caller| Box::pin(export_account(request, caller))),
