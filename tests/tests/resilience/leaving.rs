@@ -242,7 +242,7 @@ async fn delete_much(program: &str, dir: &Path, url: &str) {
 
     server = started(program, dir, url).await;
     // Its lease ends after a minute.
-    let is_gone = eventually(Duration::from_secs(240), async || {
+    let is_gone = eventually(Duration::from_secs(400), async || {
         sleep(Duration::from_secs(1)).await;
         count_rows(url, &format!("SELECT count(*) FROM users WHERE id = {user}")).await == 0
     });
