@@ -40,6 +40,7 @@ pub struct CoreBuilder {
     algorithm: Algorithm,
     session_lifetime: TimeDelta,
     session_idle_days: u16,
+    service_name: String,
     rate_limit_per_minute: u32,
     max_todos: u32,
     trash_days: u16,
@@ -72,6 +73,12 @@ impl CoreBuilder {
     /// none. Default: 0. API keys stay.
     pub fn session_idle_days(mut self, days: u16) -> Self {
         self.session_idle_days = days;
+        self
+    }
+
+    /// Sets the name of the service: a new password must not be derived from it. Default: Todo API.
+    pub fn service_name(mut self, name: impl Into<String>) -> Self {
+        self.service_name = name.into();
         self
     }
 
@@ -160,6 +167,7 @@ impl CoreBuilder {
             trash_lifetime: TimeDelta::days(self.trash_days.into()),
             jobs: JobCounters::default(),
             last_uses: LastUses::default(),
+            service_name: self.service_name,
             session_idle_lifetime: TimeDelta::days(self.session_idle_days.into()),
         }));
         if let Err(error) = auth::load_hash_costs(&core).await {
@@ -192,6 +200,7 @@ struct Inner {
     trash_lifetime: TimeDelta,
     jobs: JobCounters,
     last_uses: LastUses,
+    service_name: String,
     /// Zero without this limit.
     session_idle_lifetime: TimeDelta,
 }
@@ -206,6 +215,7 @@ impl Core {
             algorithm: Algorithm::default(),
             session_lifetime: TimeDelta::days(7),
             session_idle_days: 0,
+            service_name: "Todo API".to_owned(),
             rate_limit_per_minute: 5,
             max_todos: 50_000,
             trash_days: 30,
@@ -367,6 +377,10 @@ impl Core {
 
     pub(crate) fn last_uses(&self) -> &LastUses {
         &self.0.last_uses
+    }
+
+    pub(crate) fn service_name(&self) -> &str {
+        &self.0.service_name
     }
 
     /// Zero without this limit.

@@ -103,6 +103,7 @@ impl Settings {
             .algorithm(self.algorithm)
             .session_lifetime(chrono::TimeDelta::days(self.access_token_expire_days.into()))
             .session_idle_days(self.session_idle_days)
+            .service_name(self.project_name.clone())
             .rate_limit_per_minute(self.rate_limit_per_minute)
             .max_todos(self.max_todos_per_user)
             .trash_days(self.trash_days)

@@ -1,5 +1,5 @@
 //! The migration of accounts, and its views, by SQL: what each event of a credential changes, and
-//! that a login and a change of the password which run at once leave no session of the old password.
+//! that a login and a change of the password at once leave no session of the old password.
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use todo_tests::postgres::Cluster;

@@ -160,7 +160,7 @@ async fn a_session_survives_the_copy() {
     let (here, there) = (file(dir.path(), "a.db"), cluster.url());
 
     let old = Process::start("todo-server", dir.path(), &[SECRET, ("DATABASE_URL", &here)]).await;
-    let body = r#"{"email":"ada@example.com","password":"Passw0rd","name":"Ada"}"#;
+    let body = r#"{"email":"ada@example.com","password":"Correct1horse","name":"Ada"}"#;
     let request = format!(
         "POST /api/auth/signup HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

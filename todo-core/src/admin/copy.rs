@@ -40,8 +40,8 @@ pub struct CopyReport {
 }
 
 /// Copies users, sessions, keys, todos, the trash, stored answers and mails from one database into
-/// another, which is migrated first and must have no rows. Positions in logs of changes are invalid in the
-/// target. All or nothing: an error or an ended process leaves the target empty.
+/// another, which is migrated first and must have no rows. Positions in logs of changes are invalid
+/// in the target. All or nothing: an error or an ended process leaves the target empty.
 ///
 /// # Errors
 /// [`AdminError`].

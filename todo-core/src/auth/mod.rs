@@ -33,6 +33,7 @@ pub use crate::{
 
 mod account;
 mod address;
+mod common_passwords;
 mod deletion;
 pub(crate) mod events;
 pub(crate) mod export;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::{
-    AuthEvent, Caller, Client, Password, Session, SessionLabel, events,
+    AuthEvent, Caller, Client, Password, Session, SessionLabel, common_passwords, events,
     limited::Limited,
     reauthentication::{Reauthenticated, reauthenticate},
     session::new_session,
@@ -33,7 +33,7 @@ pub struct PasswordChange {
 }
 
 impl PasswordChange {
-    /// A change from `current`, which need not meet the rules of today, to `new`. The API keys stay.
+    /// A change from `current`, which need not meet the rules of today, to `new`. API keys stay.
     #[must_use]
     pub fn new(current: Password, new: Password) -> Self {
         Self { current, new, end_keys: false, label: None }
@@ -47,8 +47,8 @@ impl PasswordChange {
 /// Wrong passwords count for the address of a `client`, as those of logins, and for the user.
 ///
 /// # Errors
-/// [`Error::InvalidCredentials`] if the present password is wrong, [`Error::RateLimited`],
-/// [`Error::Busy`]; else as [`authenticate`](super::authenticate).
+/// [`Error::InvalidCredentials`] if the present password is wrong, [`Error::Invalid`] if the new one
+/// is among those that are tried first, [`Error::RateLimited`], [`Error::Busy`]; else as [`authenticate`](super::authenticate).
 pub async fn change_password(
     core: &Core,
     caller: &Caller,
@@ -97,6 +97,7 @@ async fn change_to(
     let PasswordChange { current, new, end_keys, label } = change;
     let Reauthenticated { user, password_hash } =
         reauthenticate(core, &caller, client, current, state).await?;
+    common_passwords::check(&new, "new_password", &user.email, core.service_name())?;
     let new_hash = core.hasher().permit(client, None)?.hash(new).await?;
     let now = core.now();
     let (id, session) = new_session(core, user, now)?;

@@ -51,7 +51,7 @@ impl SessionKind {
     fn from_stored(text: &str) -> Result<Self, DbError> {
         let all = [Self::Password, Self::OAuth, Self::External, Self::Key];
         let kind = all.into_iter().find(|kind| kind.as_str() == text);
-        kind.ok_or_else(|| DbError::Value("kind"))
+        kind.ok_or(DbError::Value("kind"))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    AuthEvent, Client, Session, SessionLabel, Signup, User, events,
+    AuthEvent, Client, Session, SessionLabel, Signup, User, common_passwords, events,
     limited::{Limited, log_if_failed},
     session::new_session,
 };
@@ -18,6 +18,8 @@ use crate::{
 /// Creates an account and its first session. The rate limit is per address of a `client`.
 ///
 /// # Errors
+/// [`Error::Invalid`] if the password is among those that are tried first: a common one, or one that
+/// is derived from the address or the [service's name](crate::CoreBuilder::service_name);
 /// [`Error::EmailTaken`], [`Error::RateLimited`], [`Error::Busy`] if too many passwords wait to be
 /// hashed; else the errors of every operation: [`Error::Unavailable`], [`Error::Internal`].
 pub async fn signup(core: &Core, client: Client, signup: Signup) -> Result<Session> {
@@ -55,6 +57,7 @@ async fn sign_up(
          (id, email, name, password_hash, created_at, session_id, expires_at, label, client, mail_id) \
          VALUES ($1, coalesce((SELECT email FROM users WHERE email = $8), $2), $3, $4, $5, $6, $7, \
          $9, $10, $11)";
+    common_passwords::check(&signup.password, "password", &signup.email, core.service_name())?;
     // The queue first: an attempt that it rejects costs no statement and no rate-limit slot.
     let admitted = core.rate_limiter().admit(Action::Signup, client).await?;
     let permit = core.hasher().permit(client, None)?;

@@ -179,6 +179,10 @@ impl Password {
         validate::check_nul("password", password).map_or_else(|| Ok(Self(password.to_owned())), Err)
     }
 
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }

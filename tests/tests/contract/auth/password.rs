@@ -56,6 +56,9 @@ on_every_target! {
             assert_eq!(detail["field"], "new_password", "{problem}");
             assert_eq!(detail["pointer"], "/new_password", "{problem}");
         }
+        let common = change(&ann, ann.password(), "Password1!").await.problem(400, "validation_error");
+        assert_eq!(common["details"][0]["field"], "new_password", "{common}");
+        assert_eq!(common["details"][0]["code"], "common", "{common}");
         let nul = change(&ann, "a\u{0}", NEW).await.problem(400, "validation_error");
         assert_eq!(nul["details"][0]["field"], "current_password", "{nul}");
         let missing = ann.post(CHANGE, json!({})).await.problem(422, "malformed_body");

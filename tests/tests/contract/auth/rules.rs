@@ -37,6 +37,28 @@ fn long_email(length: usize) -> String {
 }
 
 on_every_target! {
+    async fn a_password_that_is_tried_first_is_refused_at_signup_only(target) {
+        let app = App::start(target).await;
+        let client = app.anonymous();
+        let email = format!("grace-{}", unique_email());
+        let local = email.split('@').next().expect("a local part");
+        let derived = [format!("{local}2026"), email.clone()].map(|text| text.replacen('g', "G", 1));
+        for password in ["Password1", "Passw0rd", "Qwerty123!?", &derived[0], &derived[1], "Todo API2026"] {
+            let refused = sign_up(&client, &email, password).await;
+            let problem = refused.problem(400, "validation_error");
+            let detail = &problem["details"][0];
+            assert_eq!(detail["code"], "common", "{password}: {problem}");
+            assert_eq!(detail["field"], "password", "{problem}");
+            assert!(!problem.to_string().contains(password), "{problem}");
+            // It is a wrong password like any other.
+            log_in(&client, &email, password).await.problem(401, "invalid_credentials");
+        }
+        // The passwords that the front end's own tests use.
+        for password in ["SecurePass123", "SecurePass123!", "TestPass123!", "WrongPassword123!"] {
+            sign_up(&client, &unique_email(), password).await.expect(201);
+        }
+    }
+
     async fn an_address_follows_the_rule_of_html_with_a_dotted_domain(target) {
         let app = App::start(target).await;
         let client = app.anonymous();

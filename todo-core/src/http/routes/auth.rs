@@ -60,7 +60,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             headers: &[],
             body: Some(BodyDocs::of::<SignupBody>(|| {
                 json!({
-                    "email": "ada@example.com", "password": "Passw0rd", "name": "Ada Lovelace",
+                    "email": "ada@example.com", "password": "Correct1horse", "name": "Ada Lovelace",
                 })
             })),
             answers: &[AnswerDocs::json(201, "The account and its first session", "Auth", None)],
@@ -99,7 +99,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             query: None,
             headers: &[],
             body: Some(BodyDocs::of::<LoginBody>(
-                || json!({ "email": "ada@example.com", "password": "Passw0rd" }),
+                || json!({ "email": "ada@example.com", "password": "Correct1horse" }),
             )),
             answers: &[AnswerDocs::json(200, "A session", "Auth", None)],
             errors: &[
