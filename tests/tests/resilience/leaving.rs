@@ -203,16 +203,16 @@ async fn an_unread_export_is_cut() {
     }
 }
 
-/// The p99 of creations.
-async fn p99_of_writes(actor: &Actor, count: usize) -> Duration {
+/// The p99 and the longest of 300 creations.
+async fn timed_writes(actor: &Actor) -> [Duration; 2] {
     let mut took = Vec::new();
-    for _ in 0..count {
+    for _ in 0..300 {
         let began = Instant::now();
         actor.todo("timed").await;
         took.push(began.elapsed());
     }
     took.sort();
-    took[took.len() * 99 / 100]
+    [took[took.len() * 99 / 100], took[took.len() - 1]]
 }
 
 async fn delete_much(program: &str, dir: &Path, url: &str) {
@@ -223,7 +223,7 @@ async fn delete_much(program: &str, dir: &Path, url: &str) {
     fill(url, DELETED).await;
     let bob = Actor::sign_up_to(&client).await;
     let kept = bob.todo("bob's").await;
-    let alone = p99_of_writes(&bob, 300).await;
+    let alone = timed_writes(&bob).await;
     let began = Instant::now();
     let headers = [("content-type", "application/json")];
     let body = json!({"password": ann.password()}).to_string();
@@ -243,8 +243,8 @@ async fn delete_much(program: &str, dir: &Path, url: &str) {
     execute_sql(url, due).await;
     let began = eventually(Duration::from_secs(60), async || left().await < DELETED).await;
     assert!(began, "the deletion has not begun");
-    let meanwhile = p99_of_writes(&bob, 300).await;
-    println!("{program}: answered in {took:?}; p99 of writes {alone:?}, meanwhile {meanwhile:?}");
+    let meanwhile = timed_writes(&bob).await;
+    println!("{program}: answered in {took:?}; writes {alone:?}, meanwhile {meanwhile:?}");
     assert!(left().await > 0, "it was done before it could be interrupted");
     server.child.kill().await.expect("killed");
     drop(server);
@@ -267,8 +267,8 @@ async fn delete_much(program: &str, dir: &Path, url: &str) {
     let path = format!("{}/{}", bob.todos(), kept["id"].as_str().expect("an id"));
     assert_eq!(bob.get(&path).await.expect(200), kept);
     assert_eq!(bob.get(&format!("{}?limit=1", bob.todos())).await.expect(200)["total"], 601);
-    // On a machine whose cores the clients share: the pauses leave half of the writer.
-    assert!(meanwhile < (alone * 5).max(Duration::from_millis(100)), "{alone:?} {meanwhile:?}");
+    // One statement for all would take several seconds.
+    assert!(meanwhile[1] < Duration::from_secs(1), "{alone:?} {meanwhile:?}");
     server.stop().await;
 }
 
