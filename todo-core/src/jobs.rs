@@ -27,6 +27,8 @@ const MAX_RUN: Duration = Duration::from_secs(45);
 const MAX_ATTEMPTS: usize = 100;
 /// Time until the second attempt; it doubles with each further one.
 const FIRST_DELAY: TimeDelta = TimeDelta::seconds(5);
+/// Time until a job goes on that has done a part of its work: the other jobs run in between.
+const SHORT_DELAY: TimeDelta = TimeDelta::seconds(1);
 /// Maximum time until the next attempt.
 const MAX_DELAY: TimeDelta = TimeDelta::minutes(10);
 
@@ -39,13 +41,20 @@ enum Kind {
     IdleSessions,
     /// [`todos::delete_expired`].
     ExpiredTodos,
+    /// [`auth::delete_left_rows`].
+    DeletedAccounts,
     /// [`outbox::delete_expired`].
     ExpiredMails,
 }
 
 impl Kind {
-    const ALL: [Self; 4] =
-        [Self::ExpiredSessions, Self::IdleSessions, Self::ExpiredTodos, Self::ExpiredMails];
+    const ALL: [Self; 5] = [
+        Self::ExpiredSessions,
+        Self::IdleSessions,
+        Self::ExpiredTodos,
+        Self::DeletedAccounts,
+        Self::ExpiredMails,
+    ];
 
     /// The name in the database. A process takes no job of a kind that it does not know: it may be
     /// that of a newer version.
@@ -54,26 +63,32 @@ impl Kind {
             Self::ExpiredSessions => "delete_expired_sessions",
             Self::IdleSessions => "delete_idle_sessions",
             Self::ExpiredTodos => "delete_expired_todos",
+            Self::DeletedAccounts => "delete_accounts",
             Self::ExpiredMails => "delete_expired_mails",
         }
     }
 
     fn interval(self) -> TimeDelta {
         match self {
-            Self::ExpiredSessions | Self::ExpiredTodos => TimeDelta::minutes(1),
+            Self::ExpiredSessions | Self::ExpiredTodos | Self::DeletedAccounts => {
+                TimeDelta::minutes(1)
+            }
             Self::ExpiredMails => TimeDelta::minutes(10),
             // It reads all sessions.
             Self::IdleSessions => TimeDelta::hours(1),
         }
     }
 
-    async fn run(self, core: &Core) -> Result<()> {
+    /// Runs the job; false if it has to go on soon.
+    async fn run(self, core: &Core) -> Result<bool> {
         match self {
-            Self::ExpiredSessions => auth::delete_expired(core).await,
-            Self::IdleSessions => auth::delete_idle_sessions(core).await,
-            Self::ExpiredTodos => todos::delete_expired(core).await,
-            Self::ExpiredMails => outbox::delete_expired(core).await,
+            Self::ExpiredSessions => auth::delete_expired(core).await?,
+            Self::IdleSessions => auth::delete_idle_sessions(core).await?,
+            Self::ExpiredTodos => todos::delete_expired(core).await?,
+            Self::ExpiredMails => outbox::delete_expired(core).await?,
+            Self::DeletedAccounts => return auth::delete_left_rows(core).await,
         }
+        Ok(true)
     }
 }
 
@@ -96,9 +111,9 @@ pub struct JobReport {
 }
 
 /// Runs the jobs that are due and that no other process runs: the deletion of what has expired
-/// (sessions, slots of rate limits, todos in the trash, idempotency keys, mails). It also reloads
-/// the cost of the stored password hashes. Servers call it every 15 seconds. Each failure of a job
-/// is logged.
+/// (sessions, slots of rate limits, todos in the trash, idempotency keys, mails) and of what deleted
+/// accounts have left. It also reloads the cost of the stored password hashes. Servers call it
+/// every 15 seconds. Each failure of a job is logged.
 ///
 /// One attempt of a job takes at most 45 seconds. If this future is dropped, or the process ends,
 /// a running job is due again after at most 60 seconds.
@@ -124,9 +139,10 @@ pub async fn run_due(core: &Core) -> Result<JobReport> {
         let now = core.now();
         core.jobs().count(outcome.is_ok());
         match outcome {
-            Ok(()) => {
+            Ok(is_done) => {
                 report.succeeded += 1;
-                release(core, &job, now + job.kind.interval(), 0).await?;
+                let delay = if is_done { job.kind.interval() } else { SHORT_DELAY };
+                release(core, &job, now + delay, 0).await?;
             }
             Err(error) => {
                 report.failed += 1;
@@ -166,7 +182,7 @@ async fn lease_next(core: &Core) -> Result<Option<Leased>> {
     const SQL: &str = "UPDATE jobs SET lease = $1, leased_until = $2, attempts = attempts + 1 \
          WHERE (kind, key) IN (SELECT kind, key FROM jobs \
          WHERE run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
-         AND kind IN ($4, $5, $6, $7) ORDER BY run_at LIMIT 1) \
+         AND kind IN ($4, $5, $6, $7, $8) ORDER BY run_at LIMIT 1) \
          AND run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
          RETURNING kind, attempts";
     let db = core.db();

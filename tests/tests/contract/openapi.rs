@@ -44,7 +44,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 35] = [
+const ROUTES: [Route; 37] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -53,12 +53,15 @@ const ROUTES: [Route; 35] = [
     route("get", "/api/auth/me", true, false, &["200", "401", "500", "503"]),
     route("patch", "/api/auth/me", true, true,
         &["200", "400", "401", "413", "415", "422", "500", "503"]),
+    route("delete", "/api/auth/me", true, true,
+        &["200", "400", "401", "413", "415", "422", "429", "500", "503"]),
     route("get", "/api/auth/sessions", true, false, &["200", "401", "500", "503"]),
     route("delete", "/api/auth/sessions", true, false, &["200", "401", "500", "503"]),
     route("delete", "/api/auth/sessions/{session_id}", true, false,
         &["200", "401", "404", "500", "503"]),
     route("post", "/api/auth/password", true, true,
         &["200", "400", "401", "413", "415", "422", "429", "500", "503"]),
+    route("get", "/api/auth/export", true, false, &["200", "401", "429", "500", "503"]),
     route("post", "/api/auth/password/forgot", false, true,
         &["202", "400", "413", "415", "422", "429", "500", "501", "503"]),
     route("post", "/api/auth/password/reset", false, true,

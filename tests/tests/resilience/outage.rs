@@ -114,6 +114,8 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         ("DELETE", "/api/auth/sessions", json!(null)),
         ("DELETE", &session, json!(null)),
         ("POST", "/api/auth/password", change),
+        ("GET", "/api/auth/export", json!(null)),
+        ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"})),
         ("POST", "/api/auth/password/forgot", json!({"email": unique_email()})),
         (
             "POST",

@@ -7,7 +7,9 @@ pub(crate) use self::session::{log_out, verify_token};
 pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
     account::{current_user, rename},
+    deletion::delete_account,
     email::{confirm_email, request_email_change, request_verification},
+    export::{Export, ExportHead, ExportPart, ExportedKey, export},
     login::login,
     maintenance::{delete_expired, delete_idle_sessions},
     password::{PasswordChange, change_password},
@@ -15,13 +17,16 @@ pub use self::{
     session::{authenticate, check_session, logout},
     sessions::{MAX_SESSIONS, SessionInfo, SessionKind, end_other_sessions, end_session, sessions},
     signup::signup,
+    sweep::delete_left_rows,
     types::{
         Client, Credentials, Email, Name, Password, Session, SessionLabel, Signup, Token, User,
     },
 };
 #[cfg(feature = "http")]
 pub(crate) use self::{
+    deletion::delete_account_limited,
     email::{request_email_change_limited, request_verification_limited},
+    export::export_limited,
     limited::Limited,
     login::login_limited,
     password::change_password_limited,
@@ -37,8 +42,10 @@ pub use crate::{
 mod account;
 mod address;
 mod common_passwords;
+mod deletion;
 mod email;
 pub(crate) mod events;
+pub(crate) mod export;
 pub(crate) mod last_use;
 mod limited;
 mod login;
@@ -50,6 +57,7 @@ mod reauthentication;
 mod session;
 mod sessions;
 mod signup;
+mod sweep;
 mod types;
 
 #[cfg(all(test, feature = "sqlite"))]

@@ -249,6 +249,8 @@ pub(crate) enum HeaderDocs {
     ListETag,
     /// `Idempotency-Replayed`.
     Replayed,
+    /// `Content-Disposition` of a file.
+    ContentDisposition,
     /// `Sec-WebSocket-Accept` and `Sec-WebSocket-Protocol`.
     WebSocket,
 }
@@ -419,6 +421,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         routes::auth::ENDPOINTS,
         routes::sessions::ENDPOINTS,
         routes::password::ENDPOINTS,
+        routes::account::ENDPOINTS,
         routes::mail::ENDPOINTS,
         routes::todos::ENDPOINTS,
         routes::bulk::ENDPOINTS,

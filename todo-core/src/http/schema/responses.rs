@@ -20,6 +20,8 @@ pub(crate) fn schemas() -> Map<String, Value> {
         ("User", user()),
         ("Sessions", sessions()),
         ("Session", session()),
+        ("Export", export()),
+        ("ExportedKey", exported_key()),
         ("Todo", todo()),
         ("TodoList", todo_list()),
         ("TrashedTodo", trashed_todo()),
@@ -132,6 +134,37 @@ fn user() -> Value {
     user
 }
 
+fn export() -> Value {
+    let list = |description: &str, schema: &str| json!({ "description": description, "type": "array", "items": reference(schema) });
+    let mut export = object(
+        "Everything that is stored about a user.",
+        &[
+            ("format", json!({ "description": "The format.", "const": "todo-export" })),
+            ("version", json!({ "description": "The version of the format.", "const": 1 })),
+            ("exported_at", time("When the export began.")),
+            ("user", reference("User")),
+            (
+                "identities",
+                json!({
+                    "description": "Accounts elsewhere that are linked with this one: none.",
+                    "type": "array", "items": {}, "maxItems": 0,
+                }),
+            ),
+            ("sessions", list("The live sessions, the newest first.", "Session")),
+            ("keys", list("The API keys, without the keys themselves.", "ExportedKey")),
+            ("todos", list("All todos, the oldest first.", "Todo")),
+            ("trash", list("The deleted todos, the first deleted first.", "TrashedTodo")),
+        ],
+    );
+    export["example"] = json!({
+        "format": "todo-export", "version": 1, "exported_at": "2026-11-26T09:30:00Z",
+        "user": user()["example"], "identities": [], "sessions": [session()["example"]],
+        "keys": [exported_key()["example"]], "todos": [todo()["example"]],
+        "trash": [trashed_todo()["example"]],
+    });
+    export
+}
+
 fn sessions() -> Value {
     let sessions = json!({
         "description": "The live sessions, the newest first.",
@@ -172,6 +205,31 @@ fn session() -> Value {
         "current": true,
     });
     session
+}
+
+fn exported_key() -> Value {
+    let mut key = object(
+        "An API key in an export, without the key itself.",
+        &[
+            ("id", uuid("Its id.")),
+            ("name", string("The name that its user has given it.")),
+            (
+                "scopes",
+                json!({
+                    "description": "What it allows.", "type": "array",
+                    "items": { "type": "string" },
+                }),
+            ),
+            ("created_at", time("When it was created.")),
+            ("seen_at", super::or_null(time("When it was last used, if that is known."))),
+            ("expires_at", time("When it expires.")),
+        ],
+    );
+    key["example"] = json!({
+        "id": "6f9619ff-8b86-d011-b42d-00c04fc964ff", "name": "backup", "scopes": ["todos:read"],
+        "created_at": "2026-11-24T08:00:00Z", "seen_at": null, "expires_at": "2027-02-22T08:00:00Z",
+    });
+    key
 }
 
 fn todo() -> Value {
