@@ -111,9 +111,9 @@ pub struct JobReport {
 }
 
 /// Runs the jobs that are due and that no other process runs: the deletion of what has expired
-/// (sessions, slots of rate limits, todos in the trash, idempotency keys, mails) and of what deleted
-/// accounts have left. It also reloads the cost of the stored password hashes. Servers call it
-/// every 15 seconds. Each failure of a job is logged.
+/// (sessions, slots of rate limits, todos in the trash, idempotency keys, mails) and of what
+/// deleted accounts have left. It also reloads the cost of the stored password hashes. Servers call
+/// it every 15 seconds. Each failure of a job is logged.
 ///
 /// One attempt of a job takes at most 45 seconds. If this future is dropped, or the process ends,
 /// a running job is due again after at most 60 seconds.

@@ -1,7 +1,8 @@
 //! Each link works once, for what it was mailed for, and until the account changes.
 
-use super::*;
 use todo_tests::at_once;
+
+use super::*;
 
 on_every_target! {
     async fn of_forty_uses_at_once_one_succeeds(target) {
