@@ -44,7 +44,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 32] = [
+const ROUTES: [Route; 37] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -62,6 +62,16 @@ const ROUTES: [Route; 32] = [
     route("post", "/api/auth/password", true, true,
         &["200", "400", "401", "413", "415", "422", "429", "500", "503"]),
     route("get", "/api/auth/export", true, false, &["200", "401", "429", "500", "503"]),
+    route("post", "/api/auth/password/forgot", false, true,
+        &["202", "400", "413", "415", "422", "429", "500", "501", "503"]),
+    route("post", "/api/auth/password/reset", false, true,
+        &["200", "400", "413", "415", "422", "500", "501", "503"]),
+    route("post", "/api/auth/email", true, true,
+        &["202", "400", "401", "413", "415", "422", "429", "500", "501", "503"]),
+    route("post", "/api/auth/email/verify", true, false,
+        &["202", "401", "409", "429", "500", "501", "503"]),
+    route("post", "/api/auth/email/confirm", false, true,
+        &["200", "400", "409", "413", "415", "422", "500", "501", "503"]),
     route("post", TODOS, true, true,
         &["201", "400", "401", "403", "409", "413", "415", "422", "500", "503"]),
     route("get", TODOS, true, false, &["200", "304", "400", "401", "403", "500", "503"]),

@@ -8,10 +8,12 @@ pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
     account::{current_user, rename},
     deletion::delete_account,
+    email::{confirm_email, request_email_change, request_verification},
     export::{Export, ExportHead, ExportPart, ExportedKey, export},
     login::login,
     maintenance::{delete_expired, delete_idle_sessions},
     password::{PasswordChange, change_password},
+    password_reset::{request_password_reset, reset_password},
     session::{authenticate, check_session, logout},
     sessions::{MAX_SESSIONS, SessionInfo, SessionKind, end_other_sessions, end_session, sessions},
     signup::signup,
@@ -22,8 +24,14 @@ pub use self::{
 };
 #[cfg(feature = "http")]
 pub(crate) use self::{
-    deletion::delete_account_limited, export::export_limited, limited::Limited,
-    login::login_limited, password::change_password_limited, signup::signup_limited,
+    deletion::delete_account_limited,
+    email::{request_email_change_limited, request_verification_limited},
+    export::export_limited,
+    limited::Limited,
+    login::login_limited,
+    password::change_password_limited,
+    password_reset::request_password_reset_limited,
+    signup::signup_limited,
 };
 pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
 pub use crate::{
@@ -35,13 +43,16 @@ mod account;
 mod address;
 mod common_passwords;
 mod deletion;
+mod email;
 pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod last_use;
 mod limited;
 mod login;
+mod mailing;
 mod maintenance;
 mod password;
+mod password_reset;
 mod reauthentication;
 mod session;
 mod sessions;

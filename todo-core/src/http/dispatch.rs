@@ -202,7 +202,7 @@ fn is_before_session(result: &HandlerResult, names_a_todo: bool) -> bool {
         Err(ApiError::Core(Error::Forbidden | Error::NotFound)) => !names_a_todo,
         Err(
             ApiError::OtherUser
-            | ApiError::Core(Error::Invalid(_))
+            | ApiError::Core(Error::Invalid(_) | Error::MailNotConfigured)
             | ApiError::UnsupportedMediaType
             | ApiError::BodyTimeout
             | ApiError::BadRequest(_)

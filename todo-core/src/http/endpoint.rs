@@ -422,6 +422,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         routes::sessions::ENDPOINTS,
         routes::password::ENDPOINTS,
         routes::account::ENDPOINTS,
+        routes::mail::ENDPOINTS,
         routes::todos::ENDPOINTS,
         routes::bulk::ENDPOINTS,
         routes::trash::ENDPOINTS,
