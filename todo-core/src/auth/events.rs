@@ -23,6 +23,8 @@ pub(crate) enum AuthEvent {
     SessionEnd,
     Reauthentication,
     PasswordChange,
+    KeyCreation,
+    KeyDeletion,
 }
 
 impl AuthEvent {
@@ -35,6 +37,8 @@ impl AuthEvent {
             Self::SessionEnd => "session_end",
             Self::Reauthentication => "reauthentication",
             Self::PasswordChange => "password_change",
+            Self::KeyCreation => "key_creation",
+            Self::KeyDeletion => "key_deletion",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Accounts and sessions: signup, login, logout, and the verification of tokens.
+//! Accounts, sessions and API keys: signup, login, logout, and the verification of tokens.
 
 use self::events::AuthEvent;
 #[cfg(any(test, feature = "http"))]
@@ -7,6 +7,10 @@ pub(crate) use self::session::{log_out, verify_token};
 pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
     account::{current_user, rename},
+    keys::{
+        ApiKey, CreatedKey, KeyInfo, KeyLifetime, KeyName, MAX_KEYS, NewKey, create_key,
+        delete_key, keys,
+    },
     login::login,
     maintenance::{delete_expired, delete_idle_sessions},
     password::{PasswordChange, change_password},
@@ -17,21 +21,26 @@ pub use self::{
         Client, Credentials, Email, Name, Password, Session, SessionLabel, Signup, Token, User,
     },
 };
-pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
 #[cfg(feature = "http")]
 pub(crate) use self::{
-    limited::Limited, login::login_limited, password::change_password_limited,
+    keys::{create_key_limited, delete_key_from},
+    limited::Limited,
+    login::login_limited,
+    password::change_password_limited,
     signup::signup_limited,
 };
+pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
 pub use crate::{
     authz::Caller,
     ids::{SessionId, UserId},
+    scopes::{Scope, Scopes},
 };
 
 mod account;
 mod address;
 mod common_passwords;
 pub(crate) mod events;
+mod keys;
 pub(crate) mod last_use;
 mod limited;
 mod login;
