@@ -26,6 +26,7 @@ mod batch;
 mod bulk;
 mod changes;
 mod jobs;
+mod keys;
 mod limits;
 mod lists;
 mod model;

@@ -87,6 +87,10 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
     let login = json!({"email": user.email(), "password": user.password()});
     let session = format!("/api/auth/sessions/{}", uuid::Uuid::now_v7());
     let change = json!({"current_password": "Wrong1horse", "new_password": "Other2battery"});
+    let key = format!("/api/auth/keys/{}", uuid::Uuid::now_v7());
+    let key_form = json!({
+        "name": "n", "scopes": ["todos:read"], "expires_in_days": 1, "password": user.password(),
+    });
     let filtered = format!("{todos}?status=pending&sort_by=title&limit=5");
     let complete = format!("{todo}/complete");
     let (changes, trash) = (todos.replace("/todos", "/changes"), todos.replace("/todos", "/trash"));
@@ -104,6 +108,9 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         ("DELETE", "/api/auth/sessions", json!(null)),
         ("DELETE", &session, json!(null)),
         ("POST", "/api/auth/password", change),
+        ("POST", "/api/auth/keys", key_form),
+        ("GET", "/api/auth/keys", json!(null)),
+        ("DELETE", &key, json!(null)),
         ("GET", &todos, json!(null)),
         ("GET", &filtered, json!(null)),
         ("POST", &todos, json!({"title": "new"})),
