@@ -129,3 +129,18 @@ pub async fn execute_sql(url: &str, sql: &str) {
         db.close().await.expect("closed");
     }
 }
+
+/// The number that a query of the database at `url` returns.
+///
+/// # Panics
+/// When the query fails.
+pub async fn count_rows(url: &str, sql: &str) -> i64 {
+    let safe = sqlx::AssertSqlSafe(sql.to_owned());
+    if url.starts_with("sqlite:") {
+        let mut db = SqliteConnection::connect(url).await.expect("the file");
+        sqlx::query_scalar(safe).fetch_one(&mut db).await.expect(sql)
+    } else {
+        let mut db = PgConnection::connect(url).await.expect("the server");
+        sqlx::query_scalar(safe).fetch_one(&mut db).await.expect(sql)
+    }
+}

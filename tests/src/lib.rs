@@ -25,7 +25,7 @@ mod websocket;
 
 pub use app::{App, SECRET, SECRET_SETTING};
 pub use client::{Actor, Client, at_once, eventually, raw, unique_email};
-pub use database::{clone_the_only_todo, execute_sql};
+pub use database::{clone_the_only_todo, count_rows, execute_sql};
 pub use endpoints::{endpoint, uncovered};
 pub use events::{Event, EventStream};
 pub use forwarder::Forwarder;

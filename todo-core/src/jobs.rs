@@ -27,6 +27,8 @@ const MAX_RUN: Duration = Duration::from_secs(45);
 const MAX_ATTEMPTS: usize = 100;
 /// Time until the second attempt; it doubles with each further one.
 const FIRST_DELAY: TimeDelta = TimeDelta::seconds(5);
+/// Time until a job goes on that has done a part of its work: the other jobs run in between.
+const SHORT_DELAY: TimeDelta = TimeDelta::seconds(1);
 /// Maximum time until the next attempt.
 const MAX_DELAY: TimeDelta = TimeDelta::minutes(10);
 
@@ -39,10 +41,13 @@ enum Kind {
     IdleSessions,
     /// [`todos::delete_expired`].
     ExpiredTodos,
+    /// [`auth::delete_left_rows`].
+    DeletedAccounts,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::ExpiredSessions, Self::IdleSessions, Self::ExpiredTodos];
+    const ALL: [Self; 4] =
+        [Self::ExpiredSessions, Self::IdleSessions, Self::ExpiredTodos, Self::DeletedAccounts];
 
     /// The name in the database. A process takes no job of a kind that it does not know: it may be
     /// that of a newer version.
@@ -51,23 +56,29 @@ impl Kind {
             Self::ExpiredSessions => "delete_expired_sessions",
             Self::IdleSessions => "delete_idle_sessions",
             Self::ExpiredTodos => "delete_expired_todos",
+            Self::DeletedAccounts => "delete_accounts",
         }
     }
 
     fn interval(self) -> TimeDelta {
         match self {
-            Self::ExpiredSessions | Self::ExpiredTodos => TimeDelta::minutes(1),
+            Self::ExpiredSessions | Self::ExpiredTodos | Self::DeletedAccounts => {
+                TimeDelta::minutes(1)
+            }
             // It reads all sessions.
             Self::IdleSessions => TimeDelta::hours(1),
         }
     }
 
-    async fn run(self, core: &Core) -> Result<()> {
+    /// Runs the job; false if it has to go on soon.
+    async fn run(self, core: &Core) -> Result<bool> {
         match self {
-            Self::ExpiredSessions => auth::delete_expired(core).await,
-            Self::IdleSessions => auth::delete_idle_sessions(core).await,
-            Self::ExpiredTodos => todos::delete_expired(core).await,
+            Self::ExpiredSessions => auth::delete_expired(core).await?,
+            Self::IdleSessions => auth::delete_idle_sessions(core).await?,
+            Self::ExpiredTodos => todos::delete_expired(core).await?,
+            Self::DeletedAccounts => return auth::delete_left_rows(core).await,
         }
+        Ok(true)
     }
 }
 
@@ -90,7 +101,8 @@ pub struct JobReport {
 }
 
 /// Runs the jobs that are due and that no other process runs: the deletion of what has expired
-/// (sessions, slots of rate limits, todos in the trash, idempotency keys). It also reloads the cost
+/// (sessions, slots of rate limits, todos in the trash, idempotency keys) and of what deleted
+/// accounts have left. It also reloads the cost
 /// of the stored password hashes. Servers call it every 15 seconds. Each failure of a job is
 /// logged.
 ///
@@ -118,9 +130,10 @@ pub async fn run_due(core: &Core) -> Result<JobReport> {
         let now = core.now();
         core.jobs().count(outcome.is_ok());
         match outcome {
-            Ok(()) => {
+            Ok(is_done) => {
                 report.succeeded += 1;
-                release(core, &job, now + job.kind.interval(), 0).await?;
+                let delay = if is_done { job.kind.interval() } else { SHORT_DELAY };
+                release(core, &job, now + delay, 0).await?;
             }
             Err(error) => {
                 report.failed += 1;
@@ -160,7 +173,7 @@ async fn lease_next(core: &Core) -> Result<Option<Leased>> {
     const SQL: &str = "UPDATE jobs SET lease = $1, leased_until = $2, attempts = attempts + 1 \
          WHERE (kind, key) IN (SELECT kind, key FROM jobs \
          WHERE run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
-         AND kind IN ($4, $5, $6) ORDER BY run_at LIMIT 1) \
+         AND kind IN ($4, $5, $6, $7) ORDER BY run_at LIMIT 1) \
          AND run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
          RETURNING kind, attempts";
     let db = core.db();

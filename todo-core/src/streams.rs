@@ -231,6 +231,13 @@ impl Streams {
         }
     }
 
+    /// Ends all streams of a user, whose account was deleted.
+    pub(crate) fn end_user(&self, user: UserId) {
+        for signal in self.registry().by_user.get(&user).into_iter().flatten() {
+            signal.end(EndReason::SessionEnded);
+        }
+    }
+
     /// Ends all streams.
     pub(crate) fn end_all(&self, reason: EndReason) {
         for signal in self.registry().by_user.values().flatten() {

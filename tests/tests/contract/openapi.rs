@@ -44,7 +44,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 33] = [
+const ROUTES: [Route; 35] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -53,6 +53,8 @@ const ROUTES: [Route; 33] = [
     route("get", "/api/auth/me", true, false, &["200", "401", "500", "503"]),
     route("patch", "/api/auth/me", true, true,
         &["200", "400", "401", "413", "415", "422", "500", "503"]),
+    route("delete", "/api/auth/me", true, true,
+        &["200", "400", "401", "413", "415", "422", "429", "500", "503"]),
     route("get", "/api/auth/sessions", true, false, &["200", "401", "500", "503"]),
     route("delete", "/api/auth/sessions", true, false, &["200", "401", "500", "503"]),
     route("delete", "/api/auth/sessions/{session_id}", true, false,
@@ -64,6 +66,7 @@ const ROUTES: [Route; 33] = [
     route("get", "/api/auth/keys", true, false, &["200", "401", "403", "500", "503"]),
     route("delete", "/api/auth/keys/{key_id}", true, false,
         &["200", "401", "403", "404", "500", "503"]),
+    route("get", "/api/auth/export", true, false, &["200", "401", "429", "500", "503"]),
     route("post", TODOS, true, true,
         &["201", "400", "401", "403", "409", "413", "415", "422", "500", "503"]),
     route("get", TODOS, true, false, &["200", "304", "400", "401", "403", "500", "503"]),

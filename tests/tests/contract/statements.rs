@@ -192,6 +192,11 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("DELETE", "/api/auth/keys/1", json!(null), false, 404, Some(1)),
             ("DELETE", &no_key, json!(null), false, 404, None),
             ("DELETE", &old_key, json!(null), false, 200, None),
+            ("GET", "/api/auth/export", json!(null), false, 200, Some(7)),
+            ("GET", "/api/auth/export", json!(null), false, 200, None),
+            ("GET", "/api/auth/export", json!(null), false, 429, None),
+            ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"}), false, 401, None),
+            ("DELETE", "/api/auth/me", json!({}), false, 422, Some(1)),
             ("POST", &todos, json!({"title": "t"}), false, 201, None),
             ("PUT", &path, edit.clone(), false, 200, None),
             ("PATCH", &path, json!({"title": "v"}), false, 200, None),
@@ -278,7 +283,11 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             assert_eq!(calls == 0, most == 0, "{server:?}: {method} {path}");
         }
         // The test client makes no handshake, and a new password would end the session.
-        let apart = [endpoint("GET", &socket), endpoint("POST", "/api/auth/password")];
+        let apart = [
+            endpoint("GET", &socket),
+            endpoint("POST", "/api/auth/password"),
+            endpoint("DELETE", "/api/auth/me"),
+        ];
         let covered = covered.into_iter().chain(apart);
         assert_eq!(uncovered(covered, |_| true), [""; 0]);
         take_statements(&mut admin).await;
@@ -288,6 +297,14 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
         let most = endpoint("POST", password).statements().success;
         assert!(usize::try_from(calls).is_ok_and(|calls| calls <= most), "{calls}: {texts:#?}");
         by_api_keys(&app, &mut admin).await;
+        let dan = app.signed_up().await;
+        take_statements(&mut admin).await;
+        let body = json!({"password": dan.password()}).to_string();
+        let headers = [("content-type", "application/json")];
+        dan.send("DELETE", "/api/auth/me", &headers, body).await.expect(200);
+        let (calls, texts) = take_statements(&mut admin).await;
+        let most = endpoint("DELETE", "/api/auth/me").statements().success;
+        assert!(usize::try_from(calls).is_ok_and(|calls| calls <= most), "{calls}: {texts:#?}");
         with_keys_and_versions(&app, &mut admin).await;
         for (count, most) in [(500, 1), (501, 2), (1000, 2), (1001, 3)] {
             admin.execute("DELETE FROM todos").await.expect("no todos");

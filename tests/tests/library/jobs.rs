@@ -14,7 +14,7 @@ use todo_core::{
 use todo_tests::{App, Database, Server, Target, at_once, execute_sql};
 
 /// Jobs of this version that are due every minute.
-const JOBS: usize = 2;
+const JOBS: usize = 3;
 
 /// Cores on one database, as in several processes, with one clock. The app only owns the database:
 /// its own jobs have run, and are due in the present.

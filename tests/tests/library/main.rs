@@ -25,6 +25,7 @@ mod api;
 mod batch;
 mod bulk;
 mod changes;
+mod deletion;
 mod jobs;
 mod keys;
 mod limits;

@@ -111,6 +111,8 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         ("POST", "/api/auth/keys", key_form),
         ("GET", "/api/auth/keys", json!(null)),
         ("DELETE", &key, json!(null)),
+        ("GET", "/api/auth/export", json!(null)),
+        ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"})),
         ("GET", &todos, json!(null)),
         ("GET", &filtered, json!(null)),
         ("POST", &todos, json!({"title": "new"})),

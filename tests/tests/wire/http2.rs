@@ -110,6 +110,27 @@ async fn a_large_response_is_complete_through_a_small_window() {
     server.stop().await;
 }
 
+/// A DELETE may have content, which it requires here (RFC 9110, section 9.3.5).
+#[tokio::test]
+async fn an_account_is_deleted_over_http2() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = Process::start(SERVER, dir.path(), &[]).await;
+    let ann = Actor::sign_up_to(&Client::of(server.addr)).await;
+    let (mut sender, _connection) = connected(server.addr, 1 << 20).await;
+    for (password, expected) in [("Wrong1horse", 401), (ann.password(), 200)] {
+        let request = Request::delete("http://localhost/api/auth/me")
+            .version(Version::HTTP_2)
+            .header("authorization", format!("Bearer {}", ann.token()))
+            .header("content-type", "application/json")
+            .body(Full::from(format!("{{\"password\": \"{password}\"}}")))
+            .expect("a request");
+        let (status, body) = answered(sender.send_request(request).await.expect("it")).await;
+        assert_eq!(status, expected, "{body}");
+    }
+    ann.get("/api/auth/me").await.problem(401, "unauthorized");
+    server.stop().await;
+}
+
 /// A login that fails after the time of a password hash.
 fn login() -> Request<Full<Bytes>> {
     let body = r#"{"email":"nobody@example.com","password":"Wrong1horse"}"#;

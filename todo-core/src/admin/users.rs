@@ -61,12 +61,14 @@ where
     }
 }
 
+/// An account that its user has deleted is none: the servers delete its rows.
 macro_rules! select_account {
     ($rest:literal) => {
         concat!(
             "SELECT id, email, name, created_at, \
              (SELECT count(*) FROM sessions WHERE user_id = users.id), \
-             (SELECT count(*) FROM todos WHERE user_id = users.id) FROM users ",
+             (SELECT count(*) FROM todos WHERE user_id = users.id) FROM users \
+             WHERE deleted_at IS NULL AND ",
             $rest
         )
     };
@@ -86,7 +88,7 @@ pub async fn users(
     let mut after = String::new();
     loop {
         // No address is empty.
-        let sql = select_account!("WHERE email > $1 ORDER BY email LIMIT $2");
+        let sql = select_account!("email > $1 ORDER BY email LIMIT $2");
         let page: Vec<AccountRow> = on!(&mut conn, c => {
             sqlx::query_as(sql).bind(&after).bind(PAGE_SIZE).fetch_all(c).await
         })?;
@@ -119,9 +121,9 @@ pub async fn delete_user(url: &str, id: Uuid) -> Result<Account, AdminError> {
     let mut conn = open_todo_database(url).await?;
     begin(&mut conn).await?;
     let sql = match &conn {
-        Conn::Sqlite(_) => select_account!("WHERE id = $1"),
+        Conn::Sqlite(_) => select_account!("id = $1"),
         // Concurrent inserts for this account wait for the lock, then fail.
-        Conn::Postgres(_) => select_account!("WHERE id = $1 FOR UPDATE"),
+        Conn::Postgres(_) => select_account!("id = $1 FOR UPDATE"),
     };
     let found: Option<AccountRow> =
         on!(&mut conn, c => sqlx::query_as(sql).bind(id).fetch_optional(c).await)?;
@@ -140,7 +142,7 @@ pub async fn delete_user(url: &str, id: Uuid) -> Result<Account, AdminError> {
 /// # Errors
 /// [`AdminError`]; [`AdminError::Refused`] if there is no such account.
 pub async fn reset_password(url: &str, id: Uuid) -> Result<String, AdminError> {
-    const UPDATE: &str = "UPDATE users SET password_hash = $2 WHERE id = $1";
+    const UPDATE: &str = "UPDATE users SET password_hash = $2 WHERE id = $1 AND deleted_at IS NULL";
     const END: &str = "DELETE FROM sessions WHERE user_id = $1";
     let (text, password) = generate()?;
     let hash =
@@ -194,7 +196,7 @@ async fn find(conn: &mut Conn, email: &str) -> Result<Account, AdminError> {
         Ok(email) => (email.as_str(), email.in_ascii()),
         Err(_) => (email, email),
     };
-    let sql = select_account!("WHERE email IN ($1, $2, $3) ORDER BY created_at");
+    let sql = select_account!("email IN ($1, $2, $3) ORDER BY created_at");
     let found: Vec<AccountRow> = on!(conn, c => {
         sqlx::query_as(sql).bind(stored).bind(ascii).bind(email).fetch_all(c).await
     })?;

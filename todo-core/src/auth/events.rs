@@ -25,6 +25,7 @@ pub(crate) enum AuthEvent {
     PasswordChange,
     KeyCreation,
     KeyDeletion,
+    AccountDeletion,
 }
 
 impl AuthEvent {
@@ -39,6 +40,7 @@ impl AuthEvent {
             Self::PasswordChange => "password_change",
             Self::KeyCreation => "key_creation",
             Self::KeyDeletion => "key_deletion",
+            Self::AccountDeletion => "account_deletion",
         }
     }
 }

@@ -313,26 +313,30 @@ async fn why_not_created(core: &Core, caller: Caller, now: DateTime<Utc>) -> Res
 /// [`Error::InsufficientScope`] if the caller has a key; else as
 /// [`authenticate`](super::authenticate).
 pub async fn keys(core: &Core, caller: &Caller) -> Result<Vec<KeyInfo>> {
+    caller.require_no_key()?;
+    let keys = live_keys(core, caller, core.now()).await?;
+    if keys.is_empty() {
+        check_session(core, caller).await?;
+    }
+    Ok(keys)
+}
+
+/// The API keys of the caller's user at the time `now`, the newest first; none if the caller's
+/// session has ended.
+pub(super) async fn live_keys(
+    core: &Core,
+    caller: &Caller,
+    now: DateTime<Utc>,
+) -> Result<Vec<KeyInfo>> {
     const SQL: &str = concat!(
         "SELECT id, label, scopes, created_at, seen_at, expires_at FROM sessions \
          WHERE user_id = $1 AND kind = 'key' AND expires_at > $4 AND ",
         authorized!(),
         " ORDER BY created_at DESC, id DESC"
     );
-    caller.require_no_key()?;
     let db = core.db();
-    let work = core.clone();
-    let caller = *caller;
-    let now = core.now();
-    let keys: Vec<KeyInfo> = core
-        .read(caller.user_id(), async move {
-            Ok(db.fetch(acting_as(caller, SQL).bind(Timestamp(now))).await?)
-        })
-        .await?;
-    if keys.is_empty() {
-        check_session(&work, &caller).await?;
-    }
-    Ok(keys)
+    let select = acting_as(*caller, SQL).bind(Timestamp(now));
+    core.read(caller.user_id(), async move { Ok(db.fetch(select).await?) }).await
 }
 
 /// Deletes an API key of the caller's user: from now on every replica rejects it.

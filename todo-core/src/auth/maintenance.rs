@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::export::limit;
 use crate::{
     core::Core,
     crypto::stored_hash,
@@ -19,11 +20,20 @@ use crate::{
 pub async fn delete_expired(core: &Core) -> Result<()> {
     const SESSIONS: &str = "DELETE FROM sessions WHERE id IN \
          (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT 1000)";
-    // A time far in the future was written before the clock was set back.
-    const ATTEMPTS: &str = "DELETE FROM rate_limits WHERE (action, client, slot) IN \
-         (SELECT action, client, slot FROM rate_limits \
-         WHERE taken_at <= $1 OR taken_at > $2 LIMIT 1000) \
-         AND (taken_at <= $1 OR taken_at > $2)"; // again: taken while this waits for the row
+    // A time far in the future was written before the clock was set back. The condition is there
+    // again, since a slot may be taken while this waits for its row.
+    macro_rules! is_old {
+        () => {
+            "((taken_at <= $1 AND (action <> 'export' OR taken_at <= $3)) OR taken_at > $2)"
+        };
+    }
+    const ATTEMPTS: &str = concat!(
+        "DELETE FROM rate_limits WHERE (action, client, slot) IN \
+         (SELECT action, client, slot FROM rate_limits WHERE ",
+        is_old!(),
+        " LIMIT 1000) AND ",
+        is_old!()
+    );
     let db = core.db();
     let now = core.now();
     let work = core.clone();
@@ -31,7 +41,8 @@ pub async fn delete_expired(core: &Core) -> Result<()> {
         let sessions = Statement::new(SESSIONS).bind(Timestamp(now));
         let attempts = Statement::new(ATTEMPTS)
             .bind(Timestamp(now - chrono::TimeDelta::minutes(2)))
-            .bind(Timestamp(now + chrono::TimeDelta::hours(1)));
+            .bind(Timestamp(now + chrono::TimeDelta::hours(1)))
+            .bind(Timestamp(now - limit::WINDOW));
         for delete in [sessions, attempts] {
             loop {
                 let RowsAffected(deleted) = db.execute(delete.clone()).await?;

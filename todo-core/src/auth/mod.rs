@@ -7,6 +7,8 @@ pub(crate) use self::session::{log_out, verify_token};
 pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
     account::{current_user, rename},
+    deletion::delete_account,
+    export::{Export, ExportHead, ExportPart, export},
     keys::{
         ApiKey, CreatedKey, KeyInfo, KeyLifetime, KeyName, MAX_KEYS, NewKey, create_key,
         delete_key, keys,
@@ -17,12 +19,15 @@ pub use self::{
     session::{authenticate, check_session, logout},
     sessions::{MAX_SESSIONS, SessionInfo, SessionKind, end_other_sessions, end_session, sessions},
     signup::signup,
+    sweep::delete_left_rows,
     types::{
         Client, Credentials, Email, Name, Password, Session, SessionLabel, Signup, Token, User,
     },
 };
 #[cfg(feature = "http")]
 pub(crate) use self::{
+    deletion::delete_account_limited,
+    export::export_limited,
     keys::{create_key_limited, delete_key_from},
     limited::Limited,
     login::login_limited,
@@ -39,7 +44,9 @@ pub use crate::{
 mod account;
 mod address;
 mod common_passwords;
+mod deletion;
 pub(crate) mod events;
+pub(crate) mod export;
 mod keys;
 pub(crate) mod last_use;
 mod limited;
@@ -50,6 +57,7 @@ mod reauthentication;
 mod session;
 mod sessions;
 mod signup;
+mod sweep;
 mod types;
 
 #[cfg(all(test, feature = "sqlite"))]

@@ -2,7 +2,7 @@
 //! and runs the handler; checks the session of a rejected request, and charges the response's
 //! memory.
 
-use std::{net::IpAddr, pin::pin, sync::Arc};
+use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header, request::Parts};
@@ -112,7 +112,7 @@ impl Api {
                     && client.is_some()
                     && per_minute > 0
                 {
-                    log.rate_limit().set(policy, per_minute);
+                    log.rate_limit().set(policy, per_minute, Duration::from_mins(1));
                 }
                 let max_body = endpoint.policy.max_body(self.config());
                 let deadline = endpoint.policy.deadline(self.config());

@@ -269,6 +269,8 @@ pub(crate) enum HeaderDocs {
     ListETag,
     /// `Idempotency-Replayed`.
     Replayed,
+    /// `Content-Disposition` of a file.
+    ContentDisposition,
     /// `Sec-WebSocket-Accept` and `Sec-WebSocket-Protocol`.
     WebSocket,
 }
@@ -449,6 +451,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         routes::sessions::ENDPOINTS,
         routes::password::ENDPOINTS,
         routes::keys::ENDPOINTS,
+        routes::account::ENDPOINTS,
         routes::todos::ENDPOINTS,
         routes::bulk::ENDPOINTS,
         routes::trash::ENDPOINTS,

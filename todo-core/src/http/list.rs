@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Bytes reserved for a chunked list: the chunk being sent and the beginning of the next.
-const CHUNKED_LIST_BYTES: usize = 320 << 10;
+pub(crate) const CHUNKED_LIST_BYTES: usize = 320 << 10;
 
 /// The body of the list for `query`, and its version. The first chunk is read here, so that an
 /// error is known before the response head is sent.

@@ -31,6 +31,7 @@ mod dispatch;
 mod endpoint;
 mod envelope;
 mod events;
+mod export;
 mod extract;
 mod head;
 mod idempotency;

@@ -259,6 +259,12 @@ fn answer(docs: &AnswerDocs) -> Value {
                         json!({ "description": description, "schema": { "type": "string" } });
                 }
             }
+            HeaderDocs::ContentDisposition => {
+                answer["headers"]["Content-Disposition"] = json!({
+                    "description": "`attachment` with the name of a file (RFC 6266)",
+                    "schema": { "type": "string" },
+                });
+            }
             HeaderDocs::Replayed => {
                 answer["headers"]["Idempotency-Replayed"] = json!({
                     "description": "Present if an earlier request with the same `Idempotency-Key` \

@@ -1,7 +1,10 @@
 //! The fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers, sections 3
 //! and 4): the limit of a route, and what is left of it for the client.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -20,15 +23,16 @@ pub(crate) struct ReportedLimit(Mutex<Option<Box<RateLimit>>>);
 struct RateLimit {
     /// The name of the policy, a word of lower-case letters.
     policy: &'static str,
-    per_minute: u32,
+    quota: u32,
+    window: Duration,
     /// Unknown for a request that was rejected before its attempt was counted.
     state: Option<RateLimitState>,
 }
 
 impl ReportedLimit {
-    /// Sets the limit of the route.
-    pub(crate) fn set(&self, policy: &'static str, per_minute: u32) {
-        *self.lock() = Some(Box::new(RateLimit { policy, per_minute, state: None }));
+    /// Sets the limit of the route: `quota` attempts in any `window`.
+    pub(crate) fn set(&self, policy: &'static str, quota: u32, window: Duration) {
+        *self.lock() = Some(Box::new(RateLimit { policy, quota, window, state: None }));
     }
 
     /// Sets the state of the limit, if there is a limit.
@@ -52,8 +56,8 @@ impl ReportedLimit {
 
 impl RateLimit {
     fn add_to(&self, headers: &mut HeaderMap) {
-        let Self { policy, per_minute, state } = self;
-        let limit = format!("\"{policy}\";q={per_minute};w=60");
+        let Self { policy, quota, window, state } = self;
+        let limit = format!("\"{policy}\";q={quota};w={}", window.as_secs());
         if let Ok(limit) = HeaderValue::try_from(limit) {
             headers.insert(RATE_LIMIT_POLICY, limit);
         }
@@ -71,8 +75,6 @@ impl RateLimit {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -80,7 +82,7 @@ mod tests {
         let fields = |state: Option<RateLimitState>| {
             let mut headers = HeaderMap::new();
             let reported = ReportedLimit::default();
-            reported.set("login", 5);
+            reported.set("login", 5, Duration::from_mins(1));
             if let Some(state) = state {
                 reported.set_state(state);
             }

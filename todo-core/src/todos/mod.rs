@@ -31,6 +31,7 @@ mod change;
 mod changes;
 mod create;
 mod cursor;
+mod export;
 mod follow;
 mod idempotency;
 mod keyed_request;
@@ -49,6 +50,7 @@ pub const MAX_UNPAGED: u16 = 10_000;
 
 #[cfg(feature = "http")]
 pub(crate) use bulk::{bulk_as_json, number_error};
+pub(crate) use export::{TodoWalk, WalkPage};
 #[cfg(feature = "http")]
 pub(crate) use follow::{Batch, Follower, check_position};
 #[cfg(feature = "http")]

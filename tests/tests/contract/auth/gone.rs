@@ -9,7 +9,7 @@ use todo_tests::{Actor, App, Database, on_every_target};
 use super::{PASSWORD, log_in};
 
 /// Runs statements as an operator would, without foreign keys.
-pub(super) async fn by_hand(app: &App, sql: &str) {
+async fn by_hand(app: &App, sql: &str) {
     match app.target().database {
         Database::Sqlite => {
             let mut db = SqliteConnection::connect(app.database_url()).await.expect("the file");

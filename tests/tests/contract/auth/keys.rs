@@ -12,7 +12,7 @@ use todo_core::{
 use todo_tests::{Actor, App, Client, TestResponse, WebSocket, at_once, on_every_target};
 use uuid::Uuid;
 
-use super::{gone::by_hand, members, time};
+use super::{members, time};
 
 const KEYS: &str = "/api/auth/keys";
 const ME: &str = "/api/auth/me";
@@ -333,13 +333,9 @@ on_every_target! {
         let ann = app.signed_up().await;
         let key = bearing(&app.anonymous(), &create(&ann, &["account:read", "todos:write"]).await);
         key.get(ME).await.expect(200);
-        let id = ann.id().replace('-', "");
-        // As the sessions of a deleted account: its todos are deleted later.
-        let id = match target.database {
-            todo_tests::Database::Sqlite => format!("x'{id}'"),
-            todo_tests::Database::Postgres => format!("'{id}'"),
-        };
-        by_hand(&app, &format!("DELETE FROM sessions WHERE user_id = {id}")).await;
+        let headers = [("content-type", "application/json")];
+        let body = json!({"password": ann.password()}).to_string();
+        ann.send("DELETE", ME, &headers, body).await.expect(200);
         key.get(ME).await.problem(401, "unauthorized");
         key.post(&ann.todos(), json!({"title": "t"})).await.problem(401, "unauthorized");
     }

@@ -1,7 +1,7 @@
 //! The responses of the servers match the document.
 
 use serde_json::{Value, json};
-use todo_tests::{App, on_every_target};
+use todo_tests::{Actor, App, TestResponse, on_every_target};
 
 use super::{BULK, COMPLETE, TODO, TODOS, content, document, validate};
 
@@ -10,7 +10,13 @@ const SESSION: &str = "/api/auth/sessions/{session_id}";
 const KEYS: &str = "/api/auth/keys";
 const KEY: &str = "/api/auth/keys/{key_id}";
 const PASSWORD: &str = "/api/auth/password";
+const ME: &str = "/api/auth/me";
 const UNKNOWN_ID: &str = "00000000-0000-7000-8000-000000000000";
+
+async fn leave(actor: &Actor, body: Value) -> TestResponse {
+    let headers = [("content-type", "application/json")];
+    actor.send("DELETE", ME, &headers, body.to_string()).await
+}
 
 on_every_target! {
     async fn responses_match_the_document(target) {
@@ -26,6 +32,7 @@ on_every_target! {
             let scopes = ["todos:read"];
             json!({"name": "n", "scopes": scopes, "expires_in_days": days, "password": password})
         };
+        let dan = app.signed_up().await;
         let anonymous = app.anonymous();
         let todo = ann.todo("a").await;
         let theirs = bob.todo("b").await;
@@ -65,6 +72,12 @@ on_every_target! {
             ("post", PASSWORD, bob.post(PASSWORD, change(bob.password(), "weak")).await),
             ("post", PASSWORD, bob.post(PASSWORD, json!({})).await),
             ("post", PASSWORD, eve.post(PASSWORD, change(eve.password(), "Other2battery")).await),
+            ("delete", ME, leave(&ann, json!({"password": "Wrong1horse"})).await),
+            ("delete", ME, leave(&ann, json!({})).await),
+            ("delete", ME, leave(&dan, json!({"password": dan.password()})).await),
+            ("get", "/api/auth/export", ann.get("/api/auth/export").await),
+            ("get", "/api/auth/export", ann.get("/api/auth/export").await),
+            ("get", "/api/auth/export", ann.get("/api/auth/export").await),
             ("post", TODOS, ann.post(&ann.todos(), json!({"title": "b"})).await),
             ("post", TODOS, ann.post(&ann.todos(), json!({"title": ""})).await),
             ("post", TODOS, bob.post(&ann.todos(), json!({"title": "b"})).await),

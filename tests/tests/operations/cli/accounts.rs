@@ -40,6 +40,19 @@ async fn manage_accounts(url: &str) {
     assert!(lines[1].starts_with("jörg@exämple.com\tJörg\t"), "{out}");
     assert!(!out.contains("argon2"), "{out}");
 
+    // An account that its user has deleted is none, also while it has rows.
+    let eve = sign_up("eve@example.com", "Eve").await;
+    let headers = [("content-type", "application/json")];
+    let body = json!({"password": eve.password()}).to_string();
+    eve.send("DELETE", "/api/auth/me", &headers, body).await.expect(200);
+    assert_eq!(user(&["list"]).await.1, out);
+    let deleted = format!("{}@users.invalid", eve.id().replace('-', ""));
+    for arguments in [&["delete", "--yes", &*deleted][..], &["reset-password", &deleted]] {
+        let (code, out, err) = user(arguments).await;
+        assert_eq!((code, &*out), (1, ""), "{arguments:?}");
+        assert!(err.contains("There is no such account."), "{err}");
+    }
+
     // A new password, printed once; the sessions end.
     let (code, out, err) = user(&["reset-password", "ADA@example.com"]).await;
     assert_eq!(code, 0, "{err}");

@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use todo_core::{Core, DatabaseOptions, DatabaseUrl, Secret, auth::delete_left_rows};
 use todo_tests::{
     Actor, App, PROGRAMS, SECRET_SETTING, STARTING, Server, command, eventually, postgres::Cluster,
     startup_error, unique_email,
@@ -62,8 +63,9 @@ async fn doctor(dir: &Path, settings: &[(&str, &str)]) -> (String, bool) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
 }
 
-/// Sends one request to each route that needs the database; none may be a 5xx.
-async fn every_request_is_served(app: &App) {
+/// Sends one request to each route that needs the database; none may be a 5xx. The rows of a deleted
+/// account are deleted too.
+async fn every_request_is_served(app: &App, cluster: &Cluster) {
     let anonymous = app.anonymous();
     let user = app.signed_up().await;
     let todos = user.todos();
@@ -104,7 +106,20 @@ async fn every_request_is_served(app: &App) {
     let since = now["next"].as_str().expect("a position");
     user.get(&format!("{changes}?since={since}")).await.expect(200);
     anonymous.get("/health/db").await.expect(200);
+    user.get("/api/auth/export").await.expect(200);
     user.send("POST", "/api/auth/logout", &[], "").await.expect(200);
+    let leaving = app.signed_up().await;
+    leaving.todo("left").await;
+    let headers = [("content-type", "application/json")];
+    let body = json!({"password": leaving.password()}).to_string();
+    leaving.send("DELETE", "/api/auth/me", &headers, body).await.expect(200);
+    let secret = Secret::new(app.secret()).expect("a secret");
+    let owner = DatabaseUrl::parse(&cluster.url()).expect("a URL");
+    let options = DatabaseOptions::new().migrations_url(owner);
+    let core = Core::builder(secret).database(options).open(app_url(cluster)).await;
+    let core = core.expect("it opens");
+    assert!(delete_left_rows(&core).await.expect("the rows are deleted"));
+    core.close().await;
 }
 
 /// An encoding that cannot hold all text of requests is refused before anything is written.
@@ -191,7 +206,7 @@ async fn a_role_without_grants_is_refused_and_the_minimal_grants_suffice() {
     for server in [Server::Salvo, Server::Hyper] {
         let limited = [&settings[..], &[("RATE_LIMIT_PER_MINUTE", "100")]].concat();
         let app = start(server, &limited).await.expect("a started server");
-        every_request_is_served(&app).await;
+        every_request_is_served(&app, &cluster).await;
 
         // A grant is revoked while the server runs.
         run(&mut admin, "REVOKE UPDATE (pending) ON todo_counts FROM app").await;
@@ -276,7 +291,7 @@ async fn role_defaults_are_overridden() {
     ] {
         run(&mut admin, format!("ALTER ROLE app SET {default}")).await;
         let app = start(Server::Hyper, &settings).await.expect(default);
-        every_request_is_served(&app).await;
+        every_request_is_served(&app, &cluster).await;
         if default.ends_with("'500ms'") {
             let user = app.signed_up().await;
             let todo = user.todo("locked").await;

@@ -1,6 +1,7 @@
 //! The routes, by resource. Each file has its endpoints and their handlers, which decode, call and
 //! encode. The types of `auth` and `todos` validate values; `problem` maps errors to statuses.
 
+pub(crate) mod account;
 pub(crate) mod auth;
 pub(crate) mod bulk;
 pub(crate) mod changes;

@@ -24,6 +24,7 @@ pub(crate) fn schemas() -> Map<String, Value> {
         ("Key", key()),
         ("CreatedKey", created_key()),
         ("Scope", words("A right of an API key. None includes another.", Scope::ALL)),
+        ("Export", export()),
         ("Todo", todo()),
         ("TodoList", todo_list()),
         ("TrashedTodo", trashed_todo()),
@@ -134,6 +135,37 @@ fn user() -> Value {
         "email_verified": false,
     });
     user
+}
+
+fn export() -> Value {
+    let list = |description: &str, schema: &str| json!({ "description": description, "type": "array", "items": reference(schema) });
+    let mut export = object(
+        "Everything that is stored about a user.",
+        &[
+            ("format", json!({ "description": "The format.", "const": "todo-export" })),
+            ("version", json!({ "description": "The version of the format.", "const": 1 })),
+            ("exported_at", time("When the export began.")),
+            ("user", reference("User")),
+            (
+                "identities",
+                json!({
+                    "description": "Accounts elsewhere that are linked with this one: none.",
+                    "type": "array", "items": {}, "maxItems": 0,
+                }),
+            ),
+            ("sessions", list("The live sessions, the newest first.", "Session")),
+            ("keys", list("The API keys, without the keys themselves.", "Key")),
+            ("todos", list("All todos, the oldest first.", "Todo")),
+            ("trash", list("The deleted todos, the first deleted first.", "TrashedTodo")),
+        ],
+    );
+    export["example"] = json!({
+        "format": "todo-export", "version": 1, "exported_at": "2026-11-26T09:30:00Z",
+        "user": user()["example"], "identities": [], "sessions": [session()["example"]],
+        "keys": [key()["example"]], "todos": [todo()["example"]],
+        "trash": [trashed_todo()["example"]],
+    });
+    export
 }
 
 fn sessions() -> Value {
