@@ -156,7 +156,7 @@ async fn a_failure_half_way_leaves_the_target_empty() {
 }
 
 #[tokio::test]
-async fn a_session_survives_the_copy() {
+async fn sessions_and_keys_survive_the_copy() {
     const SECRET: (&str, &str) = ("SECRET_KEY", "0123456789abcdef-0123456789abcdef-0123456789");
     let dir = tempfile::tempdir().expect("a directory");
     let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
@@ -172,17 +172,31 @@ async fn a_session_survives_the_copy() {
     let answer = String::from_utf8(raw(old.addr, request.as_bytes()).await).expect("UTF-8");
     let (_, rest) = answer.split_once("\"eyJ").unwrap_or_else(|| panic!("no token: {answer}"));
     let token = format!("eyJ{}", rest.split('"').next().unwrap_or_default());
+    let body =
+        r#"{"name":"n","scopes":["account:read"],"expires_in_days":1,"password":"Correct1horse"}"#;
+    let request = format!(
+        "POST /api/auth/keys HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Authorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = String::from_utf8(raw(old.addr, request.as_bytes()).await).expect("UTF-8");
+    let (_, rest) = answer.split_once("\"todo_").unwrap_or_else(|| panic!("no key: {answer}"));
+    let key = format!("todo_{}", rest.split('"').next().unwrap_or_default());
     old.stop().await;
 
     let (ok, printed) = copy(&here, &there).await;
     assert!(ok, "{printed}");
     let new = Process::start("todo-server", dir.path(), &[SECRET, ("DATABASE_URL", &there)]).await;
-    let request = format!(
-        "GET /api/auth/me HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Authorization: Bearer {token}\r\n\r\n"
-    );
-    let answer = String::from_utf8(raw(new.addr, request.as_bytes()).await).expect("UTF-8");
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ada@example.com"), "{answer}");
+    for credential in [&token, &key] {
+        let request = format!(
+            "GET /api/auth/me HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Authorization: Bearer {credential}\r\n\r\n"
+        );
+        let answer = String::from_utf8(raw(new.addr, request.as_bytes()).await).expect("UTF-8");
+        let is_known = answer.starts_with("HTTP/1.1 200") && answer.contains("ada@example.com");
+        assert!(is_known, "{answer}");
+    }
     new.stop().await;
     cluster.stop().await.expect("it stops");
 }
