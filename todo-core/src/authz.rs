@@ -6,11 +6,20 @@ use chrono::{DateTime, Utc};
 use sqlx::SqlSafeStr;
 use uuid::Uuid;
 
-use crate::{db::Statement, ids::UserId};
+use crate::{
+    crypto::api_key::KeyClaims,
+    db::Statement,
+    error::{Error, Result},
+    ids::UserId,
+    scopes::{Scope, Scopes},
+};
 
 /// The authenticated user of an operation. There are two ways to get one: from the token of a live
-/// session, with [`authenticate`](crate::auth::authenticate), or from a user id that the host
-/// program trusts, with [`Caller::trusted`].
+/// session or from an API key, with [`authenticate`](crate::auth::authenticate), or from a user id
+/// that the host program trusts, with [`Caller::trusted`].
+///
+/// The operations do not check the scopes of a key: a host program that accepts keys calls
+/// [`Caller::require`] first, as the HTTP API does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     user_id: UserId,
@@ -24,6 +33,8 @@ struct CallerSession {
     id: Uuid,
     /// The expiry of the token, in seconds since the Unix epoch.
     expires_at: NonZeroI64,
+    /// None unless it is an API key.
+    scopes: Option<Scopes>,
 }
 
 impl Caller {
@@ -40,11 +51,52 @@ impl Caller {
         self.user_id
     }
 
+    /// What the caller's API key allows; `None` if the caller has no key, and may do everything.
+    #[must_use]
+    pub fn scopes(&self) -> Option<Scopes> {
+        self.session?.scopes
+    }
+
+    /// Fails if the caller has an API key without `scope`.
+    ///
+    /// # Errors
+    /// [`Error::InsufficientScope`].
+    pub fn require(&self, scope: Scope) -> Result<()> {
+        match self.scopes() {
+            Some(scopes) if !scopes.contains(scope) => {
+                Err(Error::InsufficientScope { required: Some(scope) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails if the caller has an API key.
+    ///
+    /// # Errors
+    /// [`Error::InsufficientScope`].
+    pub fn require_no_key(&self) -> Result<()> {
+        match self.scopes() {
+            Some(_) => Err(Error::InsufficientScope { required: None }),
+            None => Ok(()),
+        }
+    }
+
     /// The caller of a valid token. Its session may have ended: every statement checks it.
     /// `expires_at` is the expiry of the token, in seconds since the Unix epoch.
     pub(crate) fn of_session(user_id: UserId, session: Uuid, expires_at: i64) -> Self {
         let expires_at = NonZeroI64::new(expires_at).unwrap_or(NonZeroI64::MIN);
-        Self { user_id, session: Some(CallerSession { id: session, expires_at }) }
+        Self { user_id, session: Some(CallerSession { id: session, expires_at, scopes: None }) }
+    }
+
+    /// The caller of an API key that has not expired. Its user is a claim until a statement has
+    /// found its session.
+    pub(crate) fn of_key(key: KeyClaims) -> Self {
+        let KeyClaims { user_id, scopes, expires_at, session } = key;
+        let mut caller = Self::of_session(user_id.into(), session, expires_at);
+        if let Some(session) = &mut caller.session {
+            session.scopes = Some(scopes);
+        }
+        caller
     }
 
     /// The time when the caller's token expires; none for a trusted caller.

@@ -3,6 +3,8 @@
 
 use std::{borrow::Cow, fmt, ops::Deref, time::Duration};
 
+use crate::scopes::Scope;
+
 /// The result of every operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -22,6 +24,12 @@ pub enum Error {
     /// The resource belongs to another user.
     #[error("not allowed")]
     Forbidden,
+    /// The caller's API key does not allow the operation.
+    #[error("the API key does not allow this")]
+    InsufficientScope {
+        /// The scope that is required; `None` if no key allows the operation.
+        required: Option<Scope>,
+    },
     /// The resource does not exist.
     #[error("not found")]
     NotFound,
@@ -70,6 +78,12 @@ pub enum Error {
         /// Maximum number.
         limit: u64,
     },
+    /// The user has as many API keys as is allowed. Delete one first.
+    #[error("the limit of {limit} API keys is reached")]
+    TooManyKeys {
+        /// Maximum number.
+        limit: u64,
+    },
     /// An account with this e-mail exists.
     #[error("email is already registered")]
     EmailTaken,
@@ -113,6 +127,7 @@ impl Error {
             Self::Unauthenticated => "unauthorized",
             Self::InvalidCredentials => "invalid_credentials",
             Self::Forbidden => "forbidden",
+            Self::InsufficientScope { .. } => "insufficient_scope",
             Self::NotFound => "not_found",
             Self::PreconditionFailed => "precondition_failed",
             Self::QuotaExceeded { .. } | Self::KeysFull { .. } => "quota_exceeded",
@@ -120,6 +135,7 @@ impl Error {
             Self::KeyReused => "idempotency_mismatch",
             Self::KeyInUse => "conflict",
             Self::CursorExpired => "cursor_expired",
+            Self::TooManyKeys { .. } => "too_many_keys",
             Self::EmailTaken => "email_taken",
             Self::InvalidLink => "invalid_link",
             Self::EmailUnverified => "email_unverified",

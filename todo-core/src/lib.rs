@@ -121,6 +121,7 @@ mod parsed;
 mod rate_limit;
 mod request_id;
 mod run_to_completion;
+mod scopes;
 mod secret;
 mod streams;
 mod timestamp;

@@ -147,3 +147,10 @@ impl std::fmt::Debug for Database {
         f.debug_struct("Database").finish_non_exhaustive()
     }
 }
+
+/// An API key whose payload is changed (version, scopes, expiry, user, random bytes: 40 bytes in
+/// this order), with the checksum of the new payload; `None` if `key` is no key.
+#[must_use]
+pub fn forged_key(key: &str, change: impl FnOnce(&mut [u8; 40])) -> Option<String> {
+    crate::crypto::api_key::forged(key, change)
+}

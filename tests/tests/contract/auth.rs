@@ -2,6 +2,7 @@
 
 mod bodies;
 mod gone;
+mod keys;
 mod legacy;
 mod name;
 mod password;

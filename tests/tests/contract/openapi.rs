@@ -44,7 +44,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 37] = [
+const ROUTES: [Route; 40] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -61,6 +61,11 @@ const ROUTES: [Route; 37] = [
         &["200", "401", "404", "500", "503"]),
     route("post", "/api/auth/password", true, true,
         &["200", "400", "401", "413", "415", "422", "429", "500", "503"]),
+    route("post", "/api/auth/keys", true, true,
+        &["201", "400", "401", "403", "409", "413", "415", "422", "429", "500", "503"]),
+    route("get", "/api/auth/keys", true, false, &["200", "401", "403", "500", "503"]),
+    route("delete", "/api/auth/keys/{key_id}", true, false,
+        &["200", "401", "403", "404", "500", "503"]),
     route("get", "/api/auth/export", true, false, &["200", "401", "429", "500", "503"]),
     route("post", "/api/auth/password/forgot", false, true,
         &["202", "400", "413", "415", "422", "429", "500", "501", "503"]),

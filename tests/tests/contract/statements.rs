@@ -70,6 +70,39 @@ async fn with_mails(
     covered
 }
 
+/// Counts the statements of requests with an API key: as many as with a token.
+async fn by_api_keys(app: &App, admin: &mut PgConnection) {
+    let eve = app.signed_up().await;
+    let todos = eve.todos();
+    let form = json!({
+        "name": "n", "scopes": ["todos:read"], "expires_in_days": 1, "password": eve.password(),
+    });
+    eve.todo("one").await;
+    let created = eve.post("/api/auth/keys", form).await.expect(201);
+    let key = app.anonymous().bearing(created["key"].as_str().expect("a key"));
+    let forged = app.anonymous().bearing("todo_0");
+    for (client, method, path, status, statements) in [
+        (&key, "GET", todos.as_str(), 200, 1),
+        (&key, "GET", "/api/auth/me", 403, 1),
+        (&key, "POST", &todos, 403, 1),
+        (&key, "DELETE", "/api/auth/keys", 405, 0),
+        (&key, "GET", "/api/users/1/todos", 403, 1),
+        (&forged, "GET", &todos, 401, 0),
+    ] {
+        take_statements(admin).await;
+        let answer = client.send(method, path, &[], "").await;
+        let (calls, texts) = take_statements(admin).await;
+        assert_eq!(answer.status, status, "{answer}");
+        assert_eq!(calls, statements, "{method} {path}: {texts:#?}");
+    }
+    let deleted = format!("/api/auth/keys/{}", created["id"].as_str().expect("an id"));
+    eve.delete(&deleted).await.expect(200);
+    take_statements(admin).await;
+    key.get(&todos).await.problem(401, "unauthorized");
+    let (calls, texts) = take_statements(admin).await;
+    assert!(calls <= 2, "{texts:#?}");
+}
+
 /// Counts the statements of requests with a key, and of lists with `If-None-Match`.
 async fn with_keys_and_versions(app: &App, admin: &mut PgConnection) {
     let eve = app.signed_up().await;
@@ -170,6 +203,13 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
         let no_session = format!("/api/auth/sessions/{}", uuid::Uuid::now_v7());
         let change =
             |current: &str| json!({"current_password": current, "new_password": "Other2battery"});
+        let key = |password: &str| {
+            let scopes = ["todos:read"];
+            json!({"name": "n", "scopes": scopes, "expires_in_days": 1, "password": password})
+        };
+        let created = ann.post("/api/auth/keys", key(ann.password())).await.expect(201);
+        let old_key = format!("/api/auth/keys/{}", created["id"].as_str().expect("an id"));
+        let no_key = format!("/api/auth/keys/{}", uuid::Uuid::now_v7());
         let edit = json!({"title": "u", "priority": "low"});
         // The limits are those that the endpoints declare; of a rejected request, some are lower.
         let mut covered = Vec::new();
@@ -192,6 +232,13 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("DELETE", &other_session, json!(null), false, 200, None),
             ("DELETE", "/api/auth/sessions", json!(null), false, 200, Some(2)),
             ("POST", "/api/auth/password", change("Wrong1horse"), false, 401, None),
+            ("GET", "/api/auth/keys", json!(null), false, 200, None),
+            ("POST", "/api/auth/keys", key(ann.password()), false, 201, None),
+            ("POST", "/api/auth/keys", key("Wrong1horse"), false, 401, None),
+            ("GET", "/api/auth/keys", json!(null), false, 200, Some(1)),
+            ("DELETE", "/api/auth/keys/1", json!(null), false, 404, Some(1)),
+            ("DELETE", &no_key, json!(null), false, 404, None),
+            ("DELETE", &old_key, json!(null), false, 200, None),
             ("GET", "/api/auth/export", json!(null), false, 200, Some(7)),
             ("GET", "/api/auth/export", json!(null), false, 200, None),
             ("GET", "/api/auth/export", json!(null), false, 429, None),
@@ -297,6 +344,7 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
         let (calls, texts) = take_statements(&mut admin).await;
         let most = endpoint("POST", password).statements().success;
         assert!(usize::try_from(calls).is_ok_and(|calls| calls <= most), "{calls}: {texts:#?}");
+        by_api_keys(&app, &mut admin).await;
         let dan = app.signed_up().await;
         take_statements(&mut admin).await;
         let body = json!({"password": dan.password()}).to_string();

@@ -27,6 +27,7 @@ mod bulk;
 mod changes;
 mod deletion;
 mod jobs;
+mod keys;
 mod limits;
 mod lists;
 mod model;

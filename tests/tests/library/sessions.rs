@@ -14,19 +14,19 @@ use todo_core::{
 use todo_tests::{App, Database, Server, Target};
 
 const EMAIL: &str = "ann@example.com";
-const PASSWORD: &str = "Correct1horse";
+pub(super) const PASSWORD: &str = "Correct1horse";
 
 /// Two processes on one database, whose clock starts in the future: the jobs of the app that owns
 /// the database are not due for them.
-struct Processes {
+pub(super) struct Processes {
     app: App,
-    cores: [Core; 2],
+    pub(super) cores: [Core; 2],
     minutes: Arc<AtomicI64>,
-    begin: DateTime<Utc>,
+    pub(super) begin: DateTime<Utc>,
 }
 
 impl Processes {
-    async fn start(database: Database, idle_days: u16) -> Self {
+    pub(super) async fn start(database: Database, idle_days: u16) -> Self {
         let app = App::start(Target { server: Server::Hyper, database }).await;
         let begin = Clock::system().now() + TimeDelta::days(1);
         let minutes: Arc<AtomicI64> = Arc::default();
@@ -42,17 +42,17 @@ impl Processes {
         Self { app, cores, minutes, begin }
     }
 
-    fn advance(&self, time: TimeDelta) {
+    pub(super) fn advance(&self, time: TimeDelta) {
         self.minutes.fetch_add(time.num_minutes(), Ordering::Relaxed);
     }
 
-    async fn run_jobs(&self) {
+    pub(super) async fn run_jobs(&self) {
         for core in &self.cores {
             run_due(core).await.expect("the queue");
         }
     }
 
-    async fn sign_up(&self) -> (Caller, Token) {
+    pub(super) async fn sign_up(&self) -> (Caller, Token) {
         let form = Signup::parse(EMAIL, PASSWORD, "Ann Other").expect("a form");
         let session = auth::signup(&self.cores[0], Client::Trusted, form).await.expect("a user");
         (self.caller(&session.token).await, session.token)
@@ -75,7 +75,7 @@ impl Processes {
         sessions.iter().map(|session| (session.seen_at - self.begin).num_minutes()).collect()
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         for core in self.cores {
             core.close().await;
         }

@@ -4,7 +4,10 @@
 use std::{collections::BTreeSet, fs, path::Path, process::Stdio};
 
 use sqlx::{Connection, PgConnection, SqliteConnection};
-use todo_tests::{Process, STARTING, built, command, postgres::Cluster, raw};
+use todo_core::{Core, Secret, auth::delete_left_rows};
+use todo_tests::{
+    Process, STARTING, built, command, count_rows, execute_sql, postgres::Cluster, raw,
+};
 use tokio::time::timeout;
 
 async fn run(settings: &[(&str, &str)], arguments: &[&str]) -> (bool, String) {
@@ -153,7 +156,7 @@ async fn a_failure_half_way_leaves_the_target_empty() {
 }
 
 #[tokio::test]
-async fn a_session_survives_the_copy() {
+async fn sessions_and_keys_survive_the_copy() {
     const SECRET: (&str, &str) = ("SECRET_KEY", "0123456789abcdef-0123456789abcdef-0123456789");
     let dir = tempfile::tempdir().expect("a directory");
     let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
@@ -169,17 +172,31 @@ async fn a_session_survives_the_copy() {
     let answer = String::from_utf8(raw(old.addr, request.as_bytes()).await).expect("UTF-8");
     let (_, rest) = answer.split_once("\"eyJ").unwrap_or_else(|| panic!("no token: {answer}"));
     let token = format!("eyJ{}", rest.split('"').next().unwrap_or_default());
+    let body =
+        r#"{"name":"n","scopes":["account:read"],"expires_in_days":1,"password":"Correct1horse"}"#;
+    let request = format!(
+        "POST /api/auth/keys HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Authorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = String::from_utf8(raw(old.addr, request.as_bytes()).await).expect("UTF-8");
+    let (_, rest) = answer.split_once("\"todo_").unwrap_or_else(|| panic!("no key: {answer}"));
+    let key = format!("todo_{}", rest.split('"').next().unwrap_or_default());
     old.stop().await;
 
     let (ok, printed) = copy(&here, &there).await;
     assert!(ok, "{printed}");
     let new = Process::start("todo-server", dir.path(), &[SECRET, ("DATABASE_URL", &there)]).await;
-    let request = format!(
-        "GET /api/auth/me HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Authorization: Bearer {token}\r\n\r\n"
-    );
-    let answer = String::from_utf8(raw(new.addr, request.as_bytes()).await).expect("UTF-8");
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ada@example.com"), "{answer}");
+    for credential in [&token, &key] {
+        let request = format!(
+            "GET /api/auth/me HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Authorization: Bearer {credential}\r\n\r\n"
+        );
+        let answer = String::from_utf8(raw(new.addr, request.as_bytes()).await).expect("UTF-8");
+        let is_known = answer.starts_with("HTTP/1.1 200") && answer.contains("ada@example.com");
+        assert!(is_known, "{answer}");
+    }
     new.stop().await;
     cluster.stop().await.expect("it stops");
 }
@@ -314,4 +331,34 @@ async fn a_copy_that_differs_is_not_kept() {
     assert!(!ok && printed.contains("differs"), "{printed}");
     assert_eq!(left(&there).await, 0);
     cluster.stop().await.expect("it stops");
+}
+
+/// Its rows are deleted in the target, as they would be in the source.
+#[tokio::test]
+async fn an_account_whose_rows_are_being_deleted_is_copied() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let from = file(dir.path(), "from.db");
+    filled(&from).await;
+    let mark = "UPDATE users SET deleted_at = 1800000000000000, name = 'deleted', password_hash = '!',
+            email = lower(hex(id)) || '@users.invalid' WHERE email = 'u1@example.com';
+        DELETE FROM todo_counts WHERE user_id IN (SELECT id FROM users WHERE deleted_at > 0);
+        DELETE FROM todos WHERE user_id IN (SELECT id FROM users WHERE deleted_at > 0) AND completed;";
+    execute_sql(&from, mark).await;
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("a PostgreSQL");
+    for to in [file(dir.path(), "to.db"), cluster.url()] {
+        let (is_copied, printed) = copy(&from, &to).await;
+        assert!(is_copied, "{printed}");
+        assert_eq!(count_rows(&to, "SELECT count(*) FROM todos").await, 19 * 100 + 50);
+        let secret = Secret::new(todo_tests::SECRET).expect("a secret");
+        let core = Core::builder(secret).open(&to).await.expect("it opens");
+        assert!(delete_left_rows(&core).await.expect("the rows are deleted"));
+        core.close().await;
+        assert_eq!(count_rows(&to, "SELECT count(*) FROM users").await, 19);
+        for table in ["todos", "todo_counts"] {
+            let sql = format!("SELECT count(*) FROM {table}");
+            let expected = if table == "todos" { 1900 } else { 19 };
+            assert_eq!(count_rows(&to, &sql).await, expected, "{table}");
+        }
+    }
+    cluster.stop().await.expect("PostgreSQL stops");
 }

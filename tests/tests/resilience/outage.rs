@@ -97,6 +97,10 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
     let change = json!({"current_password": "Wrong1horse", "new_password": "Other2battery"});
     let link = |kind| link_token(&Secret::new(SECRET).expect("long"), kind, uuid::Uuid::now_v7());
     let new_email = json!({"email": unique_email(), "password": user.password()});
+    let key = format!("/api/auth/keys/{}", uuid::Uuid::now_v7());
+    let key_form = json!({
+        "name": "n", "scopes": ["todos:read"], "expires_in_days": 1, "password": user.password(),
+    });
     let filtered = format!("{todos}?status=pending&sort_by=title&limit=5");
     let complete = format!("{todo}/complete");
     let (changes, trash) = (todos.replace("/todos", "/changes"), todos.replace("/todos", "/trash"));
@@ -114,6 +118,9 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         ("DELETE", "/api/auth/sessions", json!(null)),
         ("DELETE", &session, json!(null)),
         ("POST", "/api/auth/password", change),
+        ("POST", "/api/auth/keys", key_form),
+        ("GET", "/api/auth/keys", json!(null)),
+        ("DELETE", &key, json!(null)),
         ("GET", "/api/auth/export", json!(null)),
         ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"})),
         ("POST", "/api/auth/password/forgot", json!({"email": unique_email()})),

@@ -2,13 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use uuid::Uuid;
 
-use super::{Caller, SessionInfo, User, current_user, limited::Limited, sessions};
+use super::{
+    Caller, KeyInfo, SessionInfo, User, current_user, keys::live_keys, limited::Limited, sessions,
+};
 use crate::{
-    authz::{acting_as, authorized},
     core::Core,
-    db::{DbError, FromRow, Row, value::Timestamp},
     error::Result,
     timestamp,
     todos::{Todo, TodoWalk, TrashedTodo, WalkPage},
@@ -44,29 +43,8 @@ pub struct ExportHead {
     pub identities: [(); 0],
     /// The live sessions, the newest first.
     pub sessions: Vec<SessionInfo>,
-    /// The API keys that have not expired, the oldest first.
-    pub keys: Vec<ExportedKey>,
-}
-
-/// An API key in an export, without the key itself, which is not stored.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct ExportedKey {
-    /// Its id.
-    pub id: Uuid,
-    /// The name that its user has given it.
-    pub name: String,
-    /// What it allows.
-    pub scopes: Vec<&'static str>,
-    /// When it was created.
-    #[serde(serialize_with = "timestamp::serialize")]
-    pub created_at: DateTime<Utc>,
-    /// When it was last used, if that is known.
-    #[serde(serialize_with = "timestamp::serialize_option")]
-    pub seen_at: Option<DateTime<Utc>>,
-    /// When it expires.
-    #[serde(serialize_with = "timestamp::serialize")]
-    pub expires_at: DateTime<Utc>,
+    /// The API keys that have not expired, the newest first.
+    pub keys: Vec<KeyInfo>,
 }
 
 /// A piece of an export.
@@ -127,7 +105,7 @@ async fn begin(core: &Core, caller: &Caller) -> Result<Export> {
         user,
         identities: [],
         sessions: sessions(core, caller).await?,
-        keys: keys(core, *caller, exported_at).await?,
+        keys: live_keys(core, caller, exported_at).await?,
     };
     Ok(Export { head, walk: TodoWalk::new(core, caller)? })
 }
@@ -159,37 +137,4 @@ impl std::fmt::Debug for Export {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Export").field("head", &self.head).finish_non_exhaustive()
     }
-}
-
-impl FromRow for ExportedKey {
-    fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
-        /// The scopes, by their bits.
-        const SCOPES: [(i64, &str); 3] =
-            [(1, "todos:read"), (2, "todos:write"), (4, "account:read")];
-        let bits: i64 = row.get(2)?;
-        let has = |(bit, _): &&(i64, &str)| bits & bit != 0;
-        Ok(Self {
-            id: row.get(0)?,
-            name: row.get::<Option<String>>(1)?.unwrap_or_default(),
-            scopes: SCOPES.iter().filter(has).map(|(_, name)| *name).collect(),
-            created_at: row.get::<Timestamp>(3)?.0,
-            seen_at: row.get::<Option<Timestamp>>(4)?.map(|seen_at| seen_at.0),
-            expires_at: row.get::<Timestamp>(5)?.0,
-        })
-    }
-}
-
-/// The caller's API keys: at most 20.
-async fn keys(core: &Core, caller: Caller, now: DateTime<Utc>) -> Result<Vec<ExportedKey>> {
-    const SQL: &str = concat!(
-        "SELECT id, label, scopes, created_at, seen_at, expires_at FROM sessions \
-         WHERE user_id = $1 AND kind = 'key' AND expires_at > $4 AND ",
-        authorized!(),
-        " ORDER BY created_at, id"
-    );
-    let db = core.db();
-    core.read(caller.user_id(), async move {
-        Ok(db.fetch(acting_as(caller, SQL).bind(Timestamp(now))).await?)
-    })
-    .await
 }

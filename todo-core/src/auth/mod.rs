@@ -1,4 +1,4 @@
-//! Accounts and sessions: signup, login, logout, and the verification of tokens.
+//! Accounts, sessions and API keys: signup, login, logout, and the verification of tokens.
 
 use self::events::AuthEvent;
 #[cfg(any(test, feature = "http"))]
@@ -9,7 +9,11 @@ pub use self::{
     account::{current_user, rename},
     deletion::delete_account,
     email::{confirm_email, request_email_change, request_verification},
-    export::{Export, ExportHead, ExportPart, ExportedKey, export},
+    export::{Export, ExportHead, ExportPart, export},
+    keys::{
+        ApiKey, CreatedKey, KeyInfo, KeyLifetime, KeyName, MAX_KEYS, NewKey, create_key,
+        delete_key, keys,
+    },
     login::login,
     maintenance::{delete_expired, delete_idle_sessions},
     password::{PasswordChange, change_password},
@@ -27,6 +31,7 @@ pub(crate) use self::{
     deletion::delete_account_limited,
     email::{request_email_change_limited, request_verification_limited},
     export::export_limited,
+    keys::{create_key_limited, delete_key_from},
     limited::Limited,
     login::login_limited,
     password::change_password_limited,
@@ -37,6 +42,7 @@ pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
 pub use crate::{
     authz::Caller,
     ids::{SessionId, UserId},
+    scopes::{Scope, Scopes},
 };
 
 mod account;
@@ -46,6 +52,7 @@ mod deletion;
 mod email;
 pub(crate) mod events;
 pub(crate) mod export;
+mod keys;
 pub(crate) mod last_use;
 mod limited;
 mod login;

@@ -9,13 +9,13 @@ use super::{AuthEvent, Caller, Session, Token, User, events};
 use crate::{
     clock::new_id,
     core::Core,
-    crypto::tokens::VerifiedToken,
+    crypto::{api_key, tokens::VerifiedToken},
     db::{RowsAffected, Statement},
     error::{Error, Result},
 };
 
-/// Ends the session of `token`: from now on every replica rejects this token. Other sessions of the
-/// user stay.
+/// Ends the session of `token`, or the API key: from now on every replica rejects it. Other
+/// sessions of the user stay.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`]; else as [`authenticate`].
@@ -50,13 +50,22 @@ pub(crate) async fn log_out(core: &Core, caller: Caller, client: Option<IpAddr>)
     .await
 }
 
-/// Verifies the signature and the times of `token`, and returns its caller, whose session may have
-/// ended: only the operations, whose statements check the session, may take it. `client` is the
-/// address for the log.
+/// Verifies the signature and the times of `token`, or the form and the expiry of an API key, and
+/// returns its caller, whose session may have ended: only the operations, whose statements check
+/// the session, may take it. `client` is the address for the log.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`].
 pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> Result<Caller> {
+    if token.starts_with(api_key::PREFIX) {
+        return match api_key::read(token, core.now()) {
+            Ok(key) => Ok(Caller::of_key(key)),
+            Err(rejected) => {
+                events::failed(AuthEvent::Token, client, None, rejected.reason());
+                Err(Error::Unauthenticated)
+            }
+        };
+    }
     match core.tokens().verify(token, core.now()) {
         Ok(VerifiedToken { user_id, session, expires_at }) => {
             core.last_uses().record(session);
@@ -74,13 +83,17 @@ pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> 
     }
 }
 
-/// Verifies `token` and its session in the database, and returns its caller.
+/// Verifies `token`, or an API key, and its session in the database, and returns its caller. See
+/// [`Caller`] for the scopes of a key.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`]; else [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
 pub async fn authenticate(core: &Core, token: &str) -> Result<Caller> {
     let caller = verify_token(core, token, None)?;
     check_session(core, &caller).await?;
+    if caller.scopes().is_some() {
+        core.last_uses().record(caller.session_or_nil());
+    }
     Ok(caller)
 }
 

@@ -14,6 +14,7 @@ use crate::{
         self, Caller,
         events::{self, AuthEvent},
     },
+    core::Core,
     error::{BoxError, Error},
     http::{
         Access, Api, Body,
@@ -96,11 +97,16 @@ impl Api {
                     None
                 } else {
                     let caller = self.authenticate(parts, endpoint, log.client())?;
-                    log.update(|fields| fields.user_id = Some(caller.user_id()));
+                    log.update(|fields| match caller.scopes() {
+                        None => fields.user_id = Some(caller.user_id()),
+                        Some(_) => fields.key = Some(caller),
+                    });
                     Some(caller)
                 };
                 let client = log.client();
-                let payer = Payer::new(client, caller.map(|caller| caller.user_id()));
+                // A key may name any user, until its session is found.
+                let proved = caller.filter(|caller| caller.scopes().is_none());
+                let payer = Payer::new(client, proved.map(|caller| caller.user_id()));
                 let per_minute = self.core().rate_limiter().per_minute();
                 if let Some(policy) = endpoint.policy.rate_limit
                     && client.is_some()
@@ -164,15 +170,19 @@ pub(crate) async fn run(
     let result = match (endpoint.handler, caller) {
         (Handler::Public(handler), _) => handler(request).await,
         (_, None) => Err(ApiError::MissingToken),
-        (Handler::User(handler), Some(caller)) => {
-            let result = handler(request, caller).await;
+        (Handler::User(keys, handler), Some(caller)) => {
+            let result = match keys.check(&caller) {
+                Ok(()) => handler(request, caller).await,
+                Err(failure) => Err(failure.into()),
+            };
             if is_before_session(&result, false) {
                 Box::pin(auth::check_session(api.core(), &caller)).await?;
             }
             result
         }
-        (Handler::Owner(handler), Some(caller)) => {
-            let owner = check_owner(&caller, params);
+        (Handler::Owner(keys, handler), Some(caller)) => {
+            let allowed = keys.check(&caller).map_err(ApiError::from);
+            let owner = allowed.and_then(|()| check_owner(&caller, params));
             // The core's statement then checks the session of every request that finds a todo.
             let names_a_todo = owner.is_ok() && params.todo_id().is_some();
             let result = match owner {
@@ -202,7 +212,9 @@ fn is_before_session(result: &HandlerResult, names_a_todo: bool) -> bool {
         Err(ApiError::Core(Error::Forbidden | Error::NotFound)) => !names_a_todo,
         Err(
             ApiError::OtherUser
-            | ApiError::Core(Error::Invalid(_) | Error::MailNotConfigured)
+            | ApiError::Core(
+                Error::Invalid(_) | Error::MailNotConfigured | Error::InsufficientScope { .. },
+            )
             | ApiError::UnsupportedMediaType
             | ApiError::BodyTimeout
             | ApiError::BadRequest(_)
@@ -278,6 +290,29 @@ pub(crate) fn log_token_use(
         // After a server error, it is unknown whether the session is live.
         Err(failure) if failure.status().is_server_error() => {}
         _ => events::succeeded(AuthEvent::Token, client, user_id),
+    }
+}
+
+/// Logs the outcome of a request with an API key, as [`log_token_use`], and the key's use if its
+/// session was found: until then its user is not known.
+pub(crate) fn log_key_use(
+    core: &Core,
+    log: &RequestLog<'_>,
+    key: Caller,
+    result: &Result<Response<Body>, ApiError>,
+) {
+    match result {
+        Err(ApiError::Core(Error::Unauthenticated)) => {
+            events::failed(AuthEvent::Token, log.client(), None, "no such key");
+        }
+        // The limit of streams comes before the session.
+        Err(ApiError::Core(Error::TooManyStreams { .. })) => {}
+        Err(failure) if failure.status().is_server_error() => {}
+        _ => {
+            log.update(|fields| fields.user_id = Some(key.user_id()));
+            core.last_uses().record(key.session_or_nil());
+            events::succeeded(AuthEvent::Token, log.client(), key.user_id());
+        }
     }
 }
 

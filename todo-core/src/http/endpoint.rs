@@ -22,6 +22,7 @@ use crate::{
         routes,
     },
     ids::{SessionId, TodoId},
+    scopes::Scope,
     todos::Target,
 };
 
@@ -49,6 +50,25 @@ pub enum Access {
     User,
     /// The user whose id is in the path.
     Owner,
+}
+
+/// The API keys that may use a route, beside the tokens of sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyAccess {
+    /// None: the route is about credentials, or about the account.
+    Never,
+    /// Those with this scope.
+    With(Scope),
+}
+
+impl KeyAccess {
+    /// Fails if the caller has a key that may not use the route.
+    pub(crate) fn check(self, caller: &Caller) -> Result<(), Error> {
+        match self {
+            Self::Never => caller.require_no_key(),
+            Self::With(scope) => caller.require(scope),
+        }
+    }
 }
 
 /// Maximum number of SQL statements that a route runs.
@@ -287,8 +307,8 @@ pub(crate) type HandlerFuture<'a> = BoxFuture<'a, HandlerResult>;
 #[derive(Clone, Copy)]
 pub(crate) enum Handler {
     Public(for<'a> fn(RequestContext<'a>) -> HandlerFuture<'a>),
-    User(for<'a> fn(RequestContext<'a>, Caller) -> HandlerFuture<'a>),
-    Owner(for<'a> fn(RequestContext<'a>, Caller) -> HandlerFuture<'a>),
+    User(KeyAccess, for<'a> fn(RequestContext<'a>, Caller) -> HandlerFuture<'a>),
+    Owner(KeyAccess, for<'a> fn(RequestContext<'a>, Caller) -> HandlerFuture<'a>),
 }
 
 /// A request as its handler receives it.
@@ -378,8 +398,17 @@ impl Endpoint {
     pub fn access(&self) -> Access {
         match self.handler {
             Handler::Public(_) => Access::Public,
-            Handler::User(_) => Access::User,
-            Handler::Owner(_) => Access::Owner,
+            Handler::User(..) => Access::User,
+            Handler::Owner(..) => Access::Owner,
+        }
+    }
+
+    /// The API keys that may use it; `None` if every client may use it.
+    #[must_use]
+    pub fn key_access(&self) -> Option<KeyAccess> {
+        match self.handler {
+            Handler::Public(_) => None,
+            Handler::User(keys, _) | Handler::Owner(keys, _) => Some(keys),
         }
     }
 
@@ -421,6 +450,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         routes::auth::ENDPOINTS,
         routes::sessions::ENDPOINTS,
         routes::password::ENDPOINTS,
+        routes::keys::ENDPOINTS,
         routes::account::ENDPOINTS,
         routes::mail::ENDPOINTS,
         routes::todos::ENDPOINTS,

@@ -8,7 +8,7 @@ pub use self::routes::testing::with_test_routes;
 pub use self::{
     api::Api,
     body::{Body, BodyError},
-    endpoint::{Access, Endpoint, Statements, endpoints},
+    endpoint::{Access, Endpoint, KeyAccess, Statements, endpoints},
     envelope::{Envelope, EnvelopeLayer},
     head::{HeadError, HeadMemory},
     openapi::openapi_document,

@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 
 use crate::http::{
     ApiOptions,
-    endpoint::{Access, AnswerDocs, Endpoint, ErrorDocs, HeaderDocs, Schema, Tag, endpoints},
+    endpoint::{AnswerDocs, Endpoint, ErrorDocs, HeaderDocs, KeyAccess, Schema, Tag, endpoints},
     routes::{
-        docs::{HTTPS_REQUIRED, OF_EVERY_ROUTE},
+        docs::{HTTPS_REQUIRED, NO_KEYS, OF_EVERY_ROUTE, SCOPE_REQUIRED},
         meta::METRICS,
     },
     schema::{UUID, object, reference, responses},
@@ -50,7 +50,12 @@ pub fn openapi_document(options: &ApiOptions) -> Value {
         "components": {
             "schemas": schemas(),
             "securitySchemes": {
-                "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
+                "bearer": {
+                    "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+                    "description": "The token of a session, which allows everything; or an API \
+                        key (`todo_…`), for operations with `x-scopes`, if it has that scope: \
+                        `todos:read`, `todos:write` or `account:read`",
+                },
             },
             "headers": {
                 "X-Request-Id": {
@@ -97,14 +102,18 @@ fn operation(endpoint: &Endpoint, options: &ApiOptions) -> Value {
     let mut operation = json!({
         "tags": [tag],
         "summary": docs.summary,
-        "description": docs.description,
+        "description": format!("{}{}", docs.description, key_sentence(endpoint)),
         "operationId": docs.operation_id,
         "responses": responses(endpoint, options),
     });
-    operation["security"] = match endpoint.access() {
-        Access::Public => json!([]),
-        Access::User | Access::Owner => json!([{ "bearer": [] }]),
+    operation["security"] = match endpoint.key_access() {
+        None => json!([]),
+        Some(_) => json!([{ "bearer": [] }]),
     };
+    // No standard member: those of `security` would be required of tokens of sessions too.
+    if let Some(KeyAccess::With(scope)) = endpoint.key_access() {
+        operation["x-scopes"] = json!([scope.as_str()]);
+    }
     let parameters = parameters(endpoint);
     if !parameters.is_empty() {
         operation["parameters"] = json!(parameters);
@@ -119,6 +128,15 @@ fn operation(endpoint: &Endpoint, options: &ApiOptions) -> Value {
         });
     }
     operation
+}
+
+/// The end of a description, about API keys.
+fn key_sentence(endpoint: &Endpoint) -> String {
+    match endpoint.key_access() {
+        None => String::new(),
+        Some(KeyAccess::Never) => " API keys cannot be used.".into(),
+        Some(KeyAccess::With(scope)) => format!(" An API key needs the scope `{scope}`."),
+    }
 }
 
 fn parameters(endpoint: &Endpoint) -> Vec<Value> {
@@ -163,8 +181,13 @@ fn responses(endpoint: &Endpoint, options: &ApiOptions) -> Value {
     let max_body = endpoint.policy.max_body(options);
     let status = |error: &ErrorDocs| (error.example)(max_body).status();
     let has_own_403 = own.iter().any(|error| status(error) == StatusCode::FORBIDDEN);
-    let https = (!endpoint.is_probe && !has_own_403).then_some(&HTTPS_REQUIRED);
-    for error in own.iter().chain(https).chain(OF_EVERY_ROUTE) {
+    let forbidden = match endpoint.key_access() {
+        None => (!endpoint.is_probe).then_some(&HTTPS_REQUIRED),
+        Some(KeyAccess::Never) => Some(&NO_KEYS),
+        Some(KeyAccess::With(_)) => Some(&SCOPE_REQUIRED),
+    };
+    let forbidden = forbidden.filter(|_| !has_own_403);
+    for error in own.iter().chain(forbidden).chain(OF_EVERY_ROUTE) {
         const PROBLEM: &str = "application/problem+json";
         let failure = (error.example)(max_body);
         let status = failure.status();
@@ -177,10 +200,16 @@ fn responses(endpoint: &Endpoint, options: &ApiOptions) -> Value {
         if status == StatusCode::PRECONDITION_FAILED {
             problem["headers"]["ETag"] = etag();
         }
-        if status == StatusCode::UNAUTHORIZED {
-            problem["headers"]["WWW-Authenticate"] = json!({
-                "description": "A Bearer challenge (RFC 6750)", "schema": { "type": "string" },
-            });
+        let challenge = match status {
+            StatusCode::UNAUTHORIZED => Some("A Bearer challenge (RFC 6750)"),
+            StatusCode::FORBIDDEN if endpoint.key_access().is_some() => {
+                Some("A Bearer challenge (RFC 6750), if an API key lacks the scope")
+            }
+            _ => None,
+        };
+        if let Some(description) = challenge {
+            problem["headers"]["WWW-Authenticate"] =
+                json!({ "description": description, "schema": { "type": "string" } });
         }
         responses.insert(status.as_u16().to_string(), problem);
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::{
     error::{Error, FieldError, ItemError, whole_seconds},
     http::{Body, conditions, websocket::handshake},
+    scopes::Scope,
     todos::Todo,
 };
 
@@ -170,6 +171,9 @@ impl ApiError {
             ) => {
                 kind!(FORBIDDEN, "forbidden", "Forbidden", "forbidden")
             }
+            Self::Core(Error::InsufficientScope { .. }) => {
+                kind!(FORBIDDEN, "insufficient_scope", "Insufficient Scope", "insufficient-scope")
+            }
             Self::HttpsRequired => {
                 kind!(FORBIDDEN, "https_required", "HTTPS Required", "https-required")
             }
@@ -211,6 +215,9 @@ impl ApiError {
             Self::Core(Error::KeyInUse) => kind!(CONFLICT, "conflict", "Conflict", "conflict"),
             Self::Core(Error::CursorExpired) => {
                 kind!(GONE, "cursor_expired", "Cursor Expired", "cursor-expired")
+            }
+            Self::Core(Error::TooManyKeys { .. }) => {
+                kind!(CONFLICT, "too_many_keys", "Too Many Keys", "too-many-keys")
             }
             Self::Core(Error::EmailTaken) => {
                 kind!(CONFLICT, "email_taken", "Email Taken", "email-taken")
@@ -297,6 +304,15 @@ impl ApiError {
             }
             Self::Core(Error::CursorExpired) => {
                 "The changes since then are no longer known. Please load all todos again.".into()
+            }
+            Self::Core(Error::InsufficientScope { required: Some(scope) }) => {
+                format!("This API key lacks the scope {scope}.")
+            }
+            Self::Core(Error::InsufficientScope { required: None }) => {
+                "API keys do not allow this. Please log in.".into()
+            }
+            Self::Core(Error::TooManyKeys { limit }) => {
+                format!("You have {limit} API keys already. Please delete one of them.")
             }
             Self::Core(Error::EmailTaken) => "Email already registered.".into(),
             Self::Core(Error::InvalidLink) => {
@@ -434,6 +450,11 @@ impl ApiError {
                     HeaderValue::from_static("Bearer realm=\"todo\", error=\"invalid_token\"");
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
             }
+            Self::Core(Error::InsufficientScope { required }) => {
+                if let Some(challenge) = insufficient_scope(*required) {
+                    headers.insert(header::WWW_AUTHENTICATE, challenge);
+                }
+            }
             Self::WrongMethod(allow) => {
                 headers.insert(header::ALLOW, allow.clone());
             }
@@ -478,6 +499,12 @@ impl ApiError {
             _ => None,
         }
     }
+}
+
+/// The challenge of a request that requires another scope, or no key (RFC 6750, section 3.1).
+fn insufficient_scope(required: Option<Scope>) -> Option<HeaderValue> {
+    let scope = required.map(|scope| format!(", scope=\"{scope}\"")).unwrap_or_default();
+    HeaderValue::try_from(format!("Bearer error=\"insufficient_scope\"{scope}")).ok()
 }
 
 /// The distinct messages of all errors, joined with spaces.

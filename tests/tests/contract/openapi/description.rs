@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use todo_core::http::KeyAccess;
 use todo_tests::{endpoint, uncovered};
 
 use super::{
@@ -153,6 +154,13 @@ async fn protected_routes_require_a_bearer_token() {
         let security = own.or(document.get("security")).cloned().unwrap_or_else(|| json!([]));
         let expected = if route.is_protected { json!([{bearer: []}]) } else { json!([]) };
         assert_eq!(security, expected, "{} {}", route.method, route.path);
+        let operation = operation(&document, route);
+        let endpoint = endpoint(&route.method.to_ascii_uppercase(), route.path);
+        let scopes = match endpoint.key_access() {
+            Some(KeyAccess::With(scope)) => json!([scope.as_str()]),
+            _ => json!(null),
+        };
+        assert_eq!(operation["x-scopes"], scopes, "{} {}", route.method, route.path);
     }
 }
 

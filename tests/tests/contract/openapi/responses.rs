@@ -7,6 +7,8 @@ use super::{BULK, COMPLETE, TODO, TODOS, content, document, validate};
 
 const SESSIONS: &str = "/api/auth/sessions";
 const SESSION: &str = "/api/auth/sessions/{session_id}";
+const KEYS: &str = "/api/auth/keys";
+const KEY: &str = "/api/auth/keys/{key_id}";
 const PASSWORD: &str = "/api/auth/password";
 const ME: &str = "/api/auth/me";
 const UNKNOWN_ID: &str = "00000000-0000-7000-8000-000000000000";
@@ -25,6 +27,10 @@ on_every_target! {
         let eve = app.signed_up().await;
         let change = |current: &str, new: &str| {
             json!({"current_password": current, "new_password": new})
+        };
+        let key = |password: &str, days: i64| {
+            let scopes = ["todos:read"];
+            json!({"name": "n", "scopes": scopes, "expires_in_days": days, "password": password})
         };
         let dan = app.signed_up().await;
         let anonymous = app.anonymous();
@@ -56,6 +62,12 @@ on_every_target! {
             ("get", SESSIONS, ann.get(SESSIONS).await),
             ("delete", SESSIONS, ann.delete(SESSIONS).await),
             ("delete", SESSION, ann.delete(&format!("{SESSIONS}/{UNKNOWN_ID}")).await),
+            ("post", KEYS, bob.post(KEYS, key(bob.password(), 30)).await),
+            ("post", KEYS, bob.post(KEYS, key("Wrong1horse", 30)).await),
+            ("post", KEYS, bob.post(KEYS, key(bob.password(), 0)).await),
+            ("post", KEYS, bob.post(KEYS, json!({})).await),
+            ("get", KEYS, bob.get(KEYS).await),
+            ("delete", KEY, bob.delete(&format!("{KEYS}/{UNKNOWN_ID}")).await),
             ("post", PASSWORD, bob.post(PASSWORD, change("Wrong1horse", "Other2battery")).await),
             ("post", PASSWORD, bob.post(PASSWORD, change(bob.password(), "weak")).await),
             ("post", PASSWORD, bob.post(PASSWORD, json!({})).await),

@@ -52,7 +52,7 @@ fn items_failed(reason: ItemError) -> Error {
 }
 
 /// One of each variant; a new one does not compile until it is here.
-#[expect(clippy::too_many_lines, reason = "one line for each variant")]
+#[expect(clippy::too_many_lines, reason = "one entry for each variant")]
 fn every_failure() -> Vec<ApiError> {
     let cause = || BoxError::new("SELECT secret FROM table");
     let retry_after = Duration::from_secs(42);
@@ -73,6 +73,9 @@ fn every_failure() -> Vec<ApiError> {
         items_failed(ItemError::NotFound),
         items_failed(ItemError::QuotaExceeded { limit: 2, used: 3 }),
         Error::TooManyStreams { limit: 5 },
+        Error::InsufficientScope { required: Some(Scope::TodosWrite) },
+        Error::InsufficientScope { required: None },
+        Error::TooManyKeys { limit: 20 },
         Error::EmailTaken,
         Error::InvalidLink,
         Error::EmailUnverified,
@@ -99,6 +102,8 @@ fn every_failure() -> Vec<ApiError> {
             | Error::KeysFull { .. }
             | Error::ItemsFailed { .. }
             | Error::TooManyStreams { .. }
+            | Error::InsufficientScope { .. }
+            | Error::TooManyKeys { .. }
             | Error::EmailTaken
             | Error::InvalidLink
             | Error::EmailUnverified

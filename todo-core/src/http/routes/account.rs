@@ -11,7 +11,7 @@ use crate::{
     http::{
         endpoint::{
             AnswerDocs, BodyDocs, BodyForm, Docs, Endpoint, ErrorDocs, Handler, HandlerResult,
-            HeaderDocs, Policy, RequestContext, Statements, Tag,
+            HeaderDocs, KeyAccess, Policy, RequestContext, Statements, Tag,
         },
         export,
         extract::json_body,
@@ -44,7 +44,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Policy { rate_limit: Some("login"), ..ACCOUNT },
         // Two slots taken and given back, the account, the deletion.
         Statements::new(6, 8),
-        Handler::User(|request, caller| Box::pin(delete_account(request, caller))),
+        Handler::User(KeyAccess::Never, |request, caller| {
+            Box::pin(delete_account(request, caller))
+        }),
         Docs {
             operation_id: "deleteAccount",
             summary: "Delete the account",
@@ -88,7 +90,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         // The limit, the account, its sessions, its keys, and two pages, each of which may be
         // empty.
         Statements::new(8, 2),
-        Handler::User(|request, caller| Box::pin(export_account(request, caller))),
+        Handler::User(KeyAccess::Never, |request, caller| {
+            Box::pin(export_account(request, caller))
+        }),
         Docs {
             operation_id: "exportAccount",
             summary: "Export the account",

@@ -16,7 +16,7 @@ use crate::{
     http::{
         endpoint::{
             AnswerDocs, BodyDocs, BodyLimit, Docs, Endpoint, ErrorDocs, Handler, HandlerResult,
-            Policy, RequestContext, Statements, Tag,
+            KeyAccess, Policy, RequestContext, Statements, Tag,
         },
         extract::{Change, json_body},
         problem::ApiError,
@@ -27,6 +27,7 @@ use crate::{
         },
         schema::LoginPassword,
     },
+    scopes::Scope,
     timestamp,
 };
 
@@ -148,7 +149,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             )],
             errors: &[BAD_REQUEST, UNAUTHORIZED, INTERNAL, UNAVAILABLE, TIMEOUT],
         },
-        handler: Handler::User(|request, caller| Box::pin(logout(request, caller))),
+        handler: Handler::User(KeyAccess::Never, |request, caller| {
+            Box::pin(logout(request, caller))
+        }),
     },
     Endpoint {
         method: Method::GET,
@@ -168,7 +171,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             answers: &[AnswerDocs::json(200, "The account", "User", None)],
             errors: &[BAD_REQUEST, UNAUTHORIZED, INTERNAL, UNAVAILABLE, TIMEOUT],
         },
-        handler: Handler::User(|request, caller| Box::pin(current_user(request, caller))),
+        handler: Handler::User(KeyAccess::With(Scope::AccountRead), |request, caller| {
+            Box::pin(current_user(request, caller))
+        }),
     },
     Endpoint {
         method: Method::PATCH,
@@ -205,7 +210,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 TIMEOUT,
             ],
         },
-        handler: Handler::User(|request, caller| Box::pin(update_user(request, caller))),
+        handler: Handler::User(KeyAccess::Never, |request, caller| {
+            Box::pin(update_user(request, caller))
+        }),
     },
 ];
 

@@ -12,7 +12,7 @@ use crate::{
     http::{
         endpoint::{
             AnswerDocs, BodyDocs, BodyLimit, Docs, Endpoint, ErrorDocs, Handler, HandlerResult,
-            HeaderDocs, Policy, RequestContext, Statements, Tag,
+            HeaderDocs, KeyAccess, Policy, RequestContext, Statements, Tag,
         },
         extract::{Form, JsonBody},
         idempotency,
@@ -28,6 +28,7 @@ use crate::{
         },
         schema::{UUID, object, reference, with_default},
     },
+    scopes::Scope,
     todos::{self, Bulk, BulkRequest, NewTodo, TodoId, TodoPatch, number_error},
 };
 
@@ -78,7 +79,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[Endpoint::of_api(
     // BEGIN, the search for the items, the change, COMMIT; with a key also its look-up, the
     // deletion of an expired one, and the answer. Of a failure: a look-up at last.
     Statements::new(7, 6),
-    Handler::Owner(|request, caller| Box::pin(bulk(request, caller))),
+    Handler::Owner(KeyAccess::With(Scope::TodosWrite), |request, caller| {
+        Box::pin(bulk(request, caller))
+    }),
     Docs {
         operation_id: "bulkTodos",
         summary: "Change many todos",

@@ -8,14 +8,15 @@ use crate::{
     error::{Error, FieldErrors},
     http::{
         endpoint::{
-            AnswerDocs, Charge, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, Policy,
-            QueryParameter, RequestContext, Statements, Tag,
+            AnswerDocs, Charge, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, KeyAccess,
+            Policy, QueryParameter, RequestContext, Statements, Tag,
         },
         extract::Query,
         problem::ApiError,
         respond,
         routes::docs::{self, INTERNAL, OTHER_USER, TIMEOUT, UNAUTHORIZED, UNAVAILABLE, field},
     },
+    scopes::Scope,
     todos::{self, ChangeCursor, Limit},
 };
 
@@ -34,7 +35,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[Endpoint::of_api(
     Policy { charge: Charge::Required, ..Policy::DEFAULT },
     // The second one checks the session after an invalid value.
     Statements::new(1, 2),
-    Handler::Owner(|request, caller| Box::pin(list_changes(request, caller))),
+    Handler::Owner(KeyAccess::With(Scope::TodosRead), |request, caller| {
+        Box::pin(list_changes(request, caller))
+    }),
     Docs {
         operation_id: "listChanges",
         summary: "List changes",

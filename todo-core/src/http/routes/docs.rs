@@ -9,6 +9,7 @@ use crate::{
         problem::ApiError,
         schema,
     },
+    scopes::Scope,
     todos::Limit,
 };
 
@@ -45,7 +46,8 @@ pub(crate) const fn malformed(example: fn(usize) -> ApiError) -> ErrorDocs {
 
 /// A 403, by the route's own example.
 pub(crate) const fn forbidden(example: fn(usize) -> ApiError) -> ErrorDocs {
-    let description = "It belongs to another user, or plain http where https is required";
+    let description = "It belongs to another user, an API key without the scope, or plain http \
+        where https is required";
     ErrorDocs { description, example }
 }
 
@@ -83,6 +85,17 @@ pub(crate) const UNAVAILABLE: ErrorDocs = ErrorDocs {
 };
 pub(crate) const TIMEOUT: ErrorDocs =
     ErrorDocs { description: "The request took too long", example: |_| ApiError::Timeout };
+
+/// The 403 of a route of the account.
+pub(crate) const SCOPE_REQUIRED: ErrorDocs = ErrorDocs {
+    description: "An API key without the scope, or plain http where https is required",
+    example: |_| ApiError::Core(Error::InsufficientScope { required: Some(Scope::AccountRead) }),
+};
+/// The 403 of a route that no API key may use.
+pub(crate) const NO_KEYS: ErrorDocs = ErrorDocs {
+    description: "An API key, or plain http where https is required",
+    example: |_| ApiError::Core(Error::InsufficientScope { required: None }),
+};
 
 /// The errors of every route: the head is too large.
 pub(crate) const OF_EVERY_ROUTE: &[ErrorDocs] = &[

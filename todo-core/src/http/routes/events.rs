@@ -10,7 +10,7 @@ use crate::{
     http::{
         endpoint::{
             AnswerDocs, BodyForm, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, HeaderDocs,
-            HeaderParameter, Policy, RequestContext, Schema, Statements, Tag,
+            HeaderParameter, KeyAccess, Policy, RequestContext, Schema, Statements, Tag,
         },
         events,
         extract::Query,
@@ -25,6 +25,7 @@ use crate::{
         },
     },
     request_id,
+    scopes::Scope,
     streams::StreamKind,
     todos::{self, ChangeCursor, Follower},
 };
@@ -51,7 +52,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Policy { body: BodyForm::Live, ..Policy::DEFAULT },
         // The second one checks the session after an invalid value, or over the limit of streams.
         Statements::new(1, 2),
-        Handler::Owner(|request, caller| Box::pin(follow(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosRead), |request, caller| {
+            Box::pin(follow(request, caller))
+        }),
         Docs {
             operation_id: "followChanges",
             summary: "Follow changes",
@@ -97,7 +100,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Policy { takes_protocol_token: true, ..Policy::DEFAULT },
         // The first one checks the session, the second reads the first page, after the response.
         Statements::new(2, 1),
-        Handler::Owner(|request, caller| Box::pin(connect(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosRead), |request, caller| {
+            Box::pin(connect(request, caller))
+        }),
         Docs {
             operation_id: "connectToChanges",
             summary: "Follow changes over a WebSocket",

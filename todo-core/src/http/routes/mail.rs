@@ -9,8 +9,8 @@ use crate::{
     http::{
         Body,
         endpoint::{
-            AnswerDocs, BodyDocs, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, Policy,
-            RequestContext, Statements, Tag,
+            AnswerDocs, BodyDocs, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, KeyAccess,
+            Policy, RequestContext, Statements, Tag,
         },
         extract::json_body,
         problem::ApiError,
@@ -120,7 +120,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Policy { rate_limit: Some("verify"), ..Policy::DEFAULT },
         // One for the rate limit, and one that finds the reason why nothing was queued.
         Statements::new(3, 3),
-        Handler::User(|request, caller| Box::pin(verify_email(request, caller))),
+        Handler::User(KeyAccess::Never, |request, caller| Box::pin(verify_email(request, caller))),
         Docs {
             operation_id: "verifyEmail",
             summary: "Request a confirmation of the address",
@@ -196,7 +196,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Policy { rate_limit: Some("login"), ..ACCOUNT },
         // The account, two slots and their return, the mails, the reason.
         Statements::new(7, 8),
-        Handler::User(|request, caller| Box::pin(change_email(request, caller))),
+        Handler::User(KeyAccess::Never, |request, caller| Box::pin(change_email(request, caller))),
         Docs {
             operation_id: "changeEmail",
             summary: "Request another address",

@@ -8,6 +8,7 @@ pub(crate) mod changes;
 pub(crate) mod docs;
 pub(crate) mod events;
 pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod mail;
 pub(crate) mod meta;
 pub(crate) mod password;

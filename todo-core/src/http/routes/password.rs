@@ -8,8 +8,8 @@ use crate::{
     error::Error,
     http::{
         endpoint::{
-            AnswerDocs, BodyDocs, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, Policy,
-            RequestContext, Statements, Tag,
+            AnswerDocs, BodyDocs, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, KeyAccess,
+            Policy, RequestContext, Statements, Tag,
         },
         extract::{OrDefault, json_body},
         problem::ApiError,
@@ -36,7 +36,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[Endpoint::of_api(
     Policy { rate_limit: Some("login"), ..ACCOUNT },
     // Two slots taken and given back, the account, the change.
     Statements::new(6, 8),
-    Handler::User(|request, caller| Box::pin(change(request, caller))),
+    Handler::User(KeyAccess::Never, |request, caller| Box::pin(change(request, caller))),
     Docs {
         operation_id: "changePassword",
         summary: "Change the password",

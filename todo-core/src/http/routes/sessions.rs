@@ -8,8 +8,8 @@ use crate::{
     error::Error,
     http::{
         endpoint::{
-            AnswerDocs, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, Policy, RequestContext,
-            Statements, Tag,
+            AnswerDocs, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, KeyAccess, Policy,
+            RequestContext, Statements, Tag,
         },
         problem::ApiError,
         respond,
@@ -31,7 +31,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         SESSIONS,
         Policy::DEFAULT,
         Statements::new(1, 1),
-        Handler::User(|request, caller| Box::pin(list(request, caller))),
+        Handler::User(KeyAccess::Never, |request, caller| Box::pin(list(request, caller))),
         Docs {
             operation_id: "listSessions",
             summary: "List the sessions",
@@ -50,7 +50,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         SESSIONS,
         Policy::DEFAULT,
         Statements::new(1, 2),
-        Handler::User(|request, caller| Box::pin(end_others(request, caller))),
+        Handler::User(KeyAccess::Never, |request, caller| Box::pin(end_others(request, caller))),
         Docs {
             operation_id: "endOtherSessions",
             summary: "End all other sessions",
@@ -74,7 +74,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         SESSION,
         Policy::DEFAULT,
         Statements::new(1, 2),
-        Handler::User(|request, caller| Box::pin(end(request, caller))),
+        Handler::User(KeyAccess::Never, |request, caller| Box::pin(end(request, caller))),
         Docs {
             operation_id: "endSession",
             summary: "End a session",

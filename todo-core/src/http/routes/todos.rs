@@ -12,8 +12,8 @@ use crate::{
         conditions::{self, todo_or_not_modified, todo_response},
         endpoint::{
             AnswerDocs, BodyDocs, BodyForm, Charge, Docs, Endpoint, ErrorDocs, Handler,
-            HandlerResult, HeaderDocs, HeaderParameter, Policy, QueryParameter, RequestContext,
-            Schema, Statements, Tag,
+            HandlerResult, HeaderDocs, HeaderParameter, KeyAccess, Policy, QueryParameter,
+            RequestContext, Schema, Statements, Tag,
         },
         extract::{Change, ChangeOrNull, OrDefault, OrNull, Query, json_body},
         idempotency, list,
@@ -29,6 +29,7 @@ use crate::{
             with_default,
         },
     },
+    scopes::Scope,
     todos::{
         self, Answer, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder,
         Status, Target, Title, Todo, TodoPatch,
@@ -162,7 +163,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         TODOS,
         Policy::CHANGE,
         STATEMENTS,
-        Handler::Owner(|request, caller| Box::pin(create_todo(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosWrite), |request, caller| {
+            Box::pin(create_todo(request, caller))
+        }),
         Docs {
             operation_id: "createTodo",
             summary: "Create a todo",
@@ -204,7 +207,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         // With `If-None-Match`, the first one looks up the version. An empty page is followed by
         // its total.
         Statements::new(3, 3),
-        Handler::Owner(|request, caller| Box::pin(list_todos(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosRead), |request, caller| {
+            Box::pin(list_todos(request, caller))
+        }),
         Docs {
             operation_id: "listTodos",
             summary: "List todos",
@@ -224,7 +229,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         TODO,
         Policy { charge: Charge::Required, ..Policy::DEFAULT },
         STATEMENTS,
-        Handler::Owner(|request, caller| Box::pin(get_todo(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosRead), |request, caller| {
+            Box::pin(get_todo(request, caller))
+        }),
         Docs {
             operation_id: "getTodo",
             summary: "Get a todo",
@@ -242,7 +249,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         TODO,
         Policy::CHANGE,
         CHANGE_STATEMENTS,
-        Handler::Owner(|request, caller| Box::pin(replace_todo(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosWrite), |request, caller| {
+            Box::pin(replace_todo(request, caller))
+        }),
         Docs {
             operation_id: "replaceTodo",
             summary: "Replace a todo",
@@ -262,7 +271,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         TODO,
         Policy::CHANGE,
         CHANGE_STATEMENTS,
-        Handler::Owner(|request, caller| Box::pin(patch_todo(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosWrite), |request, caller| {
+            Box::pin(patch_todo(request, caller))
+        }),
         Docs {
             operation_id: "patchTodo",
             summary: "Update a todo",
@@ -281,7 +292,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         TODO,
         Policy::DEFAULT,
         CHANGE_STATEMENTS,
-        Handler::Owner(|request, caller| Box::pin(delete_todo(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosWrite), |request, caller| {
+            Box::pin(delete_todo(request, caller))
+        }),
         Docs {
             operation_id: "deleteTodo",
             summary: "Delete a todo",
@@ -310,7 +323,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         COMPLETE,
         Policy::CHANGE,
         CHANGE_STATEMENTS,
-        Handler::Owner(|request, caller| Box::pin(complete_todo(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosWrite), |request, caller| {
+            Box::pin(complete_todo(request, caller))
+        }),
         Docs {
             operation_id: "completeTodo",
             summary: "Complete or reopen a todo",

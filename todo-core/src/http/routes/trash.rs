@@ -11,7 +11,7 @@ use crate::{
         conditions::todo_response,
         endpoint::{
             AnswerDocs, Charge, Docs, Endpoint, ErrorDocs, Handler, HandlerResult, HeaderDocs,
-            Policy, QueryParameter, RequestContext, Statements, Tag,
+            KeyAccess, Policy, QueryParameter, RequestContext, Statements, Tag,
         },
         extract::Query,
         idempotency,
@@ -25,6 +25,7 @@ use crate::{
             todos::KEY,
         },
     },
+    scopes::Scope,
     todos::{self, Limit},
 };
 
@@ -54,7 +55,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Policy { charge: Charge::Required, ..Policy::DEFAULT },
         // An empty page has no total.
         Statements::new(2, 2),
-        Handler::Owner(|request, caller| Box::pin(list_trash(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosRead), |request, caller| {
+            Box::pin(list_trash(request, caller))
+        }),
         Docs {
             operation_id: "listTrash",
             summary: "List deleted todos",
@@ -74,7 +77,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Policy::DEFAULT,
         // One for each 500 todos, and one more.
         Statements::new(22, 2),
-        Handler::Owner(|request, caller| Box::pin(empty_trash(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosWrite), |request, caller| {
+            Box::pin(empty_trash(request, caller))
+        }),
         Docs {
             operation_id: "emptyTrash",
             summary: "Empty the trash",
@@ -98,7 +103,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         TRASHED,
         Policy::DEFAULT,
         Statements::new(1, 2),
-        Handler::Owner(|request, caller| Box::pin(delete_trashed(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosWrite), |request, caller| {
+            Box::pin(delete_trashed(request, caller))
+        }),
         Docs {
             operation_id: "deleteTrashedTodo",
             summary: "Delete a todo permanently",
@@ -135,7 +142,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Policy::CHANGE,
         // With a key those of a bulk: see there.
         Statements::new(7, 6),
-        Handler::Owner(|request, caller| Box::pin(restore(request, caller))),
+        Handler::Owner(KeyAccess::With(Scope::TodosWrite), |request, caller| {
+            Box::pin(restore(request, caller))
+        }),
         Docs {
             operation_id: "restoreTodo",
             summary: "Restore a deleted todo",

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    auth::{Email, Name, Password},
+    auth::{Email, KeyLifetime, KeyName, Name, Password, Scopes},
     error::FieldErrors,
     todos::{Description, Priority, Title},
 };
@@ -42,6 +42,8 @@ const TEXT: &str = "^[^\\u0000]*$";
 const NOT_BLANK: &str = "^[^\\u0000]*[^\\s\\u0000\\u0085][^\\u0000]*$";
 const NAME: &str = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*\
     [^\\s\\u0000-\\u001f\\u007f-\\u009f]$";
+const KEY_NAME: &str = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]\
+    ([^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f])?$";
 const PASSWORD: &str = "^(?=[^\\u0000]*[A-Z])(?=[^\\u0000]*[a-z])(?=[^\\u0000]*[0-9])[^\\u0000]+$";
 
 /// A value in a request body. Its [`Member::Shape`] is the JSON value, of the right type.
@@ -140,6 +142,51 @@ text_member!(
         "description": "At least one upper-case and one lower-case letter and one digit",
     })
 );
+
+text_member!(
+    KeyName,
+    KeyName::parse,
+    json!({
+        "type": "string", "minLength": 1, "maxLength": Self::MAX_CHARS, "pattern": KEY_NAME,
+    })
+);
+
+impl Member for Scopes {
+    type Shape = Vec<String>;
+    const TYPE: &'static str = "an array of strings";
+
+    fn from_json(value: Value) -> Option<Vec<String>> {
+        serde_json::from_value(value).ok()
+    }
+
+    fn parse(words: Vec<String>) -> Result<Self, FieldErrors> {
+        Self::parse(&words)
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "array", "minItems": 1, "items": reference("Scope") })
+    }
+}
+
+impl Member for KeyLifetime {
+    type Shape = i64;
+    const TYPE: &'static str = "a whole number";
+
+    fn from_json(value: Value) -> Option<i64> {
+        // JSON does not distinguish 30 and 30.0. Of numbers out of range, any stands for all.
+        let whole = value.as_f64().filter(|number| number.fract() == 0.0)?;
+        let is_it = |days: &u16| (f64::from(*days) - whole).abs() < 0.5;
+        Some((1..=Self::MAX_DAYS).find(is_it).map_or(0, i64::from))
+    }
+
+    fn parse(days: i64) -> Result<Self, FieldErrors> {
+        Ok(Self::days(days)?)
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "integer", "minimum": 1, "maximum": Self::MAX_DAYS })
+    }
+}
 
 fn parse_priority(text: &str) -> Result<Priority, FieldErrors> {
     Ok(Priority::parse(text)?)

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use uuid::uuid;
 
 use crate::{
-    auth::MAX_SESSIONS,
+    auth::{MAX_KEYS, MAX_SESSIONS, Scope},
     http::schema::reference,
     ids::{TodoId, UserId},
     todos::{Description, Priority, SortBy, SortOrder, Status, Title, Todo},
@@ -20,8 +20,11 @@ pub(crate) fn schemas() -> Map<String, Value> {
         ("User", user()),
         ("Sessions", sessions()),
         ("Session", session()),
+        ("Keys", keys()),
+        ("Key", key()),
+        ("CreatedKey", created_key()),
+        ("Scope", words("A right of an API key. None includes another.", Scope::ALL)),
         ("Export", export()),
-        ("ExportedKey", exported_key()),
         ("Todo", todo()),
         ("TodoList", todo_list()),
         ("TrashedTodo", trashed_todo()),
@@ -151,7 +154,7 @@ fn export() -> Value {
                 }),
             ),
             ("sessions", list("The live sessions, the newest first.", "Session")),
-            ("keys", list("The API keys, without the keys themselves.", "ExportedKey")),
+            ("keys", list("The API keys, without the keys themselves.", "Key")),
             ("todos", list("All todos, the oldest first.", "Todo")),
             ("trash", list("The deleted todos, the first deleted first.", "TrashedTodo")),
         ],
@@ -159,7 +162,7 @@ fn export() -> Value {
     export["example"] = json!({
         "format": "todo-export", "version": 1, "exported_at": "2026-11-26T09:30:00Z",
         "user": user()["example"], "identities": [], "sessions": [session()["example"]],
-        "keys": [exported_key()["example"]], "todos": [todo()["example"]],
+        "keys": [key()["example"]], "todos": [todo()["example"]],
         "trash": [trashed_todo()["example"]],
     });
     export
@@ -207,29 +210,53 @@ fn session() -> Value {
     session
 }
 
-fn exported_key() -> Value {
+fn keys() -> Value {
+    let keys = json!({
+        "description": "The keys that have not expired, the newest first.",
+        "type": "array", "maxItems": MAX_KEYS, "items": reference("Key"),
+    });
+    let mut list = object("The API keys of a user.", &[("keys", keys)]);
+    list["example"] = json!({ "keys": [key()["example"]] });
+    list
+}
+
+fn key() -> Value {
+    let scopes = json!({
+        "description": "What it allows.", "type": "array", "items": reference("Scope"),
+    });
+    let seen_at = "When it was last used, to about a minute; null if it was not used yet.";
     let mut key = object(
-        "An API key in an export, without the key itself.",
+        "An API key of a user, without the key itself.",
         &[
-            ("id", uuid("Its id.")),
-            ("name", string("The name that its user has given it.")),
-            (
-                "scopes",
-                json!({
-                    "description": "What it allows.", "type": "array",
-                    "items": { "type": "string" },
-                }),
-            ),
+            ("id", uuid("Unique id. It is no secret.")),
+            ("name", string("Trimmed, 1 to 100 characters.")),
+            ("scopes", scopes),
             ("created_at", time("When it was created.")),
-            ("seen_at", super::or_null(time("When it was last used, if that is known."))),
+            ("seen_at", super::or_null(time(seen_at))),
             ("expires_at", time("When it expires.")),
         ],
     );
     key["example"] = json!({
-        "id": "6f9619ff-8b86-d011-b42d-00c04fc964ff", "name": "backup", "scopes": ["todos:read"],
-        "created_at": "2026-11-24T08:00:00Z", "seen_at": null, "expires_at": "2027-02-22T08:00:00Z",
+        "id": "ad4a22b7-24e1-b182-2d15-50a220f2c2f4",
+        "name": "backup",
+        "scopes": ["todos:read"],
+        "created_at": "2026-11-23T09:29:12.456789Z",
+        "seen_at": null,
+        "expires_at": "2026-12-23T09:29:12.000000Z",
     });
     key
+}
+
+fn created_key() -> Value {
+    let mut created = key();
+    created["description"] = json!("A new API key of a user.");
+    created["properties"]["key"] =
+        string("The key, for the `Authorization: Bearer` header. It is shown this once.");
+    if let Some(required) = created["required"].as_array_mut() {
+        required.push(json!("key"));
+    }
+    created["example"]["key"] = json!("todo_…");
+    created
 }
 
 fn todo() -> Value {
