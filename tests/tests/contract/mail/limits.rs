@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use sqlx::{Connection, Executor, PgConnection};
 use todo_tests::{Database, Server, Target, at_once};
 
 use super::*;
@@ -42,6 +43,28 @@ on_every_target! {
         verify(&ada).await.problem(429, "rate_limited");
         accepted(forgot(&app.client_from([127, 0, 0, 9]), "b@example.com").await);
     }
+}
+
+/// Statements that run at the same time do not find each other's rows on PostgreSQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_requests_at_the_same_time_one_is_mailed() {
+    const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END'; \
+         CREATE TRIGGER slow BEFORE INSERT ON mails FOR EACH ROW EXECUTE FUNCTION slow()";
+    let mailbox = Mailbox::default();
+    let target = Target { server: Server::Hyper, database: Database::Postgres };
+    let app = mailbox.start(target, &[]).await;
+    let (ada, bob) = (app.signed_up().await, app.signed_up().await);
+    let mut admin = PgConnection::connect(app.database_url()).await.expect("a connection");
+    admin.execute(SLOW).await.expect("a trigger");
+    at_once(6, |_| {
+        let (client, email) = (app.anonymous(), ada.email().to_owned());
+        async move { accepted(forgot(&client, &email).await) }
+    })
+    .await;
+    reset_token(&app, &mailbox, bob.email()).await;
+    let resets = mailbox.mails().into_iter().filter(|mail| mail.header("Subject") == RESET);
+    assert_eq!(resets.filter(|mail| mail.to() == ada.email()).count(), 1);
 }
 
 /// Half of the requests are for accounts. Their time must not tell which.
