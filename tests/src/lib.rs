@@ -16,6 +16,7 @@ mod endpoints;
 mod events;
 mod forwarder;
 pub mod lease;
+mod mail;
 pub mod postgres;
 mod process;
 mod response;
@@ -29,6 +30,7 @@ pub use database::{clone_the_only_todo, count_rows, execute_sql};
 pub use endpoints::{endpoint, uncovered};
 pub use events::{Event, EventStream};
 pub use forwarder::Forwarder;
+pub use mail::{MAIL_SETTINGS, Mail, Mailbox, SmtpServer};
 pub use process::{
     PROGRAMS, Process, STARTING, STOPPING, built, command, empty_dir, startup_error,
 };

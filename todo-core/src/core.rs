@@ -10,12 +10,13 @@ use uuid::Uuid;
 use crate::{
     auth::{self, last_use::LastUses},
     caller_queue::CallerQueues,
-    clock::Clock,
+    clock::{Clock, new_id},
     crypto::{hashing::Hasher, tokens::Tokens},
     db::{Database, DatabaseOptions, Db, OpenError},
     error::{BoxError, Error, Result},
     ids::UserId,
     job_counters::JobCounters,
+    mail::{Mail, MailOptions},
     rate_limit::RateLimiter,
     run_to_completion::RunToCompletion,
     secret::{Algorithm, Secret},
@@ -45,6 +46,7 @@ pub struct CoreBuilder {
     max_todos: u32,
     trash_days: u16,
     max_streams: u32,
+    mail: Option<MailOptions>,
     database: DatabaseOptions,
     clock: Clock,
 }
@@ -76,7 +78,8 @@ impl CoreBuilder {
         self
     }
 
-    /// Sets the name of the service: a new password must not be derived from it. Default: Todo API.
+    /// Sets the name of the service: mails have it, and a new password must not be derived from it.
+    /// Default: Todo API.
     pub fn service_name(mut self, name: impl Into<String>) -> Self {
         self.service_name = name.into();
         self
@@ -108,6 +111,13 @@ impl CoreBuilder {
     /// users together have at most 2,000.
     pub fn max_streams(mut self, limit: u32) -> Self {
         self.max_streams = limit;
+        self
+    }
+
+    /// Sets the transport and the texts of mails. Default: no mails, and the operations that need
+    /// them fail with [`Error::MailNotConfigured`].
+    pub fn mail(mut self, options: MailOptions) -> Self {
+        self.mail = Some(options);
         self
     }
 
@@ -169,6 +179,7 @@ impl CoreBuilder {
             last_uses: LastUses::default(),
             service_name: self.service_name,
             session_idle_lifetime: TimeDelta::days(self.session_idle_days.into()),
+            mail: self.mail.map(Mail::new),
         }));
         if let Err(error) = auth::load_hash_costs(&core).await {
             tracing::warn!(%error, "cannot read the cost of stored password hashes yet");
@@ -203,6 +214,7 @@ struct Inner {
     service_name: String,
     /// Zero without this limit.
     session_idle_lifetime: TimeDelta,
+    mail: Option<Mail>,
 }
 
 impl Core {
@@ -220,6 +232,7 @@ impl Core {
             max_todos: 50_000,
             trash_days: 30,
             max_streams: 5,
+            mail: None,
             database: DatabaseOptions::new(),
             clock: Clock::system(),
         }
@@ -343,6 +356,7 @@ impl Core {
             hashed: hasher.hashes_total(),
             succeeded_jobs,
             failed_jobs,
+            mails: self.0.mail.as_ref().map(|mail| mail.counters.totals()).unwrap_or_default(),
             streams: self.0.streams.counts(),
         }
     }
@@ -392,10 +406,22 @@ impl Core {
         &self.0.jobs
     }
 
-    /// The id of a mail to write; `None` where no mail is sent.
-    #[expect(clippy::unused_self, reason = "it depends on the options of mail")]
-    pub(crate) fn notice_id(&self, _now: DateTime<Utc>) -> Option<Uuid> {
-        None
+    pub(crate) fn mail(&self) -> Option<&Mail> {
+        self.0.mail.as_ref()
+    }
+
+    /// Whether a login requires a confirmed address.
+    pub(crate) fn requires_verified_email(&self) -> bool {
+        self.0.mail.as_ref().is_some_and(|mail| mail.options.requires_verified_email)
+    }
+
+    /// The id of a mail to queue; `None` where no mail is sent. Wakes the delivery, which waits a
+    /// moment for the statement that queues it.
+    pub(crate) fn notice_id(&self, now: DateTime<Utc>) -> Option<Uuid> {
+        self.0.mail.as_ref().map(|mail| {
+            mail.wake();
+            new_id(now)
+        })
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
@@ -442,6 +468,8 @@ pub(crate) struct Stats {
     /// Attempts of jobs since the start.
     pub(crate) succeeded_jobs: u64,
     pub(crate) failed_jobs: u64,
+    /// Attempts to send mails since the start, and the age in seconds of the oldest unsent one.
+    pub(crate) mails: (crate::mail::MailTotals, i64),
     /// Open streams of changes, in the order of [`StreamKind::ALL`](crate::streams::StreamKind).
     pub(crate) streams: [i64; 3],
 }

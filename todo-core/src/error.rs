@@ -87,6 +87,19 @@ pub enum Error {
     /// An account with this e-mail exists.
     #[error("email is already registered")]
     EmailTaken,
+    /// The token of a link in a mail is invalid: used, expired, altered or of another link.
+    #[error("the link is not valid")]
+    InvalidLink,
+    /// The e-mail address of the account is not confirmed, as a login requires. It is confirmed by
+    /// the link in a mail, or by a reset of the password.
+    #[error("the e-mail address is not confirmed")]
+    EmailUnverified,
+    /// The e-mail address of the account is confirmed already.
+    #[error("the e-mail address is already confirmed")]
+    AlreadyVerified,
+    /// There are no mails: [`CoreBuilder::mail`](crate::CoreBuilder::mail) was not called.
+    #[error("mails are not configured")]
+    MailNotConfigured,
     /// Too many attempts from this client; try again after the given time.
     #[error("too many attempts, try again in {} s", whole_seconds(*.retry_after))]
     RateLimited {
@@ -124,6 +137,10 @@ impl Error {
             Self::CursorExpired => "cursor_expired",
             Self::TooManyKeys { .. } => "too_many_keys",
             Self::EmailTaken => "email_taken",
+            Self::InvalidLink => "invalid_link",
+            Self::EmailUnverified => "email_unverified",
+            Self::AlreadyVerified => "already_verified",
+            Self::MailNotConfigured => "mail_not_configured",
             Self::RateLimited { .. } | Self::TooManyStreams { .. } => "rate_limited",
             Self::Busy | Self::Unavailable(_) => "unavailable",
             Self::Internal(_) => "internal",

@@ -15,7 +15,7 @@ use crate::{
     core::Core,
     db::{RowsAffected, Statement, value::Timestamp},
     error::{BoxError, Error, ErrorChain, Result},
-    todos,
+    outbox, todos,
 };
 
 /// Duration of a lease.
@@ -43,11 +43,18 @@ enum Kind {
     ExpiredTodos,
     /// [`auth::delete_left_rows`].
     DeletedAccounts,
+    /// [`outbox::delete_expired`].
+    ExpiredMails,
 }
 
 impl Kind {
-    const ALL: [Self; 4] =
-        [Self::ExpiredSessions, Self::IdleSessions, Self::ExpiredTodos, Self::DeletedAccounts];
+    const ALL: [Self; 5] = [
+        Self::ExpiredSessions,
+        Self::IdleSessions,
+        Self::ExpiredTodos,
+        Self::DeletedAccounts,
+        Self::ExpiredMails,
+    ];
 
     /// The name in the database. A process takes no job of a kind that it does not know: it may be
     /// that of a newer version.
@@ -57,6 +64,7 @@ impl Kind {
             Self::IdleSessions => "delete_idle_sessions",
             Self::ExpiredTodos => "delete_expired_todos",
             Self::DeletedAccounts => "delete_accounts",
+            Self::ExpiredMails => "delete_expired_mails",
         }
     }
 
@@ -65,6 +73,7 @@ impl Kind {
             Self::ExpiredSessions | Self::ExpiredTodos | Self::DeletedAccounts => {
                 TimeDelta::minutes(1)
             }
+            Self::ExpiredMails => TimeDelta::minutes(10),
             // It reads all sessions.
             Self::IdleSessions => TimeDelta::hours(1),
         }
@@ -76,6 +85,7 @@ impl Kind {
             Self::ExpiredSessions => auth::delete_expired(core).await?,
             Self::IdleSessions => auth::delete_idle_sessions(core).await?,
             Self::ExpiredTodos => todos::delete_expired(core).await?,
+            Self::ExpiredMails => outbox::delete_expired(core).await?,
             Self::DeletedAccounts => return auth::delete_left_rows(core).await,
         }
         Ok(true)
@@ -101,10 +111,9 @@ pub struct JobReport {
 }
 
 /// Runs the jobs that are due and that no other process runs: the deletion of what has expired
-/// (sessions, slots of rate limits, todos in the trash, idempotency keys) and of what deleted
-/// accounts have left. It also reloads the cost
-/// of the stored password hashes. Servers call it every 15 seconds. Each failure of a job is
-/// logged.
+/// (sessions, slots of rate limits, todos in the trash, idempotency keys, mails) and of what deleted
+/// accounts have left. It also reloads the cost of the stored password hashes. Servers call it
+/// every 15 seconds. Each failure of a job is logged.
 ///
 /// One attempt of a job takes at most 45 seconds. If this future is dropped, or the process ends,
 /// a running job is due again after at most 60 seconds.
@@ -173,7 +182,7 @@ async fn lease_next(core: &Core) -> Result<Option<Leased>> {
     const SQL: &str = "UPDATE jobs SET lease = $1, leased_until = $2, attempts = attempts + 1 \
          WHERE (kind, key) IN (SELECT kind, key FROM jobs \
          WHERE run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
-         AND kind IN ($4, $5, $6, $7) ORDER BY run_at LIMIT 1) \
+         AND kind IN ($4, $5, $6, $7, $8) ORDER BY run_at LIMIT 1) \
          AND run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
          RETURNING kind, attempts";
     let db = core.db();

@@ -115,6 +115,8 @@ mod error;
 mod ids;
 mod job_counters;
 pub mod jobs;
+pub mod mail;
+pub mod outbox;
 mod parsed;
 mod rate_limit;
 mod request_id;

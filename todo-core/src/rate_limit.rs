@@ -53,6 +53,10 @@ pub(crate) enum Action {
     Login,
     /// Signups, successful or not.
     Signup,
+    /// Requests of a mail with a link that sets a new password.
+    Forgot,
+    /// Requests of a mail with a link that confirms the address.
+    Verify,
     /// Wrong passwords of a user who has to enter it again.
     Reauthentication,
 }
@@ -62,6 +66,8 @@ impl Action {
         match self {
             Self::Login => "login",
             Self::Signup => "signup",
+            Self::Forgot => "forgot",
+            Self::Verify => "verify",
             Self::Reauthentication => "reauth",
         }
     }
@@ -69,7 +75,7 @@ impl Action {
     /// Whether an attempt counts from its start; else, once it has failed.
     fn counts_always(self) -> bool {
         match self {
-            Self::Signup => true,
+            Self::Signup | Self::Forgot | Self::Verify => true,
             Self::Login | Self::Reauthentication => false,
         }
     }

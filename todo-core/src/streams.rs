@@ -231,6 +231,15 @@ impl Streams {
         }
     }
 
+    /// Ends the streams of all sessions of a user.
+    pub(crate) fn end_sessions(&self, user: UserId) {
+        for signal in self.registry().by_user.get(&user).into_iter().flatten() {
+            if signal.session.is_some() {
+                signal.end(EndReason::SessionEnded);
+            }
+        }
+    }
+
     /// Ends all streams of a user, whose account was deleted.
     pub(crate) fn end_user(&self, user: UserId) {
         for signal in self.registry().by_user.get(&user).into_iter().flatten() {

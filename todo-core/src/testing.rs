@@ -1,19 +1,31 @@
 //! Internals that the workspace's tests run on both databases. No part of the API: it changes
 //! without notice.
 
+use uuid::Uuid;
+
 use crate::{
-    BoxError, OpenError,
+    Algorithm, BoxError, OpenError, Secret,
     auth::Caller,
+    crypto::tokens::Tokens,
     db::{
         DatabaseOptions, Db, Statement,
         batch::{Batch, BatchError, Expected, Unmet},
         value::Value,
     },
+    mail::{MailKind, seal_link},
     todos::{self, ListShape, SortBy, Todo},
 };
 
 /// Maximum number of statements with a fixed text.
 pub const MAX_FIXED: usize = crate::db::MAX_FIXED;
+
+/// The token in the link of a mail of this kind (`reset`, `verify` or `change`).
+#[must_use]
+pub fn link_token(secret: &Secret, kind: &str, mail: Uuid) -> Option<String> {
+    let lifetime = chrono::TimeDelta::days(7);
+    let tokens = Tokens::new(Algorithm::default(), secret, &[], lifetime);
+    MailKind::parse(kind).map(|kind| seal_link(&tokens, kind, mail))
+}
 
 /// A statement with binds of numbers, and the number of rows that it must affect, if any.
 pub type Step = (&'static str, Vec<i64>, Option<u64>);

@@ -79,6 +79,7 @@ pub async fn serve_api(
 ) -> Result<(), ServeError> {
     let mut signals = shutdown.into();
     let jobs = todo_runtime::spawn_jobs(api.core());
+    let mail = todo_runtime::spawn_mail(&api);
     let metrics = todo_runtime::listen_for_metrics(&settings).await?;
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
     todo_runtime::log_listening(&listener, &settings);
@@ -158,6 +159,7 @@ pub async fn serve_api(
     if let Some(metrics) = metrics {
         metrics.abort();
     }
+    mail.finish().await;
     drop((connections, jobs));
     api.core().close().await;
     Ok(())

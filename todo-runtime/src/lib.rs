@@ -22,6 +22,7 @@ mod healthcheck;
 mod jobs;
 mod limits;
 mod log;
+mod mail;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod program;
@@ -45,6 +46,7 @@ pub use self::{
         SHUTDOWN_GRACE, Timeouts, WRITE_STALL,
     },
     log::log_warnings,
+    mail::{MailTask, check_mail, spawn_mail},
     program::{EVENT_INTERVAL, block_on, exit_code, main_minimal, run_server},
     settings::Settings,
     shutdown::{drain, finish_streams},

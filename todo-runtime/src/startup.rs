@@ -98,7 +98,7 @@ impl Settings {
             Some(secret) => secret.clone(),
             None => self.load_or_create_secret()?,
         };
-        let core = Core::builder(secret)
+        let mut core = Core::builder(secret)
             .previous_secrets(self.secret_key_previous.clone())
             .algorithm(self.algorithm)
             .session_lifetime(chrono::TimeDelta::days(self.access_token_expire_days.into()))
@@ -108,10 +108,11 @@ impl Settings {
             .max_todos(self.max_todos_per_user)
             .trash_days(self.trash_days)
             .max_streams(self.max_streams_per_user)
-            .database(self.database_options())
-            .over(db)
-            .await;
-        Ok(Api::new(core, self.api_options()))
+            .database(self.database_options());
+        if let Some(mail) = self.mail_options() {
+            core = core.mail(mail);
+        }
+        Ok(Api::new(core.over(db).await, self.api_options()))
     }
 
     /// The options of the database's connections for these settings.

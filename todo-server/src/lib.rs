@@ -148,6 +148,7 @@ async fn serve_with(
     signals: Signals,
 ) -> Result<(), ServeError> {
     let jobs = todo_runtime::spawn_jobs(api.core());
+    let mail = todo_runtime::spawn_mail(api);
     let metrics = todo_runtime::listen_for_metrics(settings).await?;
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, api.clone())));
     todo_runtime::log_listening(&listener, settings);
@@ -166,6 +167,7 @@ async fn serve_with(
     if let Some(metrics) = metrics {
         metrics.abort();
     }
+    mail.finish().await;
     drop(jobs);
     api.core().close().await;
     Ok(())

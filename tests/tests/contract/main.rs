@@ -10,6 +10,7 @@ mod events;
 mod export;
 mod idempotency;
 mod listing;
+mod mail;
 mod openapi;
 mod public_url;
 mod quotas;

@@ -44,7 +44,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 35] = [
+const ROUTES: [Route; 40] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -67,6 +67,16 @@ const ROUTES: [Route; 35] = [
     route("delete", "/api/auth/keys/{key_id}", true, false,
         &["200", "401", "403", "404", "500", "503"]),
     route("get", "/api/auth/export", true, false, &["200", "401", "429", "500", "503"]),
+    route("post", "/api/auth/password/forgot", false, true,
+        &["202", "400", "413", "415", "422", "429", "500", "501", "503"]),
+    route("post", "/api/auth/password/reset", false, true,
+        &["200", "400", "413", "415", "422", "500", "501", "503"]),
+    route("post", "/api/auth/email", true, true,
+        &["202", "400", "401", "413", "415", "422", "429", "500", "501", "503"]),
+    route("post", "/api/auth/email/verify", true, false,
+        &["202", "401", "409", "429", "500", "501", "503"]),
+    route("post", "/api/auth/email/confirm", false, true,
+        &["200", "400", "409", "413", "415", "422", "500", "501", "503"]),
     route("post", TODOS, true, true,
         &["201", "400", "401", "403", "409", "413", "415", "422", "500", "503"]),
     route("get", TODOS, true, false, &["200", "304", "400", "401", "403", "500", "503"]),

@@ -4,7 +4,10 @@
 use std::{collections::BTreeSet, fs, path::Path, process::Stdio};
 
 use sqlx::{Connection, PgConnection, SqliteConnection};
-use todo_tests::{Process, STARTING, built, command, postgres::Cluster, raw};
+use todo_core::{Core, Secret, auth::delete_left_rows};
+use todo_tests::{
+    Process, STARTING, built, command, count_rows, execute_sql, postgres::Cluster, raw,
+};
 use tokio::time::timeout;
 
 async fn run(settings: &[(&str, &str)], arguments: &[&str]) -> (bool, String) {
@@ -328,4 +331,34 @@ async fn a_copy_that_differs_is_not_kept() {
     assert!(!ok && printed.contains("differs"), "{printed}");
     assert_eq!(left(&there).await, 0);
     cluster.stop().await.expect("it stops");
+}
+
+/// Its rows are deleted in the target, as they would be in the source.
+#[tokio::test]
+async fn an_account_whose_rows_are_being_deleted_is_copied() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let from = file(dir.path(), "from.db");
+    filled(&from).await;
+    let mark = "UPDATE users SET deleted_at = 1800000000000000, name = 'deleted', password_hash = '!',
+            email = lower(hex(id)) || '@users.invalid' WHERE email = 'u1@example.com';
+        DELETE FROM todo_counts WHERE user_id IN (SELECT id FROM users WHERE deleted_at > 0);
+        DELETE FROM todos WHERE user_id IN (SELECT id FROM users WHERE deleted_at > 0) AND completed;";
+    execute_sql(&from, mark).await;
+    let cluster = Cluster::dedicated(&[], &[]).await.expect("a PostgreSQL");
+    for to in [file(dir.path(), "to.db"), cluster.url()] {
+        let (is_copied, printed) = copy(&from, &to).await;
+        assert!(is_copied, "{printed}");
+        assert_eq!(count_rows(&to, "SELECT count(*) FROM todos").await, 19 * 100 + 50);
+        let secret = Secret::new(todo_tests::SECRET).expect("a secret");
+        let core = Core::builder(secret).open(&to).await.expect("it opens");
+        assert!(delete_left_rows(&core).await.expect("the rows are deleted"));
+        core.close().await;
+        assert_eq!(count_rows(&to, "SELECT count(*) FROM users").await, 19);
+        for table in ["todos", "todo_counts"] {
+            let sql = format!("SELECT count(*) FROM {table}");
+            let expected = if table == "todos" { 1900 } else { 19 };
+            assert_eq!(count_rows(&to, &sql).await, expected, "{table}");
+        }
+    }
+    cluster.stop().await.expect("PostgreSQL stops");
 }

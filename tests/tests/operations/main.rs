@@ -6,6 +6,7 @@ mod changes;
 mod cli;
 mod copy;
 mod import;
+mod mail;
 mod migrations;
 mod pooler;
 mod postgres_environments;

@@ -13,10 +13,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
-use todo_core::http::{Access, Endpoint};
+use todo_core::{
+    Secret,
+    http::{Access, Endpoint},
+    testing::link_token,
+};
 use todo_tests::{
-    Actor, App, Client, Database, Server, Target, TestResponse, endpoint, postgres::Cluster,
-    uncovered, unique_email,
+    Actor, App, Client, Database, MAIL_SETTINGS, SECRET, Server, Target, TestResponse, endpoint,
+    postgres::Cluster, uncovered, unique_email,
 };
 
 /// Promised times: for a request before the outage is detected, after detection, and for recovery.
@@ -74,6 +78,10 @@ async fn app(server: Server, cluster: &Cluster) -> App {
         ("DATABASE_TIMEOUT_MS", "1800"),
         // Rate limits are stored in the database, so each login starts with a query.
         ("RATE_LIMIT_PER_MINUTE", "10000"),
+        // Nothing listens there, so mails only wait.
+        ("SMTP_URL", "smtp://127.0.0.1:1"),
+        MAIL_SETTINGS[0],
+        MAIL_SETTINGS[1],
     ];
     App::start_with(target, &settings).await
 }
@@ -91,6 +99,8 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
     let key_form = json!({
         "name": "n", "scopes": ["todos:read"], "expires_in_days": 1, "password": user.password(),
     });
+    let link = |kind| link_token(&Secret::new(SECRET).expect("long"), kind, uuid::Uuid::now_v7());
+    let new_email = json!({"email": unique_email(), "password": user.password()});
     let filtered = format!("{todos}?status=pending&sort_by=title&limit=5");
     let complete = format!("{todo}/complete");
     let (changes, trash) = (todos.replace("/todos", "/changes"), todos.replace("/todos", "/trash"));
@@ -113,6 +123,15 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         ("DELETE", &key, json!(null)),
         ("GET", "/api/auth/export", json!(null)),
         ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"})),
+        ("POST", "/api/auth/password/forgot", json!({"email": unique_email()})),
+        (
+            "POST",
+            "/api/auth/password/reset",
+            json!({"token": link("reset"), "password": "Other2battery"}),
+        ),
+        ("POST", "/api/auth/email", new_email),
+        ("POST", "/api/auth/email/verify", json!(null)),
+        ("POST", "/api/auth/email/confirm", json!({"token": link("verify")})),
         ("GET", &todos, json!(null)),
         ("GET", &filtered, json!(null)),
         ("POST", &todos, json!({"title": "new"})),

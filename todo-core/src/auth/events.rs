@@ -26,6 +26,11 @@ pub(crate) enum AuthEvent {
     KeyCreation,
     KeyDeletion,
     AccountDeletion,
+    PasswordForgot,
+    PasswordReset,
+    EmailVerification,
+    EmailConfirmation,
+    EmailChange,
 }
 
 impl AuthEvent {
@@ -41,6 +46,11 @@ impl AuthEvent {
             Self::KeyCreation => "key_creation",
             Self::KeyDeletion => "key_deletion",
             Self::AccountDeletion => "account_deletion",
+            Self::PasswordForgot => "password_forgot",
+            Self::PasswordReset => "password_reset",
+            Self::EmailVerification => "email_verification",
+            Self::EmailConfirmation => "email_confirmation",
+            Self::EmailChange => "email_change",
         }
     }
 }
@@ -71,6 +81,22 @@ pub(crate) fn succeeded(event: AuthEvent, client: Option<IpAddr>, user_id: UserI
             "authentication succeeded"
         );
     }
+}
+
+/// Logs the request of a mail with a link. Whether there is an account with the address is not
+/// known yet.
+pub(crate) fn requested(event: AuthEvent, client: Option<IpAddr>, user_id: Option<UserId>) {
+    let attempted = event.as_str();
+    let client_ip = client.map(display);
+    let user_id = user_id.map(display);
+    tracing::info!(
+        target: TARGET,
+        request_id = request_id::current().as_deref(),
+        attempted,
+        client_ip,
+        user_id,
+        "a mail was requested"
+    );
 }
 
 /// Logs a failure and its reason, which is more specific than the response.
@@ -116,6 +142,10 @@ pub(crate) fn reason(error: &Error) -> &'static str {
         Error::EmailTaken => "e-mail taken",
         Error::InvalidCredentials => "wrong credentials",
         Error::Unauthenticated => "session ended",
+        Error::InvalidLink => "invalid link",
+        Error::EmailUnverified => "e-mail not confirmed",
+        Error::AlreadyVerified => "e-mail already confirmed",
+        Error::MailNotConfigured => "no mails",
         Error::RateLimited { .. } => "rate limited",
         Error::Busy => "overloaded",
         Error::Unavailable(_) => "database unavailable",

@@ -26,8 +26,9 @@ const TRIES: usize = 3;
 /// duration.
 ///
 /// # Errors
-/// [`Error::InvalidCredentials`], [`Error::RateLimited`] after too many failures; else as
-/// [`signup`](super::signup).
+/// [`Error::InvalidCredentials`], [`Error::RateLimited`] after too many failures,
+/// [`Error::EmailUnverified`] if the core requires a confirmed address
+/// ([`MailOptions`](crate::mail::MailOptions)); else as [`signup`](super::signup).
 pub async fn login(core: &Core, client: Client, given: Credentials) -> Result<Session> {
     login_limited(core, client.address(), given).await.result
 }
@@ -123,6 +124,11 @@ async fn check_credentials(
             let reason =
                 if verified.is_unusable { "stored hash unusable" } else { "wrong password" };
             return Err(failure(reason, Some(user.id)));
+        }
+        if core.requires_verified_email() && !user.email_verified {
+            let error = Error::EmailUnverified;
+            let reason = events::reason(&error);
+            return Err(LoginFailure { error, reason, user_id: Some(user.id) });
         }
         let hash = match verified.upgrade {
             None => Some(stored),

@@ -8,6 +8,7 @@ pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
     account::{current_user, rename},
     deletion::delete_account,
+    email::{confirm_email, request_email_change, request_verification},
     export::{Export, ExportHead, ExportPart, export},
     keys::{
         ApiKey, CreatedKey, KeyInfo, KeyLifetime, KeyName, MAX_KEYS, NewKey, create_key,
@@ -16,6 +17,7 @@ pub use self::{
     login::login,
     maintenance::{delete_expired, delete_idle_sessions},
     password::{PasswordChange, change_password},
+    password_reset::{request_password_reset, reset_password},
     session::{authenticate, check_session, logout},
     sessions::{MAX_SESSIONS, SessionInfo, SessionKind, end_other_sessions, end_session, sessions},
     signup::signup,
@@ -27,11 +29,13 @@ pub use self::{
 #[cfg(feature = "http")]
 pub(crate) use self::{
     deletion::delete_account_limited,
+    email::{request_email_change_limited, request_verification_limited},
     export::export_limited,
     keys::{create_key_limited, delete_key_from},
     limited::Limited,
     login::login_limited,
     password::change_password_limited,
+    password_reset::request_password_reset_limited,
     signup::signup_limited,
 };
 pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
@@ -45,14 +49,17 @@ mod account;
 mod address;
 mod common_passwords;
 mod deletion;
+mod email;
 pub(crate) mod events;
 pub(crate) mod export;
 mod keys;
 pub(crate) mod last_use;
 mod limited;
 mod login;
+mod mailing;
 mod maintenance;
 mod password;
+mod password_reset;
 mod reauthentication;
 mod session;
 mod sessions;

@@ -41,12 +41,12 @@ const PIECES: [(&str, i64); 4] = [
         ANSWERS,
     ),
     (
-        "DELETE FROM trash WHERE user_id = $1 AND id IN \
+        "DELETE FROM trash WHERE id IN \
          (SELECT id FROM trash WHERE user_id = $1 ORDER BY deleted_at, id LIMIT $2)",
         CHUNK,
     ),
     (
-        "DELETE FROM todos WHERE user_id = $1 AND id IN \
+        "DELETE FROM todos WHERE id IN \
          (SELECT id FROM todos WHERE user_id = $1 \
          ORDER BY completed, created_at, id LIMIT $2)",
         CHUNK,

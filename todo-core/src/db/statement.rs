@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{DbError, MAX_COMPOSED, value::Value};
 
 /// Maximum number of statements with a fixed text, those of transactions included.
-pub(crate) const MAX_FIXED: usize = 96;
+pub(crate) const MAX_FIXED: usize = 112;
 /// Prepared statements cached by a connection: enough for all, so that none is prepared twice.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) const MAX_PREPARED: usize = MAX_FIXED + MAX_COMPOSED;

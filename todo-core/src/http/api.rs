@@ -233,7 +233,7 @@ impl Api {
     }
 
     pub(crate) fn metrics_text(&self) -> Result<String, Error> {
-        let text = self.0.metrics.text(self.core().stats(), &self.0.budget);
+        let text = self.0.metrics.text(&self.core().stats(), &self.0.budget);
         text.map_err(|error| Error::Internal(BoxError::new(error)))
     }
 

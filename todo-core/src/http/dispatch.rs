@@ -212,7 +212,9 @@ fn is_before_session(result: &HandlerResult, names_a_todo: bool) -> bool {
         Err(ApiError::Core(Error::Forbidden | Error::NotFound)) => !names_a_todo,
         Err(
             ApiError::OtherUser
-            | ApiError::Core(Error::Invalid(_) | Error::InsufficientScope { .. })
+            | ApiError::Core(
+                Error::Invalid(_) | Error::InsufficientScope { .. } | Error::MailNotConfigured,
+            )
             | ApiError::UnsupportedMediaType
             | ApiError::BodyTimeout
             | ApiError::BadRequest(_)

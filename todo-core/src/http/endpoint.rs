@@ -452,6 +452,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         routes::password::ENDPOINTS,
         routes::keys::ENDPOINTS,
         routes::account::ENDPOINTS,
+        routes::mail::ENDPOINTS,
         routes::todos::ENDPOINTS,
         routes::bulk::ENDPOINTS,
         routes::trash::ENDPOINTS,

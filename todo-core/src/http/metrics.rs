@@ -18,6 +18,7 @@ use prometheus::{
 use crate::{
     core::Stats,
     http::{budget::Budget, problem::ApiError},
+    mail::{MailKind, MailResult},
     streams::StreamKind,
 };
 
@@ -43,6 +44,8 @@ pub(crate) struct Metrics {
     hashing: IntGauge,
     hashed: IntCounter,
     jobs: IntCounterVec,
+    mails: IntCounterVec,
+    oldest_mail: IntGauge,
     body_memory: IntGauge,
     body_memory_refusals: IntCounter,
     /// The metric of dropped log lines, and the source of their number.
@@ -96,6 +99,11 @@ impl Metrics {
             &["outcome"],
         )?;
         registry.register(Box::new(jobs.clone()))?;
+        let mails = IntCounterVec::new(
+            Opts::new("mails_total", "Attempts to send a mail"),
+            &["kind", "result"],
+        )?;
+        registry.register(Box::new(mails.clone()))?;
         let body_memory_refusals = IntCounter::new(
             "body_memory_refusals_total",
             "Requests and responses rejected because the body memory was used up",
@@ -121,6 +129,11 @@ impl Metrics {
             hashing: gauge("password_hashes_queued", "Password hashes running or queued")?,
             hashed,
             jobs,
+            mails,
+            oldest_mail: gauge(
+                "mail_oldest_unsent_seconds",
+                "Age of the oldest mail that is to be sent, 0 without one",
+            )?,
             body_memory: gauge("body_memory_bytes", "Memory held by bodies in flight")?,
             body_memory_refusals,
             log_dropped: dropped_log_lines.map(|lines| (log_dropped, lines)),
@@ -162,7 +175,7 @@ impl Metrics {
     }
 
     /// All metrics as text (Prometheus exposition format 0.0.4).
-    pub(crate) fn text(&self, stats: Stats, budget: &Budget) -> Result<String, prometheus::Error> {
+    pub(crate) fn text(&self, stats: &Stats, budget: &Budget) -> Result<String, prometheus::Error> {
         self.connections.with_label_values(&["idle"]).set(stats.pool.idle);
         self.connections.with_label_values(&["used"]).set(stats.pool.used);
         for (kind, open) in StreamKind::ALL.into_iter().zip(stats.streams) {
@@ -171,6 +184,7 @@ impl Metrics {
         self.pool_waiting.set(stats.pool.waiting);
         self.breaker_open.set(stats.pool.breaker_open);
         self.hashing.set(stats.hashing);
+        self.oldest_mail.set(stats.mails.1);
         self.body_memory.set(i64::try_from(budget.reserved()).unwrap_or(i64::MAX));
         {
             // These are counted elsewhere; concurrent scrapes must not add the same increase twice.
@@ -181,6 +195,12 @@ impl Metrics {
             {
                 let counter = self.jobs.with_label_values(&[outcome]);
                 counter.inc_by(total.saturating_sub(counter.get()));
+            }
+            for (kind, results) in MailKind::ALL.into_iter().zip(stats.mails.0) {
+                for (result, total) in MailResult::ALL.into_iter().zip(results) {
+                    let counter = self.mails.with_label_values(&[kind.as_str(), result.as_str()]);
+                    counter.inc_by(total.saturating_sub(counter.get()));
+                }
             }
             let refused = budget.refused().saturating_sub(self.body_memory_refusals.get());
             self.body_memory_refusals.inc_by(refused);

@@ -222,6 +222,21 @@ impl ApiError {
             Self::Core(Error::EmailTaken) => {
                 kind!(CONFLICT, "email_taken", "Email Taken", "email-taken")
             }
+            Self::Core(Error::InvalidLink) => {
+                kind!(BAD_REQUEST, "invalid_link", "Invalid Link", "invalid-link")
+            }
+            Self::Core(Error::EmailUnverified) => {
+                kind!(FORBIDDEN, "email_unverified", "Email Unverified", "email-unverified")
+            }
+            Self::Core(Error::AlreadyVerified) => {
+                kind!(CONFLICT, "already_verified", "Already Verified", "already-verified")
+            }
+            Self::Core(Error::MailNotConfigured) => kind!(
+                NOT_IMPLEMENTED,
+                "mail_not_configured",
+                "Mail Not Configured",
+                "mail-not-configured"
+            ),
             Self::TooLarge(_) => kind!(
                 PAYLOAD_TOO_LARGE,
                 "content_too_large",
@@ -300,6 +315,18 @@ impl ApiError {
                 format!("You have {limit} API keys already. Please delete one of them.")
             }
             Self::Core(Error::EmailTaken) => "Email already registered.".into(),
+            Self::Core(Error::InvalidLink) => {
+                "This link is not valid. It may have expired, or have been used.".into()
+            }
+            Self::Core(Error::EmailUnverified) => {
+                "Please confirm your e-mail address first, by the link that was mailed to you, or \
+                 by a new password."
+                    .into()
+            }
+            Self::Core(Error::AlreadyVerified) => {
+                "Your e-mail address is confirmed already.".into()
+            }
+            Self::Core(Error::MailNotConfigured) => "This service sends no mails.".into(),
             Self::Core(Error::RateLimited { retry_after }) => {
                 let seconds = whole_seconds(*retry_after);
                 let unit = if seconds == 1 { "second" } else { "seconds" };

@@ -3,6 +3,7 @@
 use todo_core::{Secret, http::Origin};
 
 use super::{Environment, Settings, Warning, vars::Vars};
+use crate::mail::MailAddress;
 
 /// How to create a strong secret.
 const SECRET_HINT: &str = "make one with `openssl rand -hex 32`";
@@ -60,6 +61,7 @@ impl Settings {
                 vars.reject(name, &format!("set, if {other} is"));
             }
         }
+        self.check_mail(vars);
         if self.environment != Environment::Production {
             return;
         }
@@ -82,6 +84,31 @@ impl Settings {
         }
         if self.allowed_origins.iter().any(Origin::is_any) {
             vars.reject("ALLOWED_ORIGINS", "a list of origins in production, not *");
+        }
+        if self.smtp_url.as_ref().is_some_and(MailAddress::is_directory) {
+            vars.reject("SMTP_URL", "the address of a server in production, not a directory");
+        }
+        // Their tokens grant access to accounts.
+        if self.app_url.as_ref().is_some_and(|url| !url.is_https()) {
+            vars.reject("APP_URL", "an https address in production");
+        }
+    }
+
+    /// Checks that mails have all of their settings.
+    fn check_mail(&self, vars: &mut Vars) {
+        if self.smtp_url.is_none() {
+            // An invalid one has an error already.
+            if self.require_verified_email && !vars.has_error("SMTP_URL") {
+                vars.reject("SMTP_URL", "set, if REQUIRE_VERIFIED_EMAIL is true");
+            }
+            return;
+        }
+        for (name, is_set) in
+            [("MAIL_FROM", self.mail_from.is_some()), ("APP_URL", self.app_url.is_some())]
+        {
+            if !is_set && !vars.has_error(name) {
+                vars.reject(name, "set, if SMTP_URL is");
+            }
         }
     }
 }

@@ -13,10 +13,12 @@ use std::{
 use ipnet::IpNet;
 use todo_core::{
     Algorithm, DatabaseUrl, Secret,
+    auth::Email,
     http::{Origin, PublicUrl, canonical_networks},
 };
 
 use super::{Environment, LogFormat};
+use crate::mail::MailAddress;
 
 /// A kind of values.
 pub(super) struct Kind<T> {
@@ -205,6 +207,19 @@ pub(super) fn networks() -> Kind<Vec<IpNet>> {
 
 pub(super) fn public_url() -> Kind<PublicUrl> {
     Kind::new(PublicUrl::ALLOWED, |text| PublicUrl::parse(text).ok(), PublicUrl::to_string)
+}
+
+pub(super) fn mail_address() -> Kind<MailAddress> {
+    Kind {
+        allowed: MailAddress::ALLOWED.into(),
+        parse: Box::new(|text| MailAddress::parse(text).map_err(|why| Some(why.to_owned()))),
+        print: Box::new(|address| Some(address.shown())),
+    }
+}
+
+pub(super) fn email() -> Kind<Email> {
+    let print = |email: &Email| email.as_str().to_owned();
+    Kind::new("an e-mail address", |text| Email::parse(text).ok(), print)
 }
 
 /// A path without a slash at its end.

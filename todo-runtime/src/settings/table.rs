@@ -1,6 +1,6 @@
 //! The table of settings: one row each, with name, default, allowed values and description. The
 //! fields of [`Settings`], their parser, what `doctor` prints, the README's table and
-//! `.env.example` are all made from it. To add a setting, add a row.
+//! `.env.example` are all made from it. To add a setting, add a row: so this file is long.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -11,6 +11,7 @@ use std::{
 use ipnet::IpNet;
 use todo_core::{
     Algorithm, DatabaseUrl, Secret,
+    auth::Email,
     http::{Origin, PublicUrl},
 };
 
@@ -19,6 +20,7 @@ use super::{
     kind::{self, Kind},
     vars::Vars,
 };
+use crate::mail::MailAddress;
 
 /// Minimum of the default of `MAX_CONNECTIONS_PER_ADDRESS`, for users who share one address.
 const MIN_SHARE: usize = 64;
@@ -312,6 +314,47 @@ settings! {
         default: "Todo API".to_owned(),
         values: kind::line(100),
         description: "The name of the API in its index and documents.",
+    }
+    pub(crate) smtp_url: Option<MailAddress> {
+        name: "SMTP_URL",
+        default: None,
+        values: kind::optional(kind::mail_address()),
+        secret: true,
+        example: "smtps://USER:PASSWORD@smtp.example.com",
+        description: "The server that sends mails; without it there are none, and the routes that \
+            need them are a 501. `smtps` is TLS from the start (port 465). `smtp` (port 587) \
+            requires STARTTLS, except for this machine; `?tls=off` sends in plain text, without a \
+            password. `file:///DIRECTORY` writes `.eml` files, except in production.",
+    }
+    pub(crate) mail_from: Option<Email> {
+        name: "MAIL_FROM",
+        default: None,
+        values: kind::optional(kind::email()),
+        example: "todo@example.com",
+        description: "The address of the sender of mails. Required with `SMTP_URL`.",
+    }
+    pub(crate) app_url: Option<PublicUrl> {
+        name: "APP_URL",
+        default: None,
+        values: kind::optional(kind::public_url()),
+        example: "https://app.example.com",
+        description: "The address of the app that users have: links in mails are \
+            `APP_URL/reset#token=…` and `APP_URL/confirm#token=…`. Required with `SMTP_URL`. In \
+            production, an https address.",
+    }
+    pub(crate) mail_per_hour: u32 {
+        name: "MAIL_PER_HOUR",
+        default: 500,
+        values: kind::number("a whole number", 1..=1_000_000),
+        description: "Maximum number of mails an hour. Further ones wait, as long as their links \
+            work.",
+    }
+    pub(crate) require_verified_email: bool {
+        name: "REQUIRE_VERIFIED_EMAIL",
+        default: false,
+        values: kind::boolean(),
+        description: "Whether a login requires a confirmed e-mail address; requires `SMTP_URL`. A \
+            reset of the password confirms the address too.",
     }
     pub max_connections: usize {
         name: "MAX_CONNECTIONS",

@@ -50,6 +50,12 @@ fn each_invalid_setting_is_named_with_the_allowed_values() {
         ("KEEP_ALIVE_SECONDS", "3601"),
         ("METRICS_ADDRESS", "localhost:9000"),
         ("METRICS_ADDRESS", "127.0.0.1"),
+        ("SMTP_URL", "smtp.example.com"),
+        ("SMTP_URL", "smtp://u:p@smtp.example.com?tls=off"),
+        ("MAIL_FROM", "nobody"),
+        ("APP_URL", "app.example.com"),
+        ("MAIL_PER_HOUR", "0"),
+        ("REQUIRE_VERIFIED_EMAIL", "maybe"),
         ("TLS_CERT", "cert.pem"),
     ];
     let error = read(&invalid).unwrap_err();
@@ -118,6 +124,31 @@ fn doubtful_settings_are_accepted_with_a_warning() {
     assert!(!warning.contains('\n') && !warning.contains(example), "{warning}");
     let same = warnings(&[("SECRET_KEY", SECRET), ("SECRET_KEY_PREVIOUS", SECRET)]);
     assert!(same.starts_with("SECRET_KEY_PREVIOUS: is the same"), "{same}");
+}
+
+#[test]
+fn mails_need_all_of_their_settings() {
+    let smtp = ("SMTP_URL", "smtps://ada:hunter2@smtp.example.com");
+    let [from, app] = [("MAIL_FROM", "a@example.com"), ("APP_URL", "http://localhost:3000")];
+    assert!(read(&[smtp, from, app, ("REQUIRE_VERIFIED_EMAIL", "true")]).is_ok());
+    assert!(read(&[from, app]).is_ok(), "they have no effect");
+    let error = read(&[smtp, app]).unwrap_err();
+    assert!(error.contains("MAIL_FROM must be set"), "{error}");
+    let error = read(&[smtp, from]).unwrap_err();
+    assert!(error.contains("APP_URL must be set") && !error.contains("hunter2"), "{error}");
+    let error = read(&[("REQUIRE_VERIFIED_EMAIL", "true")]).unwrap_err();
+    assert!(error.contains("SMTP_URL must be set"), "{error}");
+    let production = [("ENVIRONMENT", "production"), ("SECRET_KEY", SECRET), from];
+    let error = read(&[&production[..], &[smtp, app]].concat()).unwrap_err();
+    assert!(error.contains("APP_URL must be an https"), "{error}");
+    let https = ("APP_URL", "https://app.example.com");
+    let directory = ("SMTP_URL", "file:///var/mail");
+    let error = read(&[&production[..], &[directory, https]].concat()).unwrap_err();
+    assert!(error.contains("SMTP_URL must be the address of a server"), "{error}");
+    assert!(read(&[&production[..], &[smtp, https]].concat()).is_ok());
+    let printed = format!("{:?}", read(&[smtp, from, app]).unwrap());
+    assert!(printed.contains("smtps://smtp.example.com:465"), "{printed}");
+    assert!(!printed.contains("hunter2") && !printed.contains("ada"), "{printed}");
 }
 
 /// Compared literally, they would never match.
@@ -196,6 +227,9 @@ fn defaults_and_examples_are_allowed_values() {
         for value in row.default.iter().map(String::as_str).chain(row.example) {
             let needed: &[_] = match row.name {
                 "MIGRATIONS_DATABASE_URL" => &[("DATABASE_URL", "postgres://db/todo")],
+                "SMTP_URL" => {
+                    &[("MAIL_FROM", "a@example.com"), ("APP_URL", "https://app.example.com")]
+                }
                 "TLS_CERT" => &[("TLS_KEY", "key.pem")],
                 "TLS_KEY" => &[("TLS_CERT", "cert.pem")],
                 _ => &[],
@@ -222,6 +256,9 @@ fn printed_values_can_be_read_again_and_have_no_secret() {
         ("TRUSTED_PROXIES", "10.0.0.0/8,192.0.2.1/32"),
         ("DATABASE_TIMEOUT_MS", "1234"),
         ("KEEP_ALIVE_SECONDS", "61"),
+        ("SMTP_URL", "smtps://ada:hunter2@smtp.example.com"),
+        ("MAIL_FROM", "todo@example.com"),
+        ("APP_URL", "https://app.example.com"),
         ("TLS_CERT", "cert.pem"),
         ("TLS_KEY", "key.pem"),
         ("PUBLIC_URL", "https://example.com/todo"),

@@ -29,6 +29,11 @@ pub(crate) async fn doctor(settings: &Settings) -> bool {
     checks.secret(settings);
     checks.production(settings);
     checks.database(settings).await;
+    match todo_runtime::check_mail(settings).await {
+        Ok(None) => checks.ok("SMTP_URL", "not set: no mails are sent"),
+        Ok(Some(found)) => checks.ok("SMTP_URL", found),
+        Err(error) => checks.fail("SMTP_URL", error),
+    }
     match settings.tls() {
         Some(files) => checks.tls(&files),
         None => checks.ok("TLS", "not configured"),

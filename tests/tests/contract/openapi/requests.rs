@@ -135,6 +135,10 @@ async fn assert_valid_requests_are_accepted(app: &App, ann: &Actor, tries: usize
             let has_password = of_passwords.contains(&route.path)
                 || (route.method, route.path) == ("delete", "/api/auth/me");
             let expected = if has_password { 401 } else { 201 };
+            // There are no mails.
+            let needs_mail =
+                route.path.contains("/auth/password/") || route.path.contains("/auth/email");
+            let expected = if needs_mail { 501 } else { expected };
             // Generated ids are no todo's.
             let expected = if route.path == BULK { 404 } else { expected };
             let is_done = [200, 201, expected].contains(&answer.status);

@@ -1,6 +1,6 @@
 //! `doctor` checks settings, database and certificate, and changes nothing.
 
-use todo_tests::{empty_dir, postgres::Cluster};
+use todo_tests::{MAIL_SETTINGS, SmtpServer, empty_dir, postgres::Cluster};
 
 use super::{certificate, is_empty, run};
 
@@ -81,4 +81,29 @@ async fn the_doctor_checks_and_changes_nothing() {
     let (code, out) = doctor(&plain).await;
     assert!(code == 1 && out.contains("FAIL production: plain http is refused"), "{out}");
     cluster.stop().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn the_doctor_logs_in_at_the_mail_server_and_sends_nothing() {
+    let (_, out) = doctor(&[]).await;
+    assert!(out.contains("ok   SMTP_URL: not set"), "{out}");
+    let mut smtp = SmtpServer::start().await;
+    let url = smtp.url().replace("smtp://", "smtp://todo:hush-hush@");
+    let settings = [&[("SMTP_URL", &*url)], &MAIL_SETTINGS[..]].concat();
+    let shown = format!("smtp://127.0.0.1:{}?tls=off", smtp.port);
+    let (code, out) = doctor(&settings).await;
+    assert!(code == 0 && out.contains(&format!("SMTP_URL={shown}\n")), "{out}");
+    assert!(out.contains(&format!("ok   SMTP_URL: {shown} takes mails")), "{out}");
+    assert!(smtp.mails().is_empty());
+    smtp.set_mode("535");
+    let (_, out) = doctor(&settings).await;
+    assert!(out.contains(&format!("FAIL SMTP_URL: {shown}: 535 5.7.8")), "{out}");
+    smtp.stop().await;
+    let (_, out) = doctor(&settings).await;
+    assert!(out.contains(&format!("FAIL SMTP_URL: {shown}: Connection refused")), "{out}");
+    // A server without TLS never gets the password.
+    let plain = SmtpServer::start().await;
+    let url = format!("smtps://todo:hush-hush@localhost:{}", plain.port);
+    let (_, out) = doctor(&[&[("SMTP_URL", &*url)], &MAIL_SETTINGS[..]].concat()).await;
+    assert!(out.contains("FAIL SMTP_URL: ") && out.contains("TLS: "), "{out}");
 }

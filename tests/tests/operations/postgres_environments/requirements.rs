@@ -63,8 +63,8 @@ async fn doctor(dir: &Path, settings: &[(&str, &str)]) -> (String, bool) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
 }
 
-/// Sends one request to each route that needs the database; none may be a 5xx. The rows of a deleted
-/// account are deleted too.
+/// Sends one request to each route that needs the database; none may be a 5xx. The rows of a
+/// deleted account are deleted too.
 async fn every_request_is_served(app: &App, cluster: &Cluster) {
     let anonymous = app.anonymous();
     let user = app.signed_up().await;

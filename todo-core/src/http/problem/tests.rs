@@ -52,7 +52,7 @@ fn items_failed(reason: ItemError) -> Error {
 }
 
 /// One of each variant; a new one does not compile until it is here.
-#[expect(clippy::too_many_lines, reason = "one entry for each variant")]
+#[expect(clippy::too_many_lines, reason = "one line for each variant")]
 fn every_failure() -> Vec<ApiError> {
     let cause = || BoxError::new("SELECT secret FROM table");
     let retry_after = Duration::from_secs(42);
@@ -77,6 +77,10 @@ fn every_failure() -> Vec<ApiError> {
         Error::InsufficientScope { required: None },
         Error::TooManyKeys { limit: 20 },
         Error::EmailTaken,
+        Error::InvalidLink,
+        Error::EmailUnverified,
+        Error::AlreadyVerified,
+        Error::MailNotConfigured,
         Error::RateLimited { retry_after },
         Error::RateLimited { retry_after: Duration::from_secs(1) },
         Error::Busy,
@@ -101,6 +105,10 @@ fn every_failure() -> Vec<ApiError> {
             | Error::InsufficientScope { .. }
             | Error::TooManyKeys { .. }
             | Error::EmailTaken
+            | Error::InvalidLink
+            | Error::EmailUnverified
+            | Error::AlreadyVerified
+            | Error::MailNotConfigured
             | Error::RateLimited { .. }
             | Error::Busy
             | Error::Unavailable(_)

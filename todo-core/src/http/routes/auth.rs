@@ -38,7 +38,7 @@ pub(crate) const LIMITED: ErrorDocs = ErrorDocs {
     description: "Too many attempts from this client",
     example: |_| ApiError::Core(Error::RateLimited { retry_after: Duration::from_secs(42) }),
 };
-const MALFORMED: ErrorDocs = docs::malformed(|_| {
+pub(super) const MALFORMED: ErrorDocs = docs::malformed(|_| {
     ApiError::Malformed("", field("password", "missing", "Password is required.").into())
 });
 
@@ -108,6 +108,11 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
                 ErrorDocs {
                     description: "Wrong e-mail or password",
                     example: |_| ApiError::Core(Error::InvalidCredentials),
+                },
+                ErrorDocs {
+                    description: "The e-mail address is not confirmed, as \
+                        `REQUIRE_VERIFIED_EMAIL` requires",
+                    example: |_| ApiError::Core(Error::EmailUnverified),
                 },
                 BODY_TIMEOUT,
                 TOO_LARGE,

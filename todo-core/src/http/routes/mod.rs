@@ -9,6 +9,7 @@ pub(crate) mod docs;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod keys;
+pub(crate) mod mail;
 pub(crate) mod meta;
 pub(crate) mod password;
 pub(crate) mod sessions;

@@ -17,6 +17,7 @@ pub(crate) mod responses;
 /// a name is trimmed, and a password's letters may be of any script.
 pub(crate) const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
 pub(crate) const CURSOR: &str = "^[A-Za-z0-9_-]+$";
+const LINK_TOKEN: &str = "^[A-Za-z0-9_-]{43}$";
 /// Non-ASCII letters that are valid at any position of an address (Latin, Greek, Cyrillic, kana,
 /// Han, Hangul). For other letters the valid positions cannot be expressed.
 macro_rules! letters {
@@ -205,6 +206,25 @@ text_member!(
     Self::parse,
     json!({
         "type": "string", "format": "password", "pattern": TEXT,
+    })
+);
+
+/// The token of a mailed link. Any text is one: an invalid token is an invalid link.
+pub(crate) struct LinkToken(pub(crate) String);
+
+impl LinkToken {
+    #[expect(clippy::unnecessary_wraps, reason = "as the other values")]
+    fn parse(text: &str) -> Result<Self, FieldErrors> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+text_member!(
+    LinkToken,
+    Self::parse,
+    json!({
+        "type": "string", "pattern": LINK_TOKEN,
+        "description": "The part of the link after `#token=`",
     })
 );
 
