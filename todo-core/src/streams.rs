@@ -231,16 +231,7 @@ impl Streams {
         }
     }
 
-    /// Ends the streams of all sessions of a user.
-    pub(crate) fn end_sessions(&self, user: UserId) {
-        for signal in self.registry().by_user.get(&user).into_iter().flatten() {
-            if signal.session.is_some() {
-                signal.end(EndReason::SessionEnded);
-            }
-        }
-    }
-
-    /// Ends all streams of a user, whose account was deleted.
+    /// Ends all streams of a user, whose sessions have all ended.
     pub(crate) fn end_user(&self, user: UserId) {
         for signal in self.registry().by_user.get(&user).into_iter().flatten() {
             signal.end(EndReason::SessionEnded);

@@ -95,12 +95,12 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
     let login = json!({"email": user.email(), "password": user.password()});
     let session = format!("/api/auth/sessions/{}", uuid::Uuid::now_v7());
     let change = json!({"current_password": "Wrong1horse", "new_password": "Other2battery"});
+    let link = |kind| link_token(&Secret::new(SECRET).expect("long"), kind, uuid::Uuid::now_v7());
+    let new_email = json!({"email": unique_email(), "password": user.password()});
     let key = format!("/api/auth/keys/{}", uuid::Uuid::now_v7());
     let key_form = json!({
         "name": "n", "scopes": ["todos:read"], "expires_in_days": 1, "password": user.password(),
     });
-    let link = |kind| link_token(&Secret::new(SECRET).expect("long"), kind, uuid::Uuid::now_v7());
-    let new_email = json!({"email": unique_email(), "password": user.password()});
     let filtered = format!("{todos}?status=pending&sort_by=title&limit=5");
     let complete = format!("{todo}/complete");
     let (changes, trash) = (todos.replace("/todos", "/changes"), todos.replace("/todos", "/trash"));

@@ -107,7 +107,7 @@ pub async fn reset_password(
         match done {
             Ok(user_id) => {
                 // Its streams, whose sessions have ended.
-                work.streams().end_sessions(user_id);
+                work.streams().end_user(user_id);
                 events::succeeded(AuthEvent::PasswordReset, client, user_id);
                 Ok(())
             }

@@ -213,7 +213,7 @@ fn is_before_session(result: &HandlerResult, names_a_todo: bool) -> bool {
         Err(
             ApiError::OtherUser
             | ApiError::Core(
-                Error::Invalid(_) | Error::InsufficientScope { .. } | Error::MailNotConfigured,
+                Error::Invalid(_) | Error::MailNotConfigured | Error::InsufficientScope { .. },
             )
             | ApiError::UnsupportedMediaType
             | ApiError::BodyTimeout
