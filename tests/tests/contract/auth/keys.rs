@@ -9,7 +9,7 @@ use todo_core::{
     http::{Endpoint, KeyAccess, endpoints},
     testing::forged_key,
 };
-use todo_tests::{Actor, App, Client, TestResponse, WebSocket, at_once, on_every_target};
+use todo_tests::{Actor, App, Client, Mailbox, TestResponse, WebSocket, at_once, on_every_target};
 use uuid::Uuid;
 
 use super::{members, time};
@@ -338,6 +338,23 @@ on_every_target! {
         ann.send("DELETE", ME, &headers, body).await.expect(200);
         key.get(ME).await.problem(401, "unauthorized");
         key.post(&ann.todos(), json!({"title": "t"})).await.problem(401, "unauthorized");
+    }
+
+    async fn a_new_key_is_announced_by_mail_and_a_reset_ends_it(target) {
+        let mailbox = Mailbox::default();
+        let app = mailbox.start(target, &[]).await;
+        let (ann, anonymous) = (app.signed_up().await, app.anonymous());
+        let created = create(&ann, &["account:read"]).await;
+        let mail = mailbox.arrived(ann.email(), "An API key was created").await;
+        assert!(!mail.text.contains("todo_") && !mail.text.contains("backup"), "{}", mail.text);
+        let key = bearing(&anonymous, &created);
+        key.get(ME).await.expect(200);
+        let forgotten = json!({"email": ann.email()});
+        anonymous.post("/api/auth/password/forgot", forgotten).await.expect(202);
+        let mail = mailbox.arrived(ann.email(), "Set a new password").await;
+        let body = json!({"token": mail.token(), "password": "Other2battery"});
+        anonymous.post("/api/auth/password/reset", body).await.expect(200);
+        key.get(ME).await.problem(401, "unauthorized");
     }
 
     async fn streams_end_with_their_key(target) {
