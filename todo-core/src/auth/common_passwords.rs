@@ -127,7 +127,7 @@ mod tests {
             lines in prop::collection::btree_set("[a-c1é]{1,3}", 0..12),
             word in "[a-c1é]{0,3}",
         ) {
-            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let text: String = lines.iter().fold(String::new(), |text, line| text + line + "\n");
             for line in &lines {
                 prop_assert!(is_line_of(&text, line));
             }
