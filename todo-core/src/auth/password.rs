@@ -47,8 +47,9 @@ impl PasswordChange {
 /// Wrong passwords count for the address of a `client`, as those of logins, and for the user.
 ///
 /// # Errors
-/// [`Error::InvalidCredentials`] if the present password is wrong, [`Error::Invalid`] if the new one
-/// is among those that are tried first, [`Error::RateLimited`], [`Error::Busy`]; else as [`authenticate`](super::authenticate).
+/// [`Error::InvalidCredentials`] if the present password is wrong, [`Error::Invalid`] if the new
+/// one is among those that are tried first, [`Error::RateLimited`], [`Error::Busy`]; else as
+/// [`authenticate`](super::authenticate).
 pub async fn change_password(
     core: &Core,
     caller: &Caller,

@@ -18,8 +18,8 @@ use crate::{
 /// Creates an account and its first session. The rate limit is per address of a `client`.
 ///
 /// # Errors
-/// [`Error::Invalid`] if the password is among those that are tried first: a common one, or one that
-/// is derived from the address or the [service's name](crate::CoreBuilder::service_name);
+/// [`Error::Invalid`] if the password is among those that are tried first: a common one, or one
+/// that is derived from the address or the [service's name](crate::CoreBuilder::service_name);
 /// [`Error::EmailTaken`], [`Error::RateLimited`], [`Error::Busy`] if too many passwords wait to be
 /// hashed; else the errors of every operation: [`Error::Unavailable`], [`Error::Internal`].
 pub async fn signup(core: &Core, client: Client, signup: Signup) -> Result<Session> {
