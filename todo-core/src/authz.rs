@@ -88,8 +88,8 @@ impl Caller {
         Self { user_id, session: Some(CallerSession { id: session, expires_at, scopes: None }) }
     }
 
-    /// The caller of an API key that has not expired. Its user is a claim until a statement has
-    /// found its session.
+    /// The caller of an API key that has not expired. Its user is a claim until its session was
+    /// found ([`find_key`](crate::auth::known_keys::find_key)).
     pub(crate) fn of_key(key: KeyClaims) -> Self {
         let KeyClaims { user_id, scopes, expires_at, session } = key;
         let mut caller = Self::of_session(user_id.into(), session, expires_at);

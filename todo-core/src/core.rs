@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::{
-    auth::{self, last_use::LastUses},
+    auth::{self, known_keys::KnownKeys, last_use::LastUses},
     caller_queue::CallerQueues,
     clock::{Clock, new_id},
     crypto::{hashing::Hasher, tokens::Tokens},
@@ -177,6 +177,7 @@ impl CoreBuilder {
             trash_lifetime: TimeDelta::days(self.trash_days.into()),
             jobs: JobCounters::default(),
             last_uses: LastUses::default(),
+            known_keys: KnownKeys::new(),
             service_name: self.service_name,
             session_idle_lifetime: TimeDelta::days(self.session_idle_days.into()),
             mail: self.mail.map(Mail::new),
@@ -211,6 +212,7 @@ struct Inner {
     trash_lifetime: TimeDelta,
     jobs: JobCounters,
     last_uses: LastUses,
+    known_keys: KnownKeys,
     service_name: String,
     /// Zero without this limit.
     session_idle_lifetime: TimeDelta,
@@ -387,6 +389,10 @@ impl Core {
 
     pub(crate) fn trash_lifetime(&self) -> TimeDelta {
         self.0.trash_lifetime
+    }
+
+    pub(crate) fn known_keys(&self) -> &KnownKeys {
+        &self.0.known_keys
     }
 
     pub(crate) fn last_uses(&self) -> &LastUses {

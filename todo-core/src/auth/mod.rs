@@ -1,6 +1,8 @@
 //! Accounts, sessions and API keys: signup, login, logout, and the verification of tokens.
 
 use self::events::AuthEvent;
+#[cfg(feature = "http")]
+pub(crate) use self::known_keys::find_key;
 #[cfg(any(test, feature = "http"))]
 pub(crate) use self::session::{log_out, verify_token};
 #[cfg(feature = "http")]
@@ -53,6 +55,7 @@ mod email;
 pub(crate) mod events;
 pub(crate) mod export;
 mod keys;
+pub(crate) mod known_keys;
 pub(crate) mod last_use;
 mod limited;
 mod login;

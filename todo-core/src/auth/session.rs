@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{AuthEvent, Caller, Session, Token, User, events};
+use super::{
+    AuthEvent, Caller, Session, Token, User, UserId, events,
+    known_keys::{KeyCheck, find_key},
+};
 use crate::{
     clock::new_id,
     core::Core,
@@ -20,7 +23,9 @@ use crate::{
 /// # Errors
 /// [`Error::Unauthenticated`]; else as [`authenticate`].
 pub async fn logout(core: &Core, token: &str) -> Result<()> {
-    log_out(core, verify_token(core, token, None)?, None).await
+    let caller = verify_token(core, token, None)?;
+    find_key(core, &caller, None).await?;
+    log_out(core, caller, None).await
 }
 
 /// Ends the caller's session. `client` is the address for the log.
@@ -90,9 +95,8 @@ pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> 
 /// [`Error::Unauthenticated`]; else [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
 pub async fn authenticate(core: &Core, token: &str) -> Result<Caller> {
     let caller = verify_token(core, token, None)?;
-    check_session(core, &caller).await?;
-    if caller.scopes().is_some() {
-        core.last_uses().record(caller.session_or_nil());
+    if find_key(core, &caller, None).await? == KeyCheck::None {
+        check_session(core, &caller).await?;
     }
     Ok(caller)
 }
@@ -103,14 +107,24 @@ pub async fn authenticate(core: &Core, token: &str) -> Result<Caller> {
 /// # Errors
 /// As [`authenticate`].
 pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
+    if is_live(core, caller, caller.user_id()).await? {
+        Ok(())
+    } else {
+        Err(Error::Unauthenticated)
+    }
+}
+
+/// Whether the caller's session is live, or there is none to check. The statement waits in the queue
+/// of `queue`.
+pub(super) async fn is_live(core: &Core, caller: &Caller, queue: UserId) -> Result<bool> {
     const SQL: &str = "SELECT EXISTS (SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2)";
-    let Some(session) = caller.session() else { return Ok(()) };
+    let Some(session) = caller.session() else { return Ok(true) };
     let db = core.db();
     let user_id = caller.user_id();
-    core.read(user_id, async move {
+    core.read(queue, async move {
         let (is_live,): (bool,) =
             db.fetch_one(Statement::new(SQL).bind(session).bind(user_id)).await?;
-        if is_live { Ok(()) } else { Err(Error::Unauthenticated) }
+        Ok(is_live)
     })
     .await
 }

@@ -11,17 +11,14 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 use tracing::Span;
 
-use crate::{
-    auth::Caller,
-    http::{
-        Api, Peer,
-        metrics::{Metrics, UNMATCHED, method_label},
-        problem::ApiError,
-        rate_limit::ReportedLimit,
-        trace,
-    },
-    ids::UserId,
+use crate::http::{
+    Api, Peer,
+    metrics::{Metrics, UNMATCHED, method_label},
+    problem::ApiError,
+    rate_limit::ReportedLimit,
+    trace,
 };
+use crate::ids::UserId;
 
 /// The target of the access log, at info.
 const ACCESS: &str = "todo_core::access";
@@ -53,8 +50,6 @@ pub(crate) struct RequestFields<'a> {
     pub(crate) route: Option<&'a str>,
     /// The user of the verified token.
     pub(crate) user_id: Option<UserId>,
-    /// The caller by an API key, whose user is not known until the key's session is found.
-    pub(crate) key: Option<Caller>,
     /// The time until the response was ready, if it was ready before the end of the request.
     pub(crate) duration: Option<Duration>,
 }

@@ -14,7 +14,6 @@ use crate::{
         self, Caller,
         events::{self, AuthEvent},
     },
-    core::Core,
     error::{BoxError, Error},
     http::{
         Access, Api, Body,
@@ -97,16 +96,14 @@ impl Api {
                     None
                 } else {
                     let caller = self.authenticate(parts, endpoint, log.client())?;
-                    log.update(|fields| match caller.scopes() {
-                        None => fields.user_id = Some(caller.user_id()),
-                        Some(_) => fields.key = Some(caller),
-                    });
+                    if caller.scopes().is_some() {
+                        Box::pin(auth::find_key(self.core(), &caller, log.client())).await?;
+                    }
+                    log.update(|fields| fields.user_id = Some(caller.user_id()));
                     Some(caller)
                 };
                 let client = log.client();
-                // A key may name any user, until its session is found.
-                let proved = caller.filter(|caller| caller.scopes().is_none());
-                let payer = Payer::new(client, proved.map(|caller| caller.user_id()));
+                let payer = Payer::new(client, caller.map(|caller| caller.user_id()));
                 let per_minute = self.core().rate_limiter().per_minute();
                 if let Some(policy) = endpoint.policy.rate_limit
                     && client.is_some()
@@ -290,29 +287,6 @@ pub(crate) fn log_token_use(
         // After a server error, it is unknown whether the session is live.
         Err(failure) if failure.status().is_server_error() => {}
         _ => events::succeeded(AuthEvent::Token, client, user_id),
-    }
-}
-
-/// Logs the outcome of a request with an API key, as [`log_token_use`], and the key's use if its
-/// session was found: until then its user is not known.
-pub(crate) fn log_key_use(
-    core: &Core,
-    log: &RequestLog<'_>,
-    key: Caller,
-    result: &Result<Response<Body>, ApiError>,
-) {
-    match result {
-        Err(ApiError::Core(Error::Unauthenticated)) => {
-            events::failed(AuthEvent::Token, log.client(), None, "no such key");
-        }
-        // The limit of streams comes before the session.
-        Err(ApiError::Core(Error::TooManyStreams { .. })) => {}
-        Err(failure) if failure.status().is_server_error() => {}
-        _ => {
-            log.update(|fields| fields.user_id = Some(key.user_id()));
-            core.last_uses().record(key.session_or_nil());
-            events::succeeded(AuthEvent::Token, log.client(), key.user_id());
-        }
     }
 }
 

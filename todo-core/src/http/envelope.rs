@@ -250,13 +250,8 @@ impl Api {
             tracing::error!(request_id = log.request_id(), "a handler panicked");
             Err(ApiError::Panicked)
         });
-        let user_id = log.fields().user_id;
-        let key = log.fields().key;
-        if let Some(user_id) = user_id {
+        if let Some(user_id) = log.fields().user_id {
             dispatch::log_token_use(log.client(), user_id, &result);
-        }
-        if let Some(key) = key {
-            dispatch::log_key_use(self.core(), log, key, &result);
         }
         let mut response = result.unwrap_or_else(|failure| {
             self.metrics().record_failure(&failure);
