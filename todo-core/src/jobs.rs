@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     auth,
+    backoff::Backoff,
     clock::new_id,
     core::Core,
     db::{RowsAffected, Statement, value::Timestamp},
@@ -25,12 +26,10 @@ const LEASE: TimeDelta = TimeDelta::seconds(60);
 const MAX_RUN: Duration = Duration::from_secs(45);
 /// Maximum number of attempts of one [`run_due`].
 const MAX_ATTEMPTS: usize = 100;
-/// Time until the second attempt; it doubles with each further one.
-const FIRST_DELAY: TimeDelta = TimeDelta::seconds(5);
+/// Time until a failed job runs again.
+const BACKOFF: Backoff = Backoff { first: TimeDelta::seconds(5), max: TimeDelta::minutes(10) };
 /// Time until a job goes on that has done a part of its work: the other jobs run in between.
 const SHORT_DELAY: TimeDelta = TimeDelta::seconds(1);
-/// Maximum time until the next attempt.
-const MAX_DELAY: TimeDelta = TimeDelta::minutes(10);
 
 /// The kinds of jobs. Each has one job, which is due again some time after it has succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,17 +151,11 @@ pub async fn run_due(core: &Core) -> Result<JobReport> {
                     error = %ErrorChain(&error),
                     "a job failed"
                 );
-                release(core, &job, now + delay_after(job.attempts), job.attempts).await?;
+                release(core, &job, now + BACKOFF.after(job.attempts), job.attempts).await?;
             }
         }
     }
     Ok(report)
-}
-
-/// Time from a failure to the next attempt.
-fn delay_after(attempts: i64) -> TimeDelta {
-    let doublings = u32::try_from(attempts.clamp(1, 16) - 1).unwrap_or_default();
-    FIRST_DELAY.checked_mul(1 << doublings).map_or(MAX_DELAY, |delay| delay.min(MAX_DELAY))
 }
 
 /// Inserts the jobs that are not in the database yet.
@@ -258,12 +251,5 @@ mod tests {
         assert!(lease_next(&core).await.unwrap().is_none());
         release(&core, &again, core.now(), 0).await.unwrap();
         assert_eq!(lease_next(&core).await.unwrap().unwrap().kind, again.kind);
-    }
-
-    #[test]
-    fn the_delay_doubles_up_to_its_maximum() {
-        let seconds: Vec<i64> = (0..12).map(|n| delay_after(n).num_seconds()).collect();
-        assert_eq!(seconds, [5, 5, 10, 20, 40, 80, 160, 320, 600, 600, 600, 600]);
-        assert_eq!(delay_after(i64::MAX), MAX_DELAY);
     }
 }

@@ -107,6 +107,7 @@
 )]
 
 mod authz;
+mod backoff;
 mod clock;
 mod core;
 mod crypto;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     auth::Email,
+    backoff::Backoff,
     clock::new_id,
     core::Core,
     db::{RowsAffected, Statement, value::Timestamp},
@@ -26,10 +27,8 @@ const LEASE: TimeDelta = TimeDelta::seconds(60);
 /// Maximum time of an attempt: less than the lease, so that two attempts do not overlap, also if
 /// the clocks of two machines differ by some seconds.
 const SEND_TIMEOUT: Duration = Duration::from_secs(20);
-/// Time until the second attempt; it doubles with each further one.
-const FIRST_DELAY: TimeDelta = TimeDelta::seconds(15);
-/// Maximum time until the next attempt.
-const MAX_DELAY: TimeDelta = TimeDelta::minutes(30);
+/// Time until a mail is sent again after a temporary failure.
+const BACKOFF: Backoff = Backoff { first: TimeDelta::seconds(15), max: TimeDelta::minutes(30) };
 /// How long nothing is sent after an error of the configuration.
 const PAUSE: TimeDelta = TimeDelta::seconds(60);
 /// How long a mail is kept after its link has expired: the limits of an address count for a day.
@@ -182,7 +181,7 @@ async fn attempt(
         Err(error) => error,
     };
     let now = core.now();
-    let next = now + delay_after(attempts);
+    let next = now + BACKOFF.after(attempts);
     let (result, end) = match failure {
         SendErrorKind::Rejected => (MailResult::Rejected, End::Failed),
         SendErrorKind::Misconfigured => {
@@ -224,12 +223,6 @@ async fn address_of_account(core: &Core, leased: &Leased) -> Result<Option<Strin
     let row: Option<(String, i64)> =
         core.anonymous(async move { Ok(db.execute(update).await?) }).await?;
     Ok(row.map(|(address, _)| address))
-}
-
-/// Time from a failure to the next attempt.
-fn delay_after(attempts: i64) -> TimeDelta {
-    let doublings = u32::try_from(attempts.clamp(1, 16) - 1).unwrap_or_default();
-    FIRST_DELAY.checked_mul(1 << doublings).map_or(MAX_DELAY, |delay| delay.min(MAX_DELAY))
 }
 
 /// Stores the result of an attempt, unless another process has taken the mail meanwhile.
