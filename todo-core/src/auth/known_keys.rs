@@ -44,41 +44,31 @@ impl KnownKeys {
     }
 }
 
-/// What [`find_key`] has checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeyCheck {
-    /// That the session of an unknown key is live.
-    Session,
-    /// Nothing: it is a known key, or no key.
-    None,
+/// Whether the caller's user is right: that of a key is a claim until [`find_key`]. Records the use
+/// of a known key.
+pub(crate) fn is_proved(core: &Core, caller: Caller) -> bool {
+    let (Some(session), Some(_)) = (caller.session(), caller.scopes()) else { return true };
+    let is_known = core.known_keys().has(session);
+    if is_known {
+        core.last_uses().record(session);
+    }
+    is_known
 }
 
-/// Looks for the session of a key that is not known yet, with one statement. `client` is the
-/// address that sent it; all senders without one are one network.
+/// Looks for the session of a key that is not known yet, with one statement, and records its use.
+/// `client` is the address that sent it; all senders without one are one network.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`] if there is none; [`Error::Busy`], [`Error::Unavailable`],
 /// [`Error::Internal`].
-pub(crate) async fn find_key(
-    core: &Core,
-    caller: &Caller,
-    client: Option<IpAddr>,
-) -> Result<KeyCheck> {
-    let (Some(session), Some(_)) = (caller.session(), caller.scopes()) else {
-        return Ok(KeyCheck::None);
-    };
-    let check = if core.known_keys().has(session) {
-        KeyCheck::None
-    } else {
-        if !is_live(core, caller, queue_of(client)).await? {
-            events::failed(AuthEvent::Token, client, None, "no such key");
-            return Err(Error::Unauthenticated);
-        }
-        core.known_keys().insert(session);
-        KeyCheck::Session
-    };
-    core.last_uses().record(session);
-    Ok(check)
+pub(crate) async fn find_key(core: &Core, key: &Caller, client: Option<IpAddr>) -> Result<()> {
+    if !is_live(core, key, queue_of(client)).await? {
+        events::failed(AuthEvent::Token, client, None, "no such key");
+        return Err(Error::Unauthenticated);
+    }
+    core.known_keys().insert(key.session_or_nil());
+    core.last_uses().record(key.session_or_nil());
+    Ok(())
 }
 
 /// The name of a network's queue among those of callers.

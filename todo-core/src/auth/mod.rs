@@ -2,7 +2,7 @@
 
 use self::events::AuthEvent;
 #[cfg(feature = "http")]
-pub(crate) use self::known_keys::find_key;
+pub(crate) use self::known_keys::{find_key, is_proved};
 #[cfg(any(test, feature = "http"))]
 pub(crate) use self::session::{log_out, verify_token};
 #[cfg(feature = "http")]

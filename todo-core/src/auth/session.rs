@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     AuthEvent, Caller, Session, Token, User, UserId, events,
-    known_keys::{KeyCheck, find_key},
+    known_keys::{find_key, is_proved},
 };
 use crate::{
     clock::new_id,
@@ -24,7 +24,9 @@ use crate::{
 /// [`Error::Unauthenticated`]; else as [`authenticate`].
 pub async fn logout(core: &Core, token: &str) -> Result<()> {
     let caller = verify_token(core, token, None)?;
-    find_key(core, &caller, None).await?;
+    if !is_proved(core, caller) {
+        find_key(core, &caller, None).await?;
+    }
     log_out(core, caller, None).await
 }
 
@@ -95,8 +97,10 @@ pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> 
 /// [`Error::Unauthenticated`]; else [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
 pub async fn authenticate(core: &Core, token: &str) -> Result<Caller> {
     let caller = verify_token(core, token, None)?;
-    if find_key(core, &caller, None).await? == KeyCheck::None {
+    if is_proved(core, caller) {
         check_session(core, &caller).await?;
+    } else {
+        find_key(core, &caller, None).await?;
     }
     Ok(caller)
 }

@@ -5,6 +5,7 @@
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::timeout;
@@ -92,38 +93,45 @@ impl Api {
             Matched::WrongMethod(allow) => Err(ApiError::WrongMethod(allow.clone())),
             Matched::Options(allow) => Ok(respond::options(allow)),
             Matched::Endpoint(endpoint, params) => {
-                let caller = if endpoint.access() == Access::Public {
-                    None
-                } else {
-                    let caller = self.authenticate(parts, endpoint, log.client())?;
-                    if caller.scopes().is_some() {
-                        Box::pin(auth::find_key(self.core(), &caller, log.client())).await?;
+                // A block, so that its variables are not part of the future below.
+                let (deadline, handling) = {
+                    let caller = if endpoint.access() == Access::Public {
+                        None
+                    } else {
+                        Some(self.authenticate(parts, endpoint, log.client())?)
+                    };
+                    let client = log.client();
+                    // The user of a key that was not found yet is a claim.
+                    let is_proved =
+                        caller.is_none_or(|caller| auth::is_proved(self.core(), caller));
+                    let user_id = caller.filter(|_| is_proved).map(|caller| caller.user_id());
+                    log.update(|fields| fields.user_id = user_id);
+                    let per_minute = self.core().rate_limiter().per_minute();
+                    if let Some(policy) = endpoint.policy.rate_limit
+                        && client.is_some()
+                        && per_minute > 0
+                    {
+                        log.rate_limit().set(policy, per_minute, Duration::from_mins(1));
                     }
-                    log.update(|fields| fields.user_id = Some(caller.user_id()));
-                    Some(caller)
+                    let request = RequestContext {
+                        api: self,
+                        parts,
+                        params,
+                        client,
+                        rate_limit: log.rate_limit(),
+                        payer: Payer::new(client, user_id),
+                        body,
+                        max_body: endpoint.policy.max_body(self.config()),
+                    };
+                    let handling = match caller {
+                        Some(key) if !is_proved => {
+                            Either::Left(Box::pin(find_and_run(endpoint, key, request, log)))
+                        }
+                        _ => Either::Right(run(endpoint, caller, request)),
+                    };
+                    (endpoint.policy.deadline(self.config()), handling)
                 };
-                let client = log.client();
-                let payer = Payer::new(client, caller.map(|caller| caller.user_id()));
-                let per_minute = self.core().rate_limiter().per_minute();
-                if let Some(policy) = endpoint.policy.rate_limit
-                    && client.is_some()
-                    && per_minute > 0
-                {
-                    log.rate_limit().set(policy, per_minute, Duration::from_mins(1));
-                }
-                let max_body = endpoint.policy.max_body(self.config());
-                let deadline = endpoint.policy.deadline(self.config());
-                let request = RequestContext {
-                    api: self,
-                    parts,
-                    params,
-                    client,
-                    rate_limit: log.rate_limit(),
-                    payer,
-                    body,
-                    max_body,
-                };
-                let handled = timeout(deadline, run(endpoint, caller, request)).await;
+                let handled = timeout(deadline, handling).await;
                 handled.unwrap_or(Err(ApiError::Timeout))
             }
         }
@@ -155,6 +163,18 @@ impl Api {
     }
 }
 
+/// Looks for the session of a key that is not known yet, and runs the handler of `endpoint`.
+async fn find_and_run(
+    endpoint: &'static Endpoint,
+    key: Caller,
+    request: RequestContext<'_>,
+    log: &RequestLog<'_>,
+) -> HandlerResult {
+    auth::find_key(request.api.core(), &key, request.client).await?;
+    log.update(|fields| fields.user_id = Some(key.user_id()));
+    run(endpoint, Some(key), request).await
+}
+
 /// Runs the handler of `endpoint`. `caller` is `None` for public endpoints only.
 pub(crate) async fn run(
     endpoint: &'static Endpoint,
@@ -168,9 +188,10 @@ pub(crate) async fn run(
         (Handler::Public(handler), _) => handler(request).await,
         (_, None) => Err(ApiError::MissingToken),
         (Handler::User(keys, handler), Some(caller)) => {
-            let result = match keys.check(&caller) {
-                Ok(()) => handler(request, caller).await,
-                Err(failure) => Err(failure.into()),
+            let result = if keys.allows(&caller) {
+                handler(request, caller).await
+            } else {
+                Err(keys.refusal().into())
             };
             if is_before_session(&result, false) {
                 Box::pin(auth::check_session(api.core(), &caller)).await?;
@@ -178,8 +199,11 @@ pub(crate) async fn run(
             result
         }
         (Handler::Owner(keys, handler), Some(caller)) => {
-            let allowed = keys.check(&caller).map_err(ApiError::from);
-            let owner = allowed.and_then(|()| check_owner(&caller, params));
+            let owner = if keys.allows(&caller) {
+                check_owner(&caller, params)
+            } else {
+                Err(keys.refusal().into())
+            };
             // The core's statement then checks the session of every request that finds a todo.
             let names_a_todo = owner.is_ok() && params.todo_id().is_some();
             let result = match owner {
@@ -229,7 +253,7 @@ fn is_before_session(result: &HandlerResult, names_a_todo: bool) -> bool {
 fn check_owner(caller: &Caller, params: PathParams<'_>) -> Result<(), ApiError> {
     if params.user_id() == Some(caller.user_id()) {
         Ok(())
-    } else if params.has_todo() {
+    } else if params.has_item() {
         Err(ApiError::Core(Error::Forbidden))
     } else {
         Err(ApiError::OtherUser)

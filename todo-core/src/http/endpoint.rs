@@ -62,12 +62,21 @@ pub enum KeyAccess {
 }
 
 impl KeyAccess {
-    /// Fails if the caller has a key that may not use the route.
-    pub(crate) fn check(self, caller: &Caller) -> Result<(), Error> {
+    /// Whether the caller may use the route: it has no key, or one with the scope.
+    pub(crate) fn allows(self, caller: &Caller) -> bool {
         match self {
-            Self::Never => caller.require_no_key(),
-            Self::With(scope) => caller.require(scope),
+            Self::Never => caller.require_no_key().is_ok(),
+            Self::With(scope) => caller.require(scope).is_ok(),
         }
+    }
+
+    /// The error for a caller whose key may not use the route.
+    pub(crate) fn refusal(self) -> Error {
+        let required = match self {
+            Self::Never => None,
+            Self::With(scope) => Some(scope),
+        };
+        Error::InsufficientScope { required }
     }
 }
 

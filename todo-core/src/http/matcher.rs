@@ -45,8 +45,8 @@ pub(crate) enum Matched<'m, 'p> {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct PathParams<'p> {
     user: &'p str,
-    todo: &'p str,
-    session: &'p str,
+    /// The id of what the path names below a collection: a todo, a session or a key.
+    item: &'p str,
 }
 
 impl PathParams<'_> {
@@ -57,17 +57,17 @@ impl PathParams<'_> {
 
     /// The todo's id, if it is a UUID.
     pub(crate) fn todo_id(self) -> Option<TodoId> {
-        parse_id(self.todo).map(TodoId::from)
+        parse_id(self.item).map(TodoId::from)
     }
 
     /// The id of a session or a key, if it is a UUID.
     pub(crate) fn session_id(self) -> Option<SessionId> {
-        parse_id(self.session).map(SessionId::from)
+        parse_id(self.item).map(SessionId::from)
     }
 
-    /// Whether the path has a todo's id, be it a UUID or not.
-    pub(crate) fn has_todo(self) -> bool {
-        !self.todo.is_empty()
+    /// Whether the path names a todo, a session or a key, by a UUID or not.
+    pub(crate) fn has_item(self) -> bool {
+        !self.item.is_empty()
     }
 }
 
@@ -118,8 +118,10 @@ impl Matcher {
                 let param = |name| found.params.get(name);
                 let params = PathParams {
                     user: param("user_id").unwrap_or_default(),
-                    todo: param("todo_id").unwrap_or_default(),
-                    session: param("session_id").or(param("key_id")).unwrap_or_default(),
+                    item: param("todo_id")
+                        .or(param("session_id"))
+                        .or(param("key_id"))
+                        .unwrap_or_default(),
                 };
                 Matched::Endpoint(endpoint, params)
             }
