@@ -72,9 +72,8 @@ impl Kind {
             Self::ExpiredSessions | Self::ExpiredTodos | Self::DeletedAccounts => {
                 TimeDelta::minutes(1)
             }
-            Self::ExpiredMails => TimeDelta::minutes(10),
-            // It reads all sessions.
-            Self::IdleSessions => TimeDelta::hours(1),
+            // The one reads all sessions, and what the other deletes is kept for a day anyway.
+            Self::IdleSessions | Self::ExpiredMails => TimeDelta::hours(1),
         }
     }
 

@@ -147,8 +147,8 @@ on_both_databases! {
         let clock = Clock::from_fn(move || begin + TimeDelta::seconds(seconds.load(Ordering::Relaxed)));
         let next = Core::builder(secret).clock(clock).open(processes.app.database_url()).await;
         let next = next.expect("the database opens");
-        // A day later, the one of each hour is due too.
-        assert_eq!(run_due(&next).await.expect("the queue").succeeded, JOBS + 1);
+        // A day later, the two of each hour are due too.
+        assert_eq!(run_due(&next).await.expect("the queue").succeeded, JOBS + 2);
         next.close().await;
         processes.stop().await;
     }
