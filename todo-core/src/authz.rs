@@ -18,8 +18,9 @@ use crate::{
 /// session or from an API key, with [`authenticate`](crate::auth::authenticate), or from a user id
 /// that the host program trusts, with [`Caller::trusted`].
 ///
-/// The operations do not check the scopes of a key: a host program that accepts keys calls
-/// [`Caller::require`] first, as the HTTP API does.
+/// Operations on todos do not check the scopes of a key: a host program that accepts keys calls
+/// [`Caller::require`] first, as the HTTP API does. Operations on the account and on credentials
+/// reject keys, but for [`current_user`](crate::auth::current_user).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     user_id: UserId,

@@ -3,7 +3,9 @@
 use chrono::TimeDelta;
 use todo_core::{
     Error,
-    auth::{self, Caller, Client, KeyLifetime, KeyName, NewKey, Password, Scope, Scopes},
+    auth::{
+        self, Caller, Client, KeyLifetime, KeyName, NewKey, Password, PasswordChange, Scope, Scopes,
+    },
 };
 use todo_tests::Database;
 
@@ -81,6 +83,22 @@ on_both_databases! {
         let deleted = auth::delete_key(core, &caller, id).await;
         assert!(matches!(deleted, Err(Error::InsufficientScope { required: None })), "{deleted:?}");
 
+        let password = || Password::parse(PASSWORD).expect("a password");
+        let change = PasswordChange::new(password(), Password::parse("Other2battery").expect("one"));
+        let refused = [
+            auth::sessions(core, &caller).await.map(drop),
+            auth::end_session(core, &caller, id).await,
+            auth::end_other_sessions(core, &caller).await.map(drop),
+            auth::change_password(core, &caller, Client::Trusted, change).await.map(drop),
+            auth::export(core, &caller).await.map(drop),
+            auth::rename(core, &caller, "Other".parse().expect("a name")).await.map(drop),
+            auth::delete_account(core, &caller, Client::Trusted, password()).await,
+        ];
+        for (number, refused) in refused.into_iter().enumerate() {
+            let is_refused = matches!(refused, Err(Error::InsufficientScope { required: None }));
+            assert!(is_refused, "operation {number}: {refused:?}");
+        }
+        auth::current_user(core, &caller).await.expect("the account");
         let wrong = auth::create_key(core, &ann, Client::Trusted, form("Wrong1horse", 1)).await;
         assert!(matches!(wrong, Err(Error::InvalidCredentials)), "{wrong:?}");
         assert_eq!(auth::keys(core, &ann).await.expect("keys").len(), 1);

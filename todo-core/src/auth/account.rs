@@ -30,7 +30,8 @@ pub async fn current_user(core: &Core, caller: &Caller) -> Result<User> {
 /// Sets the name of the caller's account. No todo and no session changes.
 ///
 /// # Errors
-/// As [`authenticate`](super::authenticate).
+/// [`Error::InsufficientScope`] if the caller has a key; else as
+/// [`authenticate`](super::authenticate).
 pub async fn rename(core: &Core, caller: &Caller, name: Name) -> Result<User> {
     const SQL: &str = concat!(
         "UPDATE users SET name = $4 WHERE id = $1 AND deleted_at IS NULL AND ",
@@ -38,6 +39,7 @@ pub async fn rename(core: &Core, caller: &Caller, name: Name) -> Result<User> {
         " RETURNING ",
         user_columns!()
     );
+    caller.require_no_key()?;
     let db = core.db();
     let caller = *caller;
     core.write(caller.user_id(), async move {

@@ -25,8 +25,9 @@ use crate::{
 /// Wrong passwords count for the address of a `client`, as those of logins, and for the user.
 ///
 /// # Errors
-/// [`Error::InvalidCredentials`] if the password is wrong, [`Error::RateLimited`], [`Error::Busy`];
-/// else as [`authenticate`](super::authenticate).
+/// [`Error::InvalidCredentials`] if the password is wrong, [`Error::InsufficientScope`] if the caller
+/// has a key, [`Error::RateLimited`], [`Error::Busy`]; else as
+/// [`authenticate`](super::authenticate).
 pub async fn delete_account(
     core: &Core,
     caller: &Caller,
@@ -72,6 +73,7 @@ async fn delete(
         authorized!(),
         " RETURNING user_id"
     );
+    caller.require_no_key()?;
     let Reauthenticated { password_hash, .. } =
         reauthenticate(core, &caller, client, password, state).await?;
     let now = core.now();

@@ -25,7 +25,8 @@ use crate::{
 /// limit is per address of a `client`, as that of signups.
 ///
 /// # Errors
-/// [`Error::MailNotConfigured`], [`Error::RateLimited`], [`Error::AlreadyVerified`]; else as
+/// [`Error::MailNotConfigured`], [`Error::RateLimited`], [`Error::AlreadyVerified`],
+/// [`Error::InsufficientScope`] if the caller has a key; else as
 /// [`authenticate`](super::authenticate).
 pub async fn request_verification(core: &Core, caller: &Caller, client: Client) -> Result<()> {
     request_verification_limited(core, caller, client.address()).await.result
@@ -69,6 +70,7 @@ async fn verify(
         authorized!()
     );
     const KIND: MailKind = MailKind::Verify;
+    caller.require_no_key()?;
     let mail = require_mail(core)?;
     let _attempt = take_slot(core, Action::Verify, client, state).await?;
     let now = core.now();
@@ -157,8 +159,9 @@ async fn confirm(core: &Core, kind: MailKind, mail_id: Uuid) -> Result<User> {
 ///
 /// # Errors
 /// [`Error::MailNotConfigured`], [`Error::Invalid`] if it is the present address,
-/// [`Error::InvalidCredentials`] if the password is wrong, [`Error::RateLimited`],
-/// [`Error::Busy`]; else as [`authenticate`](super::authenticate).
+/// [`Error::InvalidCredentials`] if the password is wrong, [`Error::InsufficientScope`] if the caller
+/// has a key, [`Error::RateLimited`], [`Error::Busy`]; else as
+/// [`authenticate`](super::authenticate).
 pub async fn request_email_change(
     core: &Core,
     caller: &Caller,
@@ -214,6 +217,7 @@ async fn change(
         "SELECT password_hash = $4, email FROM users WHERE id = $1 AND deleted_at IS NULL AND ",
         authorized!()
     );
+    caller.require_no_key()?;
     let mail = require_mail(core)?;
     let Reauthenticated { user, password_hash } =
         reauthenticate(core, &caller, client, password, state).await?;

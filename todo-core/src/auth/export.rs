@@ -80,7 +80,8 @@ pub enum ExportPart {
 /// ```
 ///
 /// # Errors
-/// [`Error::RateLimited`](crate::Error::RateLimited); else as
+/// [`Error::RateLimited`](crate::Error::RateLimited),
+/// [`Error::InsufficientScope`](crate::Error::InsufficientScope) if the caller has a key; else as
 /// [`authenticate`](super::authenticate).
 pub async fn export(core: &Core, caller: &Caller) -> Result<Export> {
     export_limited(core, caller).await.result
@@ -89,6 +90,7 @@ pub async fn export(core: &Core, caller: &Caller) -> Result<Export> {
 /// As [`export`], with the state of the limit.
 pub(crate) async fn export_limited(core: &Core, caller: &Caller) -> Limited<Export> {
     let begun = async {
+        caller.require_no_key()?;
         let state = limit::take(core, *caller).await?;
         Ok((begin(core, caller).await, state))
     };

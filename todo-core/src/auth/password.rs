@@ -48,8 +48,8 @@ impl PasswordChange {
 ///
 /// # Errors
 /// [`Error::InvalidCredentials`] if the present password is wrong, [`Error::Invalid`] if the new
-/// one is among those that are tried first, [`Error::RateLimited`], [`Error::Busy`]; else as
-/// [`authenticate`](super::authenticate).
+/// one is among those that are tried first, [`Error::InsufficientScope`] if the caller has a key,
+/// [`Error::RateLimited`], [`Error::Busy`]; else as [`authenticate`](super::authenticate).
 pub async fn change_password(
     core: &Core,
     caller: &Caller,
@@ -95,6 +95,7 @@ async fn change_to(
         authorized!(),
         " RETURNING session_id"
     );
+    caller.require_no_key()?;
     let PasswordChange { current, new, end_keys, label } = change;
     let Reauthenticated { user, password_hash } =
         reauthenticate(core, &caller, client, current, state).await?;

@@ -110,7 +110,8 @@ impl FromRow for SessionRow {
 /// them.
 ///
 /// # Errors
-/// As [`authenticate`](super::authenticate).
+/// [`Error::InsufficientScope`] if the caller has a key; else as
+/// [`authenticate`](super::authenticate).
 pub async fn sessions(core: &Core, caller: &Caller) -> Result<Vec<SessionInfo>> {
     const SQL: &str = concat!(
         "SELECT id, kind, label, client, created_at, seen_at, expires_at FROM sessions \
@@ -118,6 +119,7 @@ pub async fn sessions(core: &Core, caller: &Caller) -> Result<Vec<SessionInfo>> 
         authorized!(),
         " ORDER BY created_at DESC, id DESC"
     );
+    caller.require_no_key()?;
     let db = core.db();
     let caller = *caller;
     let now = core.now();
@@ -150,8 +152,8 @@ pub async fn sessions(core: &Core, caller: &Caller) -> Result<Vec<SessionInfo>> 
 /// caller's own.
 ///
 /// # Errors
-/// [`Error::NotFound`] if the user has no such session; else as
-/// [`authenticate`](super::authenticate).
+/// [`Error::NotFound`] if the user has no such session, [`Error::InsufficientScope`] if the caller
+/// has a key; else as [`authenticate`](super::authenticate).
 pub async fn end_session(core: &Core, caller: &Caller, id: SessionId) -> Result<()> {
     end_session_from(core, caller, id, None).await
 }
@@ -167,6 +169,7 @@ pub(crate) async fn end_session_from(
         "DELETE FROM sessions WHERE id = $4 AND user_id = $1 AND kind <> 'key' AND ",
         authorized!()
     );
+    caller.require_no_key()?;
     let db = core.db();
     let work = core.clone();
     let caller = *caller;
@@ -188,7 +191,7 @@ pub(crate) async fn end_session_from(
 /// stay. For a [trusted](Caller::trusted) caller, all sessions end.
 ///
 /// # Errors
-/// As [`authenticate`](super::authenticate).
+/// As [`sessions`].
 pub async fn end_other_sessions(core: &Core, caller: &Caller) -> Result<u64> {
     end_other_sessions_from(core, caller, None).await
 }
@@ -204,6 +207,7 @@ pub(crate) async fn end_other_sessions_from(
         authorized!(),
         " RETURNING id"
     );
+    caller.require_no_key()?;
     let db = core.db();
     let work = core.clone();
     let caller = *caller;
