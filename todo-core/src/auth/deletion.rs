@@ -25,8 +25,8 @@ use crate::{
 /// Wrong passwords count for the address of a `client`, as those of logins, and for the user.
 ///
 /// # Errors
-/// [`Error::InvalidCredentials`] if the password is wrong, [`Error::InsufficientScope`] if the caller
-/// has a key, [`Error::RateLimited`], [`Error::Busy`]; else as
+/// [`Error::InvalidCredentials`] if the password is wrong, [`Error::InsufficientScope`] if the
+/// caller has a key, [`Error::RateLimited`], [`Error::Busy`]; else as
 /// [`authenticate`](super::authenticate).
 pub async fn delete_account(
     core: &Core,

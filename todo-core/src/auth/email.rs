@@ -159,8 +159,8 @@ async fn confirm(core: &Core, kind: MailKind, mail_id: Uuid) -> Result<User> {
 ///
 /// # Errors
 /// [`Error::MailNotConfigured`], [`Error::Invalid`] if it is the present address,
-/// [`Error::InvalidCredentials`] if the password is wrong, [`Error::InsufficientScope`] if the caller
-/// has a key, [`Error::RateLimited`], [`Error::Busy`]; else as
+/// [`Error::InvalidCredentials`] if the password is wrong, [`Error::InsufficientScope`] if the
+/// caller has a key, [`Error::RateLimited`], [`Error::Busy`]; else as
 /// [`authenticate`](super::authenticate).
 pub async fn request_email_change(
     core: &Core,

@@ -118,8 +118,8 @@ pub async fn check_session(core: &Core, caller: &Caller) -> Result<()> {
     }
 }
 
-/// Whether the caller's session is live, or there is none to check. The statement waits in the queue
-/// of `queue`.
+/// Whether the caller's session is live, or there is none to check. The statement waits in the
+/// queue of `queue`.
 pub(super) async fn is_live(core: &Core, caller: &Caller, queue: UserId) -> Result<bool> {
     const SQL: &str = "SELECT EXISTS (SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2)";
     let Some(session) = caller.session() else { return Ok(true) };
