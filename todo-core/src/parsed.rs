@@ -39,6 +39,38 @@ macro_rules! impl_as_str {
     };
 }
 
+/// Implements the access to the text of a credential: `as_str`, `AsRef<str>`, a conversion into
+/// `String`, and a `Debug` output without it. There is no `Display`.
+macro_rules! impl_credential {
+    ($type:ident) => {
+        impl $type {
+            /// The credential as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(credential: $type) -> Self {
+                credential.0
+            }
+        }
+
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($type), "(…)"))
+            }
+        }
+    };
+}
+
 /// Implements the conversions of a text type: `Display`, `AsRef<str>`, `FromStr`, `TryFrom`, a
 /// comparison with plain text, and serde's traits. Deserializing parses.
 macro_rules! impl_text {
@@ -125,6 +157,7 @@ macro_rules! impl_words {
 }
 
 pub(crate) use impl_as_str;
+pub(crate) use impl_credential;
 pub(crate) use impl_parse;
 pub(crate) use impl_text;
 pub(crate) use impl_words;

@@ -24,6 +24,16 @@ pub(crate) fn check_text(field: &'static str, text: &str, min: usize, max: usize
     errors
 }
 
+/// Errors of a text field of one line: those of [`check_text`], and no control character.
+pub(crate) fn check_line(field: &'static str, text: &str, min: usize, max: usize) -> FieldErrors {
+    let mut errors = check_text(field, text, min, max);
+    if text.chars().any(|c| c.is_control() && c != '\0') {
+        let message = format!("{} cannot contain control characters.", FieldLabel(field));
+        errors.push(FieldError::new(field, "control", message));
+    }
+    errors
+}
+
 /// The error of a text with a U+0000.
 pub(crate) fn check_nul(field: &'static str, text: &str) -> Option<FieldError> {
     let message = || format!("{} cannot contain the null character (U+0000).", FieldLabel(field));

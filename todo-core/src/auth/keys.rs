@@ -1,7 +1,7 @@
 //! API keys: credentials of programs, with scopes. Each is a row of the sessions, whose id is a
 //! hash of the key: the key itself is not stored.
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -11,15 +11,16 @@ use super::{
     AuthEvent, Caller, Client, Password, check_session, events,
     limited::Limited,
     reauthentication::{Reauthenticated, reauthenticate},
+    sessions::end_credential,
 };
 use crate::{
     authz::{acting_as, authorized},
     core::Core,
     crypto::api_key,
-    db::{DbError, FromRow, Row, RowsAffected, Statement, value::Timestamp},
+    db::{DbError, FromRow, Row, Statement, value::Timestamp},
     error::{Error, FieldError, FieldErrors, Result},
     ids::SessionId,
-    parsed::impl_text,
+    parsed::{impl_credential, impl_text},
     rate_limit::{RateLimitState, client_key},
     scopes::{Scope, Scopes},
     timestamp, validate,
@@ -64,11 +65,7 @@ impl KeyName {
         if name.is_empty() {
             return Err(FieldError::new("name", "blank", "Name cannot be empty.").into());
         }
-        let mut broken = validate::check_text("name", name, 0, Self::MAX_CHARS);
-        if name.chars().any(|c| c.is_control() && c != '\0') {
-            let message = "Name cannot contain control characters.";
-            broken.push(FieldError::new("name", "control", message));
-        }
+        let broken = validate::check_line("name", name, 0, Self::MAX_CHARS);
         broken.into_result(|| Self(name.to_owned()))
     }
 
@@ -140,31 +137,7 @@ impl NewKey {
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
-impl ApiKey {
-    /// The key as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl AsRef<str> for ApiKey {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<ApiKey> for String {
-    fn from(key: ApiKey) -> Self {
-        key.0
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiKey(…)")
-    }
-}
+impl_credential!(ApiKey);
 
 /// A new API key.
 #[derive(Clone, Debug)]
@@ -359,19 +332,5 @@ pub(crate) async fn delete_key_from(
         "DELETE FROM sessions WHERE id = $4 AND user_id = $1 AND kind = 'key' AND ",
         authorized!()
     );
-    caller.require_no_key()?;
-    let db = core.db();
-    let work = core.clone();
-    let caller = *caller;
-    core.write_and_log(caller.user_id(), async move {
-        let RowsAffected(deleted) = db.execute(acting_as(caller, SQL).bind(id)).await?;
-        if deleted == 0 {
-            check_session(&work, &caller).await?;
-            return Err(Error::NotFound);
-        }
-        work.streams().end_session(caller.user_id(), id.as_uuid());
-        events::succeeded(AuthEvent::KeyDeletion, client, caller.user_id());
-        Ok(())
-    })
-    .await
+    end_credential(core, caller, id, client, AuthEvent::KeyDeletion, SQL).await
 }

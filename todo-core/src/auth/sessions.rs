@@ -169,19 +169,30 @@ pub(crate) async fn end_session_from(
         "DELETE FROM sessions WHERE id = $4 AND user_id = $1 AND kind <> 'key' AND ",
         authorized!()
     );
+    end_credential(core, caller, id, client, AuthEvent::SessionEnd, SQL).await
+}
+
+/// Ends a session or a key of the caller's user by the statement `sql`, whose `$4` is its id.
+pub(super) async fn end_credential(
+    core: &Core,
+    caller: &Caller,
+    id: SessionId,
+    client: Option<IpAddr>,
+    event: AuthEvent,
+    sql: &'static str,
+) -> Result<()> {
     caller.require_no_key()?;
     let db = core.db();
     let work = core.clone();
     let caller = *caller;
     core.write_and_log(caller.user_id(), async move {
-        let end = acting_as(caller, SQL).bind(id);
-        let RowsAffected(ended) = db.execute(end).await?;
+        let RowsAffected(ended) = db.execute(acting_as(caller, sql).bind(id)).await?;
         if ended == 0 {
             check_session(&work, &caller).await?;
             return Err(Error::NotFound);
         }
         work.streams().end_session(caller.user_id(), id.as_uuid());
-        events::succeeded(AuthEvent::SessionEnd, client, caller.user_id());
+        events::succeeded(event, client, caller.user_id());
         Ok(())
     })
     .await

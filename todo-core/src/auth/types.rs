@@ -15,7 +15,7 @@ use crate::{
     db::{DbError, FromRow, Row, value::Timestamp},
     error::{FieldError, FieldErrors, Result},
     ids::UserId,
-    parsed::{impl_as_str, impl_parse, impl_text},
+    parsed::{impl_as_str, impl_credential, impl_parse, impl_text},
     timestamp, validate,
 };
 
@@ -114,11 +114,7 @@ impl Name {
     /// Every rule that the field `name` breaks.
     pub fn parse(name: &str) -> Result<Self, FieldErrors> {
         let name = name.trim();
-        let mut broken = validate::check_text("name", name, Self::MIN_CHARS, Self::MAX_CHARS);
-        if name.chars().any(|c| c.is_control() && c != '\0') {
-            let message = "Name cannot contain control characters.";
-            broken.push(FieldError::new("name", "control", message));
-        }
+        let broken = validate::check_line("name", name, Self::MIN_CHARS, Self::MAX_CHARS);
         broken.into_result(|| Self(name.to_owned()))
     }
 
@@ -368,31 +364,9 @@ impl Token {
     pub(crate) fn new(token: String) -> Self {
         Self(token)
     }
-
-    /// The token as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl AsRef<str> for Token {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<Token> for String {
-    fn from(token: Token) -> Self {
-        token.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
+impl_credential!(Token);
 
 /// A new session.
 #[derive(Clone, Debug)]

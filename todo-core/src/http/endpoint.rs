@@ -366,9 +366,9 @@ impl RequestContext<'_> {
         }
     }
 
-    /// The id of a session or a key; not found if it is not a UUID.
-    pub(crate) fn session_id(&self) -> Result<SessionId, ApiError> {
-        self.params.session_id().ok_or(ApiError::Core(Error::NotFound))
+    /// The id of a session or a key, if it is a UUID.
+    pub(crate) fn session_id(&self) -> Option<SessionId> {
+        self.params.session_id()
     }
 
     /// The todo's id; not found if it is not a UUID.

@@ -22,6 +22,7 @@ use crate::{
                 UNAUTHORIZED, UNAVAILABLE, field,
             },
             password::WRONG_PASSWORD,
+            sessions::{credential_id, no_such},
         },
         schema::LoginPassword,
     },
@@ -169,15 +170,8 @@ async fn list(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
 
 async fn delete(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let core = request.api.core();
-    let Ok(id) = request.session_id() else {
-        auth::check_session(core, &caller).await?;
-        return Err(ApiError::NoSuch("key"));
-    };
-    match auth::delete_key_from(core, &caller, id, request.client).await {
-        Err(Error::NotFound) => Err(ApiError::NoSuch("key")),
-        deleted => {
-            deleted?;
-            Ok(respond::json(StatusCode::OK, &json!({ "message": "Key deleted successfully" })))
-        }
-    }
+    let id = credential_id(core, &caller, request.session_id(), "key").await?;
+    let deleted = auth::delete_key_from(core, &caller, id, request.client).await;
+    deleted.map_err(|error| no_such("key", error))?;
+    Ok(respond::json(StatusCode::OK, &json!({ "message": "Key deleted successfully" })))
 }

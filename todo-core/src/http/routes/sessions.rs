@@ -4,7 +4,8 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::{
-    auth::{self, Caller},
+    auth::{self, Caller, SessionId},
+    core::Core,
     error::Error,
     http::{
         endpoint::{
@@ -106,16 +107,31 @@ async fn end_others(request: RequestContext<'_>, caller: Caller) -> HandlerResul
 
 async fn end(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let core = request.api.core();
-    let Ok(id) = request.session_id() else {
-        auth::check_session(core, &caller).await?;
-        return Err(ApiError::NoSuch("session"));
-    };
-    match auth::end_session_from(core, &caller, id, request.client).await {
-        Err(Error::NotFound) => Err(ApiError::NoSuch("session")),
-        ended => {
-            ended?;
-            let message = json!({ "message": "Session ended successfully" });
-            Ok(respond::json(StatusCode::OK, &message))
-        }
+    let id = credential_id(core, &caller, request.session_id(), "session").await?;
+    let ended = auth::end_session_from(core, &caller, id, request.client).await;
+    ended.map_err(|error| no_such("session", error))?;
+    Ok(respond::json(StatusCode::OK, &json!({ "message": "Session ended successfully" })))
+}
+
+/// The id of a session or a key in the path; `thing` names it for the error. An absent id was not a
+/// UUID: it is not found, after the caller's session was checked.
+pub(crate) async fn credential_id(
+    core: &Core,
+    caller: &Caller,
+    id: Option<SessionId>,
+    thing: &'static str,
+) -> Result<SessionId, ApiError> {
+    if let Some(id) = id {
+        return Ok(id);
+    }
+    auth::check_session(core, caller).await?;
+    Err(ApiError::NoSuch(thing))
+}
+
+/// The error of an operation on `thing`, by its name if there is none.
+pub(crate) fn no_such(thing: &'static str, error: Error) -> ApiError {
+    match error {
+        Error::NotFound => ApiError::NoSuch(thing),
+        error => error.into(),
     }
 }
