@@ -167,6 +167,15 @@ impl App {
     /// # Errors
     /// The error of `serve`, or a timeout.
     pub async fn stop(mut self) -> Result<(), String> {
+        self.stop_server().await
+    }
+
+    /// As [`App::stop`], and keeps the database. A core of the test with a clock of its own needs
+    /// this: the jobs of a server run by the system's clock, and delete what is too far from it.
+    ///
+    /// # Errors
+    /// As [`App::stop`].
+    pub async fn stop_server(&mut self) -> Result<(), String> {
         self.stop.take();
         flattened((&mut self.outcome).await)
     }

@@ -30,7 +30,8 @@ struct Library {
 
 impl Library {
     async fn open(database: Database, change: impl FnOnce(CoreBuilder) -> CoreBuilder) -> Self {
-        let app = App::start(Target { server: Server::Hyper, database }).await;
+        let mut app = App::start(Target { server: Server::Hyper, database }).await;
+        app.stop_server().await.expect("a clean stop");
         let seconds = Arc::new(AtomicI64::new(1_800_000_000));
         let now = Arc::clone(&seconds);
         let clock = Clock::from_fn(move || {

@@ -178,11 +178,12 @@ async fn core_at(app: &App, now: &Arc<AtomicI64>) -> Core {
 }
 
 async fn a_key_is_free_again_after_a_day(database: Database) {
-    let app = App::start(Target { server: Server::Hyper, database }).await;
+    let mut app = App::start(Target { server: Server::Hyper, database }).await;
+    let caller = Caller::trusted(app.signed_up().await.id().parse().expect("an id"));
+    app.stop_server().await.expect("a clean stop");
     let start = 1_800_000_000_000_000;
     let now = Arc::new(AtomicI64::new(start));
     let core = core_at(&app, &now).await;
-    let caller = Caller::trusted(app.signed_up().await.id().parse().expect("an id"));
     let new = NewTodo::new(title("a"));
     let todo = todos::create(&core, &caller, new.clone()).await.expect("a todo");
     let key = |text: &str| IdempotencyKey::parse(text).expect("a key");

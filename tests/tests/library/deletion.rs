@@ -123,9 +123,10 @@ on_both_databases! {
 
     // The jobs do it.
     async fn a_job_deletes_the_rows(database) {
-        let app = start(database).await;
+        let mut app = start(database).await;
         let ann = with_rows(&app, 10).await;
         delete(&ann).await;
+        app.stop_server().await.expect("a clean stop");
         let begin: DateTime<Utc> = Clock::system().now() + TimeDelta::hours(2);
         let secret = Secret::new(app.secret()).expect("a secret");
         let core = Core::builder(secret).clock(Clock::from_fn(move || begin));
@@ -202,11 +203,12 @@ on_both_databases! {
 
     // The clean-up of the rate limits leaves the slots of exports.
     async fn exports_count_for_an_hour(database) {
-        let app = start(database).await;
+        let mut app = start(database).await;
         let ann = app.signed_up().await;
         ann.todo("one").await;
         let seconds: Arc<AtomicI64> = Arc::default();
         let now = Arc::clone(&seconds);
+        app.stop_server().await.expect("a clean stop");
         let begin: DateTime<Utc> = Clock::system().now() + TimeDelta::days(1);
         let clock = Clock::from_fn(move || begin + TimeDelta::seconds(now.load(Ordering::Relaxed)));
         let secret = Secret::new(app.secret()).expect("a secret");

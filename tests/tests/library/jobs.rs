@@ -27,7 +27,8 @@ struct Processes {
 
 impl Processes {
     async fn start(database: Database, count: usize) -> Self {
-        let app = App::start(Target { server: Server::Hyper, database }).await;
+        let mut app = App::start(Target { server: Server::Hyper, database }).await;
+        app.stop_server().await.expect("a clean stop");
         let begin: DateTime<Utc> = Clock::system().now() + TimeDelta::days(1);
         let seconds: Arc<AtomicI64> = Arc::default();
         let mut cores = Vec::new();
@@ -63,7 +64,6 @@ impl Processes {
         for core in self.cores {
             core.close().await;
         }
-        self.app.stop().await.expect("a clean stop");
     }
 }
 

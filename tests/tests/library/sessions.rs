@@ -27,7 +27,8 @@ pub(super) struct Processes {
 
 impl Processes {
     pub(super) async fn start(database: Database, idle_days: u16) -> Self {
-        let app = App::start(Target { server: Server::Hyper, database }).await;
+        let mut app = App::start(Target { server: Server::Hyper, database }).await;
+        app.stop_server().await.expect("a clean stop");
         let begin = Clock::system().now() + TimeDelta::days(1);
         let minutes: Arc<AtomicI64> = Arc::default();
         let open = async || {
@@ -79,7 +80,6 @@ impl Processes {
         for core in self.cores {
             core.close().await;
         }
-        self.app.stop().await.expect("a clean stop");
     }
 }
 
