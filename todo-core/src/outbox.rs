@@ -36,12 +36,14 @@ const KEPT: TimeDelta = TimeDelta::hours(24);
 /// Maximum number of rows that one statement deletes.
 const MAX_DELETED: u64 = 1000;
 
-/// SQL condition of a mail that is to be sent and whose kind this version knows.
+/// SQL condition of a mail that is to be sent and whose kind this version knows. No mail is sent to
+/// the addresses that stand for none (RFC 2606 section 2).
 macro_rules! unsent {
     () => {
         "sent_at IS NULL AND failed_at IS NULL AND used_at IS NULL AND expires_at > $1 \
          AND kind IN ('reset', 'verify', 'change', 'password_changed', 'email_changing', \
-         'email_changed', 'key_created', 'account_deleted')"
+         'email_changed', 'key_created', 'identity_added', 'identity_removed', \
+         'account_deleted') AND email NOT LIKE '%@users.invalid'"
     };
 }
 

@@ -40,7 +40,7 @@ async fn sessions(url: &str, user: &str) -> String {
     rows(url, &sql).await.concat()
 }
 
-async fn with_both_databases(test: impl AsyncFn(&str)) {
+pub(super) async fn with_both_databases(test: impl AsyncFn(&str)) {
     let dir = tempfile::tempdir().expect("a directory");
     test(&url_in(dir.path())).await;
     let cluster = Cluster::dedicated(&[], &[]).await.expect("PostgreSQL");
@@ -53,8 +53,10 @@ async fn sessions_and_accounts_are_kept_up_down_and_up() {
     with_both_databases(async |url| {
         assert!(migrate(url, &[]).await.0);
         let up = schema(url).await;
-        let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
-        assert!(ok && printed.contains("accounts"), "{printed}");
+        for name in ["identity", "accounts"] {
+            let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
+            assert!(ok && printed.contains(name), "{printed}");
+        }
         let before = schema(url).await;
         run(url, FILL).await;
         assert!(migrate(url, &[]).await.0);
@@ -77,6 +79,7 @@ async fn sessions_and_accounts_are_kept_up_down_and_up() {
         run(url, DELETE_ACCOUNT.trim_end_matches(" RETURNING user_id")).await;
         run(url, "INSERT INTO sessions (id, user_id, kind, created_at, expires_at)
                   VALUES (@5, @2, 'key', @now, @later)").await;
+        assert!(migrate(url, &["--revert", "--yes"]).await.1.contains("identity"));
         let (ok, printed) = migrate(url, &["--revert"]).await;
         for named in ["1 API keys", "1 addresses", "0 unsent mails", "--yes"] {
             assert!(!ok && printed.contains(named), "{printed}");

@@ -73,7 +73,7 @@ async fn count(url: &str, table: &str) -> i64 {
 
 /// Reverts to the version before the log of changes.
 async fn revert_to_before(url: &str) {
-    for name in ["accounts", "jobs", "changes and trash"] {
+    for name in ["identity", "accounts", "jobs", "changes and trash"] {
         let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
         assert!(ok && printed.contains(name), "{printed}");
     }
@@ -117,7 +117,7 @@ async fn down_names_what_it_certainly_loses() {
     for url in both.urls() {
         assert!(migrate(&url, &[]).await.0);
         run(&url, FILL).await;
-        for name in ["accounts", "jobs"] {
+        for name in ["identity", "accounts", "jobs"] {
             assert!(migrate(&url, &["--revert", "--yes"]).await.1.contains(name));
         }
         let (ok, printed) = migrate(&url, &["--revert"]).await;
@@ -573,7 +573,7 @@ async fn a_million_todos_are_migrated_and_a_killed_migration_changes_nothing() {
         let took = timed(&url, &[], both.dir.path()).await;
         assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
         let up = schema(&url).await;
-        for name in ["accounts", "jobs"] {
+        for name in ["identity", "accounts", "jobs"] {
             assert!(migrate(&url, &["--revert", "--yes"]).await.1.contains(name));
         }
         timed(&url, &["--revert", "--yes"], both.dir.path()).await;

@@ -56,6 +56,11 @@ async fn filled_with(url: &str, todos: &str) {
         WHERE title IN ('Ärger 3', 'Ärger 7');
         INSERT INTO idempotency SELECT id, 'key ' || email, x'00ff', 201, '{}', '/todos/1', NULL, 1800000000000000
         FROM users;
+        UPDATE users SET time_zone = 'Europe/Berlin', reminder_mail = 1 WHERE email = 'u7@example.com';
+        INSERT INTO identities SELECT id, 'https://issuer.example', email, id, email, 1, name, created_at,
+            iif(email < 'u2', 1750000000000000, NULL) FROM users;
+        INSERT INTO revoked_tokens SELECT id, 4000000000000000 FROM users;
+        UPDATE sessions SET kind = 'external', identity_id = user_id;
         INSERT INTO idempotency SELECT id, 'other', x'', 200, '[]', NULL, '1-x', 1800000000000001 FROM users;";
     let fill = sqlx::AssertSqlSafe(fill.replace("@TODOS@", todos));
     sqlx::raw_sql(fill).execute(&mut db).await.expect("rows");
@@ -66,8 +71,11 @@ async fn filled_with(url: &str, todos: &str) {
 async fn rows(url: &str) -> Vec<String> {
     let mut db = SqliteConnection::connect(url).await.expect("the file");
     let sql = "
-        SELECT concat_ws('|', hex(id), email, name, password_hash, created_at) FROM users
-        UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), created_at, expires_at) FROM sessions
+        SELECT concat_ws('|', hex(id), email, name, password_hash, created_at, quote(time_zone), reminder_mail) FROM users
+        UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), created_at, expires_at, kind, quote(identity_id)) FROM sessions
+        UNION ALL SELECT concat_ws('|', hex(id), issuer, subject, hex(user_id), email, email_verified, name,
+            created_at, quote(not_before)) FROM identities
+        UNION ALL SELECT concat_ws('|', hex(id), expires_at) FROM revoked_tokens
         UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), title, title_key, quote(description),
             priority, completed, created_at, updated_at, quote(completed_at), quote(search), tags,
             quote(list_id), quote(parent_id), quote(position), quote(due_date), quote(due_minute),
@@ -118,7 +126,7 @@ async fn a_round_trip_is_lossless_and_the_target_must_be_empty() {
     assert!(ok, "{same}");
     assert_eq!(out, same, "count and checksum");
     let before = rows(&here).await;
-    assert_eq!(before.len(), 20 + 20 + 2000 + 40 + 40 + 20);
+    assert_eq!(before.len(), 20 + 20 + 20 + 20 + 2000 + 40 + 40 + 20);
     assert_eq!(rows(&back).await, before);
     // A position in the log of one is none in the log of another.
     let epochs: BTreeSet<_> = [epoch(&here).await, epoch(&back).await].into();

@@ -5,6 +5,7 @@ mod backup;
 mod changes;
 mod cli;
 mod copy;
+mod identity;
 mod import;
 mod mail;
 mod migrations;

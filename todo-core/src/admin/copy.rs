@@ -6,9 +6,10 @@
 use sha2::{Digest, Sha256};
 
 use self::rows::{
-    AnswerRow, Canonical, MailRow, SessionRow, TrashRow, idempotency_columns, insert_answers,
-    insert_mails, insert_sessions, insert_trash, mail_columns, session_columns, todo_columns,
-    trash_columns, user_columns,
+    AnswerRow, Canonical, IdentityRow, MailRow, RevokedTokenRow, SessionRow, TrashRow,
+    idempotency_columns, identity_columns, insert_answers, insert_identities, insert_mails,
+    insert_revoked_tokens, insert_sessions, insert_trash, mail_columns, revoked_token_columns,
+    session_columns, todo_columns, trash_columns, user_columns,
 };
 pub(super) use self::rows::{MoreColumns, TodoRow, UserRow, insert_todos, insert_users};
 use super::{AdminError, Conn, epoch::renew, migrate, migrations, open_existing, refuse_same};
@@ -39,9 +40,10 @@ pub struct CopyReport {
     pub checksum: String,
 }
 
-/// Copies users, sessions, keys, todos, the trash, stored answers and mails from one database into
-/// another, which is migrated first and must have no rows. Positions in logs of changes are invalid
-/// in the target. All or nothing: an error or an ended process leaves the target empty.
+/// Copies users, identities, sessions, keys, todos, the trash, stored answers, mails and revoked
+/// tokens from one database into another, which is migrated first and must have no rows. Positions
+/// in logs of changes are invalid in the target. All or nothing: an error or an ended process
+/// leaves the target empty.
 ///
 /// # Errors
 /// [`AdminError`].
@@ -63,7 +65,8 @@ pub async fn copy(
 
     let rows = source.counts().await?;
     let more = "SELECT (SELECT count(*) FROM trash) + (SELECT count(*) FROM idempotency) \
-                + (SELECT count(*) FROM mails)";
+                + (SELECT count(*) FROM mails) + (SELECT count(*) FROM identities) \
+                + (SELECT count(*) FROM revoked_tokens)";
     let more = on!(&mut source, c => sqlx::query_scalar::<_, i64>(more).fetch_one(c).await)?;
     let total = rows.iter().chain([&more]).map(|n| u64::try_from(*n).unwrap_or_default()).sum();
     let mut done = 0;
@@ -181,6 +184,7 @@ async fn scan(
         };
     }
     by_id!(UserRow, "users", user_columns!(), |last| last.id, insert_users);
+    by_id!(IdentityRow, "identities", identity_columns!(), |last| last.id, insert_identities);
     by_id!(SessionRow, "sessions", session_columns!(), |last| last.id, insert_sessions);
     by_id!(TodoRow, "todos", todo_columns!(), |last| last.id, insert_todos);
     by_id!(TrashRow, "trash", trash_columns!(), |last| last.todo.id, insert_trash);
@@ -198,6 +202,13 @@ async fn scan(
         insert_answers
     );
     by_id!(MailRow, "mails", mail_columns!(), |last| last.id, insert_mails);
+    by_id!(
+        RevokedTokenRow,
+        "revoked_tokens",
+        revoked_token_columns!(),
+        |last| last.id,
+        insert_revoked_tokens
+    );
     Ok(sum.finalize().into())
 }
 
@@ -208,24 +219,33 @@ mod tests {
     use sqlx::{Connection, SqliteConnection};
 
     use super::{
-        idempotency_columns, mail_columns, session_columns, todo_columns, trash_columns,
-        user_columns,
+        idempotency_columns, identity_columns, mail_columns, revoked_token_columns,
+        session_columns, todo_columns, trash_columns, user_columns,
     };
     use crate::db::sqlite::MIGRATIONS;
 
     /// Tables that a copy reads, writes and compares, with their columns.
-    const COPIED: [(&str, &str); 6] = [
+    const COPIED: [(&str, &str); 8] = [
         ("users", user_columns!()),
+        ("identities", identity_columns!()),
         ("sessions", session_columns!()),
         ("todos", todo_columns!()),
         ("trash", trash_columns!()),
         ("idempotency", idempotency_columns!()),
         ("mails", mail_columns!()),
+        ("revoked_tokens", revoked_token_columns!()),
     ];
     /// Made in the target by triggers, the migrator or a process (`jobs`), or anew (`meta`), or
     /// expired in a minute.
-    const REGENERATED: [&str; 6] =
-        ["todo_counts", "changes", "meta", "_sqlx_migrations", "rate_limits", "jobs"];
+    const REGENERATED: [&str; 7] = [
+        "todo_counts",
+        "changes",
+        "meta",
+        "_sqlx_migrations",
+        "rate_limits",
+        "jobs",
+        "oauth_codes",
+    ];
     /// Derived from another column, or of a running process.
     const DERIVED: [(&str, &str); 4] = [
         ("todos", "title_key"),

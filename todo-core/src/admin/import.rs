@@ -335,6 +335,8 @@ impl Rules {
             created_at,
             email_verified_at: None,
             deleted_at: None,
+            time_zone: None,
+            reminder_mail: false,
         })
     }
 

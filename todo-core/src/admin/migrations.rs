@@ -117,6 +117,8 @@ pub async fn revert(url: &str, losing_rows: bool) -> Result<RevertReport, AdminE
 const CHANGES_AND_TRASH: i64 = 5;
 /// The migration whose revert drops keys, verifications of addresses and mails.
 const ACCOUNTS: i64 = 7;
+/// The migration whose revert drops identities.
+const IDENTITY: i64 = 8;
 
 /// What the revert of a migration is certain to lose, as the continuation of a sentence; empty if
 /// nothing. The log of changes is derived, and not counted.
@@ -129,9 +131,13 @@ async fn certain_losses(conn: &mut Conn, version: i64) -> Result<String, AdminEr
     const CREDENTIALS: &str = "SELECT (SELECT count(*) FROM sessions WHERE kind <> 'password'), \
         (SELECT count(*) FROM users WHERE email_verified_at IS NOT NULL), \
         (SELECT count(*) FROM mails WHERE sent_at IS NULL AND failed_at IS NULL)";
+    const IDENTITIES: &str = "SELECT (SELECT count(*) FROM identities), \
+        (SELECT count(*) FROM users WHERE password_hash = '!' AND deleted_at IS NULL), \
+        (SELECT count(*) FROM users WHERE time_zone IS NOT NULL OR reminder_mail)";
     let sql = match version {
         CHANGES_AND_TRASH => TODOS,
         ACCOUNTS => CREDENTIALS,
+        IDENTITY => IDENTITIES,
         _ => return Ok(String::new()),
     };
     let lost = on!(conn, c => sqlx::query_as::<_, (i64, i64, i64)>(sql).fetch_one(c).await)?;
@@ -140,6 +146,10 @@ async fn certain_losses(conn: &mut Conn, version: i64) -> Result<String, AdminEr
         (CHANGES_AND_TRASH, (trash, more, answers)) => format!(
             ", and certainly loses {trash} todos in the trash, the tags, due dates, lists or \
              order of {more} todos, and {answers} answers to requests with a key"
+        ),
+        (IDENTITY, (identities, users, settings)) => format!(
+            ", and certainly loses {identities} identities, without which {users} users cannot \
+             log in, and the time zone or the setting of reminders of {settings} users"
         ),
         (_, (keys, verified, mails)) => format!(
             ", and certainly loses {keys} API keys and sessions of other issuers, the \

@@ -20,7 +20,8 @@ use crate::error::BoxError;
 const GRANTS: &str = "\
     WITH needs (relation, privilege, columns) AS (VALUES \
         ('users', 'SELECT', NULL), ('users', 'INSERT', NULL), \
-        ('users', 'UPDATE', '{name,password_hash,email,email_verified_at,deleted_at}'), \
+        ('users', 'UPDATE', '{name,password_hash,email,email_verified_at,\
+            deleted_at,time_zone,reminder_mail}'), \
         ('users', 'DELETE', NULL), \
         ('sessions', 'SELECT', NULL), ('sessions', 'INSERT', NULL), \
         ('sessions', 'UPDATE', '{seen_at}'), ('sessions', 'DELETE', NULL), \
@@ -47,6 +48,16 @@ const GRANTS: &str = "\
         ('password_resets', 'SELECT', NULL), ('password_resets', 'INSERT', NULL), \
         ('email_confirmations', 'SELECT', NULL), ('email_confirmations', 'INSERT', NULL), \
         ('account_deletions', 'SELECT', NULL), ('account_deletions', 'INSERT', NULL), \
+        ('identities', 'SELECT', NULL), ('identities', 'INSERT', NULL), \
+        ('identities', 'UPDATE', NULL), ('identities', 'DELETE', NULL), \
+        ('revoked_tokens', 'SELECT', NULL), ('revoked_tokens', 'INSERT', NULL), \
+        ('revoked_tokens', 'DELETE', NULL), \
+        ('oauth_codes', 'SELECT', NULL), ('oauth_codes', 'INSERT', NULL), \
+        ('oauth_codes', 'DELETE', NULL), \
+        ('external_sessions', 'SELECT', NULL), ('external_sessions', 'INSERT', NULL), \
+        ('oauth_sign_ins', 'SELECT', NULL), ('oauth_sign_ins', 'INSERT', NULL), \
+        ('new_identities', 'SELECT', NULL), ('new_identities', 'INSERT', NULL), \
+        ('identity_removals', 'SELECT', NULL), ('identity_removals', 'INSERT', NULL), \
         ('mails', 'SELECT', NULL), ('mails', 'INSERT', NULL), ('mails', 'UPDATE', NULL), \
         ('mails', 'DELETE', NULL), \
         ('jobs', 'SELECT', NULL), ('jobs', 'INSERT', '{kind,run_at}'), \

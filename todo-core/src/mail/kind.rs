@@ -16,11 +16,13 @@ pub(crate) enum MailKind {
     EmailChanging,
     EmailChanged,
     KeyCreated,
+    IdentityAdded,
+    IdentityRemoved,
     AccountDeleted,
 }
 
 impl MailKind {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Reset,
         Self::Verify,
         Self::Change,
@@ -28,6 +30,8 @@ impl MailKind {
         Self::EmailChanging,
         Self::EmailChanged,
         Self::KeyCreated,
+        Self::IdentityAdded,
+        Self::IdentityRemoved,
         Self::AccountDeleted,
     ];
 
@@ -41,6 +45,8 @@ impl MailKind {
             Self::EmailChanging => "email_changing",
             Self::EmailChanged => "email_changed",
             Self::KeyCreated => "key_created",
+            Self::IdentityAdded => "identity_added",
+            Self::IdentityRemoved => "identity_removed",
             Self::AccountDeleted => "account_deleted",
         }
     }
@@ -81,6 +87,8 @@ impl MailKind {
             Self::EmailChanging => "Your e-mail address is to be changed",
             Self::EmailChanged => "Your e-mail address was changed",
             Self::KeyCreated => "An API key was created",
+            Self::IdentityAdded => "A way to log in was added",
+            Self::IdentityRemoved => "A way to log in was removed",
             Self::AccountDeleted => "Your account was deleted",
         }
     }
@@ -128,6 +136,18 @@ impl MailKind {
             Self::KeyCreated => {
                 "An API key for your account at {name} was created at {time}.\n\n\
                  If it was not you, change your password and end all keys at once:\n\n\
+                 {app}\n"
+            }
+            Self::IdentityAdded => {
+                "A way to log in to your account at {name} was added at {time}:\nan identity at \
+                 another provider.\n\n\
+                 If it was not you, remove it and change your password at once:\n\n\
+                 {app}\n"
+            }
+            Self::IdentityRemoved => {
+                "A way to log in to your account at {name} was removed at {time}:\nan identity at \
+                 another provider.\n\n\
+                 If it was not you, change your password at once:\n\n\
                  {app}\n"
             }
             Self::AccountDeleted => {

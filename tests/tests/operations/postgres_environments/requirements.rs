@@ -21,9 +21,9 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// The default limit of a role's statements and locks in these tests.
 const ROLE_LIMIT: Duration = Duration::from_millis(500);
 /// The minimal grants of a role, by column.
-const GRANTS: [&str; 26] = [
+const GRANTS: [&str; 28] = [
     "SELECT, INSERT, DELETE ON users",
-    "UPDATE (name, password_hash, email, email_verified_at, deleted_at) ON users",
+    "UPDATE (name, password_hash, email, email_verified_at, deleted_at, time_zone, reminder_mail) ON users",
     "SELECT, INSERT, UPDATE (seen_at), DELETE ON sessions",
     "SELECT ON todos",
     "INSERT ON todos",
@@ -44,8 +44,10 @@ const GRANTS: [&str; 26] = [
     "SELECT, INSERT, DELETE ON rate_limits",
     "UPDATE (taken_at, settled, prefix56, prefix48) ON rate_limits",
     "INSERT ON signups",
-    "SELECT, INSERT ON new_sessions, password_changes, password_resets, email_confirmations, account_deletions",
+    "SELECT, INSERT ON new_sessions, password_changes, password_resets, email_confirmations, account_deletions, external_sessions, oauth_sign_ins, new_identities, identity_removals",
     "SELECT, INSERT, UPDATE, DELETE ON mails",
+    "SELECT, INSERT, UPDATE, DELETE ON identities",
+    "SELECT, INSERT, DELETE ON revoked_tokens, oauth_codes",
     "SELECT, INSERT (kind, run_at) ON jobs",
     "UPDATE (run_at, attempts, lease, leased_until) ON jobs",
 ];

@@ -15,12 +15,14 @@ use crate::{
 
 macro_rules! user_columns {
     () => {
-        "id, email, name, password_hash, created_at, email_verified_at, deleted_at"
+        "id, email, name, password_hash, created_at, email_verified_at, deleted_at, \
+         time_zone, reminder_mail"
     };
 }
 macro_rules! session_columns {
     () => {
-        "id, user_id, created_at, expires_at, kind, label, client, scopes, seen_at"
+        "id, user_id, created_at, expires_at, kind, label, client, scopes, seen_at, \
+         identity_id"
     };
 }
 /// The columns of a todo except `title_key`, which is derived from the title.
@@ -41,6 +43,16 @@ macro_rules! idempotency_columns {
         "user_id, key, fingerprint, status, answer, location, etag, made_at"
     };
 }
+macro_rules! identity_columns {
+    () => {
+        "id, issuer, subject, user_id, email, email_verified, name, created_at, not_before"
+    };
+}
+macro_rules! revoked_token_columns {
+    () => {
+        "id, expires_at"
+    };
+}
 macro_rules! mail_columns {
     () => {
         "id, kind, user_id, email, created_at, expires_at, used_at, sent_at, failed_at, attempts, \
@@ -49,7 +61,8 @@ macro_rules! mail_columns {
 }
 
 pub(super) use {
-    idempotency_columns, mail_columns, session_columns, todo_columns, trash_columns, user_columns,
+    idempotency_columns, identity_columns, mail_columns, revoked_token_columns, session_columns,
+    todo_columns, trash_columns, user_columns,
 };
 
 pub(in crate::admin) struct UserRow {
@@ -60,6 +73,8 @@ pub(in crate::admin) struct UserRow {
     pub(in crate::admin) created_at: DateTime<Utc>,
     pub(in crate::admin) email_verified_at: Option<DateTime<Utc>>,
     pub(in crate::admin) deleted_at: Option<DateTime<Utc>>,
+    pub(in crate::admin) time_zone: Option<String>,
+    pub(in crate::admin) reminder_mail: bool,
 }
 
 pub(super) struct SessionRow {
@@ -72,6 +87,26 @@ pub(super) struct SessionRow {
     client: Option<String>,
     scopes: i64,
     seen_at: Option<DateTime<Utc>>,
+    identity_id: Option<Uuid>,
+}
+
+/// A user of another issuer.
+pub(super) struct IdentityRow {
+    pub(super) id: Uuid,
+    issuer: String,
+    subject: String,
+    user_id: Uuid,
+    email: Option<String>,
+    email_verified: bool,
+    name: Option<String>,
+    created_at: DateTime<Utc>,
+    not_before: Option<DateTime<Utc>>,
+}
+
+/// A token of another issuer that is no longer accepted.
+pub(super) struct RevokedTokenRow {
+    pub(super) id: Uuid,
+    expires_at: DateTime<Utc>,
 }
 
 pub(in crate::admin) struct TodoRow {
@@ -179,6 +214,7 @@ where
     usize: ColumnIndex<R>,
     Uuid: Decode<'r, R::Database> + Type<R::Database>,
     String: Decode<'r, R::Database> + Type<R::Database>,
+    bool: Decode<'r, R::Database> + Type<R::Database>,
     Timestamp: Decode<'r, R::Database> + Type<R::Database>,
 {
     fn from_row(row: &'r R) -> sqlx::Result<Self> {
@@ -190,6 +226,8 @@ where
             created_at: row.try_get::<Timestamp, _>(4)?.0,
             email_verified_at: time(row, 5)?,
             deleted_at: time(row, 6)?,
+            time_zone: row.try_get(7)?,
+            reminder_mail: row.try_get(8)?,
         })
     }
 }
@@ -214,7 +252,44 @@ where
             client: row.try_get(6)?,
             scopes: row.try_get(7)?,
             seen_at: time(row, 8)?,
+            identity_id: row.try_get(9)?,
         })
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for IdentityRow
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    bool: Decode<'r, R::Database> + Type<R::Database>,
+    Timestamp: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get(0)?,
+            issuer: row.try_get(1)?,
+            subject: row.try_get(2)?,
+            user_id: row.try_get(3)?,
+            email: row.try_get(4)?,
+            email_verified: row.try_get(5)?,
+            name: row.try_get(6)?,
+            created_at: row.try_get::<Timestamp, _>(7)?.0,
+            not_before: time(row, 8)?,
+        })
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for RevokedTokenRow
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    Timestamp: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+        Ok(Self { id: row.try_get(0)?, expires_at: row.try_get::<Timestamp, _>(1)?.0 })
     }
 }
 
@@ -368,6 +443,8 @@ impl Canonical for UserRow {
         feed_time(sum, self.created_at);
         feed_option(sum, self.email_verified_at, feed_time);
         feed_option(sum, self.deleted_at, feed_time);
+        feed_option(sum, self.time_zone.as_deref(), feed_text);
+        sum.update([u8::from(self.reminder_mail)]);
     }
 }
 
@@ -382,6 +459,28 @@ impl Canonical for SessionRow {
         feed_option(sum, self.client.as_deref(), feed_text);
         feed_number(sum, self.scopes);
         feed_option(sum, self.seen_at, feed_time);
+        feed_option(sum, self.identity_id, feed_id);
+    }
+}
+
+impl Canonical for IdentityRow {
+    fn feed(&self, sum: &mut Sha256) {
+        sum.update(self.id);
+        feed_text(sum, &self.issuer);
+        feed_text(sum, &self.subject);
+        sum.update(self.user_id);
+        feed_option(sum, self.email.as_deref(), feed_text);
+        sum.update([u8::from(self.email_verified)]);
+        feed_option(sum, self.name.as_deref(), feed_text);
+        feed_time(sum, self.created_at);
+        feed_option(sum, self.not_before, feed_time);
+    }
+}
+
+impl Canonical for RevokedTokenRow {
+    fn feed(&self, sum: &mut Sha256) {
+        sum.update(self.id);
+        feed_time(sum, self.expires_at);
     }
 }
 
@@ -481,7 +580,34 @@ pub(in crate::admin) async fn insert_users(
         .push_bind(row.password_hash.clone())
         .push_bind(Timestamp(row.created_at))
         .push_bind(row.email_verified_at.map(Timestamp))
-        .push_bind(row.deleted_at.map(Timestamp)))
+        .push_bind(row.deleted_at.map(Timestamp))
+        .push_bind(row.time_zone.clone())
+        .push_bind(row.reminder_mail))
+}
+
+pub(super) async fn insert_identities(
+    target: &mut Conn,
+    rows: &[IdentityRow],
+) -> Result<(), AdminError> {
+    let into = concat!("INSERT INTO identities (", identity_columns!(), ") ");
+    insert!(target, into, rows, |v, row| v
+        .push_bind(row.id)
+        .push_bind(row.issuer.clone())
+        .push_bind(row.subject.clone())
+        .push_bind(row.user_id)
+        .push_bind(row.email.clone())
+        .push_bind(row.email_verified)
+        .push_bind(row.name.clone())
+        .push_bind(Timestamp(row.created_at))
+        .push_bind(row.not_before.map(Timestamp)))
+}
+
+pub(super) async fn insert_revoked_tokens(
+    target: &mut Conn,
+    rows: &[RevokedTokenRow],
+) -> Result<(), AdminError> {
+    let into = concat!("INSERT INTO revoked_tokens (", revoked_token_columns!(), ") ");
+    insert!(target, into, rows, |v, row| v.push_bind(row.id).push_bind(Timestamp(row.expires_at)))
 }
 
 pub(super) async fn insert_sessions(
@@ -498,7 +624,8 @@ pub(super) async fn insert_sessions(
         .push_bind(row.label.clone())
         .push_bind(row.client.clone())
         .push_bind(row.scopes)
-        .push_bind(row.seen_at.map(Timestamp)))
+        .push_bind(row.seen_at.map(Timestamp))
+        .push_bind(row.identity_id))
 }
 
 pub(super) async fn insert_mails(target: &mut Conn, rows: &[MailRow]) -> Result<(), AdminError> {
