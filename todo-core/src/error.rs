@@ -84,6 +84,19 @@ pub enum Error {
         /// Maximum number.
         limit: u64,
     },
+    /// The session is too old for this, which requires one that began within the last 10 minutes.
+    /// Log in again.
+    #[error("the session is too old, log in again")]
+    ReauthenticationRequired,
+    /// The identity at another issuer belongs to another account.
+    #[error("the identity belongs to another account")]
+    IdentityTaken,
+    /// The user has no password and no other identity, and could not log in any more.
+    #[error("it is the last way to log in")]
+    LastCredential,
+    /// The code of a sign-in at a provider is invalid: used, expired or of another client.
+    #[error("the code is not valid")]
+    InvalidGrant,
     /// An account with this e-mail exists.
     #[error("email is already registered")]
     EmailTaken,
@@ -136,6 +149,10 @@ impl Error {
             Self::KeyInUse => "conflict",
             Self::CursorExpired => "cursor_expired",
             Self::TooManyKeys { .. } => "too_many_keys",
+            Self::ReauthenticationRequired => "reauthentication_required",
+            Self::IdentityTaken => "identity_taken",
+            Self::LastCredential => "last_credential",
+            Self::InvalidGrant => "invalid_grant",
             Self::EmailTaken => "email_taken",
             Self::InvalidLink => "invalid_link",
             Self::EmailUnverified => "email_unverified",

@@ -31,6 +31,9 @@ pub(crate) enum AuthEvent {
     EmailVerification,
     EmailConfirmation,
     EmailChange,
+    IdentityAddition,
+    IdentityRemoval,
+    SignIn,
 }
 
 impl AuthEvent {
@@ -51,6 +54,9 @@ impl AuthEvent {
             Self::EmailVerification => "email_verification",
             Self::EmailConfirmation => "email_confirmation",
             Self::EmailChange => "email_change",
+            Self::IdentityAddition => "identity_addition",
+            Self::IdentityRemoval => "identity_removal",
+            Self::SignIn => "sign_in",
         }
     }
 }
@@ -142,6 +148,10 @@ pub(crate) fn reason(error: &Error) -> &'static str {
         Error::EmailTaken => "e-mail taken",
         Error::InvalidCredentials => "wrong credentials",
         Error::Unauthenticated => "session ended",
+        Error::ReauthenticationRequired => "session too old",
+        Error::IdentityTaken => "identity taken",
+        Error::LastCredential => "last way to log in",
+        Error::InvalidGrant => "invalid code",
         Error::InvalidLink => "invalid link",
         Error::EmailUnverified => "e-mail not confirmed",
         Error::AlreadyVerified => "e-mail already confirmed",

@@ -219,6 +219,21 @@ impl ApiError {
             Self::Core(Error::TooManyKeys { .. }) => {
                 kind!(CONFLICT, "too_many_keys", "Too Many Keys", "too-many-keys")
             }
+            Self::Core(Error::ReauthenticationRequired) => kind!(
+                FORBIDDEN,
+                "reauthentication_required",
+                "Reauthentication Required",
+                "reauthentication-required"
+            ),
+            Self::Core(Error::IdentityTaken) => {
+                kind!(CONFLICT, "identity_taken", "Identity Taken", "identity-taken")
+            }
+            Self::Core(Error::LastCredential) => {
+                kind!(CONFLICT, "last_credential", "Last Credential", "last-credential")
+            }
+            Self::Core(Error::InvalidGrant) => {
+                kind!(BAD_REQUEST, "invalid_grant", "Invalid Grant", "invalid-grant")
+            }
             Self::Core(Error::EmailTaken) => {
                 kind!(CONFLICT, "email_taken", "Email Taken", "email-taken")
             }
@@ -313,6 +328,20 @@ impl ApiError {
             }
             Self::Core(Error::TooManyKeys { limit }) => {
                 format!("You have {limit} API keys already. Please delete one of them.")
+            }
+            Self::Core(Error::ReauthenticationRequired) => {
+                "Please log in again first: your session began more than 10 minutes ago.".into()
+            }
+            Self::Core(Error::IdentityTaken) => {
+                "This identity belongs to another account already.".into()
+            }
+            Self::Core(Error::LastCredential) => {
+                "You could not log in without it. Please set a password or add another identity \
+                 first."
+                    .into()
+            }
+            Self::Core(Error::InvalidGrant) => {
+                "This code is not valid. It may have expired, or have been used.".into()
             }
             Self::Core(Error::EmailTaken) => "Email already registered.".into(),
             Self::Core(Error::InvalidLink) => {

@@ -76,6 +76,10 @@ fn every_failure() -> Vec<ApiError> {
         Error::InsufficientScope { required: Some(Scope::TodosWrite) },
         Error::InsufficientScope { required: None },
         Error::TooManyKeys { limit: 20 },
+        Error::ReauthenticationRequired,
+        Error::IdentityTaken,
+        Error::LastCredential,
+        Error::InvalidGrant,
         Error::EmailTaken,
         Error::InvalidLink,
         Error::EmailUnverified,
@@ -104,6 +108,10 @@ fn every_failure() -> Vec<ApiError> {
             | Error::TooManyStreams { .. }
             | Error::InsufficientScope { .. }
             | Error::TooManyKeys { .. }
+            | Error::ReauthenticationRequired
+            | Error::IdentityTaken
+            | Error::LastCredential
+            | Error::InvalidGrant
             | Error::EmailTaken
             | Error::InvalidLink
             | Error::EmailUnverified
