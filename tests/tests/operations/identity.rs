@@ -225,8 +225,8 @@ async fn a_change_of_the_password_ends_tokens_that_were_not_seen_yet() {
     .await;
 }
 
-/// A user has 100 sessions of each kind: the tokens of an issuer, which live for minutes, do not end
-/// those of logins.
+/// A user has 100 sessions of each kind: the tokens of an issuer, which live for minutes, do not
+/// end those of logins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_of_an_issuer_do_not_end_logins() {
     with_both_databases(async |url| {

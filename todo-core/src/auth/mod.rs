@@ -2,9 +2,7 @@
 
 use self::events::AuthEvent;
 #[cfg(feature = "http")]
-pub(crate) use self::known_keys::{find_key, is_proved};
-#[cfg(any(test, feature = "http"))]
-pub(crate) use self::session::{log_out, verify_token};
+pub(crate) use self::session::log_out;
 #[cfg(feature = "http")]
 pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
@@ -50,6 +48,7 @@ pub use crate::{
 mod account;
 mod address;
 mod common_passwords;
+pub(crate) mod credential;
 mod deletion;
 mod email;
 pub(crate) mod events;
