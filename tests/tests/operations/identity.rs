@@ -30,8 +30,9 @@ fn first_sight(session: &str, subject: &str, email: &str, verified: bool, links:
                     AND email_verified_at IS NOT NULL), {session}),
             {session}, {session}, @now, @now, @later
          WHERE NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE id = {session})
-           AND NOT EXISTS (SELECT 1 FROM identities WHERE issuer = 'https://issuer' AND subject = '{subject}'
-               AND not_before >= @now)"
+           AND (EXISTS (SELECT 1 FROM sessions WHERE id = {session}) OR NOT EXISTS (
+               SELECT 1 FROM identities WHERE issuer = 'https://issuer' AND subject = '{subject}'
+               AND not_before >= @now))"
     )
 }
 
@@ -146,6 +147,11 @@ async fn an_ended_token_stays_ended() {
         run(url, "UPDATE identities SET not_before = @now").await;
         see("@8").await;
         assert_eq!(rows(url, SESSIONS).await, ["external eve@example.com"]);
+        run(url, "DELETE FROM revoked_tokens").await;
+        see("@7").await;
+        let kept = "SELECT CAST(count(*) AS text) FROM sessions WHERE id = @7";
+        assert_eq!(rows(url, kept).await, ["1"], "the session that has ended the others");
+        run(url, "INSERT INTO revoked_tokens VALUES (@6, @later)").await;
 
         // A removed identity takes its sessions and codes with it, unless it is the last way in.
         run(url, "UPDATE identities SET not_before = NULL").await;

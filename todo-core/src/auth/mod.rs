@@ -10,6 +10,7 @@ pub use self::{
     deletion::delete_account,
     email::{confirm_email, request_email_change, request_verification},
     export::{Export, ExportHead, ExportPart, export},
+    identities::{Identity, identities, remove_identity},
     keys::{
         ApiKey, CreatedKey, KeyInfo, KeyLifetime, KeyName, MAX_KEYS, NewKey, create_key,
         delete_key, keys,
@@ -41,7 +42,7 @@ pub(crate) use self::{
 pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
 pub use crate::{
     authz::Caller,
-    ids::{SessionId, UserId},
+    ids::{IdentityId, SessionId, UserId},
     scopes::{Scope, Scopes},
 };
 
@@ -53,6 +54,7 @@ mod deletion;
 mod email;
 pub(crate) mod events;
 pub(crate) mod export;
+mod identities;
 mod keys;
 pub(crate) mod known_keys;
 pub(crate) mod last_use;
