@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 #[cfg(feature = "identity")]
-use crate::identity::{HttpClient, Identity, IdentityOptions, IssuerOptions};
+use crate::identity::{HttpClient, IdentityOptions, IdentityServices, IssuerOptions};
 use crate::{
     auth::{self, known_keys::KnownKeys, last_use::LastUses},
     caller_queue::CallerQueues,
@@ -187,7 +187,7 @@ impl CoreBuilder {
             ),
             rate_limiter,
             #[cfg(feature = "identity")]
-            identity: Identity::new(self.identity, &self.clock),
+            identity: IdentityServices::new(self.identity, &self.clock),
             clock: self.clock,
             operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
             anonymous: Arc::new(Semaphore::new(MAX_ANONYMOUS)),
@@ -239,7 +239,7 @@ struct Inner {
     session_idle_lifetime: TimeDelta,
     mail: Option<Mail>,
     #[cfg(feature = "identity")]
-    identity: Identity,
+    identity: IdentityServices,
 }
 
 impl Core {
@@ -442,7 +442,7 @@ impl Core {
     }
 
     #[cfg(feature = "identity")]
-    pub(crate) fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &IdentityServices {
         &self.0.identity
     }
 

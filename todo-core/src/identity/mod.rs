@@ -38,7 +38,10 @@
 
 #![allow(dead_code, unused_imports, reason = "the requests with such tokens follow")]
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 pub(crate) use self::verify::{ForeignClaims, KeyId, Verifier, VerifyError, is_foreign};
 pub use self::{
@@ -68,21 +71,23 @@ impl fmt::Debug for IdentityOptions {
 }
 
 /// The state of a core for users of other issuers.
-pub(crate) struct Identity {
-    pub(crate) client: Arc<dyn HttpClient>,
+pub(crate) struct IdentityServices {
+    client: OnceLock<Arc<dyn HttpClient>>,
     /// `None`: only this installation's own tokens are accepted.
     pub(crate) verifier: Option<Verifier>,
-    /// The options that `verifier` was made from.
-    pub(crate) issuer: Option<IssuerOptions>,
 }
 
-impl Identity {
+impl IdentityServices {
     pub(crate) fn new(options: IdentityOptions, clock: &Clock) -> Self {
-        let client = options.client.unwrap_or_else(|| Arc::new(HyperClient::new()));
-        let verifier = options
-            .issuer
-            .as_ref()
-            .map(|issuer| Verifier::new(issuer, Arc::clone(&client), clock.clone()));
-        Self { client, verifier, issuer: options.issuer }
+        let client = options.client.map(OnceLock::from).unwrap_or_default();
+        let mut services = Self { client, verifier: None };
+        services.verifier =
+            options.issuer.map(|issuer| Verifier::new(&issuer, services.client(), clock.clone()));
+        services
+    }
+
+    /// The HTTP client; the default one is made when it is first needed.
+    pub(crate) fn client(&self) -> Arc<dyn HttpClient> {
+        Arc::clone(self.client.get_or_init(|| Arc::new(HyperClient::new())))
     }
 }

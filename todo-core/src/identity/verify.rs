@@ -60,6 +60,11 @@ impl Verifier {
         Self { options: options.clone(), client, clock }
     }
 
+    /// The options of the issuer.
+    pub(crate) fn issuer(&self) -> &IssuerOptions {
+        &self.options
+    }
+
     /// Verifies a token: header, key, signature and claims.
     ///
     /// # Errors
