@@ -7,6 +7,8 @@ use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
+#[cfg(feature = "identity")]
+use crate::identity::{HttpClient, IdentityOptions, IdentityServices, IssuerOptions};
 use crate::{
     auth::{self, known_keys::KnownKeys, last_use::LastUses},
     caller_queue::CallerQueues,
@@ -47,6 +49,8 @@ pub struct CoreBuilder {
     trash_days: u16,
     max_streams: u32,
     mail: Option<MailOptions>,
+    #[cfg(feature = "identity")]
+    identity: IdentityOptions,
     database: DatabaseOptions,
     clock: Clock,
 }
@@ -121,6 +125,21 @@ impl CoreBuilder {
         self
     }
 
+    /// Sets the issuer whose tokens are accepted beside this installation's own. Default: none.
+    #[cfg(feature = "identity")]
+    pub fn issuer(mut self, options: IssuerOptions) -> Self {
+        self.identity.issuer = Some(options);
+        self
+    }
+
+    /// Sets the client for requests to the issuer. Default: a
+    /// [`HyperClient`](crate::identity::HyperClient).
+    #[cfg(feature = "identity")]
+    pub fn http_client(mut self, client: Arc<dyn HttpClient>) -> Self {
+        self.identity.client = Some(client);
+        self
+    }
+
     /// Sets the options of the database's connections.
     pub fn database(mut self, options: DatabaseOptions) -> Self {
         self.database = options;
@@ -167,6 +186,8 @@ impl CoreBuilder {
                 self.session_lifetime,
             ),
             rate_limiter,
+            #[cfg(feature = "identity")]
+            identity: IdentityServices::new(self.identity, &self.clock),
             clock: self.clock,
             operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
             anonymous: Arc::new(Semaphore::new(MAX_ANONYMOUS)),
@@ -217,6 +238,8 @@ struct Inner {
     /// Zero without this limit.
     session_idle_lifetime: TimeDelta,
     mail: Option<Mail>,
+    #[cfg(feature = "identity")]
+    identity: IdentityServices,
 }
 
 impl Core {
@@ -235,6 +258,8 @@ impl Core {
             trash_days: 30,
             max_streams: 5,
             mail: None,
+            #[cfg(feature = "identity")]
+            identity: IdentityOptions::default(),
             database: DatabaseOptions::new(),
             clock: Clock::system(),
         }
@@ -414,6 +439,11 @@ impl Core {
 
     pub(crate) fn mail(&self) -> Option<&Mail> {
         self.0.mail.as_ref()
+    }
+
+    #[cfg(feature = "identity")]
+    pub(crate) fn identity(&self) -> &IdentityServices {
+        &self.0.identity
     }
 
     /// Whether a login requires a confirmed address.

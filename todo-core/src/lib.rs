@@ -93,6 +93,7 @@
 //! | `postgres` | yes | `postgres://…`, with TLS by rustls |
 //! | `http` | yes | the HTTP contract |
 //! | `admin` | no | with both databases: migrating, copying, importing, backups, users |
+//! | `identity` | no | tokens of another issuer, and the HTTP client for its keys |
 //! | `otlp` | no | with `http`: a request's span joins the client's trace (W3C Trace Context) |
 //!
 //! Types and traits of other crates in the public API: [`uuid`], [`chrono`], serde, futures'
@@ -134,6 +135,8 @@ pub mod auth;
 mod caller_queue;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "identity")]
+pub mod identity;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;

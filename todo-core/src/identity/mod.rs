@@ -1,0 +1,93 @@
+//! Users of other issuers: the verification of their tokens by the issuer's published keys (RFC
+//! 7519, RFC 7517), and the HTTP client for it.
+//!
+//! [`CoreBuilder::issuer`](crate::CoreBuilder::issuer) sets the one issuer whose tokens are
+//! accepted beside this installation's own. [`HyperClient`] fetches its keys. A program that has an
+//! HTTP client implements [`HttpClient`] with it, and passes it to
+//! [`CoreBuilder::http_client`](crate::CoreBuilder::http_client):
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use todo_core::{
+//!     CoreBuilder,
+//!     identity::{HttpClient, HttpError, HttpFuture, HttpRequest, HttpResponse, IssuerOptions},
+//! };
+//!
+//! struct AppClient;
+//!
+//! impl HttpClient for AppClient {
+//!     fn send<'a>(&'a self, request: HttpRequest, max_body: usize) -> HttpFuture<'a> {
+//!         Box::pin(async move {
+//!             // Send `request.method()` to `request.url()` with `request.headers()` and
+//!             // `request.body()`, follow no redirect, and stop after `max_body` bytes.
+//!             let body = br#"{"keys":[]}"#.to_vec();
+//!             if body.len() > max_body {
+//!                 return Err(HttpError::new("body too large"));
+//!             }
+//!             Ok(HttpResponse::new(200, body).header("content-type", "application/json"))
+//!         })
+//!     }
+//! }
+//!
+//! fn configure(builder: CoreBuilder) -> Result<CoreBuilder, Box<dyn std::error::Error>> {
+//!     let issuer = IssuerOptions::new("https://login.example.com", "https://todo.example.com")?;
+//!     Ok(builder.issuer(issuer).http_client(Arc::new(AppClient)))
+//! }
+//! ```
+
+#![allow(dead_code, unused_imports, reason = "the requests with such tokens follow")]
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+pub(crate) use self::verify::{ForeignClaims, KeyId, Verifier, VerifyError, is_foreign};
+pub use self::{
+    http_client::{HttpClient, HttpError, HttpFuture, HttpRequest, HttpResponse},
+    hyper_client::HyperClient,
+    options::{IssuerOptions, IssuerOptionsError, SignatureAlgorithm, UnknownAlgorithm},
+};
+use crate::clock::Clock;
+
+pub(crate) mod discovery;
+mod http_client;
+mod hyper_client;
+mod options;
+mod verify;
+
+/// The options of a [`Core`](crate::Core) for users of other issuers.
+#[derive(Clone, Default)]
+pub(crate) struct IdentityOptions {
+    pub(crate) issuer: Option<IssuerOptions>,
+    pub(crate) client: Option<Arc<dyn HttpClient>>,
+}
+
+impl fmt::Debug for IdentityOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentityOptions").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}
+
+/// The state of a core for users of other issuers.
+pub(crate) struct IdentityServices {
+    client: OnceLock<Arc<dyn HttpClient>>,
+    /// `None`: only this installation's own tokens are accepted.
+    pub(crate) verifier: Option<Verifier>,
+}
+
+impl IdentityServices {
+    pub(crate) fn new(options: IdentityOptions, clock: &Clock) -> Self {
+        let client = options.client.map(OnceLock::from).unwrap_or_default();
+        let mut services = Self { client, verifier: None };
+        services.verifier =
+            options.issuer.map(|issuer| Verifier::new(&issuer, services.client(), clock.clone()));
+        services
+    }
+
+    /// The HTTP client; the default one is made when it is first needed.
+    pub(crate) fn client(&self) -> Arc<dyn HttpClient> {
+        Arc::clone(self.client.get_or_init(|| Arc::new(HyperClient::new())))
+    }
+}
