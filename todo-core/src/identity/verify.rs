@@ -65,6 +65,11 @@ impl Verifier {
         &self.options
     }
 
+    /// Whether a verified address of the issuer finds the local account that has verified it too.
+    pub(crate) fn links_verified_email(&self) -> bool {
+        self.options.links_verified_email()
+    }
+
     /// Verifies a token: header, key, signature and claims.
     ///
     /// # Errors
