@@ -280,8 +280,8 @@ DECLARE
         NEW.issuer, NEW.subject, NEW.email, NEW.email_verified, NEW.name, NEW.user_name, NEW.links, FALSE,
         NEW.new_identity_id, NEW.new_user_id, NEW.notice_id, NEW.created_at);
 BEGIN
-    IF identity.id IS NULL OR NEW.issued_at <= identity.not_before
-        OR EXISTS (SELECT 1 FROM revoked_tokens WHERE id = NEW.id)
+    IF identity.id IS NULL OR EXISTS (SELECT 1 FROM revoked_tokens WHERE id = NEW.id)
+        OR (NEW.issued_at <= identity.not_before AND NOT EXISTS (SELECT 1 FROM sessions WHERE id = NEW.id))
     THEN
         RETURN NULL;
     END IF;

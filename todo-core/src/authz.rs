@@ -90,7 +90,7 @@ impl Caller {
     }
 
     /// The caller of an API key that has not expired. Its user is a claim until its session was
-    /// found ([`find_key`](crate::auth::known_keys::find_key)).
+    /// found ([`find`](crate::auth::credential::find)).
     pub(crate) fn of_key(key: KeyClaims) -> Self {
         let KeyClaims { user_id, scopes, expires_at, session } = key;
         let mut caller = Self::of_session(user_id.into(), session, expires_at);

@@ -73,6 +73,10 @@ id! {
     SessionId
 }
 id! {
+    /// The id of an identity: a UUIDv7 (RFC 9562, section 5.7).
+    IdentityId
+}
+id! {
     /// The id of a todo: a UUIDv7 (RFC 9562, section 5.7), unless an import brought another UUID.
     TodoId
 }

@@ -30,8 +30,9 @@ fn first_sight(session: &str, subject: &str, email: &str, verified: bool, links:
                     AND email_verified_at IS NOT NULL), {session}),
             {session}, {session}, @now, @now, @later
          WHERE NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE id = {session})
-           AND NOT EXISTS (SELECT 1 FROM identities WHERE issuer = 'https://issuer' AND subject = '{subject}'
-               AND not_before >= @now)"
+           AND (EXISTS (SELECT 1 FROM sessions WHERE id = {session}) OR NOT EXISTS (
+               SELECT 1 FROM identities WHERE issuer = 'https://issuer' AND subject = '{subject}'
+               AND not_before >= @now))"
     )
 }
 
@@ -146,6 +147,11 @@ async fn an_ended_token_stays_ended() {
         run(url, "UPDATE identities SET not_before = @now").await;
         see("@8").await;
         assert_eq!(rows(url, SESSIONS).await, ["external eve@example.com"]);
+        run(url, "DELETE FROM revoked_tokens").await;
+        see("@7").await;
+        let kept = "SELECT CAST(count(*) AS text) FROM sessions WHERE id = @7";
+        assert_eq!(rows(url, kept).await, ["1"], "the session that has ended the others");
+        run(url, "INSERT INTO revoked_tokens VALUES (@6, @later)").await;
 
         // A removed identity takes its sessions and codes with it, unless it is the last way in.
         run(url, "UPDATE identities SET not_before = NULL").await;
@@ -225,8 +231,8 @@ async fn a_change_of_the_password_ends_tokens_that_were_not_seen_yet() {
     .await;
 }
 
-/// A user has 100 sessions of each kind: the tokens of an issuer, which live for minutes, do not end
-/// those of logins.
+/// A user has 100 sessions of each kind: the tokens of an issuer, which live for minutes, do not
+/// end those of logins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_of_an_issuer_do_not_end_logins() {
     with_both_databases(async |url| {

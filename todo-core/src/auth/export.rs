@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{
-    Caller, KeyInfo, SessionInfo, User, current_user, keys::live_keys, limited::Limited, sessions,
+    Caller, Identity, KeyInfo, SessionInfo, User, current_user, identities, keys::live_keys,
+    limited::Limited, sessions,
 };
 use crate::{
     core::Core,
@@ -39,8 +40,8 @@ pub struct ExportHead {
     pub exported_at: DateTime<Utc>,
     /// The account.
     pub user: User,
-    /// Accounts elsewhere that are linked with this one: none.
-    pub identities: [(); 0],
+    /// The identities by which the user logs in, the oldest first.
+    pub identities: Vec<Identity>,
     /// The live sessions, the newest first.
     pub sessions: Vec<SessionInfo>,
     /// The API keys that have not expired, the newest first.
@@ -105,7 +106,7 @@ async fn begin(core: &Core, caller: &Caller) -> Result<Export> {
         version: VERSION,
         exported_at,
         user,
-        identities: [],
+        identities: identities(core, caller).await?,
         sessions: sessions(core, caller).await?,
         keys: live_keys(core, caller, exported_at).await?,
     };

@@ -44,15 +44,9 @@ impl KnownKeys {
     }
 }
 
-/// Whether the caller's user is right: that of a key is a claim until [`find_key`]. Records the use
-/// of a known key.
-pub(crate) fn is_proved(core: &Core, caller: Caller) -> bool {
-    let (Some(session), Some(_)) = (caller.session(), caller.scopes()) else { return true };
-    let is_known = core.known_keys().has(session);
-    if is_known {
-        core.last_uses().record(session);
-    }
-    is_known
+/// Whether this process has found the key: else its user is a claim.
+pub(super) fn is_known(core: &Core, key: Caller) -> bool {
+    core.known_keys().has(key.session_or_nil())
 }
 
 /// Looks for the session of a key that is not known yet, with one statement, and records its use.
@@ -61,7 +55,7 @@ pub(crate) fn is_proved(core: &Core, caller: Caller) -> bool {
 /// # Errors
 /// [`Error::Unauthenticated`] if there is none; [`Error::Busy`], [`Error::Unavailable`],
 /// [`Error::Internal`].
-pub(crate) async fn find_key(core: &Core, key: &Caller, client: Option<IpAddr>) -> Result<()> {
+pub(super) async fn find_key(core: &Core, key: &Caller, client: Option<IpAddr>) -> Result<()> {
     if !is_live(core, key, queue_of(client)).await? {
         events::failed(AuthEvent::Token, client, None, "no such key");
         return Err(Error::Unauthenticated);

@@ -10,8 +10,8 @@ use crate::{
     error::Result,
 };
 
-/// Deletes expired sessions and old rate-limit slots, in bounded batches, and reloads the cost of
-/// the stored password hashes. Servers call it every minute; the interval does not matter for
+/// Deletes expired sessions, revoked tokens, codes of sign-ins and old rate-limit slots, in bounded
+/// batches, and reloads the cost of the stored password hashes. Servers call it every minute; the interval does not matter for
 /// sessions, as expired ones are rejected anyway.
 ///
 /// # Errors
@@ -20,6 +20,11 @@ use crate::{
 pub async fn delete_expired(core: &Core) -> Result<()> {
     const SESSIONS: &str = "DELETE FROM sessions WHERE id IN \
          (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT 1000)";
+    // Kept for an hour longer: the clock of another process may be behind.
+    const TOKENS: &str = "DELETE FROM revoked_tokens WHERE id IN \
+         (SELECT id FROM revoked_tokens WHERE expires_at <= $1 LIMIT 1000)";
+    const CODES: &str = "DELETE FROM oauth_codes WHERE id IN \
+         (SELECT id FROM oauth_codes WHERE expires_at <= $1 LIMIT 1000)";
     // A time far in the future was written before the clock was set back. The condition is there
     // again, since a slot may be taken while this waits for its row.
     macro_rules! is_old {
@@ -43,7 +48,10 @@ pub async fn delete_expired(core: &Core) -> Result<()> {
             .bind(Timestamp(now - chrono::TimeDelta::minutes(2)))
             .bind(Timestamp(now + chrono::TimeDelta::hours(1)))
             .bind(Timestamp(now - limit::WINDOW));
-        for delete in [sessions, attempts] {
+        let hour = chrono::TimeDelta::hours(1);
+        let tokens = Statement::new(TOKENS).bind(Timestamp(now - hour));
+        let codes = Statement::new(CODES).bind(Timestamp(now));
+        for delete in [sessions, tokens, codes, attempts] {
             loop {
                 let RowsAffected(deleted) = db.execute(delete.clone()).await?;
                 if deleted < 1000 {

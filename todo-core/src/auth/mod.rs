@@ -2,9 +2,7 @@
 
 use self::events::AuthEvent;
 #[cfg(feature = "http")]
-pub(crate) use self::known_keys::{find_key, is_proved};
-#[cfg(any(test, feature = "http"))]
-pub(crate) use self::session::{log_out, verify_token};
+pub(crate) use self::session::log_out;
 #[cfg(feature = "http")]
 pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
@@ -12,6 +10,7 @@ pub use self::{
     deletion::delete_account,
     email::{confirm_email, request_email_change, request_verification},
     export::{Export, ExportHead, ExportPart, export},
+    identities::{Identity, identities, remove_identity},
     keys::{
         ApiKey, CreatedKey, KeyInfo, KeyLifetime, KeyName, MAX_KEYS, NewKey, create_key,
         delete_key, keys,
@@ -43,17 +42,19 @@ pub(crate) use self::{
 pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
 pub use crate::{
     authz::Caller,
-    ids::{SessionId, UserId},
+    ids::{IdentityId, SessionId, UserId},
     scopes::{Scope, Scopes},
 };
 
 mod account;
 mod address;
 mod common_passwords;
+pub(crate) mod credential;
 mod deletion;
 mod email;
 pub(crate) mod events;
 pub(crate) mod export;
+mod identities;
 mod keys;
 pub(crate) mod known_keys;
 pub(crate) mod last_use;

@@ -6,13 +6,13 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    AuthEvent, Caller, Session, Token, User, UserId, events,
-    known_keys::{find_key, is_proved},
+    AuthEvent, Caller, Session, Token, User, UserId,
+    credential::{Credential, find, read},
+    events,
 };
 use crate::{
     clock::new_id,
     core::Core,
-    crypto::{api_key, tokens::VerifiedToken},
     db::{RowsAffected, Statement},
     error::{Error, Result},
 };
@@ -23,10 +23,8 @@ use crate::{
 /// # Errors
 /// [`Error::Unauthenticated`]; else as [`authenticate`].
 pub async fn logout(core: &Core, token: &str) -> Result<()> {
-    let caller = verify_token(core, token, None)?;
-    if !is_proved(core, caller) {
-        find_key(core, &caller, None).await?;
-    }
+    let credential = read(core, token, None)?;
+    let caller = find(core, credential, None).await?;
     log_out(core, caller, None).await
 }
 
@@ -57,50 +55,16 @@ pub(crate) async fn log_out(core: &Core, caller: Caller, client: Option<IpAddr>)
     .await
 }
 
-/// Verifies the signature and the times of `token`, or the form and the expiry of an API key, and
-/// returns its caller, whose session may have ended: only the operations, whose statements check
-/// the session, may take it. `client` is the address for the log.
-///
-/// # Errors
-/// [`Error::Unauthenticated`].
-pub(crate) fn verify_token(core: &Core, token: &str, client: Option<IpAddr>) -> Result<Caller> {
-    if token.starts_with(api_key::PREFIX) {
-        return match api_key::read(token, core.now()) {
-            Ok(key) => Ok(Caller::of_key(key)),
-            Err(rejected) => {
-                events::failed(AuthEvent::Token, client, None, rejected.reason());
-                Err(Error::Unauthenticated)
-            }
-        };
-    }
-    match core.tokens().verify(token, core.now()) {
-        Ok(VerifiedToken { user_id, session, expires_at }) => {
-            core.last_uses().record(session);
-            Ok(Caller::of_session(user_id.into(), session, expires_at))
-        }
-        Err(rejected) => {
-            events::failed(
-                AuthEvent::Token,
-                client,
-                rejected.user_id().map(Into::into),
-                rejected.reason(),
-            );
-            Err(Error::Unauthenticated)
-        }
-    }
-}
-
 /// Verifies `token`, or an API key, and its session in the database, and returns its caller. See
 /// [`Caller`] for the scopes of a key.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`]; else [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
 pub async fn authenticate(core: &Core, token: &str) -> Result<Caller> {
-    let caller = verify_token(core, token, None)?;
-    if is_proved(core, caller) {
+    let credential = read(core, token, None)?;
+    let caller = find(core, credential, None).await?;
+    if let Credential::Caller(_) = credential {
         check_session(core, &caller).await?;
-    } else {
-        find_key(core, &caller, None).await?;
     }
     Ok(caller)
 }

@@ -198,8 +198,9 @@ pub(super) async fn end_credential(
     .await
 }
 
-/// Ends all sessions of the caller's user but the caller's own, and returns their number. API keys
-/// stay. For a [trusted](Caller::trusted) caller, all sessions end.
+/// Ends all sessions of the caller's user but the caller's own, and returns their number. Tokens of
+/// other issuers that were issued until now are rejected, also those that were not used yet, but for
+/// the caller's own. API keys stay. For a [trusted](Caller::trusted) caller, all sessions end.
 ///
 /// # Errors
 /// As [`sessions`].
@@ -213,6 +214,9 @@ pub(crate) async fn end_other_sessions_from(
     caller: &Caller,
     client: Option<IpAddr>,
 ) -> Result<u64> {
+    // Before the sessions: a token of another issuer that has none yet must not get one in between.
+    const TOKENS: &str =
+        concat!("UPDATE identities SET not_before = $4 WHERE user_id = $1 AND ", authorized!());
     const SQL: &str = concat!(
         "DELETE FROM sessions WHERE user_id = $1 AND id <> $3 AND kind <> 'key' AND ",
         authorized!(),
@@ -223,6 +227,8 @@ pub(crate) async fn end_other_sessions_from(
     let work = core.clone();
     let caller = *caller;
     core.write_and_log(caller.user_id(), async move {
+        let tokens = acting_as(caller, TOKENS).bind(Timestamp(work.now()));
+        let RowsAffected(_) = db.execute(tokens).await?;
         let ended: Vec<(Uuid,)> = db.execute(acting_as(caller, SQL)).await?;
         if ended.is_empty() {
             check_session(&work, &caller).await?;

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::{
     auth::{
         self, Caller,
+        credential::{self, Credential},
         events::{self, AuthEvent},
     },
     error::{BoxError, Error},
@@ -95,16 +96,14 @@ impl Api {
             Matched::Endpoint(endpoint, params) => {
                 // A block, so that its variables are not part of the future below.
                 let (deadline, handling) = {
-                    let caller = if endpoint.access() == Access::Public {
+                    let credential = if endpoint.access() == Access::Public {
                         None
                     } else {
                         Some(self.authenticate(parts, endpoint, log.client())?)
                     };
                     let client = log.client();
-                    // The user of a key that was not found yet is a claim.
-                    let is_proved =
-                        caller.is_none_or(|caller| auth::is_proved(self.core(), caller));
-                    let user_id = caller.filter(|_| is_proved).map(|caller| caller.user_id());
+                    let caller = credential.and_then(Credential::caller);
+                    let user_id = caller.map(|caller| caller.user_id());
                     log.update(|fields| fields.user_id = user_id);
                     let per_minute = self.core().rate_limiter().per_minute();
                     if let Some(policy) = endpoint.policy.rate_limit
@@ -123,9 +122,9 @@ impl Api {
                         body,
                         max_body: endpoint.policy.max_body(self.config()),
                     };
-                    let handling = match caller {
-                        Some(key) if !is_proved => {
-                            Either::Left(Box::pin(find_and_run(endpoint, key, request, log)))
+                    let handling = match credential {
+                        Some(unknown) if caller.is_none() => {
+                            Either::Left(Box::pin(find_and_run(endpoint, unknown, request, log)))
                         }
                         _ => Either::Right(run(endpoint, caller, request)),
                     };
@@ -137,13 +136,13 @@ impl Api {
         }
     }
 
-    /// The caller that the request's token authenticates.
+    /// The request's credential.
     fn authenticate(
         &self,
         parts: &Parts,
         endpoint: &Endpoint,
         client: Option<IpAddr>,
-    ) -> Result<Caller, ApiError> {
+    ) -> Result<Credential, ApiError> {
         let token = match extract::bearer(&parts.headers) {
             Err(ApiError::MissingToken) if endpoint.policy.takes_protocol_token => {
                 handshake::token(&parts.headers).ok_or(ApiError::MissingToken)
@@ -151,7 +150,7 @@ impl Api {
             token => token,
         };
         match token {
-            Ok(token) => Ok(auth::verify_token(self.core(), token, client)?),
+            Ok(token) => Ok(credential::read(self.core(), token, client)?),
             Err(failure) => {
                 match failure {
                     ApiError::MissingToken => events::log_missing_token(client),
@@ -163,16 +162,16 @@ impl Api {
     }
 }
 
-/// Looks for the session of a key that is not known yet, and runs the handler of `endpoint`.
+/// Finds the caller of a credential that is not known yet, and runs the handler of `endpoint`.
 async fn find_and_run(
     endpoint: &'static Endpoint,
-    key: Caller,
+    unknown: Credential,
     request: RequestContext<'_>,
     log: &RequestLog<'_>,
 ) -> HandlerResult {
-    auth::find_key(request.api.core(), &key, request.client).await?;
-    log.update(|fields| fields.user_id = Some(key.user_id()));
-    run(endpoint, Some(key), request).await
+    let caller = credential::find(request.api.core(), unknown, request.client).await?;
+    log.update(|fields| fields.user_id = Some(caller.user_id()));
+    run(endpoint, Some(caller), request).await
 }
 
 /// Runs the handler of `endpoint`. `caller` is `None` for public endpoints only.

@@ -296,86 +296,11 @@ impl ApiError {
     /// The text for the client, without causes.
     fn detail(&self) -> String {
         match self {
-            Self::Core(Error::Unauthenticated) => {
-                "Your session has ended. Please log in again.".into()
-            }
-            Self::Core(Error::InvalidCredentials) => "Invalid credentials.".into(),
-            Self::Outdated(_) | Self::Core(Error::PreconditionFailed) => {
-                "This todo has been changed meanwhile.".into()
-            }
-            Self::Core(Error::QuotaExceeded { limit, .. }) => {
-                format!("You have reached the limit of {limit} todos. Please delete some first.")
-            }
-            Self::Core(Error::KeysFull { .. }) => {
-                "The stored answers of your keys take too much space. Please try again tomorrow, or \
-                 without Idempotency-Key."
-                    .into()
-            }
-            Self::Core(Error::KeyReused) => {
-                "This Idempotency-Key was used for another request.".into()
-            }
-            Self::Core(Error::KeyInUse) => {
-                "A request with this Idempotency-Key is still running. Please try again.".into()
-            }
-            Self::Core(Error::CursorExpired) => {
-                "The changes since then are no longer known. Please load all todos again.".into()
-            }
-            Self::Core(Error::InsufficientScope { required: Some(scope) }) => {
-                format!("This API key lacks the scope {scope}.")
-            }
-            Self::Core(Error::InsufficientScope { required: None }) => {
-                "API keys do not allow this. Please log in.".into()
-            }
-            Self::Core(Error::TooManyKeys { limit }) => {
-                format!("You have {limit} API keys already. Please delete one of them.")
-            }
-            Self::Core(Error::ReauthenticationRequired) => {
-                "Please log in again first: your session began more than 10 minutes ago.".into()
-            }
-            Self::Core(Error::IdentityTaken) => {
-                "This identity belongs to another account already.".into()
-            }
-            Self::Core(Error::LastCredential) => {
-                "You could not log in without it. Please set a password or add another identity \
-                 first."
-                    .into()
-            }
-            Self::Core(Error::InvalidGrant) => {
-                "This code is not valid. It may have expired, or have been used.".into()
-            }
-            Self::Core(Error::EmailTaken) => "Email already registered.".into(),
-            Self::Core(Error::InvalidLink) => {
-                "This link is not valid. It may have expired, or have been used.".into()
-            }
-            Self::Core(Error::EmailUnverified) => {
-                "Please confirm your e-mail address first, by the link that was mailed to you, or \
-                 by a new password."
-                    .into()
-            }
-            Self::Core(Error::AlreadyVerified) => {
-                "Your e-mail address is confirmed already.".into()
-            }
-            Self::Core(Error::MailNotConfigured) => "This service sends no mails.".into(),
-            Self::Core(Error::RateLimited { retry_after }) => {
-                let seconds = whole_seconds(*retry_after);
-                let unit = if seconds == 1 { "second" } else { "seconds" };
-                format!("Rate limit exceeded. Try again in {seconds} {unit}.")
-            }
-            Self::Core(Error::TooManyStreams { limit }) => {
-                format!("You follow changes in {limit} places already. Please close one of them.")
-            }
-            Self::Core(Error::Unavailable(_)) => {
-                "The service is unavailable at the moment. Please try again.".into()
-            }
-            Self::BodyMemory | Self::Core(Error::Busy) => {
-                "The service is too busy. Please try again.".into()
-            }
-            Self::Core(Error::Internal(_)) | Self::Panicked => {
-                "Something went wrong on the server.".into()
-            }
-            Self::Core(Error::NotFound) => "There is no such todo.".into(),
+            Self::Core(error) => core_detail(error),
+            Self::Outdated(_) => core_detail(&Error::PreconditionFailed),
+            Self::BodyMemory => core_detail(&Error::Busy),
+            Self::Panicked => "Something went wrong on the server.".into(),
             Self::NoSuch(thing) => format!("There is no such {thing}."),
-            Self::Core(Error::Forbidden) => "You don't have access to this todo.".into(),
             Self::OriginNotAllowed => "This page may not use the service.".into(),
             Self::UpgradeRequired => {
                 "This address takes WebSocket connections over HTTP/1.1 only.".into()
@@ -400,9 +325,6 @@ impl ApiError {
             }
             Self::Malformed(detail, errors) if errors.is_empty() => (*detail).into(),
             Self::Malformed(_, errors) => sentences(errors),
-            Self::Core(Error::Invalid(errors) | Error::ItemsFailed { items: errors, .. }) => {
-                sentences(errors)
-            }
             Self::Timeout => "The request took too long.".into(),
         }
     }
@@ -534,6 +456,78 @@ impl ApiError {
 fn insufficient_scope(required: Option<Scope>) -> Option<HeaderValue> {
     let scope = required.map(|scope| format!(", scope=\"{scope}\"")).unwrap_or_default();
     HeaderValue::try_from(format!("Bearer error=\"insufficient_scope\"{scope}")).ok()
+}
+
+/// The text for the client, without causes.
+fn core_detail(error: &Error) -> String {
+    match error {
+        Error::Unauthenticated => "Your session has ended. Please log in again.".into(),
+        Error::InvalidCredentials => "Invalid credentials.".into(),
+        Error::PreconditionFailed => "This todo has been changed meanwhile.".into(),
+        Error::QuotaExceeded { limit, .. } => {
+            format!("You have reached the limit of {limit} todos. Please delete some first.")
+        }
+        Error::KeysFull { .. } => {
+            "The stored answers of your keys take too much space. Please try again tomorrow, or \
+             without Idempotency-Key."
+                .into()
+        }
+        Error::KeyReused => "This Idempotency-Key was used for another request.".into(),
+        Error::KeyInUse => {
+            "A request with this Idempotency-Key is still running. Please try again.".into()
+        }
+        Error::CursorExpired => {
+            "The changes since then are no longer known. Please load all todos again.".into()
+        }
+        Error::InsufficientScope { required: Some(scope) } => {
+            format!("This API key lacks the scope {scope}.")
+        }
+        Error::InsufficientScope { required: None } => {
+            "API keys do not allow this. Please log in.".into()
+        }
+        Error::TooManyKeys { limit } => {
+            format!("You have {limit} API keys already. Please delete one of them.")
+        }
+        Error::ReauthenticationRequired => {
+            "Your session began more than 10 minutes ago. Please log in again.".into()
+        }
+        Error::IdentityTaken => "This identity belongs to another account already.".into(),
+        Error::LastCredential => {
+            "You could not log in without it. Please set a password or add another identity \
+             first."
+                .into()
+        }
+        Error::InvalidGrant => {
+            "This code is not valid. It may have expired, or have been used.".into()
+        }
+        Error::EmailTaken => "Email already registered.".into(),
+        Error::InvalidLink => {
+            "This link is not valid. It may have expired, or have been used.".into()
+        }
+        Error::EmailUnverified => {
+            "Please confirm your e-mail address first, by the link that was mailed to you, or \
+             by a new password."
+                .into()
+        }
+        Error::AlreadyVerified => "Your e-mail address is confirmed already.".into(),
+        Error::MailNotConfigured => "This service sends no mails.".into(),
+        Error::RateLimited { retry_after } => {
+            let seconds = whole_seconds(*retry_after);
+            let unit = if seconds == 1 { "second" } else { "seconds" };
+            format!("Rate limit exceeded. Try again in {seconds} {unit}.")
+        }
+        Error::TooManyStreams { limit } => {
+            format!("You follow changes in {limit} places already. Please close one of them.")
+        }
+        Error::Unavailable(_) => {
+            "The service is unavailable at the moment. Please try again.".into()
+        }
+        Error::Busy => "The service is too busy. Please try again.".into(),
+        Error::Internal(_) => "Something went wrong on the server.".into(),
+        Error::NotFound => "There is no such todo.".into(),
+        Error::Forbidden => "You don't have access to this todo.".into(),
+        Error::Invalid(errors) | Error::ItemsFailed { items: errors, .. } => sentences(errors),
+    }
 }
 
 /// The distinct messages of all errors, joined with spaces.
