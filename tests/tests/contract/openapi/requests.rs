@@ -116,7 +116,10 @@ async fn assert_valid_requests_are_accepted(app: &App, ann: &Actor, tries: usize
                 let body = sample(schema).to_string();
                 let json = [("content-type", "application/json")];
                 let answer = ann.send(&method, &path, &json, body.clone()).await;
-                assert!(![400, 422].contains(&answer.status), "{body}: {answer}");
+                // There is no issuer, so that no token is valid.
+                let needs_issuer = route.path == "/api/auth/identities";
+                let is_valid = ![400, 422].contains(&answer.status);
+                assert!(is_valid || needs_issuer && answer.status == 400, "{body}: {answer}");
                 answer
             } else {
                 let parameters = operation["parameters"].as_array().expect("parameters");
@@ -139,6 +142,7 @@ async fn assert_valid_requests_are_accepted(app: &App, ann: &Actor, tries: usize
             let needs_mail =
                 route.path.contains("/auth/password/") || route.path.contains("/auth/email");
             let expected = if needs_mail { 501 } else { expected };
+            let expected = if route.path == "/api/auth/identities" { 400 } else { expected };
             // Generated ids are no todo's.
             let expected = if route.path == BULK { 404 } else { expected };
             let is_done = [200, 201, expected].contains(&answer.status);

@@ -89,7 +89,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Policy { rate_limit: Some("export"), body: BodyForm::Stream, ..Policy::DEFAULT },
         // The limit, the account, its sessions, its keys, and two pages, each of which may be
         // empty.
-        Statements::new(8, 2),
+        Statements::new(10, 2),
         Handler::User(KeyAccess::Never, |request, caller| {
             Box::pin(export_account(request, caller))
         }),
