@@ -7,7 +7,7 @@
 //   accounts  by subject: the claims email, email_verified and name
 //   claims    claims that replace those of the ID token (null removes one)
 //   header    members that replace those of its header
-//   userinfo  true: e-mail and name only at the userinfo endpoint, as OpenID Connect Core 5.4 has it
+//   userinfo  true: e-mail and name only at the userinfo endpoint (OpenID Connect Core, 5.4)
 //   down      the paths that fail, for instance ["/token", "/jwks"]; [""] is all of them
 //   how       error (500, the default), cut, slow (an answer that never ends)
 // GET /control returns the number of requests by path.
