@@ -8,6 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 #[cfg(feature = "identity")]
+use crate::auth::external::KnownTokens;
+#[cfg(feature = "identity")]
 use crate::identity::{HttpClient, IdentityOptions, IdentityServices, IssuerOptions};
 use crate::{
     auth::{self, known_keys::KnownKeys, last_use::LastUses},
@@ -199,6 +201,8 @@ impl CoreBuilder {
             jobs: JobCounters::default(),
             last_uses: LastUses::default(),
             known_keys: KnownKeys::new(),
+            #[cfg(feature = "identity")]
+            known_tokens: KnownTokens::new(),
             service_name: self.service_name,
             session_idle_lifetime: TimeDelta::days(self.session_idle_days.into()),
             mail: self.mail.map(Mail::new),
@@ -234,6 +238,8 @@ struct Inner {
     jobs: JobCounters,
     last_uses: LastUses,
     known_keys: KnownKeys,
+    #[cfg(feature = "identity")]
+    known_tokens: KnownTokens,
     service_name: String,
     /// Zero without this limit.
     session_idle_lifetime: TimeDelta,
@@ -383,6 +389,7 @@ impl Core {
             hashed: hasher.hashes_total(),
             succeeded_jobs,
             failed_jobs,
+            foreign_tokens: self.foreign_tokens(),
             mails: self.0.mail.as_ref().map(|mail| mail.counters.totals()).unwrap_or_default(),
             streams: self.0.streams.counts(),
         }
@@ -414,6 +421,23 @@ impl Core {
 
     pub(crate) fn trash_lifetime(&self) -> TimeDelta {
         self.0.trash_lifetime
+    }
+
+    #[cfg(all(feature = "http", feature = "identity"))]
+    fn foreign_tokens(&self) -> Option<[(&'static str, u64); 3]> {
+        let has_issuer = self.0.identity.verifier.is_some();
+        has_issuer.then(|| self.0.known_tokens.verified.totals())
+    }
+
+    #[cfg(all(feature = "http", not(feature = "identity")))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    fn foreign_tokens(&self) -> Option<[(&'static str, u64); 3]> {
+        None
+    }
+
+    #[cfg(feature = "identity")]
+    pub(crate) fn known_tokens(&self) -> &KnownTokens {
+        &self.0.known_tokens
     }
 
     pub(crate) fn known_keys(&self) -> &KnownKeys {
@@ -506,6 +530,8 @@ pub(crate) struct Stats {
     pub(crate) failed_jobs: u64,
     /// Attempts to send mails since the start, and the age in seconds of the oldest unsent one.
     pub(crate) mails: (crate::mail::MailTotals, i64),
+    /// Verifications of tokens of another issuer, by their results; none without an issuer.
+    pub(crate) foreign_tokens: Option<[(&'static str, u64); 3]>,
     /// Open streams of changes, in the order of [`StreamKind::ALL`](crate::streams::StreamKind).
     pub(crate) streams: [i64; 3],
 }

@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 use todo_core::{
     Core, Database, DatabaseOptions, ErrorChain, OpenError, Secret,
     http::{Api, ApiOptions},
+    identity::IssuerOptions,
 };
 use tokio::net::TcpListener;
 
@@ -112,7 +113,27 @@ impl Settings {
         if let Some(mail) = self.mail_options() {
             core = core.mail(mail);
         }
+        if let Some(issuer) = self.issuer_options() {
+            core = core.issuer(issuer);
+        }
         Ok(Api::new(core.over(db).await, self.api_options()))
+    }
+
+    /// The issuer whose tokens are accepted beside the server's own; `None` if there is none.
+    #[must_use]
+    pub fn issuer_options(&self) -> Option<IssuerOptions> {
+        let (issuer, audience) = self.auth_issuer.as_ref().zip(self.auth_audience.as_ref())?;
+        // The settings are valid: these parse each of them.
+        let options = IssuerOptions::new(issuer, audience).ok()?;
+        let options = match &self.auth_jwks_url {
+            Some(url) => options.jwks_url(url).ok()?,
+            None => options,
+        };
+        Some(
+            options
+                .algorithms(self.auth_algorithms.iter().copied())
+                .link_verified_email(self.auth_link_verified_email),
+        )
     }
 
     /// The options of the database's connections for these settings.

@@ -1,34 +1,45 @@
 //! The credential of a request: what it proves without the database, and its caller.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    AuthEvent, Caller, events,
+    AuthEvent, Caller, SessionLabel, events,
     known_keys::{find_key, is_known},
 };
+#[cfg(feature = "identity")]
+use crate::{auth::external, identity::is_foreign};
 use crate::{
     core::Core,
     crypto::{api_key, tokens::VerifiedToken},
     error::{Error, Result},
 };
 
-/// A credential whose form, signature and times are valid.
-#[derive(Clone, Copy, Debug)]
+/// A credential of a request.
+#[derive(Debug)]
 pub(crate) enum Credential {
-    /// Its user is right. Its session may have ended: only the operations, whose statements check
-    /// the session, may take the caller.
-    Caller(Caller),
+    /// Its form, signature and times are valid, and its user is right. Its session may have ended:
+    /// only the operations, whose statements check the session, may take the caller.
+    Known(Known),
     /// An API key that this process has not found yet: its user is a claim.
     UnknownKey(Caller),
+    /// A token that says to be of another issuer, and that this process has not verified yet.
+    #[cfg(feature = "identity")]
+    UnknownToken(Box<str>),
 }
 
-impl Credential {
-    /// The caller, if its user is right.
-    pub(crate) fn caller(self) -> Option<Caller> {
-        match self {
-            Self::Caller(caller) => Some(caller),
-            Self::UnknownKey(_) => None,
-        }
+/// The caller of a credential.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) caller: Caller,
+    /// The user's id at the issuer of a token of another issuer: it may stand for the user's id in
+    /// a path.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "there are no paths"))]
+    pub(crate) subject: Option<Arc<str>>,
+}
+
+impl From<Caller> for Known {
+    fn from(caller: Caller) -> Self {
+        Self { caller, subject: None }
     }
 }
 
@@ -42,7 +53,7 @@ pub(crate) fn read(core: &Core, token: &str, client: Option<IpAddr>) -> Result<C
         events::failed(AuthEvent::Token, client, user_id, reason);
         Err(Error::Unauthenticated)
     };
-    if token.starts_with(api_key::PREFIX) {
+    let known = if token.starts_with(api_key::PREFIX) {
         let key = match api_key::read(token, core.now()) {
             Ok(key) => Caller::of_key(key),
             Err(rejected) => return refuse(None, rejected.reason()),
@@ -50,33 +61,53 @@ pub(crate) fn read(core: &Core, token: &str, client: Option<IpAddr>) -> Result<C
         if !is_known(core, key) {
             return Ok(Credential::UnknownKey(key));
         }
-        core.last_uses().record(key.session_or_nil());
-        return Ok(Credential::Caller(key));
-    }
-    match core.tokens().verify(token, core.now()) {
-        Ok(VerifiedToken { user_id, session, expires_at }) => {
-            core.last_uses().record(session);
-            Ok(Credential::Caller(Caller::of_session(user_id.into(), session, expires_at)))
+        key.into()
+    } else {
+        #[cfg(feature = "identity")]
+        let foreign = match &core.identity().verifier {
+            Some(_) if is_foreign(token) => match external::recall(core, token) {
+                None => return Ok(Credential::UnknownToken(token.into())),
+                known => known,
+            },
+            _ => None,
+        };
+        #[cfg(not(feature = "identity"))]
+        let foreign: Option<Known> = None;
+        match foreign {
+            Some(known) => known,
+            None => match core.tokens().verify(token, core.now()) {
+                Ok(VerifiedToken { user_id, session, expires_at }) => {
+                    Caller::of_session(user_id.into(), session, expires_at).into()
+                }
+                Err(rejected) => {
+                    return refuse(rejected.user_id().map(Into::into), rejected.reason());
+                }
+            },
         }
-        Err(rejected) => refuse(rejected.user_id().map(Into::into), rejected.reason()),
-    }
+    };
+    core.last_uses().record(known.caller.session_or_nil());
+    Ok(Credential::Known(known))
 }
 
-/// The caller of a credential; looks for the session of a key that is not known yet. `client` is
-/// the address that sent it.
+/// The caller of a credential; verifies a token of another issuer, or looks for the session of a
+/// key, that is not known yet. `client` is the address that sent it, and `label` the program.
 ///
 /// # Errors
-/// As [`find_key`].
+/// [`Error::Unauthenticated`]; else [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
+#[cfg_attr(not(feature = "identity"), expect(unused_variables, reason = "of first requests"))]
 pub(crate) async fn find(
     core: &Core,
     credential: Credential,
     client: Option<IpAddr>,
-) -> Result<Caller> {
+    label: Option<SessionLabel>,
+) -> Result<Known> {
     match credential {
-        Credential::Caller(caller) => Ok(caller),
+        Credential::Known(known) => Ok(known),
         Credential::UnknownKey(key) => {
             find_key(core, &key, client).await?;
-            Ok(key)
+            Ok(key.into())
         }
+        #[cfg(feature = "identity")]
+        Credential::UnknownToken(token) => external::first_sight(core, &token, client, label).await,
     }
 }

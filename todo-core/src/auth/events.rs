@@ -31,8 +31,10 @@ pub(crate) enum AuthEvent {
     EmailVerification,
     EmailConfirmation,
     EmailChange,
+    #[cfg(feature = "identity")]
     IdentityAddition,
     IdentityRemoval,
+    #[cfg(feature = "identity")]
     SignIn,
 }
 
@@ -54,8 +56,10 @@ impl AuthEvent {
             Self::EmailVerification => "email_verification",
             Self::EmailConfirmation => "email_confirmation",
             Self::EmailChange => "email_change",
+            #[cfg(feature = "identity")]
             Self::IdentityAddition => "identity_addition",
             Self::IdentityRemoval => "identity_removal",
+            #[cfg(feature = "identity")]
             Self::SignIn => "sign_in",
         }
     }

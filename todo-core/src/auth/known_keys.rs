@@ -66,7 +66,7 @@ pub(super) async fn find_key(core: &Core, key: &Caller, client: Option<IpAddr>) 
 }
 
 /// The name of a network's queue among those of callers.
-fn queue_of(client: Option<IpAddr>) -> UserId {
+pub(super) fn queue_of(client: Option<IpAddr>) -> UserId {
     let network = client.map(client_key).unwrap_or_default();
     let hash = Sha256::new().chain_update("todo unknown keys of ").chain_update(network).finalize();
     let mut id = [0; 16];

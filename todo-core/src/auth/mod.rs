@@ -1,6 +1,8 @@
 //! Accounts, sessions and API keys: signup, login, logout, and the verification of tokens.
 
 use self::events::AuthEvent;
+#[cfg(feature = "identity")]
+pub use self::external::add_identity;
 #[cfg(feature = "http")]
 pub(crate) use self::session::log_out;
 #[cfg(feature = "http")]
@@ -10,7 +12,7 @@ pub use self::{
     deletion::delete_account,
     email::{confirm_email, request_email_change, request_verification},
     export::{Export, ExportHead, ExportPart, export},
-    identities::{Identity, identities, remove_identity},
+    identities::{Identity, MAX_IDENTITIES, identities, remove_identity},
     keys::{
         ApiKey, CreatedKey, KeyInfo, KeyLifetime, KeyName, MAX_KEYS, NewKey, create_key,
         delete_key, keys,
@@ -39,6 +41,11 @@ pub(crate) use self::{
     password_reset::request_password_reset_limited,
     signup::signup_limited,
 };
+#[cfg(all(feature = "http", feature = "identity"))]
+pub(crate) use self::{
+    external::{add_identity_from, invalid_identity_token},
+    identities::remove_identity_from,
+};
 pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
 pub use crate::{
     authz::Caller,
@@ -54,6 +61,8 @@ mod deletion;
 mod email;
 pub(crate) mod events;
 pub(crate) mod export;
+#[cfg(feature = "identity")]
+pub(crate) mod external;
 mod identities;
 mod keys;
 pub(crate) mod known_keys;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     AuthEvent, Caller, Session, Token, User, UserId,
-    credential::{Credential, find, read},
+    credential::{Credential, Known, find, read},
     events,
 };
 use crate::{
@@ -24,8 +24,8 @@ use crate::{
 /// [`Error::Unauthenticated`]; else as [`authenticate`].
 pub async fn logout(core: &Core, token: &str) -> Result<()> {
     let credential = read(core, token, None)?;
-    let caller = find(core, credential, None).await?;
-    log_out(core, caller, None).await
+    let known = find(core, credential, None, None).await?;
+    log_out(core, known.caller, None).await
 }
 
 /// Ends the caller's session. `client` is the address for the log.
@@ -62,8 +62,9 @@ pub(crate) async fn log_out(core: &Core, caller: Caller, client: Option<IpAddr>)
 /// [`Error::Unauthenticated`]; else [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
 pub async fn authenticate(core: &Core, token: &str) -> Result<Caller> {
     let credential = read(core, token, None)?;
-    let caller = find(core, credential, None).await?;
-    if let Credential::Caller(_) = credential {
+    let was_known = matches!(credential, Credential::Known(_));
+    let Known { caller, .. } = find(core, credential, None, None).await?;
+    if was_known {
         check_session(core, &caller).await?;
     }
     Ok(caller)

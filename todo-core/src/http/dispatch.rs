@@ -26,7 +26,7 @@ use crate::{
         extract::{self, Incoming},
         matcher::{Found, Matched, PathParams},
         problem::ApiError,
-        respond,
+        respond, routes,
         websocket::handshake,
     },
     ids::UserId,
@@ -102,8 +102,10 @@ impl Api {
                         Some(self.authenticate(parts, endpoint, log.client())?)
                     };
                     let client = log.client();
-                    let caller = credential.and_then(Credential::caller);
-                    let user_id = caller.map(|caller| caller.user_id());
+                    let user_id = match &credential {
+                        Some(Credential::Known(known)) => Some(known.caller.user_id()),
+                        _ => None,
+                    };
                     log.update(|fields| fields.user_id = user_id);
                     let per_minute = self.core().rate_limiter().per_minute();
                     if let Some(policy) = endpoint.policy.rate_limit
@@ -123,10 +125,13 @@ impl Api {
                         max_body: endpoint.policy.max_body(self.config()),
                     };
                     let handling = match credential {
-                        Some(unknown) if caller.is_none() => {
+                        None => Either::Right(run(endpoint, None, request)),
+                        Some(Credential::Known(known)) => {
+                            Either::Right(run(endpoint, Some(known.caller), request.by(&known)))
+                        }
+                        Some(unknown) => {
                             Either::Left(Box::pin(find_and_run(endpoint, unknown, request, log)))
                         }
-                        _ => Either::Right(run(endpoint, caller, request)),
                     };
                     (endpoint.policy.deadline(self.config()), handling)
                 };
@@ -169,9 +174,10 @@ async fn find_and_run(
     request: RequestContext<'_>,
     log: &RequestLog<'_>,
 ) -> HandlerResult {
-    let caller = credential::find(request.api.core(), unknown, request.client).await?;
-    log.update(|fields| fields.user_id = Some(caller.user_id()));
-    run(endpoint, Some(caller), request).await
+    let label = routes::auth::session_label(&request);
+    let found = credential::find(request.api.core(), unknown, request.client, label).await?;
+    log.update(|fields| fields.user_id = Some(found.caller.user_id()));
+    run(endpoint, Some(found.caller), request.by(&found)).await
 }
 
 /// Runs the handler of `endpoint`. `caller` is `None` for public endpoints only.
@@ -250,7 +256,7 @@ fn is_before_session(result: &HandlerResult, names_a_todo: bool) -> bool {
 
 /// Checks that the path's user is the caller; an id that is not a UUID is forbidden.
 fn check_owner(caller: &Caller, params: PathParams<'_>) -> Result<(), ApiError> {
-    if params.user_id() == Some(caller.user_id()) {
+    if params.names_caller() || params.user_id() == Some(caller.user_id()) {
         Ok(())
     } else if params.has_item() {
         Err(ApiError::Core(Error::Forbidden))

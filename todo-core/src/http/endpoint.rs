@@ -8,8 +8,10 @@ use futures_util::future::BoxFuture;
 use http::{Method, Response, request::Parts};
 use serde_json::Value;
 
+#[cfg(feature = "identity")]
+use crate::ids::IdentityId;
 use crate::{
-    auth::Caller,
+    auth::{Caller, credential::Known},
     error::Error,
     http::{
         Api, ApiOptions, Body,
@@ -366,6 +368,20 @@ impl RequestContext<'_> {
         }
     }
 
+    /// The request of this caller, whose path may name the caller by the id at another issuer.
+    pub(crate) fn by(mut self, known: &Known) -> Self {
+        if let Some(subject) = &known.subject {
+            self.params = self.params.of_subject(subject);
+        }
+        self
+    }
+
+    /// The id of an identity, if it is a UUID.
+    #[cfg(feature = "identity")]
+    pub(crate) fn identity_id(&self) -> Option<IdentityId> {
+        self.params.identity_id()
+    }
+
     /// The id of a session or a key, if it is a UUID.
     pub(crate) fn session_id(&self) -> Option<SessionId> {
         self.params.session_id()
@@ -460,6 +476,8 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         routes::sessions::ENDPOINTS,
         routes::password::ENDPOINTS,
         routes::keys::ENDPOINTS,
+        #[cfg(feature = "identity")]
+        routes::identities::ENDPOINTS,
         routes::account::ENDPOINTS,
         routes::mail::ENDPOINTS,
         routes::todos::ENDPOINTS,

@@ -3,6 +3,8 @@
 use http::{HeaderValue, Method};
 use uuid::Uuid;
 
+#[cfg(feature = "identity")]
+use crate::ids::IdentityId;
 use crate::{
     http::endpoint::Endpoint,
     ids::{SessionId, TodoId, UserId},
@@ -45,11 +47,25 @@ pub(crate) enum Matched<'m, 'p> {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct PathParams<'p> {
     user: &'p str,
-    /// The id of what the path names below a collection: a todo, a session or a key.
+    /// The id of what the path names below a collection: a todo, a session, a key or an identity.
     item: &'p str,
+    /// Whether `user` is the caller's id at another issuer.
+    names_caller: bool,
 }
 
 impl PathParams<'_> {
+    /// The parameters with what the issuer of the caller's token calls the caller: `subject` may
+    /// stand for the user's id, percent-encoded (RFC 3986, section 2.1).
+    pub(crate) fn of_subject(self, subject: &str) -> Self {
+        let user = percent_encoding::percent_decode_str(self.user);
+        Self { names_caller: user.eq(subject.bytes()), ..self }
+    }
+
+    /// Whether the user in the path is the caller, by the id at another issuer.
+    pub(crate) fn names_caller(self) -> bool {
+        self.names_caller
+    }
+
     /// The user's id, if it is a UUID.
     pub(crate) fn user_id(self) -> Option<UserId> {
         parse_id(self.user).map(UserId::from)
@@ -60,12 +76,18 @@ impl PathParams<'_> {
         parse_id(self.item).map(TodoId::from)
     }
 
+    /// The id of an identity, if it is a UUID.
+    #[cfg(feature = "identity")]
+    pub(crate) fn identity_id(self) -> Option<IdentityId> {
+        parse_id(self.item).map(IdentityId::from)
+    }
+
     /// The id of a session or a key, if it is a UUID.
     pub(crate) fn session_id(self) -> Option<SessionId> {
         parse_id(self.item).map(SessionId::from)
     }
 
-    /// Whether the path names a todo, a session or a key, by a UUID or not.
+    /// Whether the path names a todo, a session, a key or an identity, by a UUID or not.
     pub(crate) fn has_item(self) -> bool {
         !self.item.is_empty()
     }
@@ -121,7 +143,9 @@ impl Matcher {
                     item: param("todo_id")
                         .or(param("session_id"))
                         .or(param("key_id"))
+                        .or(param("identity_id"))
                         .unwrap_or_default(),
+                    names_caller: false,
                 };
                 Matched::Endpoint(endpoint, params)
             }

@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     hashed: IntCounter,
     jobs: IntCounterVec,
     mails: IntCounterVec,
+    foreign_tokens: IntCounterVec,
     oldest_mail: IntGauge,
     body_memory: IntGauge,
     body_memory_refusals: IntCounter,
@@ -104,6 +105,11 @@ impl Metrics {
             &["kind", "result"],
         )?;
         registry.register(Box::new(mails.clone()))?;
+        let foreign_tokens = IntCounterVec::new(
+            Opts::new("auth_foreign_tokens_total", "Verifications of tokens of another issuer"),
+            &["result"],
+        )?;
+        registry.register(Box::new(foreign_tokens.clone()))?;
         let body_memory_refusals = IntCounter::new(
             "body_memory_refusals_total",
             "Requests and responses rejected because the body memory was used up",
@@ -130,6 +136,7 @@ impl Metrics {
             hashed,
             jobs,
             mails,
+            foreign_tokens,
             oldest_mail: gauge(
                 "mail_oldest_unsent_seconds",
                 "Age of the oldest mail that is to be sent, 0 without one",
@@ -201,6 +208,10 @@ impl Metrics {
                     let counter = self.mails.with_label_values(&[kind.as_str(), result.as_str()]);
                     counter.inc_by(total.saturating_sub(counter.get()));
                 }
+            }
+            for (result, total) in stats.foreign_tokens.into_iter().flatten() {
+                let counter = self.foreign_tokens.with_label_values(&[result]);
+                counter.inc_by(total.saturating_sub(counter.get()));
             }
             let refused = budget.refused().saturating_sub(self.body_memory_refusals.get());
             self.body_memory_refusals.inc_by(refused);

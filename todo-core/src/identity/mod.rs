@@ -43,17 +43,27 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-pub(crate) use self::verify::{ForeignClaims, KeyId, Verifier, VerifyError, is_foreign};
 pub use self::{
+    check::{IssuerCheckError, IssuerReport, check_issuer},
     http_client::{HttpClient, HttpError, HttpFuture, HttpRequest, HttpResponse},
     hyper_client::HyperClient,
     options::{IssuerOptions, IssuerOptionsError, SignatureAlgorithm, UnknownAlgorithm},
 };
+pub(crate) use self::{
+    claims::ForeignClaims,
+    jwks::KeyId,
+    verify::{Verifier, VerifyError, is_foreign},
+};
 use crate::clock::Clock;
 
+mod check;
+mod claims;
 pub(crate) mod discovery;
 mod http_client;
 mod hyper_client;
+mod jwks;
+mod key_cache;
+mod key_source;
 mod options;
 mod verify;
 

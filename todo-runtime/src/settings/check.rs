@@ -62,6 +62,7 @@ impl Settings {
             }
         }
         self.check_mail(vars);
+        self.check_issuer(vars);
         if self.environment != Environment::Production {
             return;
         }
@@ -91,6 +92,30 @@ impl Settings {
         // Their tokens grant access to accounts.
         if self.app_url.as_ref().is_some_and(|url| !url.is_https()) {
             vars.reject("APP_URL", "an https address in production");
+        }
+    }
+
+    /// Checks that another issuer has all of its settings.
+    fn check_issuer(&self, vars: &mut Vars) {
+        let pairs = [
+            (
+                ("AUTH_ISSUER", self.auth_issuer.is_some()),
+                ("AUTH_AUDIENCE", self.auth_audience.is_some()),
+            ),
+            (
+                ("AUTH_AUDIENCE", self.auth_audience.is_some()),
+                ("AUTH_ISSUER", self.auth_issuer.is_some()),
+            ),
+            (
+                ("AUTH_JWKS_URL", self.auth_jwks_url.is_some()),
+                ("AUTH_ISSUER", self.auth_issuer.is_some()),
+            ),
+        ];
+        for ((given, is_given), (needed, is_there)) in pairs {
+            // An invalid one has an error already.
+            if is_given && !is_there && !vars.has_error(needed) {
+                vars.reject(needed, &format!("set, if {given} is"));
+            }
         }
     }
 

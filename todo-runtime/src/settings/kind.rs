@@ -15,6 +15,7 @@ use todo_core::{
     Algorithm, DatabaseUrl, Secret,
     auth::Email,
     http::{Origin, PublicUrl, canonical_networks},
+    identity::{IssuerOptions, SignatureAlgorithm},
 };
 
 use super::{Environment, LogFormat};
@@ -215,6 +216,34 @@ pub(super) fn mail_address() -> Kind<MailAddress> {
         parse: Box::new(|text| MailAddress::parse(text).map_err(|why| Some(why.to_owned()))),
         print: Box::new(|address| Some(address.shown())),
     }
+}
+
+pub(super) fn issuer() -> Kind<String> {
+    let allowed = "an https address without a query, http only for this machine";
+    let is_issuer = |text: &str| IssuerOptions::new(text, "todo").is_ok();
+    Kind::new(allowed, move |text| is_issuer(text).then(|| text.to_owned()), String::clone)
+}
+
+pub(super) fn jwks_url() -> Kind<String> {
+    let allowed = "an https address, http only for this machine";
+    let is_address = |text: &str| {
+        let issuer = IssuerOptions::new("https://localhost", "todo");
+        issuer.and_then(|issuer| issuer.jwks_url(text)).is_ok()
+    };
+    Kind::new(allowed, move |text| is_address(text).then(|| text.to_owned()), String::clone)
+}
+
+pub(super) fn signature_algorithms() -> Kind<Vec<SignatureAlgorithm>> {
+    let names = |all: &[SignatureAlgorithm]| {
+        let names: Vec<_> = all.iter().map(|algorithm| algorithm.as_str()).collect();
+        names.join(",")
+    };
+    let allowed = format!("a list of {}", names(&SignatureAlgorithm::ALL));
+    let parse = |text: &str| {
+        let parsed: Result<Vec<_>, _> = text.split(',').map(|name| name.trim().parse()).collect();
+        parsed.ok()
+    };
+    Kind::new(allowed, parse, move |all| names(all))
 }
 
 pub(super) fn email() -> Kind<Email> {

@@ -13,6 +13,7 @@ use todo_core::{
     Algorithm, DatabaseUrl, Secret,
     auth::Email,
     http::{Origin, PublicUrl},
+    identity::SignatureAlgorithm,
 };
 
 use super::{
@@ -314,6 +315,42 @@ settings! {
         default: "Todo API".to_owned(),
         values: kind::line(100),
         description: "The name of the API in its index and documents.",
+    }
+    pub(crate) auth_issuer: Option<String> {
+        name: "AUTH_ISSUER",
+        default: None,
+        values: kind::optional(kind::issuer()),
+        example: "https://auth.example.com",
+        description: "Another issuer whose tokens are accepted, for instance Better Auth or \
+            Keycloak: exactly the `iss` of its tokens. See [identity.md](docs/identity.md).",
+    }
+    pub(crate) auth_audience: Option<String> {
+        name: "AUTH_AUDIENCE",
+        default: None,
+        values: kind::optional(kind::line(500)),
+        example: "https://todo.example.com",
+        description: "The `aud` that the issuer's tokens must have. Required with `AUTH_ISSUER`.",
+    }
+    pub(crate) auth_jwks_url: Option<String> {
+        name: "AUTH_JWKS_URL",
+        default: None,
+        values: kind::optional(kind::jwks_url()),
+        example: "https://auth.example.com/api/auth/jwks",
+        description: "The issuer's public keys. If unset, the `jwks_uri` of its discovery document; \
+            without one, `AUTH_ISSUER/api/auth/jwks`, as Better Auth.",
+    }
+    pub(crate) auth_algorithms: Vec<SignatureAlgorithm> {
+        name: "AUTH_ALGORITHMS",
+        default: SignatureAlgorithm::ALL.to_vec(),
+        values: kind::signature_algorithms(),
+        description: "The signature algorithms of the issuer's tokens, separated by commas.",
+    }
+    pub(crate) auth_link_verified_email: bool {
+        name: "AUTH_LINK_VERIFIED_EMAIL",
+        default: false,
+        values: kind::boolean(),
+        description: "Whether a new user of another issuer is the user with the same e-mail \
+            address here, if both sides have verified it. Else it is a new user.",
     }
     pub(crate) smtp_url: Option<MailAddress> {
         name: "SMTP_URL",

@@ -8,6 +8,8 @@ pub(crate) mod changes;
 pub(crate) mod docs;
 pub(crate) mod events;
 pub(crate) mod health;
+#[cfg(feature = "identity")]
+pub(crate) mod identities;
 pub(crate) mod keys;
 pub(crate) mod mail;
 pub(crate) mod meta;

@@ -228,6 +228,25 @@ text_member!(
     })
 );
 
+/// The token of another issuer. Any text is one: a token that is none is an invalid identity.
+#[cfg(feature = "identity")]
+pub(crate) struct IdentityToken(pub(crate) String);
+
+#[cfg(feature = "identity")]
+impl IdentityToken {
+    #[expect(clippy::unnecessary_wraps, reason = "as the other values")]
+    fn parse(text: &str) -> Result<Self, FieldErrors> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+#[cfg(feature = "identity")]
+text_member!(
+    IdentityToken,
+    Self::parse,
+    json!({ "type": "string", "pattern": TEXT, "description": "A JWT of the issuer." })
+);
+
 /// The schema of an object.
 pub(crate) fn object(required: &[&str], properties: &Value) -> Value {
     json!({ "type": "object", "required": required, "properties": properties })

@@ -20,6 +20,8 @@ pub(crate) fn schemas() -> Map<String, Value> {
         ("User", user()),
         ("Sessions", sessions()),
         ("Session", session()),
+        ("Identities", identities()),
+        ("Identity", identity()),
         ("Keys", keys()),
         ("Key", key()),
         ("CreatedKey", created_key()),
@@ -146,13 +148,7 @@ fn export() -> Value {
             ("version", json!({ "description": "The version of the format.", "const": 1 })),
             ("exported_at", time("When the export began.")),
             ("user", reference("User")),
-            (
-                "identities",
-                json!({
-                    "description": "Accounts elsewhere that are linked with this one: none.",
-                    "type": "array", "items": {}, "maxItems": 0,
-                }),
-            ),
+            ("identities", list("The identities, the oldest first.", "Identity")),
             ("sessions", list("The live sessions, the newest first.", "Session")),
             ("keys", list("The API keys, without the keys themselves.", "Key")),
             ("todos", list("All todos, the oldest first.", "Todo")),
@@ -161,7 +157,7 @@ fn export() -> Value {
     );
     export["example"] = json!({
         "format": "todo-export", "version": 1, "exported_at": "2026-11-26T09:30:00Z",
-        "user": user()["example"], "identities": [], "sessions": [session()["example"]],
+        "user": user()["example"], "identities": [identity()["example"]], "sessions": [session()["example"]],
         "keys": [key()["example"]], "todos": [todo()["example"]],
         "trash": [trashed_todo()["example"]],
     });
@@ -208,6 +204,42 @@ fn session() -> Value {
         "current": true,
     });
     session
+}
+
+fn identities() -> Value {
+    let identities = json!({
+        "description": "The identities, the oldest first.",
+        "type": "array", "items": reference("Identity"),
+    });
+    let mut list = object("The identities of a user.", &[("identities", identities)]);
+    list["example"] = json!({ "identities": [identity()["example"]] });
+    list
+}
+
+fn identity() -> Value {
+    let verified = "Whether the issuer has verified the address.";
+    let mut identity = object(
+        "A user of another issuer who logs in to the account.",
+        &[
+            ("id", uuid("Unique id.")),
+            ("issuer", string("The issuer.")),
+            ("subject", string("The user's id at the issuer.")),
+            ("email", super::or_null(string("The address, as the issuer last stated it."))),
+            ("email_verified", json!({ "description": verified, "type": "boolean" })),
+            ("name", super::or_null(string("The name, as the issuer last stated it."))),
+            ("created_at", time("When it was added to the account.")),
+        ],
+    );
+    identity["example"] = json!({
+        "id": "01938c70-1fd1-7bb0-95b9-0e6f9a1d7c11",
+        "issuer": "https://auth.example.com",
+        "subject": "u7fRY3oZqwoIxtz0thnXSHKl7n43cCYD",
+        "email": "ann@example.com",
+        "email_verified": true,
+        "name": "Ann Other",
+        "created_at": "2026-11-23T09:29:12.456789Z",
+    });
+    identity
 }
 
 fn keys() -> Value {

@@ -14,8 +14,7 @@ async fn core() -> (Core, Caller) {
     let core = Core::builder(secret).open("sqlite::memory:").await.unwrap();
     let signup = crate::auth::Signup::parse("a@example.com", "Correct1horse", "Ann").unwrap();
     let session = crate::auth::signup(&core, crate::auth::Client::Trusted, signup).await.unwrap();
-    let read = crate::auth::credential::read(&core, session.token.as_str(), None).unwrap();
-    let caller = read.caller().unwrap();
+    let caller = crate::auth::authenticate(&core, session.token.as_str()).await.unwrap();
     (core, caller)
 }
 
