@@ -227,6 +227,8 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("GET", &todos, json!(null), false, 200, Some(1)),
             ("GET", "/api/auth/me", json!(null), false, 200, None),
             ("PATCH", "/api/auth/me", json!({"name": "Ann Smith"}), false, 200, None),
+            ("PATCH", "/api/auth/me", json!({"time_zone": "Asia/Tokyo"}), false, 200, None),
+            ("PATCH", "/api/auth/me", json!({}), false, 200, None),
             ("PATCH", "/api/auth/me", json!({"name": ""}), false, 400, None),
             ("GET", "/api/auth/sessions", json!(null), false, 200, None),
             ("DELETE", "/api/auth/sessions/1", json!(null), false, 404, Some(1)),

@@ -8,7 +8,7 @@ pub(crate) use self::session::{log_out, verify_token};
 #[cfg(feature = "http")]
 pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
-    account::{current_user, rename},
+    account::{ProfileChange, current_user, rename, update_profile},
     deletion::delete_account,
     email::{confirm_email, request_email_change, request_verification},
     export::{Export, ExportHead, ExportPart, export},
@@ -45,6 +45,7 @@ pub use crate::{
     authz::Caller,
     ids::{SessionId, UserId},
     scopes::{Scope, Scopes},
+    time_zone::TimeZone,
 };
 
 mod account;

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::{
-    AuthEvent, Caller, Password, User, events, limited::log_if_failed, types::user_columns,
+    AuthEvent, Caller, Password, User, events,
+    limited::log_if_failed,
+    types::{USER_COLUMNS, user_columns},
 };
 use crate::{
     authz::{acting_as, authorized},
@@ -22,7 +24,7 @@ pub(super) struct Reauthenticated {
 
 impl FromRow for Reauthenticated {
     fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
-        Ok(Self { user: User::from_row(row)?, password_hash: row.get(5)? })
+        Ok(Self { user: User::from_row(row)?, password_hash: row.get(USER_COLUMNS)? })
     }
 }
 
