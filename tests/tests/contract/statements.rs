@@ -247,7 +247,9 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("GET", "/api/auth/export", json!(null), false, 200, None),
             ("GET", "/api/auth/export", json!(null), false, 429, None),
             ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"}), false, 401, None),
-            ("DELETE", "/api/auth/me", json!({}), false, 422, Some(1)),
+            ("DELETE", "/api/auth/me", json!({"password": 1}), false, 422, Some(1)),
+            // The deletion, the reason, the session.
+            ("DELETE", "/api/auth/me", json!({}), false, 422, Some(3)),
             ("POST", &todos, json!({"title": "t"}), false, 201, None),
             ("PUT", &path, edit.clone(), false, 200, None),
             ("PATCH", &path, json!({"title": "v"}), false, 200, None),

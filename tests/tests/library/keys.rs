@@ -95,6 +95,7 @@ on_both_databases! {
             auth::rename(core, &caller, "Other".parse().expect("a name")).await.map(drop),
             auth::update_profile(core, &caller, ProfileChange::new()).await.map(drop),
             auth::delete_account(core, &caller, Client::Trusted, password()).await,
+            auth::delete_account_without_password(core, &caller, Client::Trusted).await,
         ];
         for (number, refused) in refused.into_iter().enumerate() {
             let is_refused = matches!(refused, Err(Error::InsufficientScope { required: None }));

@@ -9,7 +9,7 @@ pub(crate) use self::session::{log_out, verify_token};
 pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
     account::{ProfileChange, current_user, rename, update_profile},
-    deletion::delete_account,
+    deletion::{delete_account, delete_account_without_password},
     email::{confirm_email, request_email_change, request_verification},
     export::{Export, ExportHead, ExportPart, export},
     keys::{

@@ -1,6 +1,9 @@
-//! The password of a user who is logged in already, entered again before a change of credentials.
+//! The password of a user who is logged in already, entered again before a change of credentials;
+//! and the age of a session that takes its place for an account without a password.
 
 use std::net::IpAddr;
+
+use chrono::TimeDelta;
 
 use super::{
     AuthEvent, Caller, Password, User, events,
@@ -14,6 +17,9 @@ use crate::{
     error::{Error, Result},
     rate_limit::{Action, RateLimitGuard, RateLimitState},
 };
+
+/// Maximum age of a session that takes the place of a password.
+pub(super) const RECENT: TimeDelta = TimeDelta::minutes(10);
 
 /// A user whose password is right.
 pub(super) struct Reauthenticated {

@@ -156,6 +156,8 @@ pub(super) const PROBES: &[Probe] = &[
     ("DELETE /api/auth/me", ANN, ""),
     ("DELETE /api/auth/me", ANN_JSON, ""),
     ("DELETE /api/auth/me", ANN_JSON, "{}"),
+    ("DELETE /api/auth/me", GONE, "{}"),
+    ("DELETE /api/auth/me", ANN_JSON, r#"{"password":null}"#),
     ("DELETE /api/auth/me", ANN_JSON, r#"{"password":1}"#),
     ("DELETE /api/auth/me", ANN_JSON, r#"{"password":"\u0000"}"#),
     ("DELETE /api/auth/me", ANN_JSON, r#"{"password":"Wrong1horse"}"#),
