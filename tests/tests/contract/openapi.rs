@@ -54,7 +54,7 @@ const ROUTES: [Route; 43] = [
     route("patch", "/api/auth/me", true, true,
         &["200", "400", "401", "413", "415", "422", "500", "503"]),
     route("delete", "/api/auth/me", true, true,
-        &["200", "400", "401", "413", "415", "422", "429", "500", "503"]),
+        &["200", "400", "401", "403", "413", "415", "422", "429", "500", "503"]),
     route("get", "/api/auth/sessions", true, false, &["200", "401", "500", "503"]),
     route("delete", "/api/auth/sessions", true, false, &["200", "401", "500", "503"]),
     route("delete", "/api/auth/sessions/{session_id}", true, false,
