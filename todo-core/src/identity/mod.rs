@@ -67,6 +67,9 @@ mod key_source;
 mod options;
 mod verify;
 
+#[cfg(test)]
+mod test_support;
+
 /// The options of a [`Core`](crate::Core) for users of other issuers.
 #[derive(Clone, Default)]
 pub(crate) struct IdentityOptions {
