@@ -341,7 +341,7 @@ macro_rules! user_columns {
         "id, email, name, created_at, email_verified_at"
     };
 }
-pub(super) use user_columns;
+pub(crate) use user_columns;
 
 impl FromRow for User {
     fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
