@@ -27,7 +27,7 @@ use crate::{
     core::Core,
     db::{Statement, value::Timestamp},
     error::{BoxError, Error, FieldError, Result},
-    identity::{ForeignClaims, KeyId, Verifier, VerifyError},
+    identity::{ForeignClaims, KeyId, VerifyError},
     rate_limit::client_key,
 };
 
@@ -192,7 +192,8 @@ async fn open_session(core: &Core, claims: ForeignClaims, sight: Sight) -> Resul
          AND (EXISTS (SELECT 1 FROM sessions WHERE id = $1) OR NOT EXISTS \
          (SELECT 1 FROM identities WHERE issuer = $2 AND subject = $3 AND not_before >= $12)) \
          RETURNING user_id, identity_id";
-    let links = core.identity().verifier.as_ref().is_some_and(Verifier::links_verified_email);
+    let verifier = core.identity().verifier.as_ref();
+    let links = verifier.is_some_and(|verifier| verifier.issuer().links_verified_email());
     let proved = proved(claims);
     let now = core.now();
     let Sight { session, issued_at, expires_at, client, label } = sight;

@@ -59,6 +59,8 @@ pub(crate) async fn discover(
     let response = response.map_err(|e| DiscoveryError::Unavailable(e.to_string()))?;
     match response.status() {
         200 => parse(response.body(), issuer),
+        // The next attempt may find the document.
+        status @ (408 | 425 | 429) => Err(DiscoveryError::Unavailable(format!("status {status}"))),
         400..=499 => Err(DiscoveryError::Absent),
         status => Err(DiscoveryError::Unavailable(format!("status {status}"))),
     }

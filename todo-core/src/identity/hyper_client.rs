@@ -23,6 +23,8 @@ use crate::error::ErrorChain;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of idle connections to a host.
 const MAX_IDLE: usize = 2;
+/// Some servers refuse requests without one.
+const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 /// Maximum size of a response's head.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
@@ -94,6 +96,9 @@ impl HyperClient {
             return Err(HttpError::new("neither https nor a loopback address"));
         }
         let mut head = Request::builder().method(request.method()).uri(uri);
+        if request.headers().all(|(name, _)| name != "user-agent") {
+            head = head.header("user-agent", USER_AGENT);
+        }
         for (name, value) in request.headers() {
             head = head.header(name, value);
         }

@@ -44,17 +44,27 @@ use std::{
 };
 
 use self::sign_in::{SignIn, SignInOptions};
-pub(crate) use self::verify::{ForeignClaims, KeyId, Verifier, VerifyError, is_foreign};
 pub use self::{
+    check::{IssuerCheckError, IssuerReport, check_issuer},
     http_client::{HttpClient, HttpError, HttpFuture, HttpRequest, HttpResponse},
     hyper_client::HyperClient,
     options::{IssuerOptions, IssuerOptionsError, SignatureAlgorithm, UnknownAlgorithm},
 };
+pub(crate) use self::{
+    claims::ForeignClaims,
+    jwks::KeyId,
+    verify::{Verifier, VerifyError, is_foreign},
+};
 use crate::clock::Clock;
 
+mod check;
+mod claims;
 pub(crate) mod discovery;
 mod http_client;
 mod hyper_client;
+mod jwks;
+mod key_cache;
+mod key_source;
 mod options;
 pub(crate) mod sign_in;
 mod verify;
