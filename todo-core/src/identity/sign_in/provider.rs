@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -280,22 +281,7 @@ impl Exchange<'_> {
         authentication: ClientAuthentication,
         verifier: &str,
     ) -> Result<ProviderTokens, ProviderError> {
-        let id = &*self.options.client_id;
-        let secret = self.options.client_secret.as_str();
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", "authorization_code")
-            .append_pair("code", self.code)
-            .append_pair("redirect_uri", self.callback_url)
-            .append_pair("code_verifier", verifier);
-        if authentication == ClientAuthentication::Body {
-            form.append_pair("client_id", id).append_pair("client_secret", secret);
-        }
-        let mut request = HttpRequest::post(token_url, form.finish().into_bytes())
-            .header("content-type", "application/x-www-form-urlencoded")
-            .header("user-agent", USER_AGENT);
-        if authentication == ClientAuthentication::Header {
-            request = request.header("authorization", basic(id, secret));
-        }
+        let request = self.request(token_url, authentication, verifier);
         let response = requests.send(request).await?;
         let tokens: TokenResponse = match response.status() {
             200 | 400..=403 => requests.json(&response)?,
@@ -325,13 +311,37 @@ impl Exchange<'_> {
             TokenResponse { .. } => Err(requests.fail("no token for a code")),
         }
     }
+
+    fn request(
+        self,
+        token_url: &str,
+        authentication: ClientAuthentication,
+        verifier: &str,
+    ) -> HttpRequest {
+        let id = &*self.options.client_id;
+        let secret = self.options.client_secret.as_str();
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "authorization_code")
+            .append_pair("code", self.code)
+            .append_pair("redirect_uri", self.callback_url)
+            .append_pair("code_verifier", verifier);
+        if authentication == ClientAuthentication::Body {
+            form.append_pair("client_id", id).append_pair("client_secret", secret);
+        }
+        let request = HttpRequest::post(token_url, form.finish().into_bytes())
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("user-agent", USER_AGENT);
+        match authentication {
+            ClientAuthentication::Header => request.header("authorization", basic(id, secret)),
+            ClientAuthentication::Body => request,
+        }
+    }
 }
 
 /// The `Authorization` of a client (RFC 6749, section 2.3.1).
 fn basic(id: &str, secret: &str) -> String {
-    use base64::{Engine, prelude::BASE64_STANDARD};
-
-    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let encode =
+        |text: &str| -> String { form_urlencoded::byte_serialize(text.as_bytes()).collect() };
     let pair = format!("{}:{}", encode(id), encode(secret));
     format!("Basic {}", BASE64_STANDARD.encode(pair))
 }
