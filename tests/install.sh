@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Installs a program that some tests need, from Debian's packages, if it is missing, and prints its
 # path. pgbouncer-1.24, the first PgBouncer in Debian that tracks prepared statements, is built from
-# Debian's source. The tests call this script themselves.
+# Debian's source. Of a folder with a package-lock.json beside this script, it installs the npm
+# packages, and prints the folder. The tests call this script themselves.
 #   tests/install.sh PROGRAM [PACKAGE]    the package has the program's name by default
+#   tests/install.sh FOLDER
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 leftovers=()
@@ -47,8 +49,30 @@ pgbouncer_1_24() {
   echo "$built"
 }
 
+# Needs no compiler: none of the packages that run has native code.
+npm_packages() {
+  local folder=$1 installed=$1/node_modules/.installed wanted
+  command -v npm >/dev/null || packages nodejs npm
+  if [ "$(node -p 'parseInt(process.versions.node)')" -lt 20 ]; then
+    echo "this test needs Node.js 20 or later; this is $(node --version)" >&2
+    exit 1
+  fi
+  wanted=$(sha256sum <"$folder/package-lock.json")
+  # Several tests may start at once.
+  exec 9<"$folder/package-lock.json"
+  flock 9
+  if [ "$wanted" != "$(cat "$installed" 2>/dev/null)" ]; then
+    (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund >&2)
+    echo "$wanted" >"$installed"
+  fi
+  echo "$folder"
+}
+
+here=$(cd "$(dirname "$0")" && pwd)
 if [ "$1" = pgbouncer-1.24 ]; then
   pgbouncer_1_24
+elif [ -e "$here/$1/package-lock.json" ]; then
+  npm_packages "$here/$1"
 else
   command -v "$1" >/dev/null || packages "${2:-$1}"
   command -v "$1"

@@ -17,6 +17,7 @@ mod events;
 mod forwarder;
 pub mod lease;
 mod mail;
+pub mod peers;
 pub mod postgres;
 mod process;
 mod response;
