@@ -300,11 +300,11 @@ mod tests {
     #[test]
     fn a_previous_key_opens_its_flows_with_their_secrets() {
         let secret = |text: &str| Secret::new(text.repeat(40)).unwrap();
-        let tokens = |new, previous: &[Secret]| {
-            Tokens::new(Algorithm::Hs256, new, previous, TimeDelta::days(7))
+        let tokens = |new: Secret, previous: &[Secret]| {
+            Tokens::new(Algorithm::Hs256, &new, previous, TimeDelta::days(7))
         };
-        let before = tokens(&secret("ab"), &[]);
-        let after = tokens(&secret("cd"), &[secret("ab")]);
+        let before = tokens(secret("ab"), &[]);
+        let after = tokens(secret("cd"), &[secret("ab")]);
         let flow = sign_in();
         let sent = flow.secrets(&before).unwrap().verifier;
         let (_, secrets) = Flow::open_cookie(&after, &flow.cookie(&before), flow.id, NOW).unwrap();
