@@ -13,7 +13,7 @@
 //! [`start_addition`] and [`complete_addition`] add an identity to the account of a user who is
 //! logged in.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
@@ -31,9 +31,13 @@ pub use crate::identity::sign_in::{
 };
 use crate::{
     auth::{Limited, take_slot},
+    clock::Clock,
     core::Core,
     error::{BoxError, Error, Result},
-    identity::sign_in::{Provider, SignIn, with_parameters},
+    identity::{
+        HttpClient,
+        sign_in::{Provider, SignIn, with_parameters},
+    },
     rate_limit::{Action, RateLimitState},
 };
 
@@ -51,6 +55,12 @@ pub struct ProviderInfo {
     pub name: String,
     /// The name for users.
     pub title: String,
+}
+
+impl ProviderInfo {
+    fn of(provider: &Provider) -> Self {
+        Self { name: provider.name().to_owned(), title: provider.title().to_owned() }
+    }
 }
 
 /// An answer to a browser: it goes on to another address. The `Debug` output has neither the
@@ -75,24 +85,28 @@ impl fmt::Debug for Redirection {
 pub fn providers(core: &Core) -> Vec<ProviderInfo> {
     let sign_in = core.identity().sign_in.as_ref();
     let providers = sign_in.map(SignIn::providers).unwrap_or_default().iter();
-    let info = |provider: &Provider| ProviderInfo {
-        name: provider.name().to_owned(),
-        title: provider.title().to_owned(),
-    };
-    providers.map(info).collect()
+    providers.map(ProviderInfo::of).collect()
 }
 
-/// Asks each provider for its discovery document, if it has one, and returns the names of those
-/// that do not answer as agreed. The causes are logged.
-pub async fn check_providers(core: &Core) -> Vec<String> {
-    let mut failed = Vec::new();
-    for provider in core.identity().sign_in.iter().flat_map(SignIn::providers) {
-        if provider.check().await.is_err() {
-            failed.push(provider.name().to_owned());
-        }
+/// Fetches the discovery document of each provider that has one, by `client`, and returns what is
+/// wrong with the others: for an operator, before a start.
+pub async fn check_providers(
+    options: SignInOptions,
+    client: Arc<dyn HttpClient>,
+) -> Vec<(ProviderInfo, Result<(), ProviderCheckError>)> {
+    let sign_in = SignIn::new(options, &client, &Clock::system());
+    let mut checked = Vec::new();
+    for provider in sign_in.providers() {
+        let result = provider.check().await.map_err(ProviderCheckError);
+        checked.push((ProviderInfo::of(provider), result));
     }
-    failed
+    checked
 }
+
+/// The reason why a provider cannot be used, without secrets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ProviderCheckError(String);
 
 /// The sign-in of the core, and its provider `name`.
 ///

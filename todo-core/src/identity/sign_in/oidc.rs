@@ -22,6 +22,9 @@ const LIFETIME: Duration = Duration::from_hours(1);
 /// Time between two attempts to fetch it, if the first fails.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// The cause of a failure.
+const LACKS_ENDPOINT: &str = "the discovery document lacks an endpoint";
+
 /// A provider of OpenID Connect.
 pub(super) struct OpenIdConnect {
     issuer: String,
@@ -75,6 +78,16 @@ impl OpenIdConnect {
         &self.issuer
     }
 
+    /// Fetches the provider's document, and returns what is wrong with it.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        let document =
+            discover(&*self.client, &self.issuer).await.map_err(|error| error.to_string())?;
+        if document.authorization_endpoint.is_none() || document.token_endpoint.is_none() {
+            return Err(LACKS_ENDPOINT.to_owned());
+        }
+        Ok(())
+    }
+
     /// What the provider's document states. It is fetched when it is first needed, and then every
     /// hour; the last one is used as long as there is no other.
     pub(super) async fn discovered(
@@ -113,7 +126,7 @@ impl OpenIdConnect {
             ..
         } = document
         else {
-            return Err(requests.fail("the discovery document lacks an endpoint"));
+            return Err(requests.fail(LACKS_ENDPOINT));
         };
         let supports = |method: &str| {
             methods.as_ref().is_some_and(|methods| methods.iter().any(|other| other == method))

@@ -163,10 +163,12 @@ impl Provider {
         timeout(TOTAL_TIMEOUT, user).await.unwrap_or_else(|_| Err(requests.fail("too slow")))
     }
 
-    /// Fetches the discovery document, if the protocol has one.
-    pub(crate) async fn check(&self) -> Result<(), ProviderError> {
+    /// Fetches the discovery document, if the protocol has one, and returns what is wrong with it.
+    pub(crate) async fn check(&self) -> Result<(), String> {
         match &self.protocol {
-            State::OpenIdConnect(issuer) => issuer.discovered(&self.requests()).await.map(drop),
+            State::OpenIdConnect(issuer) => timeout(TIMEOUT, issuer.check())
+                .await
+                .unwrap_or_else(|_| Err("no answer in time".to_owned())),
             State::GitHub(_) => Ok(()),
         }
     }
