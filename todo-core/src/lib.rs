@@ -35,8 +35,8 @@
 //!
 //! # Validated values
 //!
-//! [`auth::Email`], [`auth::Name`], [`auth::Password`], [`todos::Title`], [`todos::Description`],
-//! [`todos::Priority`] and [`todos::Limit`] can only be created by parsing, so each value is valid:
+//! [`auth::Email`], [`auth::Name`], [`auth::Password`], [`auth::TimeZone`], [`todos::Title`],
+//! [`todos::Description`], [`todos::Priority`] and [`todos::Limit`] can only be created by parsing, so each value is valid:
 //! `Title::parse(text)`, `text.parse::<Title>()` and `Title::try_from(text)` are the same, and
 //! serde's `Deserialize` parses too. [`auth::Signup::parse`] and [`auth::Credentials::parse`] take
 //! a whole form and report the errors of all its fields at once, in [`Error::Invalid`].
@@ -128,6 +128,7 @@ mod secret;
 #[cfg(feature = "identity")]
 pub mod sign_in;
 mod streams;
+mod time_zone;
 mod timestamp;
 mod validate;
 

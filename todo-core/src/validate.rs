@@ -41,7 +41,6 @@ pub(crate) fn check_nul(field: &'static str, text: &str) -> Option<FieldError> {
 }
 
 /// The error of a required field that is absent.
-#[cfg(feature = "http")]
 pub(crate) fn missing(field: &'static str) -> FieldError {
     FieldError::new(field, "missing", format!("{} is required.", FieldLabel(field)))
 }

@@ -4,8 +4,8 @@ mod bodies;
 mod gone;
 mod keys;
 mod legacy;
-mod name;
 mod password;
+mod profile;
 mod rules;
 mod sessions;
 
@@ -63,9 +63,11 @@ fn auth_object(answer: TestResponse, status: u16) -> Value {
 }
 
 fn user_object(user: &Value) {
-    let names = ["created_at", "email", "email_verified", "id", "name"];
+    let names =
+        ["created_at", "email", "email_verified", "id", "name", "reminder_mail", "time_zone"];
     assert_eq!(members(user), names.into(), "{user}");
     assert_eq!(user["email_verified"], false, "{user}");
+    assert_eq!((&user["time_zone"], &user["reminder_mail"]), (&json!(null), &json!(false)));
     let id: uuid::Uuid = user["id"].as_str().expect("an id").parse().expect("a UUID");
     assert_eq!(id.get_version_num(), 7, "{user}");
     assert!((Utc::now() - time(&user["created_at"])).abs() < TimeDelta::minutes(5), "{user}");

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use todo_tests::{Actor, App, EventStream, TestResponse, at_once, on_every_target};
+use todo_tests::{
+    Actor, App, Database, EventStream, TestResponse, at_once, execute_sql, on_every_target,
+};
 use tokio::time::Instant;
 
 use crate::text;
@@ -13,6 +15,34 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 
 async fn delete(actor: &Actor, password: &str) -> TestResponse {
     actor.send("DELETE", ME, &[JSON], json!({ "password": password }).to_string()).await
+}
+
+/// Takes the password from the account, as one has that was created by a sign-in elsewhere.
+async fn without_password(app: &App) -> Actor {
+    let user = app.signed_up().await;
+    let id = literal(app, &user);
+    let sql = format!("UPDATE users SET password_hash = '!' WHERE id = {id}");
+    execute_sql(app.database_url(), &sql).await;
+    user
+}
+
+/// Makes the user's sessions this many seconds older.
+async fn age_sessions(app: &App, user: &Actor, seconds: u32) {
+    let age = match app.target().database {
+        Database::Sqlite => format!("{seconds}000000"),
+        Database::Postgres => format!("interval '{seconds} seconds'"),
+    };
+    let id = literal(app, user);
+    let sql = format!("UPDATE sessions SET created_at = created_at - {age} WHERE user_id = {id}");
+    execute_sql(app.database_url(), &sql).await;
+}
+
+/// The user's id as a literal of SQL.
+fn literal(app: &App, user: &Actor) -> String {
+    match app.target().database {
+        Database::Sqlite => format!("x'{}'", user.id().replace('-', "")),
+        Database::Postgres => format!("'{}'", user.id()),
+    }
 }
 
 /// Logs in again.
@@ -153,5 +183,54 @@ on_every_target! {
         assert_eq!(done, 1, "{statuses:?}");
         assert!(statuses.iter().all(|status| [200, 401].contains(status)), "{statuses:?}");
         ann.post("/api/auth/logout", Value::Null).await.problem(401, "unauthorized");
+    }
+
+    async fn without_a_password_a_recent_session_is_enough(target) {
+        let app = App::start(target).await;
+        let ann = without_password(&app).await;
+        ann.todo("ann's").await;
+        let mut events = EventStream::open(&ann, "", &[]).await;
+        events.next().await;
+        age_sessions(&app, &ann, 590).await;
+        // There is none to compare with.
+        delete(&ann, ann.password()).await.problem(401, "invalid_credentials");
+        delete(&ann, "!").await.problem(401, "invalid_credentials");
+        let deleted = ann.send("DELETE", ME, &[JSON], "{}").await;
+        assert_eq!(deleted.header("cache-control"), Some("no-store"));
+        assert_eq!(deleted.expect(200), json!({"message": "Account deleted successfully"}));
+        events.expect_end("session_ended").await;
+        ann.get(ME).await.problem(401, "unauthorized");
+        ann.get(&ann.todos()).await.problem(401, "unauthorized");
+        ann.send("DELETE", ME, &[JSON], "{}").await.problem(401, "unauthorized");
+    }
+
+    async fn without_a_password_an_older_session_is_not_enough(target) {
+        let app = App::start(target).await;
+        let bob = app.signed_up().await;
+        let ann = without_password(&app).await;
+        let cut = without_password(&app).await;
+        age_sessions(&app, &ann, 600).await;
+        ann.send("DELETE", ME, &[JSON], "{}").await.problem(403, "reauthentication_required");
+        ann.send("DELETE", ME, &[JSON], "").await.problem(422, "malformed_body");
+        let null = r#"{"password": null}"#;
+        ann.send("DELETE", ME, &[JSON], null).await.problem(422, "malformed_body");
+        ann.todo("still there").await;
+        // A session that has ended comes first, and that of another user does not count.
+        cut.post("/api/auth/logout", Value::Null).await.expect(200);
+        cut.send("DELETE", ME, &[JSON], "{}").await.problem(401, "unauthorized");
+        app.anonymous().send("DELETE", ME, &[JSON], "{}").await.problem(401, "unauthorized");
+        bob.get(ME).await.expect(200);
+    }
+
+    async fn a_recent_session_is_not_enough_with_a_password(target) {
+        let app = App::start(target).await;
+        let ann = app.signed_up().await;
+        let refused = ann.send("DELETE", ME, &[JSON], "{}").await.problem(422, "malformed_body");
+        let expected = json!([{
+            "field": "password", "pointer": "/password", "code": "missing",
+            "message": "Password is required.",
+        }]);
+        assert_eq!(refused["details"], expected);
+        ann.get(ME).await.expect(200);
     }
 }

@@ -44,7 +44,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 40] = [
+const ROUTES: [Route; 43] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -54,7 +54,7 @@ const ROUTES: [Route; 40] = [
     route("patch", "/api/auth/me", true, true,
         &["200", "400", "401", "413", "415", "422", "500", "503"]),
     route("delete", "/api/auth/me", true, true,
-        &["200", "400", "401", "413", "415", "422", "429", "500", "503"]),
+        &["200", "400", "401", "403", "413", "415", "422", "429", "500", "503"]),
     route("get", "/api/auth/sessions", true, false, &["200", "401", "500", "503"]),
     route("delete", "/api/auth/sessions", true, false, &["200", "401", "500", "503"]),
     route("delete", "/api/auth/sessions/{session_id}", true, false,
@@ -66,6 +66,11 @@ const ROUTES: [Route; 40] = [
     route("get", "/api/auth/keys", true, false, &["200", "401", "403", "500", "503"]),
     route("delete", "/api/auth/keys/{key_id}", true, false,
         &["200", "401", "403", "404", "500", "503"]),
+    route("post", "/api/auth/identities", true, true,
+        &["201", "400", "401", "403", "409", "413", "415", "422", "500", "503"]),
+    route("get", "/api/auth/identities", true, false, &["200", "401", "403", "500", "503"]),
+    route("delete", "/api/auth/identities/{identity_id}", true, false,
+        &["200", "401", "403", "404", "409", "500", "503"]),
     route("get", "/api/auth/export", true, false, &["200", "401", "429", "500", "503"]),
     route("post", "/api/auth/password/forgot", false, true,
         &["202", "400", "413", "415", "422", "429", "500", "501", "503"]),

@@ -212,6 +212,15 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
         let created = ann.post("/api/auth/keys", key(ann.password())).await.expect(201);
         let old_key = format!("/api/auth/keys/{}", created["id"].as_str().expect("an id"));
         let no_key = format!("/api/auth/keys/{}", uuid::Uuid::now_v7());
+        let no_identity = format!("/api/auth/identities/{}", uuid::Uuid::now_v7());
+        let identity = uuid::Uuid::now_v7();
+        let added = format!(
+            "INSERT INTO identities (id, issuer, subject, user_id, email_verified, created_at) \
+             VALUES ('{identity}', 'https://issuer', '{identity}', '{}', FALSE, now())",
+            ann.id()
+        );
+        admin.execute(sqlx::AssertSqlSafe(added)).await.expect("an identity");
+        let identity = format!("/api/auth/identities/{identity}");
         let edit = json!({"title": "u", "priority": "low"});
         // The limits are those that the endpoints declare; of a rejected request, some are lower.
         let mut covered = Vec::new();
@@ -227,12 +236,14 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("GET", &todos, json!(null), false, 200, Some(1)),
             ("GET", "/api/auth/me", json!(null), false, 200, None),
             ("PATCH", "/api/auth/me", json!({"name": "Ann Smith"}), false, 200, None),
+            ("PATCH", "/api/auth/me", json!({"time_zone": "Asia/Tokyo"}), false, 200, None),
+            ("PATCH", "/api/auth/me", json!({}), false, 200, None),
             ("PATCH", "/api/auth/me", json!({"name": ""}), false, 400, None),
             ("GET", "/api/auth/sessions", json!(null), false, 200, None),
             ("DELETE", "/api/auth/sessions/1", json!(null), false, 404, Some(1)),
             ("DELETE", &no_session, json!(null), false, 404, None),
             ("DELETE", &other_session, json!(null), false, 200, None),
-            ("DELETE", "/api/auth/sessions", json!(null), false, 200, Some(2)),
+            ("DELETE", "/api/auth/sessions", json!(null), false, 200, Some(3)),
             ("POST", "/api/auth/password", change("Wrong1horse"), false, 401, None),
             ("GET", "/api/auth/keys", json!(null), false, 200, None),
             ("POST", "/api/auth/keys", key(ann.password()), false, 201, None),
@@ -241,11 +252,20 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("DELETE", "/api/auth/keys/1", json!(null), false, 404, Some(1)),
             ("DELETE", &no_key, json!(null), false, 404, None),
             ("DELETE", &old_key, json!(null), false, 200, None),
-            ("GET", "/api/auth/export", json!(null), false, 200, Some(7)),
+            ("GET", "/api/auth/identities", json!(null), false, 200, Some(1)),
+            ("DELETE", "/api/auth/identities/1", json!(null), false, 404, Some(1)),
+            ("DELETE", &no_identity, json!(null), false, 404, None),
+            ("DELETE", &identity, json!(null), false, 200, None),
+            ("GET", "/api/auth/identities", json!(null), false, 200, None),
+            // There is no issuer.
+            ("POST", "/api/auth/identities", json!({"token": "x"}), false, 400, Some(1)),
+            ("GET", "/api/auth/export", json!(null), false, 200, Some(9)),
             ("GET", "/api/auth/export", json!(null), false, 200, None),
             ("GET", "/api/auth/export", json!(null), false, 429, None),
             ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"}), false, 401, None),
-            ("DELETE", "/api/auth/me", json!({}), false, 422, Some(1)),
+            ("DELETE", "/api/auth/me", json!({"password": 1}), false, 422, Some(1)),
+            // The deletion, the reason, the session.
+            ("DELETE", "/api/auth/me", json!({}), false, 422, Some(3)),
             ("POST", &todos, json!({"title": "t"}), false, 201, None),
             ("PUT", &path, edit.clone(), false, 200, None),
             ("PATCH", &path, json!({"title": "v"}), false, 200, None),
@@ -331,10 +351,12 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             // Proves that statements are counted at all.
             assert_eq!(calls == 0, most == 0, "{server:?}: {method} {path}");
         }
-        // The test client makes no handshake, and a new password would end the session.
+        // The test client makes no handshake, and a new password would end the session. The tests
+        // with an issuer add an identity.
         let apart = [
             endpoint("GET", &socket),
             endpoint("POST", "/api/auth/password"),
+            endpoint("POST", "/api/auth/identities"),
             endpoint("DELETE", "/api/auth/me"),
         ];
         let of_mails = with_mails(&app, &mailbox, &mut admin).await;

@@ -17,7 +17,7 @@ use todo_core::{
     todos::{self, NewTodo, Title},
 };
 use todo_tests::{
-    Actor, App, Database, Server, Target, clone_the_only_todo, count_rows, eventually,
+    Actor, App, Database, Server, Target, clone_the_only_todo, count_rows, eventually, execute_sql,
 };
 use tokio::time::timeout;
 
@@ -172,6 +172,28 @@ on_both_databases! {
         for core in cores {
             core.close().await;
         }
+    }
+
+    // Its host program has authenticated the user.
+    async fn a_trusted_caller_needs_no_recent_session(database) {
+        let app = start(database).await;
+        let ann = app.signed_up().await;
+        let caller = trusted(&ann);
+        let core = core(&app).await;
+        let delete =
+            async || auth::delete_account_without_password(&core, &caller, Client::Trusted).await;
+        let refused = delete().await;
+        let Err(Error::Invalid(errors)) = refused else { panic!("{refused:?}") };
+        let errors: Vec<_> = errors.iter().map(|error| (&*error.field, error.code)).collect();
+        assert_eq!(errors, [("password", "missing")]);
+        let id = literal(&app, ann.id());
+        let sql = format!("UPDATE users SET password_hash = '!' WHERE id = {id}");
+        execute_sql(app.database_url(), &sql).await;
+        delete().await.expect("deleted");
+        let again = delete().await;
+        assert!(matches!(again, Err(Error::Unauthenticated)), "{again:?}");
+        ann.get("/api/auth/me").await.problem(401, "unauthorized");
+        core.close().await;
     }
 
     async fn a_trusted_caller_does_not_bring_a_deleted_account_back(database) {

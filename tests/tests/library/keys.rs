@@ -4,7 +4,8 @@ use chrono::TimeDelta;
 use todo_core::{
     Error,
     auth::{
-        self, Caller, Client, KeyLifetime, KeyName, NewKey, Password, PasswordChange, Scope, Scopes,
+        self, Caller, Client, KeyLifetime, KeyName, NewKey, Password, PasswordChange,
+        ProfileChange, Scope, Scopes,
     },
 };
 use todo_tests::Database;
@@ -92,7 +93,9 @@ on_both_databases! {
             auth::change_password(core, &caller, Client::Trusted, change).await.map(drop),
             auth::export(core, &caller).await.map(drop),
             auth::rename(core, &caller, "Other".parse().expect("a name")).await.map(drop),
+            auth::update_profile(core, &caller, ProfileChange::new()).await.map(drop),
             auth::delete_account(core, &caller, Client::Trusted, password()).await,
+            auth::delete_account_without_password(core, &caller, Client::Trusted).await,
         ];
         for (number, refused) in refused.into_iter().enumerate() {
             let is_refused = matches!(refused, Err(Error::InsufficientScope { required: None }));

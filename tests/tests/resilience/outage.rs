@@ -98,6 +98,7 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
     let link = |kind| link_token(&Secret::new(SECRET).expect("long"), kind, uuid::Uuid::now_v7());
     let new_email = json!({"email": unique_email(), "password": user.password()});
     let key = format!("/api/auth/keys/{}", uuid::Uuid::now_v7());
+    let identity = format!("/api/auth/identities/{}", uuid::Uuid::now_v7());
     let key_form = json!({
         "name": "n", "scopes": ["todos:read"], "expires_in_days": 1, "password": user.password(),
     });
@@ -121,6 +122,9 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         ("POST", "/api/auth/keys", key_form),
         ("GET", "/api/auth/keys", json!(null)),
         ("DELETE", &key, json!(null)),
+        ("POST", "/api/auth/identities", json!({"token": "x"})),
+        ("GET", "/api/auth/identities", json!(null)),
+        ("DELETE", &identity, json!(null)),
         ("GET", "/api/auth/export", json!(null)),
         ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"})),
         ("POST", "/api/auth/password/forgot", json!({"email": unique_email()})),

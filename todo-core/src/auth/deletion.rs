@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     AuthEvent, Caller, Client, Password, check_session, events,
     limited::Limited,
-    reauthentication::{Reauthenticated, reauthenticate},
+    reauthentication::{RECENT, Reauthenticated, reauthenticate},
 };
 use crate::{
     authz::{acting_as, authorized},
@@ -16,6 +16,7 @@ use crate::{
     db::value::Timestamp,
     error::{Error, Result},
     rate_limit::RateLimitState,
+    validate,
 };
 
 /// Deletes the caller's account, for good. From now on every replica rejects all tokens and API
@@ -55,6 +56,66 @@ pub(crate) async fn delete_account_limited(
         Ok((deleted, state))
     });
     Limited::new(outcome.await)
+}
+
+/// As [`delete_account`], of an account without a password: one that was created by a sign-in with
+/// another issuer. In place of the password it requires that the caller's session began within the
+/// last 10 minutes. A [trusted](Caller::trusted) caller has no session, and needs none.
+///
+/// # Errors
+/// [`Error::Invalid`] with the code `missing` of the field `password` if the account has one;
+/// [`Error::ReauthenticationRequired`] if the session is older, [`Error::InsufficientScope`] if the
+/// caller has a key; else as [`authenticate`](super::authenticate).
+pub async fn delete_account_without_password(
+    core: &Core,
+    caller: &Caller,
+    client: Client,
+) -> Result<()> {
+    caller.require_no_key()?;
+    let work = core.clone();
+    let caller = *caller;
+    let client = client.address();
+    core.write_and_log(caller.user_id(), async move {
+        let deleted = delete_without_password(&work, caller).await;
+        match &deleted {
+            Ok(()) => events::succeeded(AuthEvent::AccountDeletion, client, caller.user_id()),
+            Err(error @ Error::ReauthenticationRequired) => {
+                let reason = events::reason(error);
+                events::failed(AuthEvent::AccountDeletion, client, Some(caller.user_id()), reason);
+            }
+            Err(_) => {}
+        }
+        deleted
+    })
+    .await
+}
+
+async fn delete_without_password(core: &Core, caller: Caller) -> Result<()> {
+    const SQL: &str = "INSERT INTO account_deletions (user_id, password_hash, deleted_at, notice_id) \
+         SELECT id, password_hash, $4, $5 FROM users \
+         WHERE id = $1 AND password_hash = '!' AND deleted_at IS NULL AND ($2 OR EXISTS \
+         (SELECT 1 FROM sessions WHERE id = $3 AND user_id = $1 AND created_at > $6)) \
+         RETURNING user_id";
+    const REASON: &str = concat!(
+        "SELECT password_hash = '!', id FROM users WHERE id = $1 AND deleted_at IS NULL AND ",
+        authorized!()
+    );
+    let now = core.now();
+    let insert = acting_as(caller, SQL)
+        .bind(Timestamp(now))
+        .bind(core.notice_id(now))
+        .bind(Timestamp(now - RECENT));
+    let deleted: Option<(Uuid,)> = core.db().execute(insert).await?;
+    if deleted.is_some() {
+        core.streams().end_user(caller.user_id());
+        return Ok(());
+    }
+    let found: Option<(bool, Uuid)> = core.db().fetch(acting_as(caller, REASON)).await?;
+    match found {
+        None => Err(Error::Unauthenticated),
+        Some((false, _)) => Err(validate::missing("password").into()),
+        Some((true, _)) => Err(Error::ReauthenticationRequired),
+    }
 }
 
 async fn delete(

@@ -8,7 +8,7 @@ use super::{
     AuthEvent, Client, Credentials, Session, SessionLabel, User, UserId, events,
     limited::{Limited, log_if_failed},
     session::new_session,
-    types::user_columns,
+    types::{USER_COLUMNS, user_columns},
 };
 use crate::{
     core::Core,
@@ -154,7 +154,7 @@ struct Account {
 
 impl FromRow for Account {
     fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
-        Ok(Self { user: User::from_row(row)?, hash: row.get(5)? })
+        Ok(Self { user: User::from_row(row)?, hash: row.get(USER_COLUMNS)? })
     }
 }
 

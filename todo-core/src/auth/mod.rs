@@ -10,8 +10,8 @@ pub(crate) use self::session::log_out;
 #[cfg(feature = "http")]
 pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};
 pub use self::{
-    account::{current_user, rename},
-    deletion::delete_account,
+    account::{ProfileChange, current_user, rename, update_profile},
+    deletion::{delete_account, delete_account_without_password},
     email::{confirm_email, request_email_change, request_verification},
     export::{Export, ExportHead, ExportPart, export},
     identities::{Identity, MAX_IDENTITIES, identities, remove_identity},
@@ -59,6 +59,7 @@ pub use crate::{
     authz::Caller,
     ids::{IdentityId, SessionId, UserId},
     scopes::{Scope, Scopes},
+    time_zone::TimeZone,
 };
 
 mod account;

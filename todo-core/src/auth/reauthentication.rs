@@ -1,9 +1,14 @@
-//! The password of a user who is logged in already, entered again before a change of credentials.
+//! The password of a user who is logged in already, entered again before a change of credentials;
+//! and the age of a session that takes its place for an account without a password.
 
 use std::net::IpAddr;
 
+use chrono::TimeDelta;
+
 use super::{
-    AuthEvent, Caller, Password, User, events, limited::log_if_failed, types::user_columns,
+    AuthEvent, Caller, Password, User, events,
+    limited::log_if_failed,
+    types::{USER_COLUMNS, user_columns},
 };
 use crate::{
     authz::{acting_as, authorized},
@@ -12,6 +17,9 @@ use crate::{
     error::{Error, Result},
     rate_limit::{Action, RateLimitGuard, RateLimitState},
 };
+
+/// Maximum age of a session that takes the place of a password.
+pub(super) const RECENT: TimeDelta = TimeDelta::minutes(10);
 
 /// A user whose password is right.
 pub(super) struct Reauthenticated {
@@ -22,7 +30,7 @@ pub(super) struct Reauthenticated {
 
 impl FromRow for Reauthenticated {
     fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
-        Ok(Self { user: User::from_row(row)?, password_hash: row.get(5)? })
+        Ok(Self { user: User::from_row(row)?, password_hash: row.get(USER_COLUMNS)? })
     }
 }
 

@@ -85,6 +85,8 @@ async fn sign_up(
         name: signup.name,
         created_at: now,
         email_verified: false,
+        time_zone: None,
+        reminder_mail: false,
     };
     let (id, session) = new_session(core, user, now)?;
     let insert = Statement::new(SQL)

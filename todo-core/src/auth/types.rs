@@ -16,6 +16,7 @@ use crate::{
     error::{FieldError, FieldErrors, Result},
     ids::UserId,
     parsed::{impl_as_str, impl_credential, impl_parse, impl_text},
+    time_zone::TimeZone,
     timestamp, validate,
 };
 
@@ -333,15 +334,22 @@ pub struct User {
     pub created_at: DateTime<Utc>,
     /// Whether the user has confirmed the address by a link that was mailed to it.
     pub email_verified: bool,
+    /// The zone by which times of day count, for example of reminders; UTC if there is none.
+    pub time_zone: Option<TimeZone>,
+    /// Whether the user is reminded of todos by mail.
+    pub reminder_mail: bool,
 }
 
 /// The columns of a [`User`], in the order in which it is read.
 macro_rules! user_columns {
     () => {
-        "id, email, name, created_at, email_verified_at"
+        "id, email, name, created_at, email_verified_at, time_zone, reminder_mail"
     };
 }
 pub(crate) use user_columns;
+
+/// The number of [`user_columns!`], and so the index of the column after them.
+pub(super) const USER_COLUMNS: usize = 7;
 
 impl FromRow for User {
     fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
@@ -351,6 +359,8 @@ impl FromRow for User {
             name: Name::from_stored(row.get(2)?),
             created_at: row.get::<Timestamp>(3)?.0,
             email_verified: row.get::<Option<Timestamp>>(4)?.is_some(),
+            time_zone: row.get::<Option<String>>(5)?.map(TimeZone::from_stored),
+            reminder_mail: row.get(6)?,
         })
     }
 }

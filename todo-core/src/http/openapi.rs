@@ -146,6 +146,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         ("todo_id", "The todo's id"),
         ("session_id", "The session's id"),
         ("key_id", "The key's id"),
+        ("identity_id", "The identity's id"),
     ] {
         if endpoint.path.contains(&format!("{{{name}}}")) {
             parameters.push(json!({

@@ -25,7 +25,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_IDLE: usize = 2;
 /// Some servers refuse requests without one.
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
-/// Maximum size of a response's head.
+/// Maximum size of a response's head, of which hyper may read up to twice as much.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// A client of HTTP/1.1 (RFC 9112) for `https` addresses, and `http` ones with a loopback host.
@@ -155,3 +155,6 @@ fn is_allowed(uri: &Uri) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

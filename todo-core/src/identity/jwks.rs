@@ -26,6 +26,14 @@ const MAX_LOGGED_CHARS: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct KeyId([u8; 32]);
 
+#[cfg(test)]
+impl KeyId {
+    /// The id of no key.
+    pub(crate) fn test() -> Self {
+        Self([0; 32])
+    }
+}
+
 /// A public key that may verify signatures.
 pub(super) struct Key {
     pub(super) id: KeyId,

@@ -280,7 +280,7 @@ impl State {
         match result {
             Ok(set) => {
                 self.failed_at = None;
-                if self.fetched.as_ref().is_some_and(|old| set.adds_to(&old.set)) {
+                if self.fetched.as_ref().is_none_or(|old| set.adds_to(&old.set)) {
                     self.bucket.put_back();
                 }
                 self.fetched = Some(Fetched { set: Arc::new(set), at: now, at_time: time });

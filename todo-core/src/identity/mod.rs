@@ -69,6 +69,9 @@ mod options;
 pub(crate) mod sign_in;
 mod verify;
 
+#[cfg(test)]
+mod test_support;
+
 /// The options of a [`Core`](crate::Core) for users of other issuers.
 #[derive(Clone, Default)]
 pub(crate) struct IdentityOptions {

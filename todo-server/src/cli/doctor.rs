@@ -1,9 +1,9 @@
 //! `todo-server doctor`: prints the effective settings without secrets, then one line per check. It
 //! changes nothing: no migration, no file.
 
-use std::{error::Error, fmt::Display, time::Duration};
+use std::{error::Error, fmt::Display, sync::Arc, time::Duration};
 
-use todo_core::{Clock, ErrorChain, admin, check_database, check_pooler};
+use todo_core::{Clock, ErrorChain, admin, check_database, check_pooler, identity};
 use todo_runtime::{
     Settings,
     settings::{Environment, TlsFiles},
@@ -34,6 +34,7 @@ pub(crate) async fn doctor(settings: &Settings) -> bool {
         Ok(Some(found)) => checks.ok("SMTP_URL", found),
         Err(error) => checks.fail("SMTP_URL", error),
     }
+    checks.issuer(settings).await;
     match settings.tls() {
         Some(files) => checks.tls(&files),
         None => checks.ok("TLS", "not configured"),
@@ -51,6 +52,26 @@ struct Checks {
 }
 
 impl Checks {
+    /// Fetches the issuer's keys once.
+    async fn issuer(&mut self, settings: &Settings) {
+        const WHAT: &str = "AUTH_ISSUER";
+        let Some(options) = settings.issuer_options() else {
+            return self.ok(WHAT, "not set: no tokens of another issuer are accepted");
+        };
+        match identity::check_issuer(&options, Arc::new(identity::HyperClient::new())).await {
+            Ok(found) if found.keys() == 0 => {
+                self.warn(WHAT, format!("no usable keys at {}", found.key_set_url()));
+            }
+            Ok(found) => {
+                let algorithms: Vec<_> =
+                    found.algorithms().iter().map(|one| one.as_str()).collect();
+                let (keys, url) = (found.keys(), found.key_set_url());
+                self.ok(WHAT, format!("{keys} keys at {url}, for {}", algorithms.join(", ")));
+            }
+            Err(error) => self.fail(WHAT, error),
+        }
+    }
+
     fn ok(&mut self, what: &str, detail: impl Display) {
         self.ok += 1;
         outln!("ok   {what}: {detail}");

@@ -110,13 +110,22 @@ async fn assert_valid_requests_are_accepted(app: &App, ann: &Actor, tries: usize
         let operation = operation(&document, route);
         let path = route.path.replace("{user_id}", ann.id()).replace("{todo_id}", id);
         let method = route.method.to_ascii_uppercase();
+        let is_deletion = (route.method, route.path) == ("delete", "/api/auth/me");
         for _ in 0..if route.has_body || route.path == TODOS { tries } else { 0 } {
             let answer = if route.has_body {
                 let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-                let body = sample(schema).to_string();
+                let mut body = sample(schema);
+                // The schema cannot state that it is required of an account that has one.
+                if is_deletion && body.get("password").is_none() {
+                    body["password"] = Value::from("Wrong1horse");
+                }
+                let body = body.to_string();
                 let json = [("content-type", "application/json")];
                 let answer = ann.send(&method, &path, &json, body.clone()).await;
-                assert!(![400, 422].contains(&answer.status), "{body}: {answer}");
+                // There is no issuer, so that no token is valid.
+                let needs_issuer = route.path == "/api/auth/identities";
+                let is_valid = ![400, 422].contains(&answer.status);
+                assert!(is_valid || needs_issuer && answer.status == 400, "{body}: {answer}");
                 answer
             } else {
                 let parameters = operation["parameters"].as_array().expect("parameters");
@@ -132,13 +141,13 @@ async fn assert_valid_requests_are_accepted(app: &App, ann: &Actor, tries: usize
             };
             // Generated passwords are wrong.
             let of_passwords = ["/api/auth/login", "/api/auth/password", "/api/auth/keys"];
-            let has_password = of_passwords.contains(&route.path)
-                || (route.method, route.path) == ("delete", "/api/auth/me");
+            let has_password = of_passwords.contains(&route.path) || is_deletion;
             let expected = if has_password { 401 } else { 201 };
             // There are no mails.
             let needs_mail =
                 route.path.contains("/auth/password/") || route.path.contains("/auth/email");
             let expected = if needs_mail { 501 } else { expected };
+            let expected = if route.path == "/api/auth/identities" { 400 } else { expected };
             // Generated ids are no todo's.
             let expected = if route.path == BULK { 404 } else { expected };
             let is_done = [200, 201, expected].contains(&answer.status);

@@ -9,6 +9,8 @@ const SESSIONS: &str = "/api/auth/sessions";
 const SESSION: &str = "/api/auth/sessions/{session_id}";
 const KEYS: &str = "/api/auth/keys";
 const KEY: &str = "/api/auth/keys/{key_id}";
+const IDENTITIES: &str = "/api/auth/identities";
+const IDENTITY: &str = "/api/auth/identities/{identity_id}";
 const PASSWORD: &str = "/api/auth/password";
 const ME: &str = "/api/auth/me";
 const UNKNOWN_ID: &str = "00000000-0000-7000-8000-000000000000";
@@ -68,6 +70,10 @@ on_every_target! {
             ("post", KEYS, bob.post(KEYS, json!({})).await),
             ("get", KEYS, bob.get(KEYS).await),
             ("delete", KEY, bob.delete(&format!("{KEYS}/{UNKNOWN_ID}")).await),
+            ("post", IDENTITIES, bob.post(IDENTITIES, json!({"token": "x"})).await),
+            ("post", IDENTITIES, bob.post(IDENTITIES, json!({})).await),
+            ("get", IDENTITIES, bob.get(IDENTITIES).await),
+            ("delete", IDENTITY, bob.delete(&format!("{IDENTITIES}/{UNKNOWN_ID}")).await),
             ("post", PASSWORD, bob.post(PASSWORD, change("Wrong1horse", "Other2battery")).await),
             ("post", PASSWORD, bob.post(PASSWORD, change(bob.password(), "weak")).await),
             ("post", PASSWORD, bob.post(PASSWORD, json!({})).await),

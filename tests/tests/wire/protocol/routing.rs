@@ -21,6 +21,8 @@ fn allowed_methods(user: &str, todo: &str) -> Vec<(String, Vec<&'static str>)> {
         (format!("/api/auth/sessions/{todo}"), vec!["DELETE"]),
         ("/api/auth/keys".into(), vec!["GET", "HEAD", "POST"]),
         (format!("/api/auth/keys/{todo}"), vec!["DELETE"]),
+        ("/api/auth/identities".into(), vec!["GET", "HEAD", "POST"]),
+        (format!("/api/auth/identities/{todo}"), vec!["DELETE"]),
         ("/api/auth/password".into(), vec!["POST"]),
         (todos.clone(), vec!["GET", "HEAD", "POST"]),
         (format!("{todos}/{todo}"), vec!["DELETE", "GET", "HEAD", "PATCH", "PUT"]),

@@ -79,6 +79,25 @@ impl<M: Member + Default + serde::Serialize> Field for OrDefault<M> {
     }
 }
 
+/// A member that may be absent, but not null.
+pub(crate) struct Optional<M>(pub(crate) Option<M>);
+
+impl<M: Member> Field for Optional<M> {
+    type Shape = M::Shape;
+
+    fn take(form: &mut Form, name: &'static str) -> Option<M::Shape> {
+        form.optional::<M>(name)
+    }
+
+    fn parse(name: &'static str, shape: Option<M::Shape>) -> Result<Self, FieldErrors> {
+        shape.map(|shape| parse_as(name, shape)).transpose().map(Self)
+    }
+
+    fn schema() -> Value {
+        M::schema()
+    }
+}
+
 /// A member that may be absent or null, which mean the same.
 pub(crate) struct OrNull<M>(pub(crate) Option<M>);
 
@@ -219,6 +238,7 @@ mod tests {
             noted: OrNull<Description>,
             done: bool,
             priority: OrDefault<Priority>,
+            optional: Optional<Title>,
         }
     }
 
@@ -232,16 +252,19 @@ mod tests {
         assert!(body.title == "a" && body.done);
         assert!(body.noted.0.is_none() && body.changed.0.is_none() && body.removed.0.is_none());
         assert_eq!(body.priority.0, Priority::Medium);
-        let body = r#"{"title":"a","done":false,"noted":null,"removed":null,"changed":"b"}"#;
+        assert!(body.optional.0.is_none());
+        let body = r#"{"title":"a","done":false,"noted":null,"removed":null,"changed":"b",
+            "optional":"c"}"#;
         let body = read(body).unwrap();
         assert!(body.noted.0.is_none() && body.removed.0 == Some(None));
         assert!(body.changed.0.is_some_and(|title| title == "b"));
+        assert!(body.optional.0.is_some_and(|title| title == "c"));
     }
 
     #[test]
     fn errors_of_shape_come_first_and_all_at_once() {
         let Err(ApiError::Malformed(_, errors)) =
-            read(r#"{"removed":1,"title":"","priority":null,"noted":[]}"#)
+            read(r#"{"removed":1,"title":"","priority":null,"noted":[],"optional":null}"#)
         else {
             panic!()
         };
@@ -251,15 +274,21 @@ mod tests {
             ("removed", "wrong_type"),
             ("noted", "wrong_type"),
             ("priority", "wrong_type"),
+            ("optional", "wrong_type"),
         ];
         assert_eq!(reported, expected, "the required members first");
 
-        let body =
-            r#"{"title":"","done":true,"changed":null,"priority":"urgent","noted":"\u0000"}"#;
+        let body = r#"{"title":"","done":true,"changed":null,"priority":"urgent","noted":"\u0000",
+            "optional":""}"#;
         let Err(ApiError::Core(Error::Invalid(errors))) = read(body) else { panic!() };
         let reported: Vec<_> = errors.iter().map(|e| (e.field.as_ref(), e.code)).collect();
-        let expected =
-            [("changed", "null"), ("title", "blank"), ("noted", "nul"), ("priority", "invalid")];
+        let expected = [
+            ("changed", "null"),
+            ("title", "blank"),
+            ("noted", "nul"),
+            ("priority", "invalid"),
+            ("optional", "blank"),
+        ];
         assert_eq!(reported, expected);
     }
 
@@ -271,5 +300,6 @@ mod tests {
         assert_eq!(schema["properties"]["noted"]["type"], json!(["string", "null"]));
         assert_eq!(schema["properties"]["priority"]["default"], "medium");
         assert_eq!(schema["properties"]["done"], json!({ "type": "boolean" }));
+        assert_eq!(schema["properties"]["optional"]["type"], "string");
     }
 }

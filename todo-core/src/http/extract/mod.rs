@@ -5,7 +5,7 @@ pub(crate) use self::{
     body::{Incoming, drain},
     form::Form,
     head::{bearer, check_request_head, head_bytes, is_server_options},
-    members::{Change, ChangeOrNull, Field, JsonBody, OrDefault, OrNull, json_body},
+    members::{Change, ChangeOrNull, Field, JsonBody, Optional, OrDefault, OrNull, json_body},
     query::Query,
 };
 

@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
 use crate::{
-    auth::{self, Caller},
+    auth::{self, Caller, Client},
     error::Error,
     http::{
         endpoint::{
@@ -14,7 +14,7 @@ use crate::{
             HeaderDocs, KeyAccess, Policy, RequestContext, Statements, Tag,
         },
         export,
-        extract::json_body,
+        extract::{Optional, json_body},
         list::CHUNKED_LIST_BYTES,
         problem::ApiError,
         respond,
@@ -52,8 +52,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             summary: "Delete the account",
             description: "Deletes the account permanently, with everything that belongs to it: \
                 all tokens and API keys of the user are rejected from now on, and the address is \
-                free for a new account. Wrong passwords are rate-limited per client address, with \
-                failed logins, and per user.",
+                free for a new account. `password` is required if the account has one; if not, the \
+                session must have begun within the last 10 minutes. Wrong passwords are \
+                rate-limited per client address, with failed logins, and per user.",
             tag: Tag::Authentication,
             query: None,
             headers: &[],
@@ -69,6 +70,11 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             errors: &[
                 BAD_REQUEST,
                 WRONG_PASSWORD,
+                ErrorDocs {
+                    description: "The account has no password, and the session is older than 10 \
+                        minutes; an API key; or plain http where https is required",
+                    example: |_| ApiError::Core(Error::ReauthenticationRequired),
+                },
                 BODY_TIMEOUT,
                 TOO_LARGE,
                 MEDIA_TYPE,
@@ -89,7 +95,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Policy { rate_limit: Some("export"), body: BodyForm::Stream, ..Policy::DEFAULT },
         // The limit, the account, its sessions, its keys, and two pages, each of which may be
         // empty.
-        Statements::new(8, 2),
+        Statements::new(10, 2),
         Handler::User(KeyAccess::Never, |request, caller| {
             Box::pin(export_account(request, caller))
         }),
@@ -116,15 +122,29 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
 json_body! {
     /// The body of the deletion of an account.
     struct DeleteAccountBody as "DeleteAccount" {
-        password: LoginPassword,
+        password: Optional<LoginPassword>,
     }
 }
 
 async fn delete_account(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let DeleteAccountBody { password } = request.json().await?;
     let core = request.api.core();
-    let limited = auth::delete_account_limited(core, &caller, request.client, password.0).await;
-    unwrap_limited(&request, limited)?;
+    match password.0 {
+        Some(LoginPassword(password)) => {
+            let deleted = auth::delete_account_limited(core, &caller, request.client, password);
+            let limited = deleted.await;
+            unwrap_limited(&request, limited)?;
+        }
+        None => {
+            let client = request.client.map_or(Client::Trusted, Client::At);
+            let deleted = auth::delete_account_without_password(core, &caller, client).await;
+            deleted.map_err(|error| match error {
+                // The account has a password, so the member is required.
+                Error::Invalid(errors) => ApiError::Malformed("", errors.into()),
+                error => error.into(),
+            })?;
+        }
+    }
     Ok(respond::json(StatusCode::OK, &json!({ "message": DELETED })))
 }
 

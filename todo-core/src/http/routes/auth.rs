@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::{
     auth::{
-        self, Caller, Credentials, Email, Limited, Name, Password, Session, SessionLabel, Signup,
-        User,
+        self, Caller, Credentials, Email, Limited, Name, Password, ProfileChange, Session,
+        SessionLabel, Signup, TimeZone, User,
         events::{self, AuthEvent},
     },
     error::Error,
@@ -18,7 +18,7 @@ use crate::{
             AnswerDocs, BodyDocs, BodyLimit, Docs, Endpoint, ErrorDocs, Handler, HandlerResult,
             KeyAccess, Policy, RequestContext, Statements, Tag,
         },
-        extract::{Change, json_body},
+        extract::{Change, ChangeOrNull, json_body},
         problem::ApiError,
         respond,
         routes::docs::{
@@ -185,12 +185,14 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         docs: Docs {
             operation_id: "updateCurrentUser",
             summary: "Update the current user",
-            description: "Updates the given members of the account (RFC 7396): an absent name is \
-                unchanged.",
+            description: "Updates the given members of the account (RFC 7396): absent members are \
+                unchanged, and a null `time_zone` is cleared.",
             tag: Tag::Authentication,
             query: None,
             headers: &[],
-            body: Some(BodyDocs::of::<PatchUserBody>(|| json!({ "name": "Ada King" }))),
+            body: Some(BodyDocs::of::<PatchUserBody>(
+                || json!({ "name": "Ada King", "time_zone": "Europe/London", "reminder_mail": true }),
+            )),
             answers: &[AnswerDocs::json(200, "The account", "User", None)],
             errors: &[
                 docs::invalid(|_| {
@@ -259,6 +261,8 @@ json_body! {
     /// The body of a merge patch (RFC 7396) of the account.
     struct PatchUserBody as "PatchUser" {
         name: Change<Name>,
+        time_zone: ChangeOrNull<TimeZone>,
+        reminder_mail: Change<bool>,
     }
 }
 
@@ -323,11 +327,11 @@ async fn current_user(request: RequestContext<'_>, caller: Caller) -> HandlerRes
 }
 
 async fn update_user(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let PatchUserBody { name } = request.json().await?;
-    let core = request.api.core();
-    let user = match name.0 {
-        Some(name) => auth::rename(core, &caller, name).await?,
-        None => auth::current_user(core, &caller).await?,
-    };
+    let PatchUserBody { name, time_zone, reminder_mail } = request.json().await?;
+    let mut change = ProfileChange::new();
+    change.name = name.0;
+    change.time_zone = time_zone.0;
+    change.reminder_mail = reminder_mail.0;
+    let user = auth::update_profile(request.api.core(), &caller, change).await?;
     Ok(respond::json(StatusCode::OK, &user))
 }

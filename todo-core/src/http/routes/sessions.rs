@@ -50,7 +50,8 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::DELETE,
         SESSIONS,
         Policy::DEFAULT,
-        Statements::new(1, 2),
+        // The tokens of other issuers, and the sessions.
+        Statements::new(2, 3),
         Handler::User(KeyAccess::Never, |request, caller| Box::pin(end_others(request, caller))),
         Docs {
             operation_id: "endOtherSessions",

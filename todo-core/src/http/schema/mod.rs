@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    auth::{Email, KeyLifetime, KeyName, Name, Password, Scopes},
+    auth::{Email, KeyLifetime, KeyName, Name, Password, Scopes, TimeZone},
     error::FieldErrors,
     todos::{Description, Priority, Title},
 };
@@ -142,6 +142,22 @@ text_member!(
         "description": "At least one upper-case and one lower-case letter and one digit",
     })
 );
+
+text_member!(
+    TimeZone,
+    TimeZone::parse,
+    json!({
+        "type": "string", "minLength": 1, "maxLength": Self::MAX_CHARS, "pattern": time_zones(),
+        "description": "A name of the IANA time zone database; the case of its letters is ignored",
+    })
+);
+
+/// The names of time zones, as an expression. An `enum` of them cannot be: generated clients turn
+/// each value into an identifier, and `GMT+0` and `GMT-0` into the same.
+fn time_zones() -> String {
+    let names: Vec<_> = TimeZone::names().map(|name| name.replace('+', "\\+")).collect();
+    format!("^({})$", names.join("|"))
+}
 
 text_member!(
     KeyName,

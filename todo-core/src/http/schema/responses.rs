@@ -129,6 +129,21 @@ fn user() -> Value {
                     "type": "boolean",
                 }),
             ),
+            (
+                "time_zone",
+                json!({
+                    "description": "The zone by which times of day count, for example of \
+                        reminders: a name of the IANA time zone database; UTC if it is null.",
+                    "type": ["string", "null"],
+                }),
+            ),
+            (
+                "reminder_mail",
+                json!({
+                    "description": "Whether the user is reminded of todos by mail.",
+                    "type": "boolean",
+                }),
+            ),
         ],
     );
     user["example"] = json!({
@@ -137,6 +152,8 @@ fn user() -> Value {
         "name": "Ada Lovelace",
         "created_at": "2026-11-23T09:29:12.456789Z",
         "email_verified": false,
+        "time_zone": "Europe/London",
+        "reminder_mail": false,
     });
     user
 }
