@@ -43,6 +43,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use self::sign_in::{SignIn, SignInOptions};
 pub use self::{
     check::{IssuerCheckError, IssuerReport, check_issuer},
     http_client::{HttpClient, HttpError, HttpFuture, HttpRequest, HttpResponse},
@@ -65,6 +66,7 @@ mod jwks;
 mod key_cache;
 mod key_source;
 mod options;
+pub(crate) mod sign_in;
 mod verify;
 
 #[cfg(test)]
@@ -74,12 +76,16 @@ mod test_support;
 #[derive(Clone, Default)]
 pub(crate) struct IdentityOptions {
     pub(crate) issuer: Option<IssuerOptions>,
+    pub(crate) sign_in: Option<SignInOptions>,
     pub(crate) client: Option<Arc<dyn HttpClient>>,
 }
 
 impl fmt::Debug for IdentityOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdentityOptions").field("issuer", &self.issuer).finish_non_exhaustive()
+        f.debug_struct("IdentityOptions")
+            .field("issuer", &self.issuer)
+            .field("sign_in", &self.sign_in)
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,14 +94,18 @@ pub(crate) struct IdentityServices {
     client: OnceLock<Arc<dyn HttpClient>>,
     /// `None`: only this installation's own tokens are accepted.
     pub(crate) verifier: Option<Verifier>,
+    /// `None`: no provider is configured.
+    pub(crate) sign_in: Option<SignIn>,
 }
 
 impl IdentityServices {
     pub(crate) fn new(options: IdentityOptions, clock: &Clock) -> Self {
         let client = options.client.map(OnceLock::from).unwrap_or_default();
-        let mut services = Self { client, verifier: None };
+        let mut services = Self { client, verifier: None, sign_in: None };
         services.verifier =
             options.issuer.map(|issuer| Verifier::new(&issuer, services.client(), clock.clone()));
+        services.sign_in =
+            options.sign_in.map(|options| SignIn::new(options, &services.client(), clock));
         services
     }
 

@@ -190,7 +190,8 @@ fn is_issuer(text: &str) -> bool {
     endpoint(text).is_some_and(|url| url.query().is_none())
 }
 
-fn endpoint(text: &str) -> Option<Url> {
+/// The address, if it is an endpoint.
+pub(super) fn endpoint(text: &str) -> Option<Url> {
     // The parser drops spaces at the ends, and tabs and newlines anywhere.
     let is_visible = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
     if text.len() > MAX_URL_BYTES || !text.bytes().all(is_visible) {
