@@ -10,7 +10,9 @@ use uuid::Uuid;
 #[cfg(feature = "identity")]
 use crate::auth::external::KnownTokens;
 #[cfg(feature = "identity")]
-use crate::identity::{HttpClient, IdentityOptions, IdentityServices, IssuerOptions};
+use crate::identity::{
+    HttpClient, IdentityOptions, IdentityServices, IssuerOptions, sign_in::SignInOptions,
+};
 use crate::{
     auth::{self, known_keys::KnownKeys, last_use::LastUses},
     caller_queue::CallerQueues,
@@ -131,6 +133,13 @@ impl CoreBuilder {
     #[cfg(feature = "identity")]
     pub fn issuer(mut self, options: IssuerOptions) -> Self {
         self.identity.issuer = Some(options);
+        self
+    }
+
+    /// Sets the providers with which users sign in. Default: none.
+    #[cfg(feature = "identity")]
+    pub fn sign_in(mut self, options: SignInOptions) -> Self {
+        self.identity.sign_in = Some(options);
         self
     }
 

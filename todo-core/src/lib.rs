@@ -125,6 +125,8 @@ mod request_id;
 mod run_to_completion;
 mod scopes;
 mod secret;
+#[cfg(feature = "identity")]
+pub mod sign_in;
 mod streams;
 mod time_zone;
 mod timestamp;

@@ -59,6 +59,13 @@ pub(crate) enum Action {
     Verify,
     /// Wrong passwords of a user who has to enter it again.
     Reauthentication,
+    /// Starts of sign-ins with a provider.
+    #[cfg(feature = "identity")]
+    SignInStart,
+    /// Ends of sign-ins with a provider, which ask it. Separate, so that a user who has used up the
+    /// starts can complete the last one.
+    #[cfg(feature = "identity")]
+    SignInEnd,
 }
 
 impl Action {
@@ -69,6 +76,10 @@ impl Action {
             Self::Forgot => "forgot",
             Self::Verify => "verify",
             Self::Reauthentication => "reauth",
+            #[cfg(feature = "identity")]
+            Self::SignInStart => "oauth",
+            #[cfg(feature = "identity")]
+            Self::SignInEnd => "oauth_end",
         }
     }
 
@@ -76,6 +87,8 @@ impl Action {
     fn counts_always(self) -> bool {
         match self {
             Self::Signup | Self::Forgot | Self::Verify => true,
+            #[cfg(feature = "identity")]
+            Self::SignInStart | Self::SignInEnd => true,
             Self::Login | Self::Reauthentication => false,
         }
     }

@@ -3,8 +3,10 @@
 
 use uuid::Uuid;
 
+#[cfg(feature = "identity")]
+use crate::identity::sign_in::{Flow, FlowLink, seal_code};
 use crate::{
-    Algorithm, BoxError, OpenError, Secret,
+    Algorithm, BoxError, Clock, OpenError, Secret,
     auth::Caller,
     crypto::tokens::Tokens,
     db::{
@@ -22,9 +24,27 @@ pub const MAX_FIXED: usize = crate::db::MAX_FIXED;
 /// The token in the link of a mail of this kind (`reset`, `verify` or `change`).
 #[must_use]
 pub fn link_token(secret: &Secret, kind: &str, mail: Uuid) -> Option<String> {
-    let lifetime = chrono::TimeDelta::days(7);
-    let tokens = Tokens::new(Algorithm::default(), secret, &[], lifetime);
-    MailKind::parse(kind).map(|kind| seal_link(&tokens, kind, mail))
+    MailKind::parse(kind).map(|kind| seal_link(&tokens(secret), kind, mail))
+}
+
+/// A code of a sign-in, for the exchange.
+#[cfg(feature = "identity")]
+#[must_use]
+pub fn sign_in_code(secret: &Secret, id: Uuid) -> String {
+    seal_code(&tokens(secret), id)
+}
+
+/// The `state` of the addition of an identity of GitHub, which returns to `redirect_uri`.
+#[cfg(feature = "identity")]
+#[must_use]
+pub fn addition_state(secret: &Secret, user: Uuid, redirect_uri: &str) -> String {
+    let link = FlowLink::AddTo(user);
+    let flow = Flow::new(user, "github", redirect_uri, None, link, Clock::system().now());
+    flow.provider_state(&tokens(secret))
+}
+
+fn tokens(secret: &Secret) -> Tokens {
+    Tokens::new(Algorithm::default(), secret, &[], chrono::TimeDelta::days(7))
 }
 
 /// A statement with binds of numbers, and the number of rows that it must affect, if any.

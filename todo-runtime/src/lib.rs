@@ -29,6 +29,7 @@ mod program;
 mod secret_file;
 pub mod settings;
 mod shutdown;
+mod sign_in;
 mod signals;
 mod socket;
 mod startup;

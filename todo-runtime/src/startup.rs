@@ -116,6 +116,9 @@ impl Settings {
         if let Some(issuer) = self.issuer_options() {
             core = core.issuer(issuer);
         }
+        if let Some(sign_in) = self.sign_in_options() {
+            core = core.sign_in(sign_in);
+        }
         Ok(Api::new(core.over(db).await, self.api_options()))
     }
 

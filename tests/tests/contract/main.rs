@@ -16,6 +16,7 @@ mod openapi;
 mod public_url;
 mod quotas;
 mod rate_limits;
+mod sign_in;
 mod statements;
 mod todos;
 mod tokens;

@@ -142,6 +142,27 @@ impl ProvedIdentity {
     }
 }
 
+/// Fails unless the caller's session has begun within the last 10 minutes.
+///
+/// # Errors
+/// [`Error::ReauthenticationRequired`], [`Error::InsufficientScope`] if the caller has a key; else
+/// as [`authenticate`](super::authenticate).
+#[cfg(feature = "identity")]
+pub(crate) async fn require_fresh_session(core: &Core, caller: &Caller) -> Result<()> {
+    const SQL: &str = concat!("SELECT ", authorized!(), ", ", is_fresh!("$4"));
+    caller.require_no_key()?;
+    let db = core.db();
+    let select = acting_as(*caller, SQL).bind(Timestamp(core.now() - FRESH));
+    core.read(caller.user_id(), async move {
+        match db.fetch_one(select).await? {
+            (false, _) => Err(Error::Unauthenticated),
+            (true, false) => Err(Error::ReauthenticationRequired),
+            (true, true) => Ok(()),
+        }
+    })
+    .await
+}
+
 /// Adds an identity to the caller's account. The session must have begun within the last 10
 /// minutes: whoever has stolen a token must not add a way to log in. `client` is the address for
 /// the log.

@@ -13,7 +13,7 @@ pub(crate) struct Limited<T> {
 }
 
 impl<T> Limited<T> {
-    pub(super) fn new(outcome: Result<(Result<T>, Option<RateLimitState>)>) -> Self {
+    pub(crate) fn new(outcome: Result<(Result<T>, Option<RateLimitState>)>) -> Self {
         let (result, state) = outcome.unwrap_or_else(|error| (Err(error), None));
         let state = match &result {
             Err(Error::RateLimited { retry_after }) => {

@@ -58,7 +58,7 @@ pub(super) fn require_mail(core: &Core) -> Result<&Mail> {
 }
 
 /// Takes a slot of the client's limit, which always counts. `state` becomes that of the limit.
-pub(super) async fn take_slot(
+pub(crate) async fn take_slot(
     core: &Core,
     action: Action,
     client: Option<IpAddr>,

@@ -3,6 +3,8 @@
 use self::events::AuthEvent;
 #[cfg(feature = "identity")]
 pub use self::external::add_identity;
+#[cfg(any(feature = "http", feature = "identity"))]
+pub(crate) use self::limited::Limited;
 #[cfg(feature = "http")]
 pub(crate) use self::session::log_out;
 #[cfg(feature = "http")]
@@ -35,7 +37,6 @@ pub(crate) use self::{
     email::{request_email_change_limited, request_verification_limited},
     export::export_limited,
     keys::{create_key_limited, delete_key_from},
-    limited::Limited,
     login::login_limited,
     password::change_password_limited,
     password_reset::request_password_reset_limited,
@@ -45,6 +46,13 @@ pub(crate) use self::{
 pub(crate) use self::{
     external::{add_identity_from, invalid_identity_token},
     identities::remove_identity_from,
+};
+#[cfg(feature = "identity")]
+pub(crate) use self::{
+    identities::{ProvedIdentity, add_proved_identity, require_fresh_session},
+    mailing::take_slot,
+    session::new_session,
+    types::user_columns,
 };
 pub(crate) use self::{last_use::write_last_uses, maintenance::load_hash_costs};
 pub use crate::{

@@ -99,7 +99,7 @@ pub(super) async fn is_live(core: &Core, caller: &Caller, queue: UserId) -> Resu
 }
 
 /// A new session with its signed token, and its id. It is valid once it is stored.
-pub(super) fn new_session(core: &Core, user: User, now: DateTime<Utc>) -> Result<(Uuid, Session)> {
+pub(crate) fn new_session(core: &Core, user: User, now: DateTime<Utc>) -> Result<(Uuid, Session)> {
     let id = new_id(now);
     let expires_at = core.tokens().expiry(now);
     let token = core.tokens().sign(user.id.as_uuid(), id, now, expires_at)?;

@@ -346,7 +346,7 @@ macro_rules! user_columns {
         "id, email, name, created_at, email_verified_at, time_zone, reminder_mail"
     };
 }
-pub(super) use user_columns;
+pub(crate) use user_columns;
 
 /// The number of [`user_columns!`], and so the index of the column after them.
 pub(super) const USER_COLUMNS: usize = 7;

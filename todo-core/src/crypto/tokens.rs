@@ -288,12 +288,49 @@ impl Tokens {
 
     /// Returns the payload that [`Tokens::seal`] sealed with the same context.
     pub(crate) fn unseal(&self, sealed: &str, context: &[u8]) -> Option<Vec<u8>> {
+        self.open(sealed, context).map(|(_, payload)| payload)
+    }
+
+    /// As [`Tokens::unseal`], with the key that sealed it.
+    fn open(&self, sealed: &str, context: &[u8]) -> Option<(&SigningKey, Vec<u8>)> {
         let mut payload = BASE64_URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let seal = payload.split_off(payload.len().checked_sub(SEAL_BYTES)?);
-        self.keys
+        let key = self
+            .keys
             .iter()
-            .any(|key| key.seal(&payload, context).verify_truncated_left(&seal).is_ok())
-            .then_some(payload)
+            .find(|key| key.seal(&payload, context).verify_truncated_left(&seal).is_ok())?;
+        Some((key, payload))
+    }
+}
+
+#[cfg(feature = "identity")]
+impl Tokens {
+    /// The key of new seals, for [`SealingKey::derive`].
+    pub(crate) fn sealing_key(&self) -> Option<SealingKey<'_>> {
+        self.keys.first().map(SealingKey)
+    }
+
+    /// As [`Tokens::unseal`], with the key that sealed it.
+    pub(crate) fn unseal_with_key(
+        &self,
+        sealed: &str,
+        context: &[u8],
+    ) -> Option<(SealingKey<'_>, Vec<u8>)> {
+        self.open(sealed, context).map(|(key, payload)| (SealingKey(key), payload))
+    }
+}
+
+/// A key of seals, from which secrets are derived that belong to something sealed.
+#[cfg(feature = "identity")]
+#[derive(Clone, Copy)]
+pub(crate) struct SealingKey<'t>(&'t SigningKey);
+
+#[cfg(feature = "identity")]
+impl SealingKey<'_> {
+    /// A secret of 32 bytes for `payload`, the same each time. The context has the length of those
+    /// of seals, and is none of them.
+    pub(crate) fn derive(self, payload: &[u8], context: &[u8]) -> [u8; 32] {
+        self.0.seal(payload, context).finalize().into_bytes().into()
     }
 }
 

@@ -216,9 +216,10 @@ pub(crate) enum Tag {
     Operations,
 }
 
-/// A query parameter; none is required.
+/// A query parameter.
 pub(crate) struct QueryParameter {
     pub(crate) name: &'static str,
+    pub(crate) is_required: bool,
     pub(crate) schema: Value,
     pub(crate) description: &'static str,
 }
@@ -282,6 +283,9 @@ pub(crate) enum HeaderDocs {
     Replayed,
     /// `Content-Disposition` of a file.
     ContentDisposition,
+    /// `Set-Cookie` of a sign-in.
+    #[cfg(feature = "identity")]
+    FlowCookie,
     /// `Sec-WebSocket-Accept` and `Sec-WebSocket-Protocol`.
     WebSocket,
 }
@@ -478,6 +482,8 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         routes::keys::ENDPOINTS,
         #[cfg(feature = "identity")]
         routes::identities::ENDPOINTS,
+        #[cfg(feature = "identity")]
+        routes::oauth::ENDPOINTS,
         routes::account::ENDPOINTS,
         routes::mail::ENDPOINTS,
         routes::todos::ENDPOINTS,

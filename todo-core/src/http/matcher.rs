@@ -49,11 +49,19 @@ pub(crate) struct PathParams<'p> {
     user: &'p str,
     /// The id of what the path names below a collection: a todo, a session, a key or an identity.
     item: &'p str,
+    /// The name of a sign-in provider.
+    provider: &'p str,
     /// Whether `user` is the caller's id at another issuer.
     names_caller: bool,
 }
 
-impl PathParams<'_> {
+impl<'p> PathParams<'p> {
+    /// The name of a sign-in provider.
+    #[cfg(feature = "identity")]
+    pub(crate) fn provider(self) -> &'p str {
+        self.provider
+    }
+
     /// The parameters with what the issuer of the caller's token calls the caller: `subject` may
     /// stand for the user's id, percent-encoded (RFC 3986, section 2.1).
     pub(crate) fn of_subject(self, subject: &str) -> Self {
@@ -145,6 +153,7 @@ impl Matcher {
                         .or(param("key_id"))
                         .or(param("identity_id"))
                         .unwrap_or_default(),
+                    provider: param("provider").unwrap_or_default(),
                     names_caller: false,
                 };
                 Matched::Endpoint(endpoint, params)

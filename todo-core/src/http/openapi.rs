@@ -156,10 +156,17 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
             }));
         }
     }
+    if endpoint.path.contains("{provider}") {
+        parameters.push(json!({
+            "name": "provider", "in": "path", "required": true,
+            "description": "The provider's name", "schema": { "type": "string" },
+            "example": "github",
+        }));
+    }
     let query = endpoint.docs.query.map(|query| query()).unwrap_or_default();
     parameters.extend(query.into_iter().map(|parameter| {
         json!({
-            "name": parameter.name, "in": "query", "required": false,
+            "name": parameter.name, "in": "query", "required": parameter.is_required,
             "description": parameter.description, "schema": parameter.schema,
         })
     }));
@@ -249,6 +256,14 @@ fn answer(docs: &AnswerDocs) -> Value {
                         after each change of the user's todos (RFC 9110, section 8.8.3)",
                     "schema": { "type": "string" },
                     "example": responses::EXAMPLE_LIST_ETAG,
+                });
+            }
+            #[cfg(feature = "identity")]
+            HeaderDocs::FlowCookie => {
+                answer["headers"]["Set-Cookie"] = json!({
+                    "description": "The cookie `__Host-todo-flow`, which binds the sign-in to \
+                        the browser, for ten minutes (RFC 6265)",
+                    "schema": { "type": "string" },
                 });
             }
             HeaderDocs::WebSocket => {

@@ -20,6 +20,8 @@ pub(crate) struct Discovery {
     pub(crate) authorization_endpoint: Option<String>,
     #[serde(default)]
     pub(crate) token_endpoint: Option<String>,
+    #[serde(default)]
+    pub(crate) userinfo_endpoint: Option<String>,
     /// Whether a response of the authorization endpoint has `iss` (RFC 9207).
     #[serde(default)]
     pub(crate) authorization_response_iss_parameter_supported: bool,
@@ -75,7 +77,8 @@ fn parse(body: &[u8], issuer: &str) -> Result<Discovery, DiscoveryError> {
     }
     let may_be_http = issuer.starts_with("http://");
     let is_allowed = |url: &str| is_endpoint(url) && (may_be_http || url.starts_with("https://"));
-    let endpoints = [&document.authorization_endpoint, &document.token_endpoint];
+    let endpoints =
+        [&document.authorization_endpoint, &document.token_endpoint, &document.userinfo_endpoint];
     let are_allowed = endpoints.into_iter().flatten().all(|url| is_allowed(url));
     if !are_allowed || !is_allowed(&document.jwks_uri) {
         return Err(DiscoveryError::Invalid("an address that is not https"));

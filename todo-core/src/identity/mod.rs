@@ -17,7 +17,7 @@
 //! struct AppClient;
 //!
 //! impl HttpClient for AppClient {
-//!     fn send<'a>(&'a self, request: HttpRequest, max_body: usize) -> HttpFuture<'a> {
+//!     fn send(&self, request: HttpRequest, max_body: usize) -> HttpFuture<'_> {
 //!         Box::pin(async move {
 //!             // Send `request.method()` to `request.url()` with `request.headers()` and
 //!             // `request.body()`, follow no redirect, and stop after `max_body` bytes.
@@ -43,6 +43,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use self::sign_in::{SignIn, SignInOptions};
 pub use self::{
     check::{IssuerCheckError, IssuerReport, check_issuer},
     http_client::{HttpClient, HttpError, HttpFuture, HttpRequest, HttpResponse},
@@ -65,6 +66,7 @@ mod jwks;
 mod key_cache;
 mod key_source;
 mod options;
+pub(crate) mod sign_in;
 mod verify;
 
 #[cfg(test)]
@@ -74,12 +76,16 @@ mod test_support;
 #[derive(Clone, Default)]
 pub(crate) struct IdentityOptions {
     pub(crate) issuer: Option<IssuerOptions>,
+    pub(crate) sign_in: Option<SignInOptions>,
     pub(crate) client: Option<Arc<dyn HttpClient>>,
 }
 
 impl fmt::Debug for IdentityOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdentityOptions").field("issuer", &self.issuer).finish_non_exhaustive()
+        f.debug_struct("IdentityOptions")
+            .field("issuer", &self.issuer)
+            .field("sign_in", &self.sign_in)
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,19 +94,39 @@ pub(crate) struct IdentityServices {
     client: OnceLock<Arc<dyn HttpClient>>,
     /// `None`: only this installation's own tokens are accepted.
     pub(crate) verifier: Option<Verifier>,
+    /// `None`: no provider is configured.
+    pub(crate) sign_in: Option<SignIn>,
 }
 
 impl IdentityServices {
     pub(crate) fn new(options: IdentityOptions, clock: &Clock) -> Self {
         let client = options.client.map(OnceLock::from).unwrap_or_default();
-        let mut services = Self { client, verifier: None };
+        let mut services = Self { client, verifier: None, sign_in: None };
         services.verifier =
             options.issuer.map(|issuer| Verifier::new(&issuer, services.client(), clock.clone()));
+        services.sign_in =
+            options.sign_in.map(|options| SignIn::new(options, &services.client(), clock));
         services
     }
 
     /// The HTTP client; the default one is made when it is first needed.
     pub(crate) fn client(&self) -> Arc<dyn HttpClient> {
         Arc::clone(self.client.get_or_init(|| Arc::new(HyperClient::new())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_made_only_if_it_is_needed() {
+        let clock = Clock::system();
+        let services = IdentityServices::new(IdentityOptions::default(), &clock);
+        assert!(services.client.get().is_none() && services.verifier.is_none());
+        let issuer = IssuerOptions::new("https://login.example.com", "todo").unwrap();
+        let options = IdentityOptions { issuer: Some(issuer), ..IdentityOptions::default() };
+        let services = IdentityServices::new(options, &clock);
+        assert!(services.client.get().is_some() && services.verifier.is_some());
     }
 }

@@ -51,8 +51,8 @@ impl IssuerOptions {
 
     /// Sets the address of the key set (RFC 7517, section 5), of at most 500 bytes, `https` or
     /// `http` with a loopback host. Default: the `jwks_uri` of the discovery document at
-    /// `{issuer}/.well-known/openid-configuration`; if the issuer has none, `{issuer}/api/auth/jwks`,
-    /// as Better Auth.
+    /// `{issuer}/.well-known/openid-configuration`; if the issuer has none,
+    /// `{issuer}/api/auth/jwks`, as Better Auth.
     ///
     /// # Errors
     /// [`IssuerOptionsError::JwksUrl`].
@@ -190,7 +190,8 @@ fn is_issuer(text: &str) -> bool {
     endpoint(text).is_some_and(|url| url.query().is_none())
 }
 
-fn endpoint(text: &str) -> Option<Url> {
+/// The address, if it is an endpoint.
+pub(super) fn endpoint(text: &str) -> Option<Url> {
     // The parser drops spaces at the ends, and tabs and newlines anywhere.
     let is_visible = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
     if text.len() > MAX_URL_BYTES || !text.bytes().all(is_visible) {
@@ -199,7 +200,7 @@ fn endpoint(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let is_allowed = match url.scheme() {
         "https" => true,
-        "http" => is_loopback(url.host()?),
+        "http" => is_loopback(&url.host()?),
         _ => false,
     };
     let is_plain =
@@ -207,11 +208,11 @@ fn endpoint(text: &str) -> Option<Url> {
     (is_allowed && is_plain).then_some(url)
 }
 
-fn is_loopback(host: Host<&str>) -> bool {
+fn is_loopback(host: &Host<&str>) -> bool {
     match host {
-        Host::Domain(name) => name == "localhost",
-        Host::Ipv4(address) => IpAddr::from(address).is_loopback(),
-        Host::Ipv6(address) => IpAddr::from(address).is_loopback(),
+        Host::Domain(name) => *name == "localhost",
+        Host::Ipv4(address) => IpAddr::from(*address).is_loopback(),
+        Host::Ipv6(address) => IpAddr::from(*address).is_loopback(),
     }
 }
 

@@ -63,6 +63,7 @@ impl Settings {
         }
         self.check_mail(vars);
         self.check_issuer(vars);
+        self.check_sign_in(vars);
         if self.environment != Environment::Production {
             return;
         }
@@ -92,6 +93,47 @@ impl Settings {
         // Their tokens grant access to accounts.
         if self.app_url.as_ref().is_some_and(|url| !url.is_https()) {
             vars.reject("APP_URL", "an https address in production");
+        }
+    }
+
+    /// Checks that each provider of sign-ins has all of its settings.
+    fn check_sign_in(&self, vars: &mut Vars) {
+        let google = [
+            ("OAUTH_GOOGLE_CLIENT_ID", self.oauth_google_client_id.is_some()),
+            ("OAUTH_GOOGLE_CLIENT_SECRET", self.oauth_google_client_secret.is_some()),
+        ];
+        let github = [
+            ("OAUTH_GITHUB_CLIENT_ID", self.oauth_github_client_id.is_some()),
+            ("OAUTH_GITHUB_CLIENT_SECRET", self.oauth_github_client_secret.is_some()),
+        ];
+        let oidc = [
+            ("OAUTH_OIDC_ISSUER", self.oauth_oidc_issuer.is_some()),
+            ("OAUTH_OIDC_CLIENT_ID", self.oauth_oidc_client_id.is_some()),
+            ("OAUTH_OIDC_CLIENT_SECRET", self.oauth_oidc_client_secret.is_some()),
+        ];
+        for provider in [&google[..], &github, &oidc] {
+            let Some((given, _)) = provider.iter().find(|(_, is_set)| *is_set) else { continue };
+            let missing = provider.iter().filter(|(_, is_set)| !is_set).map(|(name, _)| *name);
+            let others = [
+                ("PUBLIC_URL", self.public_url.is_some()),
+                ("OAUTH_REDIRECTS", !self.oauth_redirects.is_empty()),
+            ];
+            let others = others.into_iter().filter(|(_, is_set)| !is_set).map(|(name, _)| name);
+            for name in missing.chain(others) {
+                // An invalid one has an error already, as has one that two providers need.
+                if !vars.has_error(name) {
+                    vars.reject(name, &format!("set, if {given} is"));
+                }
+            }
+            // Only here: without a provider, any address is allowed.
+            if self.public_url.is_some()
+                && self.sign_in_routes().is_err()
+                && !vars.has_error("PUBLIC_URL")
+            {
+                let allowed = "an https address, or http for this machine, if a provider of \
+                               sign-ins is set";
+                vars.reject("PUBLIC_URL", allowed);
+            }
         }
     }
 

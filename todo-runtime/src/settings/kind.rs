@@ -16,6 +16,7 @@ use todo_core::{
     auth::Email,
     http::{Origin, PublicUrl, canonical_networks},
     identity::{IssuerOptions, SignatureAlgorithm},
+    sign_in::{ClientSecret, SignInOptions, SignInProvider},
 };
 
 use super::{Environment, LogFormat};
@@ -233,6 +234,32 @@ pub(super) fn jwks_url() -> Kind<String> {
     Kind::new(allowed, move |text| is_address(text).then(|| text.to_owned()), String::clone)
 }
 
+pub(super) fn client_id() -> Kind<String> {
+    let is_id = |text: &str| {
+        let secret = ClientSecret::new("secret");
+        secret.and_then(|secret| SignInProvider::google(text, secret)).is_ok()
+    };
+    let allowed = "at most 500 visible ASCII characters";
+    Kind::new(allowed, move |text| is_id(text).then(|| text.to_owned()), String::clone)
+}
+
+pub(super) fn client_secret() -> Kind<ClientSecret> {
+    let allowed = "at most 500 visible ASCII characters";
+    Kind::new(allowed, |text| ClientSecret::new(text).ok(), |_| "(set, hidden)".into())
+}
+
+/// Addresses of apps to which a sign-in may return.
+pub(super) fn redirects() -> Kind<Vec<String>> {
+    let allowed = "a comma-separated list of https addresses, private schemes with a dot, and \
+                   http addresses of this machine, without fragments";
+    let parse = |text: &str| {
+        let redirects: Vec<String> = list(text).map(str::to_owned).collect();
+        let options = SignInOptions::new("https://localhost/oauth").ok()?;
+        options.redirects(redirects.iter().cloned()).is_ok().then_some(redirects)
+    };
+    Kind::new(allowed, parse, |redirects| joined(redirects))
+}
+
 pub(super) fn signature_algorithms() -> Kind<Vec<SignatureAlgorithm>> {
     let names = |all: &[SignatureAlgorithm]| {
         let names: Vec<_> = all.iter().map(|algorithm| algorithm.as_str()).collect();
@@ -272,6 +299,13 @@ pub(super) fn line(max_chars: usize) -> Kind<String> {
         fits.then(|| text.to_owned())
     };
     Kind::new(format!("at most {max_chars} characters"), parse, String::clone)
+}
+
+/// A name for users.
+pub(super) fn title() -> Kind<String> {
+    let Kind { parse, print, .. } = line(100);
+    let parse = move |text: &str| if text.is_empty() { Err(None) } else { parse(text) };
+    Kind { allowed: "1 to 100 characters".into(), parse: Box::new(parse), print }
 }
 
 /// The path of a PEM file.

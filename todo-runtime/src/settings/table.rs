@@ -14,6 +14,7 @@ use todo_core::{
     auth::Email,
     http::{Origin, PublicUrl},
     identity::SignatureAlgorithm,
+    sign_in::ClientSecret,
 };
 
 use super::{
@@ -350,7 +351,87 @@ settings! {
         default: false,
         values: kind::boolean(),
         description: "Whether a new user of another issuer is the user with the same e-mail \
-            address here, if both sides have verified it. Else it is a new user.",
+            address here, if both sides have verified it. Else a token makes a new user, and a sign-in \
+            fails.",
+    }
+    pub(crate) oauth_redirects: Vec<String> {
+        name: "OAUTH_REDIRECTS",
+        default: Vec::new(),
+        values: kind::redirects(),
+        example: "https://app.example.com/signed-in",
+        description: "Addresses of apps to which a sign-in with a provider may return, separated \
+            by commas. They are compared byte by byte, but `http://127.0.0.1` and `http://[::1]` \
+            without a port allow any.",
+    }
+    pub(crate) oauth_google_client_id: Option<String> {
+        name: "OAUTH_GOOGLE_CLIENT_ID",
+        default: None,
+        values: kind::optional(kind::client_id()),
+        example: "1234.apps.googleusercontent.com",
+        description: "The registration for sign-in with Google, whose redirect address is \
+            `PUBLIC_URL/api/auth/oauth/google/callback` (with `API_V1_PREFIX` instead of `/api`). \
+            Requires its secret and `PUBLIC_URL`. See [identity.md](docs/identity.md).",
+    }
+    pub(crate) oauth_google_client_secret: Option<ClientSecret> {
+        name: "OAUTH_GOOGLE_CLIENT_SECRET",
+        default: None,
+        values: kind::optional(kind::client_secret()),
+        secret: true,
+        example: "",
+        description: "The secret of `OAUTH_GOOGLE_CLIENT_ID`, which requires it.",
+    }
+    pub(crate) oauth_github_client_id: Option<String> {
+        name: "OAUTH_GITHUB_CLIENT_ID",
+        default: None,
+        values: kind::optional(kind::client_id()),
+        example: "Iv1.0123456789abcdef",
+        description: "The registration for sign-in with GitHub, as that of Google, with `github` \
+            in its redirect address.",
+    }
+    pub(crate) oauth_github_client_secret: Option<ClientSecret> {
+        name: "OAUTH_GITHUB_CLIENT_SECRET",
+        default: None,
+        values: kind::optional(kind::client_secret()),
+        secret: true,
+        example: "",
+        description: "The secret of `OAUTH_GITHUB_CLIENT_ID`, which requires it.",
+    }
+    pub(crate) oauth_github_url: String {
+        name: "OAUTH_GITHUB_URL",
+        default: "https://github.com".to_owned(),
+        values: kind::issuer(),
+        description: "The address of GitHub, or of a GitHub Enterprise Server. Another address \
+            makes other users of the same people.",
+    }
+    pub(crate) oauth_oidc_issuer: Option<String> {
+        name: "OAUTH_OIDC_ISSUER",
+        default: None,
+        values: kind::optional(kind::issuer()),
+        example: "https://login.example.com",
+        description: "A provider of OpenID Connect for sign-in, for instance Keycloak or Rauthy: \
+            exactly the `issuer` of its discovery document. Requires the next two.",
+    }
+    pub(crate) oauth_oidc_client_id: Option<String> {
+        name: "OAUTH_OIDC_CLIENT_ID",
+        default: None,
+        values: kind::optional(kind::client_id()),
+        example: "todo",
+        description: "The registration at `OAUTH_OIDC_ISSUER`, as that of Google, with `oidc` in \
+            its redirect address.",
+    }
+    pub(crate) oauth_oidc_client_secret: Option<ClientSecret> {
+        name: "OAUTH_OIDC_CLIENT_SECRET",
+        default: None,
+        values: kind::optional(kind::client_secret()),
+        secret: true,
+        example: "",
+        description: "The secret of `OAUTH_OIDC_CLIENT_ID`, which requires it.",
+    }
+    pub(crate) oauth_oidc_name: String {
+        name: "OAUTH_OIDC_NAME",
+        default: "OpenID Connect".to_owned(),
+        values: kind::title(),
+        description: "The name of `OAUTH_OIDC_ISSUER` for users.",
     }
     pub(crate) smtp_url: Option<MailAddress> {
         name: "SMTP_URL",

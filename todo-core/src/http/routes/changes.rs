@@ -58,6 +58,7 @@ fn parameters() -> Vec<QueryParameter> {
         since_parameter("The `next` of the page before"),
         QueryParameter {
             name: "limit",
+            is_required: false,
             schema: json!({ "type": "integer", "minimum": 1, "maximum": Limit::MAX }),
             description: "Maximum number of entries of the log that the page covers",
         },
@@ -66,7 +67,7 @@ fn parameters() -> Vec<QueryParameter> {
 
 pub(crate) fn since_parameter(description: &'static str) -> QueryParameter {
     let schema = json!({ "type": "string", "pattern": "^[A-Za-z0-9]{1,64}\\.[0-9]{1,18}$" });
-    QueryParameter { name: "since", schema, description }
+    QueryParameter { name: "since", is_required: false, schema, description }
 }
 
 async fn list_changes(request: RequestContext<'_>, caller: Caller) -> HandlerResult {

@@ -23,11 +23,13 @@ pub(crate) fn page_parameters(cursor: &'static str) -> Vec<QueryParameter> {
     vec![
         QueryParameter {
             name: "limit",
+            is_required: false,
             schema: json!({ "type": "integer", "minimum": 1, "maximum": Limit::MAX }),
             description: "Maximum number of todos on the page",
         },
         QueryParameter {
             name: "cursor",
+            is_required: false,
             schema: json!({ "type": "string", "minLength": 1, "pattern": schema::CURSOR }),
             description: cursor,
         },

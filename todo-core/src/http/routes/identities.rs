@@ -37,7 +37,7 @@ const LAST_CREDENTIAL: ErrorDocs = ErrorDocs {
     description: "The user has neither a password nor another identity",
     example: |_| ApiError::Core(Error::LastCredential),
 };
-const TAKEN: ErrorDocs = ErrorDocs {
+pub(super) const TAKEN: ErrorDocs = ErrorDocs {
     description: "The identity belongs to another account, or the user has 20 identities",
     example: |_| ApiError::Core(Error::IdentityTaken),
 };

@@ -13,6 +13,8 @@ pub(crate) mod identities;
 pub(crate) mod keys;
 pub(crate) mod mail;
 pub(crate) mod meta;
+#[cfg(feature = "identity")]
+pub(crate) mod oauth;
 pub(crate) mod password;
 pub(crate) mod sessions;
 #[cfg(feature = "testing")]

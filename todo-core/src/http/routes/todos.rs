@@ -342,7 +342,12 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
 ];
 
 fn list_parameters() -> Vec<QueryParameter> {
-    let parameter = |name, schema, description| QueryParameter { name, schema, description };
+    let parameter = |name, schema, description| QueryParameter {
+        name,
+        is_required: false,
+        schema,
+        description,
+    };
     let mut parameters = vec![
         parameter(
             "status",

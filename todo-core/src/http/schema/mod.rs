@@ -263,6 +263,25 @@ text_member!(
     json!({ "type": "string", "pattern": TEXT, "description": "A JWT of the issuer." })
 );
 
+/// A code or verifier of a sign-in. Any text is one: an invalid code grants nothing.
+#[cfg(feature = "identity")]
+pub(crate) struct GrantText(pub(crate) String);
+
+#[cfg(feature = "identity")]
+impl GrantText {
+    #[expect(clippy::unnecessary_wraps, reason = "as the other values")]
+    fn parse(text: &str) -> Result<Self, FieldErrors> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+#[cfg(feature = "identity")]
+text_member!(
+    GrantText,
+    Self::parse,
+    json!({ "type": "string", "pattern": TEXT, "description": "As the sign-in has given it." })
+);
+
 /// The schema of an object.
 pub(crate) fn object(required: &[&str], properties: &Value) -> Value {
     json!({ "type": "object", "required": required, "properties": properties })

@@ -22,6 +22,8 @@ pub(crate) fn schemas() -> Map<String, Value> {
         ("Session", session()),
         ("Identities", identities()),
         ("Identity", identity()),
+        ("SignInProviders", sign_in_providers()),
+        ("SignInPage", sign_in_page()),
         ("Keys", keys()),
         ("Key", key()),
         ("CreatedKey", created_key()),
@@ -257,6 +259,31 @@ fn identity() -> Value {
         "created_at": "2026-11-23T09:29:12.456789Z",
     });
     identity
+}
+
+fn sign_in_providers() -> Value {
+    let provider = object(
+        "A provider with which users can sign in.",
+        &[
+            ("name", string("The name in the paths of the routes.")),
+            ("title", string("The name for users.")),
+        ],
+    );
+    let providers = json!({ "type": "array", "items": provider });
+    let mut list = object("The providers of sign-ins.", &[("providers", providers)]);
+    list["example"] = json!({ "providers": [{ "name": "github", "title": "GitHub" }] });
+    list
+}
+
+fn sign_in_page() -> Value {
+    let mut page = object(
+        "Where to send the browser.",
+        &[("url", string("The address of the provider's page."))],
+    );
+    page["example"] = json!({
+        "url": "https://github.com/login/oauth/authorize?response_type=code&client_id=todo",
+    });
+    page
 }
 
 fn keys() -> Value {
