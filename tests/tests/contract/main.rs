@@ -9,6 +9,7 @@ mod equality;
 mod events;
 mod export;
 mod idempotency;
+mod identity;
 mod listing;
 mod mail;
 mod openapi;

@@ -19,6 +19,7 @@ pub(super) const PASSWORD: &str = "Correct1horse";
 /// Two processes on one database, whose clock starts in the future: the jobs of the app that owns
 /// the database are not due for them.
 pub(super) struct Processes {
+    #[expect(dead_code, reason = "owns the database")]
     app: App,
     pub(super) cores: [Core; 2],
     minutes: Arc<AtomicI64>,

@@ -79,3 +79,44 @@ pub async fn check_issuer(
         algorithms,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::test_support::{Answer, FakeIssuer, KEYS_URL, TestKey};
+
+    fn options() -> IssuerOptions {
+        let options = IssuerOptions::new("https://login.example.com", "todo").unwrap();
+        options.jwks_url(KEYS_URL).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_has_what_can_be_used() {
+        let issuer = FakeIssuer::new();
+        let rsa = TestKey::new("a", SignatureAlgorithm::Rs256);
+        let mut other = TestKey::ed("b");
+        other.jwk["use"] = "enc".into();
+        issuer.publish(&[&rsa, &TestKey::ed("c"), &other]);
+        let accepted = [SignatureAlgorithm::EdDsa, SignatureAlgorithm::Rs256];
+        let report = check_issuer(&options().algorithms(accepted), issuer.clone()).await.unwrap();
+        assert_eq!((report.key_set_url(), report.keys(), report.unused_keys()), (KEYS_URL, 2, 1));
+        assert_eq!(report.algorithms(), accepted);
+        assert_eq!(issuer.fetches(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_has_no_part_of_the_response() {
+        for (answer, expected) in [
+            (Answer::Raw(500, b"SECRET".to_vec()), "status 500"),
+            (Answer::Raw(200, b"SECRET".to_vec()), "a response that is no key set"),
+            (Answer::Error, "connection reset"),
+            (Answer::Never, "no answer within 5 s"),
+        ] {
+            let issuer = FakeIssuer::new();
+            issuer.answer(KEYS_URL, answer);
+            let error = check_issuer(&options(), issuer).await.unwrap_err().to_string();
+            let start = "cannot fetch the keys of https://login.example.com: ";
+            assert_eq!(error, format!("{start}{expected}"));
+        }
+    }
+}

@@ -8,7 +8,7 @@ pub trait HttpClient: Send + Sync {
     /// not the address that an operator configured. A body of more than `max_body` bytes is an
     /// error, and is not read to its end. The future is dropped at the end of the request's time, a
     /// few seconds.
-    fn send<'a>(&'a self, request: HttpRequest, max_body: usize) -> HttpFuture<'a>;
+    fn send(&self, request: HttpRequest, max_body: usize) -> HttpFuture<'_>;
 }
 
 /// The future of [`HttpClient::send`].

@@ -131,7 +131,7 @@ impl Default for HyperClient {
 }
 
 impl HttpClient for HyperClient {
-    fn send<'a>(&'a self, request: HttpRequest, max_body: usize) -> HttpFuture<'a> {
+    fn send(&self, request: HttpRequest, max_body: usize) -> HttpFuture<'_> {
         Box::pin(self.exchange(request, max_body))
     }
 }

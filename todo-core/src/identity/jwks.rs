@@ -38,7 +38,7 @@ impl KeyId {
 pub(super) struct Key {
     pub(super) id: KeyId,
     algorithms: &'static [SignatureAlgorithm],
-    key: DecodingKey,
+    value: DecodingKey,
 }
 
 impl Key {
@@ -56,7 +56,7 @@ impl Key {
             SignatureAlgorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
             SignatureAlgorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
         };
-        jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, algorithm)
+        jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.value, algorithm)
             .unwrap_or(false)
     }
 }
@@ -81,8 +81,8 @@ pub(super) enum Candidates<'a> {
 }
 
 impl KeySet {
-    /// Parses `{"keys":[…]}`. Unusable keys do not spoil the set (RFC 7517, section 5); of more than
-    /// 100, the first ones are used.
+    /// Parses `{"keys":[…]}`. Unusable keys do not spoil the set (RFC 7517, section 5); of more
+    /// than 100, the first ones are used.
     ///
     /// # Errors
     /// The reason, if it is no key set.
@@ -198,7 +198,7 @@ fn parse_key(jwk: &Map<String, Value>) -> Result<(String, Key), Unusable> {
     }
     let kty = text(jwk, "kty").ok_or(MALFORMED)?;
     // Symmetric keys (`oct`) would accept signatures that anyone can make.
-    let (algorithms, value, key): (&'static [SignatureAlgorithm], _, _) =
+    let (algorithms, material, value): (&'static [SignatureAlgorithm], _, _) =
         match (kty, text(jwk, "crv")) {
             ("OKP", Some("Ed25519")) => {
                 let x = bytes(jwk, "x", 32)?;
@@ -218,8 +218,8 @@ fn parse_key(jwk: &Map<String, Value>) -> Result<(String, Key), Unusable> {
                 if !RSA_BYTES.contains(&n.len()) {
                     return Err(Unusable("of less than 2048 or more than 8192 bits"));
                 }
-                let key = DecodingKey::from_rsa_raw_components(&n, &e);
-                (&[Rs256, Ps256], [n, e].concat(), key)
+                let value = DecodingKey::from_rsa_raw_components(&n, &e);
+                (&[Rs256, Ps256], [n, e].concat(), value)
             }
             _ => return Err(OTHER_TYPE),
         };
@@ -235,11 +235,11 @@ fn parse_key(jwk: &Map<String, Value>) -> Result<(String, Key), Unusable> {
             .chain_update((kid.len() as u64).to_be_bytes())
             .chain_update(kid)
             .chain_update(algorithms[0].as_str())
-            .chain_update(value)
+            .chain_update(material)
             .finalize()
             .into(),
     );
-    Ok((kid.to_owned(), Key { id, algorithms, key }))
+    Ok((kid.to_owned(), Key { id, algorithms, value }))
 }
 
 /// Whether `use` and `key_ops` allow to verify signatures (RFC 7517, sections 4.2 and 4.3).

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | up to 5 minutes | is used | waits for a fetch, if one is allowed |
 //! | up to 10 minutes | is used, and a fetch starts in the background | as above |
-//! | up to 24 hours | waits for that fetch, unless the last one failed; is used if it fails | as above |
+//! | up to 24 hours | waits for that fetch, unless one has failed; is used if it fails | as above |
 //! | more | as a key that it does not have | as above |
 //!
 //! At most one fetch runs at a time, in a task of its own, so that it does not end with the request

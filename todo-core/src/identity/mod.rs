@@ -17,7 +17,7 @@
 //! struct AppClient;
 //!
 //! impl HttpClient for AppClient {
-//!     fn send<'a>(&'a self, request: HttpRequest, max_body: usize) -> HttpFuture<'a> {
+//!     fn send(&self, request: HttpRequest, max_body: usize) -> HttpFuture<'_> {
 //!         Box::pin(async move {
 //!             // Send `request.method()` to `request.url()` with `request.headers()` and
 //!             // `request.body()`, follow no redirect, and stop after `max_body` bytes.
@@ -112,5 +112,21 @@ impl IdentityServices {
     /// The HTTP client; the default one is made when it is first needed.
     pub(crate) fn client(&self) -> Arc<dyn HttpClient> {
         Arc::clone(self.client.get_or_init(|| Arc::new(HyperClient::new())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_made_only_if_it_is_needed() {
+        let clock = Clock::system();
+        let services = IdentityServices::new(IdentityOptions::default(), &clock);
+        assert!(services.client.get().is_none() && services.verifier.is_none());
+        let issuer = IssuerOptions::new("https://login.example.com", "todo").unwrap();
+        let options = IdentityOptions { issuer: Some(issuer), ..IdentityOptions::default() };
+        let services = IdentityServices::new(options, &clock);
+        assert!(services.client.get().is_some() && services.verifier.is_some());
     }
 }

@@ -51,8 +51,8 @@ impl IssuerOptions {
 
     /// Sets the address of the key set (RFC 7517, section 5), of at most 500 bytes, `https` or
     /// `http` with a loopback host. Default: the `jwks_uri` of the discovery document at
-    /// `{issuer}/.well-known/openid-configuration`; if the issuer has none, `{issuer}/api/auth/jwks`,
-    /// as Better Auth.
+    /// `{issuer}/.well-known/openid-configuration`; if the issuer has none,
+    /// `{issuer}/api/auth/jwks`, as Better Auth.
     ///
     /// # Errors
     /// [`IssuerOptionsError::JwksUrl`].
@@ -200,7 +200,7 @@ pub(super) fn endpoint(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let is_allowed = match url.scheme() {
         "https" => true,
-        "http" => is_loopback(url.host()?),
+        "http" => is_loopback(&url.host()?),
         _ => false,
     };
     let is_plain =
@@ -208,11 +208,11 @@ pub(super) fn endpoint(text: &str) -> Option<Url> {
     (is_allowed && is_plain).then_some(url)
 }
 
-fn is_loopback(host: Host<&str>) -> bool {
+fn is_loopback(host: &Host<&str>) -> bool {
     match host {
-        Host::Domain(name) => name == "localhost",
-        Host::Ipv4(address) => IpAddr::from(address).is_loopback(),
-        Host::Ipv6(address) => IpAddr::from(address).is_loopback(),
+        Host::Domain(name) => *name == "localhost",
+        Host::Ipv4(address) => IpAddr::from(*address).is_loopback(),
+        Host::Ipv6(address) => IpAddr::from(*address).is_loopback(),
     }
 }
 

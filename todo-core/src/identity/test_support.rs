@@ -55,11 +55,11 @@ impl TestKey {
                 (jwk, Box::new(move |message| pair.sign(message).as_ref().to_vec()))
             }
             Es256 | Es384 => {
-                let (curve, kind) = match algorithm {
+                let (curve, scheme) = match algorithm {
                     Es256 => ("P-256", &ECDSA_P256_SHA256_FIXED_SIGNING),
                     _ => ("P-384", &ECDSA_P384_SHA384_FIXED_SIGNING),
                 };
-                let pair = EcdsaKeyPair::generate(kind).unwrap();
+                let pair = EcdsaKeyPair::generate(scheme).unwrap();
                 let point = &pair.public_key().as_ref()[1..];
                 let (x, y) = point.split_at(point.len() / 2);
                 let jwk = json!({"kty": "EC", "crv": curve, "x": encode(x), "y": encode(y)});
@@ -202,7 +202,7 @@ impl FakeIssuer {
 }
 
 impl HttpClient for FakeIssuer {
-    fn send<'a>(&'a self, request: HttpRequest, _max_body: usize) -> HttpFuture<'a> {
+    fn send(&self, request: HttpRequest, _max_body: usize) -> HttpFuture<'_> {
         Box::pin(async move { self.respond(request.url()).await })
     }
 }

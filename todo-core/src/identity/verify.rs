@@ -28,7 +28,8 @@ use crate::clock::Clock;
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// Interval between two log lines about the same reason.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
-/// Members of a header that choose a key or change the meaning of the token (RFC 7515, section 4.1).
+/// Members of a header that choose a key or change the meaning of the token (RFC 7515, section
+/// 4.1).
 const REFUSED_MEMBERS: [&str; 5] = ["crit", "jku", "jwk", "x5u", "x5c"];
 const UNKNOWN_ALGORITHM: VerifyError = VerifyError::Rejected("algorithm not accepted");
 

@@ -190,7 +190,7 @@ async fn certificates_are_of_a_known_authority() {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
+    let provider = aws_lc_rs::default_provider();
     let config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .unwrap()
