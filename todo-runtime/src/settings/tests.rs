@@ -162,7 +162,8 @@ fn a_provider_of_sign_ins_needs_all_of_its_settings() {
     let oidc = [OIDC_ISSUER, OIDC_ID, OIDC_SECRET, PUBLIC_URL, REDIRECT];
     let settings = read(&oidc).unwrap();
     assert!(settings.sign_in_options().is_some());
-    let printed = format!("{settings:?} {:?} {:?}", settings.redacted(), settings.sign_in_options());
+    let printed =
+        format!("{settings:?} {:?} {:?}", settings.redacted(), settings.sign_in_options());
     assert!(!printed.contains("hunter2"), "{printed}");
     assert!(read(&[PUBLIC_URL, REDIRECT]).unwrap().sign_in_options().is_none());
     for missing in 0..oidc.len() {
@@ -172,8 +173,7 @@ fn a_provider_of_sign_ins_needs_all_of_its_settings() {
         assert!(error.contains(&format!("{name} must be set, if ")), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
-    for given in
-        ["OAUTH_GOOGLE_CLIENT_ID", "OAUTH_GOOGLE_CLIENT_SECRET", "OAUTH_GITHUB_CLIENT_ID"]
+    for given in ["OAUTH_GOOGLE_CLIENT_ID", "OAUTH_GOOGLE_CLIENT_SECRET", "OAUTH_GITHUB_CLIENT_ID"]
     {
         let error = read(&[(given, "x"), PUBLIC_URL, REDIRECT]).unwrap_err();
         assert!(error.contains(&format!("must be set, if {given} is")), "{error}");
