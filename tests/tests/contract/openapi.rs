@@ -44,7 +44,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 43] = [
+const ROUTES: [Route; 49] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -71,6 +71,17 @@ const ROUTES: [Route; 43] = [
     route("get", "/api/auth/identities", true, false, &["200", "401", "403", "500", "503"]),
     route("delete", "/api/auth/identities/{identity_id}", true, false,
         &["200", "401", "403", "404", "409", "500", "503"]),
+    route("get", "/api/auth/oauth", false, false, &["200", "500", "503"]),
+    route("get", "/api/auth/oauth/{provider}/start", false, false,
+        &["302", "400", "404", "429", "500", "503"]),
+    route("get", "/api/auth/oauth/{provider}/callback", false, false,
+        &["303", "400", "404", "429", "500", "503"]),
+    route("post", "/api/auth/oauth/token", false, true,
+        &["200", "400", "413", "415", "422", "500", "503"]),
+    route("post", "/api/auth/oauth/{provider}/link", true, true,
+        &["200", "400", "401", "403", "404", "413", "415", "422", "500", "503"]),
+    route("post", "/api/auth/oauth/link", true, true,
+        &["201", "400", "401", "403", "409", "413", "415", "422", "429", "500", "503"]),
     route("get", "/api/auth/export", true, false, &["200", "401", "429", "500", "503"]),
     route("post", "/api/auth/password/forgot", false, true,
         &["202", "400", "413", "415", "422", "429", "500", "501", "503"]),

@@ -18,6 +18,8 @@ const CALLBACK: &str = "https://todo.example.com/api/auth/oauth/oidc/callback";
 /// The app's address, and one of a native app.
 const REDIRECT: &str = "https://app.example.com/signed-in";
 const LOOPBACK: &str = "http://127.0.0.1/signed-in";
+/// Where nothing listens.
+const NOWHERE: &str = "http://127.0.0.1:1";
 /// A verifier and its challenge (RFC 7636, appendix B).
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
@@ -33,6 +35,19 @@ async fn app(target: Target, provider: &OidcProvider, more: &[(&str, &str)]) -> 
         ("OAUTH_OIDC_CLIENT_ID", CLIENT_ID),
         ("OAUTH_OIDC_CLIENT_SECRET", CLIENT_SECRET),
         ("OAUTH_OIDC_NAME", "Our login"),
+    ];
+    App::start_with(target, &[&settings[..], more].concat()).await
+}
+
+/// A server whose provider is the GitHub at `url`.
+async fn github_app(target: Target, url: &str, more: &[(&str, &str)]) -> App {
+    let redirects = format!("{REDIRECT},{LOOPBACK}");
+    let settings = [
+        ("PUBLIC_URL", PUBLIC_URL),
+        ("OAUTH_REDIRECTS", &*redirects),
+        ("OAUTH_GITHUB_URL", url),
+        ("OAUTH_GITHUB_CLIENT_ID", CLIENT_ID),
+        ("OAUTH_GITHUB_CLIENT_SECRET", CLIENT_SECRET),
     ];
     App::start_with(target, &[&settings[..], more].concat()).await
 }
@@ -294,14 +309,7 @@ on_every_target! {
     async fn github_states_a_number_and_its_verified_address(target) {
         let provider = GitHub::start().await;
         let url = provider.url();
-        let settings = [
-            ("PUBLIC_URL", PUBLIC_URL),
-            ("OAUTH_REDIRECTS", REDIRECT),
-            ("OAUTH_GITHUB_URL", &*url),
-            ("OAUTH_GITHUB_CLIENT_ID", CLIENT_ID),
-            ("OAUTH_GITHUB_CLIENT_SECRET", CLIENT_SECRET),
-        ];
-        let app = App::start_with(target, &settings).await;
+        let app = github_app(target, &url, &[]).await;
         let client = app.anonymous();
         let address = |email: &str, primary: bool, verified: bool| {
             json!({ "email": email, "primary": primary, "verified": verified })
@@ -339,11 +347,11 @@ on_every_target! {
     }
 
     async fn a_start_checks_where_it_returns_to(target) {
-        let provider = OidcProvider::start(&[CALLBACK]).await;
-        let app = app(target, &provider, &[]).await;
+        // A start does not ask GitHub.
+        let app = github_app(target, NOWHERE, &[]).await;
         let client = app.anonymous();
         for allowed in [REDIRECT, LOOPBACK, "http://127.0.0.1:49152/signed-in"] {
-            Browser::at(&client, &start_path("oidc", allowed, "")).await;
+            Browser::at(&client, &start_path("github", allowed, "")).await;
         }
         for refused in [
             "",
@@ -355,12 +363,12 @@ on_every_target! {
             "https://app.example.com/signed-in/",
             "http://127.0.0.1:80@evil.example/signed-in",
         ] {
-            let answer = client.get(&start_path("oidc", refused, "")).await;
+            let answer = client.get(&start_path("github", refused, "")).await;
             assert_eq!(answer.header("location"), None, "{refused}");
             assert_eq!(answer.fields(), ["redirect_uri"], "{refused}");
             answer.problem(400, "validation_error");
         }
-        let path = start_path("oidc", REDIRECT, "");
+        let path = start_path("github", REDIRECT, "");
         for (altered, field) in [
             (path.replace("S256", "plain"), "code_challenge_method"),
             (path.replace("&code_challenge_method=S256", ""), "code_challenge_method"),
@@ -374,25 +382,31 @@ on_every_target! {
             assert_eq!(answer.fields(), [field], "{altered}");
             answer.problem(400, "validation_error");
         }
-        client.get(&start_path("github", REDIRECT, "")).await.problem(404, "not_found");
-        client.get("/api/auth/oauth/github/callback?state=x").await.problem(404, "not_found");
+        client.get(&start_path("oidc", REDIRECT, "")).await.problem(404, "not_found");
+        client.get("/api/auth/oauth/oidc/callback?state=x").await.problem(404, "not_found");
     }
 
     async fn starts_and_callbacks_are_limited(target) {
-        let provider = OidcProvider::start(&[CALLBACK]).await;
-        let app = app(target, &provider, &[("RATE_LIMIT_PER_MINUTE", "2")]).await;
+        let app = github_app(target, NOWHERE, &[("RATE_LIMIT_PER_MINUTE", "2")]).await;
         let client = app.anonymous();
-        let first = Browser::start(&client, "oidc").await;
-        let last = Browser::start(&client, "oidc").await;
-        let answer = client.get(&start_path("oidc", REDIRECT, "")).await;
+        let first = Browser::start(&client, "github").await;
+        let last = Browser::start(&client, "github").await;
+        let answer = client.get(&start_path("github", REDIRECT, "")).await;
         assert_eq!(answer.header("ratelimit-policy"), Some("\"oauth\";q=2;w=60"));
         answer.problem(429, "rate_limited");
+        let back = async |browser: &Browser| {
+            let state = parameter(&browser.page, "state").expect("a state");
+            let callback = format!("{PUBLIC_URL}/api/auth/oauth/github/callback?code=x&state=");
+            browser.back(&(callback + &state)).await
+        };
+        // What is not of this browser does not count.
+        first.back_with("GET", &format!("{PUBLIC_URL}/api/auth/oauth/github/callback?state=x"), &[])
+            .await
+            .problem(400, "invalid_grant");
         // The last one can be completed.
         for browser in [&first, &last] {
-            let callback = provider.sign_in(&browser.page, "ada").await;
-            code(&browser.back(&callback).await);
-            let used = browser.back(&callback).await;
-            assert!([400, 429].contains(&used.status), "{used}");
+            assert_eq!(error(&back(browser).await, 303), "temporarily_unavailable");
         }
+        back(&last).await.problem(429, "rate_limited");
     }
 }

@@ -8,7 +8,9 @@ use sqlx::{Connection, Executor, PgConnection};
 use todo_core::{http::Endpoint, testing::MAX_FIXED};
 use todo_tests::{
     App, Client, Database, Mailbox, Server, Target, clone_the_only_todo, endpoint,
-    postgres::Cluster, uncovered, unique_email,
+    peers::{CLIENT_ID, CLIENT_SECRET, GitHub},
+    postgres::Cluster,
+    uncovered, unique_email,
 };
 
 /// Number and texts of the statements run in all sessions since the last call.
@@ -72,6 +74,85 @@ async fn with_mails(
     let token = mailbox.arrived(dan.email(), "Set a new password").await;
     checked(&anonymous, "/api/auth/password/reset", reset(token.token()), 200).await;
     checked(&anonymous, "/api/auth/password/reset", reset(token.token()), 400).await;
+    covered
+}
+
+/// Counts the statements of a sign-in with a provider, and of the addition of an identity; returns
+/// the routes.
+async fn with_a_provider(
+    server: Server,
+    url: &str,
+    admin: &mut PgConnection,
+) -> Vec<&'static Endpoint> {
+    const APP: &str = "https://app.example.com/";
+    const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    let provider = GitHub::start().await;
+    let github = provider.url();
+    let settings = [
+        ("DATABASE_URL", url),
+        ("RATE_LIMIT_PER_MINUTE", "1000"),
+        ("PUBLIC_URL", "https://todo.example.com"),
+        ("OAUTH_REDIRECTS", APP),
+        ("OAUTH_GITHUB_URL", &*github),
+        ("OAUTH_GITHUB_CLIENT_ID", CLIENT_ID),
+        ("OAUTH_GITHUB_CLIENT_SECRET", CLIENT_SECRET),
+    ];
+    let target = Target { server, database: Database::Sqlite };
+    let app = App::start_with(target, &settings).await;
+    let ann = app.signed_up().await;
+    let mut covered = Vec::new();
+    let mut checked = async |client: &Client, method, path: &str, cookie: &str, body: Value| {
+        take_statements(admin).await;
+        let headers = [("content-type", "application/json"), ("cookie", cookie)];
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = client.send(method, path, &headers, body).await;
+        let (calls, texts) = take_statements(admin).await;
+        let endpoint = endpoint(method, path);
+        let most = endpoint.statements();
+        let most = if answer.status < 400 { most.success } else { most.failure };
+        let calls = usize::try_from(calls).expect("a count");
+        assert!((1..=most).contains(&calls), "{path}: {texts:#?}: {answer}");
+        if answer.status < 400 {
+            covered.push(endpoint);
+        }
+        answer
+    };
+    let path = |address: &str| {
+        let url = url::Url::parse(address).expect("an address");
+        format!("{}?{}", url.path(), url.query().unwrap_or_default())
+    };
+    let code = |answer: &todo_tests::TestResponse| {
+        let address = answer.header("location").unwrap_or_else(|| panic!("{answer}"));
+        let url = url::Url::parse(address).expect("an address");
+        let code = url.query_pairs().find(|(name, _)| name == "code");
+        code.unwrap_or_else(|| panic!("{address}")).1.into_owned()
+    };
+    let anonymous = app.anonymous();
+    let start = format!(
+        "/api/auth/oauth/github/start?redirect_uri={APP}&code_challenge_method=S256\
+         &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+    );
+    let begun = checked(&anonymous, "GET", &start, "", json!(null)).await;
+    let cookie = begun.header("set-cookie").and_then(|set| set.split(';').next());
+    let page = begun.header("location").expect("an address");
+    let callback = path(&provider.sign_in(page, "bob").await);
+    let ended = checked(&anonymous, "GET", &callback, cookie.expect("a cookie"), json!(null)).await;
+    let exchange = json!({"code": code(&ended), "code_verifier": VERIFIER});
+    for status in [200, 400] {
+        let answer =
+            checked(&anonymous, "POST", "/api/auth/oauth/token", "", exchange.clone()).await;
+        assert_eq!(answer.status, status, "{answer}");
+    }
+    for (login, status) in [("ada", 201), ("bob", 409)] {
+        let body = json!({"redirect_uri": APP});
+        let page = checked(&ann, "POST", "/api/auth/oauth/github/link", "", body).await;
+        let page = page.expect(200)["url"].as_str().expect("an address").to_owned();
+        let callback = path(&provider.sign_in(&page, login).await);
+        let ended = checked(&anonymous, "GET", &callback, "", json!(null)).await;
+        let body = json!({"code": code(&ended)});
+        let answer = checked(&ann, "POST", "/api/auth/oauth/link", "", body).await;
+        assert_eq!(answer.status, status, "{answer}");
+    }
     covered
 }
 
@@ -264,6 +345,8 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("GET", "/api/auth/identities", json!(null), false, 200, None),
             // There is no issuer.
             ("POST", "/api/auth/identities", json!({"token": "x"}), false, 400, Some(1)),
+            ("GET", "/api/auth/oauth", json!(null), true, 200, None),
+            ("POST", "/api/auth/oauth/link", json!({"code": "x"}), false, 400, Some(1)),
             ("GET", "/api/auth/export", json!(null), false, 200, Some(9)),
             ("GET", "/api/auth/export", json!(null), false, 200, None),
             ("GET", "/api/auth/export", json!(null), false, 429, None),
@@ -365,7 +448,8 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             endpoint("DELETE", "/api/auth/me"),
         ];
         let of_mails = with_mails(&app, &mailbox, &mut admin).await;
-        let covered = covered.into_iter().chain(apart).chain(of_mails);
+        let of_provider = with_a_provider(server, &url, &mut admin).await;
+        let covered = covered.into_iter().chain(apart).chain(of_mails).chain(of_provider);
         assert_eq!(uncovered(covered, |_| true), [""; 0]);
         take_statements(&mut admin).await;
         let password = "/api/auth/password";

@@ -275,6 +275,10 @@ async fn a_secret_in_the_wrong_setting_is_not_shown() {
     let wrong = [
         ("SECRET_KEY", PLANTED.to_owned()),
         ("SECRET_KEY_PREVIOUS", PLANTED.to_owned()),
+        ("OAUTH_GOOGLE_CLIENT_SECRET", PLANTED.to_owned()),
+        ("OAUTH_GITHUB_CLIENT_SECRET", PLANTED.to_owned()),
+        ("OAUTH_OIDC_CLIENT_SECRET", PLANTED.to_owned()),
+        ("OAUTH_OIDC_CLIENT_SECRET_FILE", PLANTED.to_owned()),
         ("SECRET_KEY_FILE", PLANTED.to_owned()),
         ("SECRET_KEY_FILE", file.clone()),
         ("DATABASE_URL_FILE", PLANTED.to_owned()),

@@ -16,7 +16,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use todo_core::{
     Secret,
     http::{Access, Endpoint},
-    testing::link_token,
+    testing::{addition_state, link_token, sign_in_code},
 };
 use todo_tests::{
     Actor, App, Client, Database, MAIL_SETTINGS, SECRET, Server, Target, TestResponse, endpoint,
@@ -38,6 +38,9 @@ const HANDSHAKE: [(&str, &str); 4] = [
     ("sec-websocket-version", "13"),
     ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
+
+/// The address of an app that users sign in to.
+const APP_URL: &str = "https://app.example.com/";
 
 /// A server on its own PostgreSQL cluster, and a user with a todo.
 struct Deployment {
@@ -82,6 +85,11 @@ async fn app(server: Server, cluster: &Cluster) -> App {
         ("SMTP_URL", "smtp://127.0.0.1:1"),
         MAIL_SETTINGS[0],
         MAIL_SETTINGS[1],
+        // A provider that a start does not ask.
+        ("PUBLIC_URL", "https://todo.example.com"),
+        ("OAUTH_REDIRECTS", APP_URL),
+        ("OAUTH_GITHUB_CLIENT_ID", "todo"),
+        ("OAUTH_GITHUB_CLIENT_SECRET", "secret"),
     ];
     App::start_with(target, &settings).await
 }
@@ -102,6 +110,19 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
     let key_form = json!({
         "name": "n", "scopes": ["todos:read"], "expires_in_days": 1, "password": user.password(),
     });
+    let secret = Secret::new(SECRET).expect("long");
+    let challenge = "x".repeat(43);
+    let start = format!(
+        "/api/auth/oauth/github/start?redirect_uri={APP_URL}&code_challenge={challenge}\
+         &code_challenge_method=S256"
+    );
+    let nobody = uuid::Uuid::now_v7();
+    // Nothing asks the provider before the user does so with a token.
+    let callback = format!(
+        "/api/auth/oauth/github/callback?code=x&state={}",
+        addition_state(&secret, nobody, APP_URL)
+    );
+    let code = json!({"code": sign_in_code(&secret, nobody), "code_verifier": "x"});
     let filtered = format!("{todos}?status=pending&sort_by=title&limit=5");
     let complete = format!("{todo}/complete");
     let (changes, trash) = (todos.replace("/todos", "/changes"), todos.replace("/todos", "/trash"));
@@ -125,6 +146,11 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         ("POST", "/api/auth/identities", json!({"token": "x"})),
         ("GET", "/api/auth/identities", json!(null)),
         ("DELETE", &identity, json!(null)),
+        ("GET", &start, json!(null)),
+        ("GET", &callback, json!(null)),
+        ("POST", "/api/auth/oauth/token", code),
+        ("POST", "/api/auth/oauth/github/link", json!({"redirect_uri": APP_URL})),
+        ("POST", "/api/auth/oauth/link", json!({"code": "x"})),
         ("GET", "/api/auth/export", json!(null)),
         ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"})),
         ("POST", "/api/auth/password/forgot", json!({"email": unique_email()})),

@@ -29,6 +29,7 @@ pub enum SessionKind {
     /// By an e-mail address and a password.
     Password,
     /// By another provider of identities, at which the user has signed in.
+    #[serde(rename = "oauth")]
     OAuth,
     /// By a token of another issuer.
     External,

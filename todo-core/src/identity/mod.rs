@@ -125,7 +125,7 @@ mod tests {
         let services = IdentityServices::new(IdentityOptions::default(), &clock);
         assert!(services.client.get().is_none() && services.verifier.is_none());
         let issuer = IssuerOptions::new("https://login.example.com", "todo").unwrap();
-        let options = IdentityOptions { issuer: Some(issuer), client: None };
+        let options = IdentityOptions { issuer: Some(issuer), ..IdentityOptions::default() };
         let services = IdentityServices::new(options, &clock);
         assert!(services.client.get().is_some() && services.verifier.is_some());
     }

@@ -4,8 +4,9 @@
 //!
 //! There are two legs, and PKCE (RFC 7636) protects each. An app makes a verifier, and sends the
 //! browser to [`start`] with the challenge of it. The browser goes on to the provider, and comes
-//! back to [`callback`], which sends it to the app with a code. The app exchanges that for a session
-//! by [`exchange`], with its verifier. The provider's own code and tokens do not leave this library.
+//! back to [`callback`], which sends it to the app with a code. The app exchanges that for a
+//! session by [`exchange`], with its verifier. The provider's own code and tokens do not leave this
+//! library.
 //!
 //! Until the provider has stated who the user is, nothing is stored: the state of a sign-in is in a
 //! cookie, which binds it to the browser and authenticates nobody.

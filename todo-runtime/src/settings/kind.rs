@@ -239,12 +239,12 @@ pub(super) fn client_id() -> Kind<String> {
         let secret = ClientSecret::new("secret");
         secret.and_then(|secret| SignInProvider::google(text, secret)).is_ok()
     };
-    let allowed = "at most 500 visible ASCII characters";
+    let allowed = "at most 500 printable ASCII characters";
     Kind::new(allowed, move |text| is_id(text).then(|| text.to_owned()), String::clone)
 }
 
 pub(super) fn client_secret() -> Kind<ClientSecret> {
-    let allowed = "at most 500 visible ASCII characters";
+    let allowed = "at most 500 printable ASCII characters";
     Kind::new(allowed, |text| ClientSecret::new(text).ok(), |_| "(set, hidden)".into())
 }
 

@@ -151,6 +151,50 @@ fn mails_need_all_of_their_settings() {
     assert!(!printed.contains("hunter2") && !printed.contains("ada"), "{printed}");
 }
 
+const PUBLIC_URL: (&str, &str) = ("PUBLIC_URL", "https://todo.example.com");
+const REDIRECT: (&str, &str) = ("OAUTH_REDIRECTS", "https://app.example.com/in");
+const OIDC_ISSUER: (&str, &str) = ("OAUTH_OIDC_ISSUER", "https://login.example.com");
+const OIDC_ID: (&str, &str) = ("OAUTH_OIDC_CLIENT_ID", "todo");
+const OIDC_SECRET: (&str, &str) = ("OAUTH_OIDC_CLIENT_SECRET", "hunter2");
+
+#[test]
+fn a_provider_of_sign_ins_needs_all_of_its_settings() {
+    let oidc = [OIDC_ISSUER, OIDC_ID, OIDC_SECRET, PUBLIC_URL, REDIRECT];
+    let settings = read(&oidc).unwrap();
+    assert!(settings.sign_in_options().is_some());
+    let printed =
+        format!("{settings:?} {:?} {:?}", settings.redacted(), settings.sign_in_options());
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert!(read(&[PUBLIC_URL, REDIRECT]).unwrap().sign_in_options().is_none());
+    for missing in 0..oidc.len() {
+        let mut some = oidc.to_vec();
+        let (name, _) = some.remove(missing);
+        let error = read(&some).unwrap_err();
+        assert!(error.contains(&format!("{name} must be set, if ")), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    for given in ["OAUTH_GOOGLE_CLIENT_ID", "OAUTH_GOOGLE_CLIENT_SECRET", "OAUTH_GITHUB_CLIENT_ID"]
+    {
+        let error = read(&[(given, "x"), PUBLIC_URL, REDIRECT]).unwrap_err();
+        assert!(error.contains(&format!("must be set, if {given} is")), "{error}");
+    }
+    let with = |name: &'static str, value: &'static str| {
+        let others = oidc.into_iter().filter(|(other, _)| *other != name);
+        read(&others.chain([(name, value)]).collect::<Vec<_>>())
+    };
+    assert!(with("PUBLIC_URL", "http://localhost:8000").is_ok());
+    for (name, value) in [
+        ("PUBLIC_URL", "http://todo.example.com"),
+        ("OAUTH_REDIRECTS", "http://app.example.com/"),
+        ("OAUTH_REDIRECTS", "*"),
+        ("OAUTH_OIDC_ISSUER", "http://login.example.com"),
+        ("OAUTH_OIDC_NAME", "a\nb"),
+    ] {
+        let error = with(name, value).unwrap_err();
+        assert!(error.contains(&format!("{name} must be ")), "{error}");
+    }
+}
+
 /// Compared literally, they would never match.
 #[test]
 fn lists_are_made_canonical() {
@@ -230,6 +274,14 @@ fn defaults_and_examples_are_allowed_values() {
                 "SMTP_URL" => {
                     &[("MAIL_FROM", "a@example.com"), ("APP_URL", "https://app.example.com")]
                 }
+                "OAUTH_GOOGLE_CLIENT_ID" => {
+                    &[("OAUTH_GOOGLE_CLIENT_SECRET", "secret"), PUBLIC_URL, REDIRECT]
+                }
+                "OAUTH_GITHUB_CLIENT_ID" => {
+                    &[("OAUTH_GITHUB_CLIENT_SECRET", "secret"), PUBLIC_URL, REDIRECT]
+                }
+                "OAUTH_OIDC_ISSUER" => &[OIDC_ID, OIDC_SECRET, PUBLIC_URL, REDIRECT],
+                "OAUTH_OIDC_CLIENT_ID" => &[OIDC_ISSUER, OIDC_SECRET, PUBLIC_URL, REDIRECT],
                 "TLS_CERT" => &[("TLS_KEY", "key.pem")],
                 "TLS_KEY" => &[("TLS_CERT", "cert.pem")],
                 _ => &[],

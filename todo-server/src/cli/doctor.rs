@@ -3,7 +3,7 @@
 
 use std::{error::Error, fmt::Display, sync::Arc, time::Duration};
 
-use todo_core::{Clock, ErrorChain, admin, check_database, check_pooler, identity};
+use todo_core::{Clock, ErrorChain, admin, check_database, check_pooler, identity, sign_in};
 use todo_runtime::{
     Settings,
     settings::{Environment, TlsFiles},
@@ -35,6 +35,7 @@ pub(crate) async fn doctor(settings: &Settings) -> bool {
         Err(error) => checks.fail("SMTP_URL", error),
     }
     checks.issuer(settings).await;
+    checks.sign_in(settings).await;
     match settings.tls() {
         Some(files) => checks.tls(&files),
         None => checks.ok("TLS", "not configured"),
@@ -69,6 +70,21 @@ impl Checks {
                 self.ok(WHAT, format!("{keys} keys at {url}, for {}", algorithms.join(", ")));
             }
             Err(error) => self.fail(WHAT, error),
+        }
+    }
+
+    /// Fetches the discovery document of each provider once.
+    async fn sign_in(&mut self, settings: &Settings) {
+        const WHAT: &str = "OAUTH";
+        let Some(options) = settings.sign_in_options() else {
+            return self.ok(WHAT, "not set: there is no sign-in with a provider");
+        };
+        let client = Arc::new(identity::HyperClient::new());
+        for (provider, result) in sign_in::check_providers(options, client).await {
+            match result {
+                Ok(()) => self.ok(WHAT, format!("sign-in with {}", provider.title)),
+                Err(error) => self.fail(WHAT, format!("{}: {error}", provider.name)),
+            }
         }
     }
 

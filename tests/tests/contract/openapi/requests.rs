@@ -123,7 +123,8 @@ async fn assert_valid_requests_are_accepted(app: &App, ann: &Actor, tries: usize
                 let json = [("content-type", "application/json")];
                 let answer = ann.send(&method, &path, &json, body.clone()).await;
                 // There is no issuer, so that no token is valid.
-                let needs_issuer = route.path == "/api/auth/identities";
+                let needs_issuer = route.path == "/api/auth/identities"
+                    || route.path.starts_with("/api/auth/oauth/");
                 let is_valid = ![400, 422].contains(&answer.status);
                 assert!(is_valid || needs_issuer && answer.status == 400, "{body}: {answer}");
                 answer
@@ -148,6 +149,12 @@ async fn assert_valid_requests_are_accepted(app: &App, ann: &Actor, tries: usize
                 route.path.contains("/auth/password/") || route.path.contains("/auth/email");
             let expected = if needs_mail { 501 } else { expected };
             let expected = if route.path == "/api/auth/identities" { 400 } else { expected };
+            // Generated codes are no sign-in's, and there is no provider.
+            let expected = match route.path {
+                "/api/auth/oauth/token" | "/api/auth/oauth/link" => 400,
+                "/api/auth/oauth/{provider}/link" => 404,
+                _ => expected,
+            };
             // Generated ids are no todo's.
             let expected = if route.path == BULK { 404 } else { expected };
             let is_done = [200, 201, expected].contains(&answer.status);

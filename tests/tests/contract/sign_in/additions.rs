@@ -3,10 +3,13 @@
 use serde_json::json;
 use todo_tests::{App, execute_sql, on_every_target, peers::OidcProvider};
 
-use super::{CALLBACK, PUBLIC_URL, REDIRECT, app, code, error, signed_in, text};
+use super::{
+    CALLBACK, NOWHERE, PUBLIC_URL, REDIRECT, app, code, error, github_app, signed_in, text,
+};
 use crate::sign_in::Browser;
 
 const LINK: &str = "/api/auth/oauth/oidc/link";
+const GITHUB_LINK: &str = "/api/auth/oauth/github/link";
 const COMPLETE: &str = "/api/auth/oauth/link";
 
 /// A browser at the provider's page, for the user of `client`.
@@ -74,20 +77,19 @@ on_every_target! {
     }
 
     async fn an_addition_checks_its_request(target) {
-        let provider = OidcProvider::start(&[CALLBACK]).await;
-        let app = app(target, &provider, &[]).await;
+        let app = github_app(target, NOWHERE, &[]).await;
         let ann = app.signed_up().await;
         let body = json!({ "redirect_uri": REDIRECT });
-        app.anonymous().post(LINK, body.clone()).await.problem(401, "unauthorized");
-        ann.post("/api/auth/oauth/github/link", body.clone()).await.problem(404, "not_found");
-        let answer = ann.post(LINK, json!({ "redirect_uri": PUBLIC_URL })).await;
+        app.anonymous().post(GITHUB_LINK, body.clone()).await.problem(401, "unauthorized");
+        ann.post(LINK, body.clone()).await.problem(404, "not_found");
+        let answer = ann.post(GITHUB_LINK, json!({ "redirect_uri": PUBLIC_URL })).await;
         assert_eq!(answer.fields(), ["redirect_uri"]);
         answer.problem(400, "validation_error");
-        ann.post(LINK, json!({})).await.problem(422, "malformed_body");
+        ann.post(GITHUB_LINK, json!({})).await.problem(422, "malformed_body");
         ann.post(COMPLETE, json!({})).await.problem(422, "malformed_body");
         ann.send("POST", "/api/auth/logout", &[], "").await.expect(200);
-        ann.post(LINK, body).await.problem(401, "unauthorized");
+        ann.post(GITHUB_LINK, body).await.problem(401, "unauthorized");
         ann.post(COMPLETE, json!({ "code": "x" })).await.problem(401, "unauthorized");
-        ann.post("/api/auth/oauth/github/link", json!({})).await.problem(401, "unauthorized");
+        ann.post(LINK, json!({})).await.problem(401, "unauthorized");
     }
 }

@@ -74,7 +74,7 @@ async fn a_refusal_returns_to_the_app_without_the_words_of_the_provider() {
     for (given, expected) in [
         ("server_error", "temporarily_unavailable"),
         ("login_required", "access_denied"),
-        ("<script>", "temporarily_unavailable"),
+        ("%3Cscript%3E", "temporarily_unavailable"),
     ] {
         let answer = browser.back(&declined.replace("access_denied", given)).await;
         assert_eq!(error(&answer, 303), expected);

@@ -263,7 +263,7 @@ text_member!(
     json!({ "type": "string", "pattern": TEXT, "description": "A JWT of the issuer." })
 );
 
-/// A code or verifier of a sign-in. Any text is one: an invalid code grants nothing.
+/// A text of a sign-in, such as its code. Any text is one; the operation checks it.
 #[cfg(feature = "identity")]
 pub(crate) struct GrantText(pub(crate) String);
 
@@ -279,7 +279,7 @@ impl GrantText {
 text_member!(
     GrantText,
     Self::parse,
-    json!({ "type": "string", "pattern": TEXT, "description": "As the sign-in has given it." })
+    json!({ "type": "string", "pattern": TEXT, "description": "A text of a sign-in." })
 );
 
 /// The schema of an object.

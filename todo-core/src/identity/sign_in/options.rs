@@ -20,13 +20,13 @@ const GITHUB_API: &str = "https://api.github.com";
 pub struct ClientSecret(String);
 
 impl ClientSecret {
-    /// A secret of 1 to 500 visible ASCII characters.
+    /// A secret of 1 to 500 printable ASCII characters (RFC 6749, appendix A.2).
     ///
     /// # Errors
     /// [`SignInOptionsError::ClientSecret`].
     pub fn new(secret: impl Into<String>) -> Result<Self, SignInOptionsError> {
         let secret = secret.into();
-        if !is_visible_ascii(&secret, MAX_CLIENT_BYTES) {
+        if !is_printable(&secret, MAX_CLIENT_BYTES) {
             return Err(SignInOptionsError::ClientSecret);
         }
         Ok(Self(secret))
@@ -64,7 +64,8 @@ pub(super) enum Protocol {
 }
 
 impl SignInProvider {
-    /// Google, with the name `google`. `client_id` has 1 to 500 visible ASCII characters.
+    /// Google, with the name `google`. `client_id` has 1 to 500 printable ASCII
+    /// characters (RFC 6749, appendix A.1).
     ///
     /// # Errors
     /// [`SignInOptionsError::ClientId`].
@@ -136,7 +137,7 @@ impl SignInProvider {
         client_id: String,
         client_secret: ClientSecret,
     ) -> Result<Self, SignInOptionsError> {
-        if !is_visible_ascii(&client_id, MAX_CLIENT_BYTES) {
+        if !is_printable(&client_id, MAX_CLIENT_BYTES) {
             return Err(SignInOptionsError::ClientId);
         }
         Ok(Self { name, title: title.to_owned(), protocol, client_id, client_secret })
@@ -235,10 +236,10 @@ pub enum SignInOptionsError {
     )]
     Address,
     /// The id of the client.
-    #[error("a client's id has 1 to 500 visible ASCII characters")]
+    #[error("a client's id has 1 to 500 printable ASCII characters")]
     ClientId,
     /// The secret of the client.
-    #[error("a client's secret has 1 to 500 visible ASCII characters")]
+    #[error("a client's secret has 1 to 500 printable ASCII characters")]
     ClientSecret,
     /// The title of a provider.
     #[error("a title has 1 to 100 characters, none of them a control character")]
@@ -262,6 +263,11 @@ fn is_plain(url: &str) -> bool {
     is_endpoint(url) && endpoint(url).is_some_and(|url| url.query().is_none())
 }
 
+/// Whether the text has 1 to `max` characters, all of them ASCII and none a control character.
+fn is_printable(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
 /// Whether the text has 1 to `max` characters, all of them visible ASCII.
 pub(crate) fn is_visible_ascii(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
@@ -276,7 +282,7 @@ mod tests {
         let secret = || ClientSecret::new("s3cret").unwrap();
         assert!(!format!("{:?}", SignInProvider::google("id", secret())).contains("s3cret"));
         assert_eq!(ClientSecret::new(""), Err(SignInOptionsError::ClientSecret));
-        assert_eq!(SignInProvider::google("a b", secret()), Err(SignInOptionsError::ClientId));
+        assert_eq!(SignInProvider::google("a\nb", secret()), Err(SignInOptionsError::ClientId));
         for invalid in
             ["http://a.example", "https://a.example?x", "a.example", "https://u@a.example"]
         {
