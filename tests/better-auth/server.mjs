@@ -2,7 +2,7 @@
 // database is in memory: better-sqlite3 would have to be compiled, which takes two minutes and a
 // compiler on the machine.
 //   node server.mjs [--alg=EdDSA] [--lean] [--rotation=SECONDS] [--expiry=15m] [--issuer=URL]
-//                   [--audience=NAME] [--port=0]
+//                   [--audience=NAME] [--port=0] [--until-stdin-closes]
 // It prints `listening on ADDRESS`. The address is the issuer and the audience by default.
 //
 // GET  /control          the number of requests by path
@@ -31,6 +31,7 @@ const { values: options } = parseArgs({
     issuer: { type: 'string' },
     audience: { type: 'string' },
     port: { type: 'string', default: '0' },
+    'until-stdin-closes': { type: 'boolean', default: false },
   },
 });
 
@@ -159,4 +160,5 @@ async function answer(request, response) {
   return pathname === KEYS ? serveKeys(response) : handle(request, response);
 }
 
+if (options['until-stdin-closes']) process.stdin.resume().on('end', () => process.exit());
 console.log(`listening on ${address}`);

@@ -38,9 +38,24 @@ impl BetterAuth {
     /// # Panics
     /// When it does not start.
     pub async fn start_with(arguments: &[&str]) -> BetterAuth {
-        let mut all = vec![format!("--audience={AUDIENCE}")];
-        all.extend(arguments.iter().map(ToString::to_string));
-        BetterAuth(Node::start("better-auth", "server.mjs", &all).await)
+        BetterAuth(Node::start("better-auth", "server.mjs", &with_audience(arguments)).await)
+    }
+
+    /// As [`BetterAuth::start`], one for all tests of this process: for those that change neither
+    /// its keys nor how it serves them, since a start takes half a second.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn shared() -> BetterAuth {
+        BetterAuth::shared_with(&[]).await
+    }
+
+    /// As [`BetterAuth::shared`], with more arguments.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn shared_with(arguments: &[&str]) -> BetterAuth {
+        BetterAuth(Node::shared("better-auth", "server.mjs", with_audience(arguments)).await)
     }
 
     /// Its issuer, without a slash at the end.
@@ -159,6 +174,12 @@ impl BetterAuth {
     pub fn thaw(&self) {
         self.0.thaw();
     }
+}
+
+fn with_audience(arguments: &[&str]) -> Vec<String> {
+    let mut all = vec![format!("--audience={AUDIENCE}")];
+    all.extend(arguments.iter().map(ToString::to_string));
+    all
 }
 
 /// Now, in seconds since 1970.

@@ -1,6 +1,12 @@
 //! A program of Node.js, with the npm packages of its folder.
 
-use std::{collections::BTreeMap, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::Stdio,
+    sync::Mutex,
+};
 
 use serde_json::Value;
 use tokio::process::Command;
@@ -10,7 +16,8 @@ use crate::{Client, Process, tools::tool};
 /// A running program that prints its address and has a path `/control`.
 #[derive(Debug)]
 pub(super) struct Node {
-    process: Process,
+    /// `None` if other tests use it too.
+    process: Option<Process>,
     pub(super) client: Client,
 }
 
@@ -27,12 +34,48 @@ impl Node {
         command.kill_on_drop(true);
         let process = Process::spawned(command, script).await;
         let client = Client::of(process.addr);
-        Node { process, client }
+        Node { process: Some(process), client }
+    }
+
+    /// As [`Node::start`]: one program for all tests of this process that ask for the same. It ends
+    /// when its standard input closes, which is when this process ends.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub(super) async fn shared(
+        folder: &'static str,
+        script: &'static str,
+        options: Vec<String>,
+    ) -> Node {
+        static RUNNING: Mutex<BTreeMap<Vec<String>, SocketAddr>> = Mutex::new(BTreeMap::new());
+        let find = move || {
+            let mut running = RUNNING.lock().expect("the others have started");
+            *running.entry(options.clone()).or_insert_with(|| {
+                let mut command = std::process::Command::new("node");
+                command.current_dir(tool(folder)).arg(script).args(&options);
+                command.arg("--until-stdin-closes");
+                command.stdin(Stdio::piped()).stdout(Stdio::piped());
+                let mut child = command.spawn().expect("Node.js runs");
+                let mut line = String::new();
+                let output = child.stdout.as_mut().expect("it is piped");
+                BufReader::new(output).read_line(&mut line).expect("a line");
+                // Its pipes stay open.
+                std::mem::forget(child);
+                let address = line.trim().rsplit_once("http://").expect("an address");
+                address.1.parse().expect("an address")
+            })
+        };
+        let addr = tokio::task::spawn_blocking(find).await.expect("it runs");
+        Node { process: None, client: Client::of(addr) }
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("a program of this test alone")
     }
 
     /// Its address, without a slash at the end.
     pub(super) fn url(&self) -> String {
-        format!("http://{}", self.process.addr)
+        format!("http://{}", self.client.addr())
     }
 
     /// Replaces the faults.
@@ -48,16 +91,16 @@ impl Node {
 
     /// Stops the process, so that its connections open and nothing is answered.
     pub(super) fn freeze(&self) {
-        self.process.signal("STOP");
+        self.process().signal("STOP");
     }
 
     /// Continues after [`Node::freeze`].
     pub(super) fn thaw(&self) {
-        self.process.signal("CONT");
+        self.process().signal("CONT");
     }
 
     /// Its output so far.
     pub(super) fn output(&self) -> String {
-        self.process.output()
+        self.process().output()
     }
 }

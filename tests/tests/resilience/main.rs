@@ -2,6 +2,7 @@
 
 mod chaos;
 mod followers;
+mod issuer;
 mod leaving;
 mod lost_answers;
 mod memory;

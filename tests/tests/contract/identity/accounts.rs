@@ -9,7 +9,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 
 on_every_target! {
     async fn a_deleted_account_is_gone_and_a_new_token_makes_another(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let mut app = issuer.app(target, &[]).await;
         let replica = app.replica().await;
         let header = issuer.header().await;
@@ -44,7 +44,7 @@ on_every_target! {
     }
 
     async fn an_account_without_a_password_is_deleted_only_by_a_new_session(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let token = issuer.token_of("ann").await;
         let client = bearing(&app, &token);
@@ -56,7 +56,7 @@ on_every_target! {
     }
 
     async fn no_password_logs_in_to_an_account_without_one(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let token = issuer.token_of("ann").await;
         let user = me(&app, &token).await.expect(200);

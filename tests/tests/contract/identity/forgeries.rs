@@ -92,7 +92,7 @@ async fn rejected(app: &App, token: &str, why: &Value) {
 
 on_every_target! {
     async fn each_forged_token_is_rejected(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let header = issuer.header().await;
         let good = issuer.claims("ann");
@@ -171,7 +171,7 @@ on_every_target! {
     }
 
     async fn an_algorithm_that_is_not_set_is_rejected(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[("AUTH_ALGORITHMS", "ES256,RS256")]).await;
         rejected(&app, &issuer.token_of("ann").await, &json!("EdDSA")).await;
     }

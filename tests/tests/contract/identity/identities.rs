@@ -6,7 +6,7 @@ use todo_tests::{Client, TestResponse, on_every_target, peers::BetterAuth};
 use uuid::Uuid;
 
 use super::{
-    IDENTITIES, accounts::make_sessions_older, bearing, identities, me, text, titles, user_id,
+    IDENTITIES, ME, accounts::make_sessions_older, bearing, identities, me, text, titles, user_id,
 };
 
 async fn add(client: &Client, token: &str) -> TestResponse {
@@ -19,7 +19,7 @@ async fn remove(client: &Client, id: &str) -> TestResponse {
 
 on_every_target! {
     async fn an_identity_is_added_by_its_token_and_removed(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let replica = app.replica().await;
         let local = app.signed_up().await;
@@ -52,7 +52,7 @@ on_every_target! {
         }
         assert!(identities(&local).await.is_empty());
         remove(&local, id).await.problem(404, "not_found");
-        local.get(super::ME).await.expect(200);
+        local.get(ME).await.expect(200);
         // Its next token makes another account.
         let mut claims = issuer.claims(&ann.subject);
         claims["jti"] = json!("later");
@@ -62,7 +62,7 @@ on_every_target! {
     }
 
     async fn an_identity_of_another_account_is_taken(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let local = app.signed_up().await;
         // Added by hand to one account, made by its first request to another.
@@ -80,13 +80,13 @@ on_every_target! {
     }
 
     async fn the_last_way_in_stays(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let first = issuer.token_of("ann").await;
         let client = bearing(&app, &first);
         let [own] = &identities(&client).await[..] else { panic!("not one") };
         remove(&client, text(own, "id")).await.problem(409, "last_credential");
-        client.get(super::ME).await.expect(200);
+        client.get(ME).await.expect(200);
         // With another identity, one of both may go, and then no more.
         let second = issuer.token_of("ann at work").await;
         let added = add(&client, &second).await.expect(201);
@@ -98,7 +98,7 @@ on_every_target! {
     }
 
     async fn an_old_session_adds_no_identity(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let local = app.signed_up().await;
         make_sessions_older(&app).await;
@@ -108,7 +108,7 @@ on_every_target! {
     }
 
     async fn only_a_good_token_is_an_identity(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let local = app.signed_up().await;
         let mut claims = issuer.claims("ann");
@@ -120,6 +120,6 @@ on_every_target! {
             assert_eq!(answer.fields(), ["token"], "{answer}");
         }
         add(&app.anonymous(), &other).await.problem(401, "unauthorized");
-        local.post(IDENTITIES, json!({"token": 1})).await.problem(400, "validation_error");
+        local.post(IDENTITIES, json!({"token": 1})).await.problem(422, "malformed_body");
     }
 }

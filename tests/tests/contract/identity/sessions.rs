@@ -15,7 +15,7 @@ async fn log_out(app: &App, token: &str) {
 
 on_every_target! {
     async fn a_logout_ends_the_token_everywhere_and_for_good(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let mut app = issuer.app(target, &[]).await;
         let replica = app.replica().await;
         let user = issuer.sign_up().await;
@@ -48,7 +48,7 @@ on_every_target! {
 
     async fn a_sign_out_at_the_issuer_ends_no_token(target) {
         // As docs/identity.md says: there is no way to learn of it.
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let user = issuer.sign_up().await;
         let token = issuer.token(&user).await;
@@ -58,7 +58,7 @@ on_every_target! {
     }
 
     async fn the_end_of_all_sessions_ends_tokens_that_were_never_used(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let replica = app.replica().await;
         let header = issuer.header().await;
@@ -87,7 +87,7 @@ on_every_target! {
     }
 
     async fn the_first_requests_at_once_make_one_user(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let replica = app.replica().await;
         let header = issuer.header().await;
@@ -122,7 +122,7 @@ on_every_target! {
     }
 
     async fn the_list_of_sessions_has_the_token(target) {
-        let issuer = BetterAuth::start().await;
+        let issuer = BetterAuth::shared().await;
         let app = issuer.app(target, &[]).await;
         let token = issuer.token_of("ann").await;
         let list = bearing(&app, &token).get(SESSIONS).await.expect(200);
@@ -138,7 +138,7 @@ on_every_target! {
 
     async fn a_logout_holds_for_each_signature_of_the_token(target) {
         // The signatures of ECDSA are random, and a valid one yields another (r, n - s).
-        let issuer = BetterAuth::start_with(&["--alg=ES256"]).await;
+        let issuer = BetterAuth::shared_with(&["--alg=ES256"]).await;
         let app = issuer.app(target, &[]).await;
         let header = issuer.header().await;
         let claims = issuer.claims("ann");
