@@ -195,6 +195,27 @@ async fn without_a_first_set_nothing_can_be_judged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failing_issuer_is_asked_seldom() {
+    let setup = Setup::new();
+    assert!(is_valid(&setup, &setup.key).await);
+    setup.issuer.answer(KEYS_URL, Answer::Error);
+    advance(REFRESH_AGE).await;
+    // For 2 minutes, a request each second.
+    for _ in 0..120 {
+        assert!(is_valid(&setup, &setup.key).await);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let background = setup.issuer.fetches();
+    assert!((4..=6).contains(&background), "{background}");
+    // Unknown keys empty the bucket; from then on they are not judged either, and at once.
+    for _ in 0..20 {
+        let unknown = setup.verify(&TestKey::ed("unknown").token()).await;
+        assert_eq!(unknown, Err(VerifyError::Unavailable));
+    }
+    assert!(setup.issuer.fetches() <= background + 6);
+}
+
+#[tokio::test(start_paused = true)]
 async fn rotated_keys_are_found_at_once() {
     let setup = Setup::new();
     assert!(is_valid(&setup, &setup.key).await);
