@@ -22,6 +22,8 @@ const RESTORE: &str = "/api/users/{user_id}/trash/{todo_id}/restore";
 const CHANGES: &str = "/api/users/{user_id}/changes";
 const EVENTS: &str = "/api/users/{user_id}/events";
 const SOCKET: &str = "/api/users/{user_id}/ws";
+const START: &str = "/api/auth/oauth/{provider}/start";
+const CALLBACK: &str = "/api/auth/oauth/{provider}/callback";
 const COMPLETE: &str = "/api/users/{user_id}/todos/{todo_id}/complete";
 
 /// A route of the contract.
@@ -72,9 +74,9 @@ const ROUTES: [Route; 49] = [
     route("delete", "/api/auth/identities/{identity_id}", true, false,
         &["200", "401", "403", "404", "409", "500", "503"]),
     route("get", "/api/auth/oauth", false, false, &["200", "500", "503"]),
-    route("get", "/api/auth/oauth/{provider}/start", false, false,
+    route("get", START, false, false,
         &["302", "400", "404", "429", "500", "503"]),
-    route("get", "/api/auth/oauth/{provider}/callback", false, false,
+    route("get", CALLBACK, false, false,
         &["303", "400", "404", "429", "500", "503"]),
     route("post", "/api/auth/oauth/token", false, true,
         &["200", "400", "413", "415", "422", "500", "503"]),

@@ -135,7 +135,7 @@ async fn with_a_provider(
     let begun = checked(&anonymous, "GET", &start, "", json!(null)).await;
     let cookie = begun.header("set-cookie").and_then(|set| set.split(';').next());
     let page = begun.header("location").expect("an address");
-    let callback = path(&provider.sign_in(page, "bob").await);
+    let callback = path(&provider.sign_in(page, "octocat").await);
     let ended = checked(&anonymous, "GET", &callback, cookie.expect("a cookie"), json!(null)).await;
     let exchange = json!({"code": code(&ended), "code_verifier": VERIFIER});
     for status in [200, 400] {
@@ -143,7 +143,7 @@ async fn with_a_provider(
             checked(&anonymous, "POST", "/api/auth/oauth/token", "", exchange.clone()).await;
         assert_eq!(answer.status, status, "{answer}");
     }
-    for (login, status) in [("ada", 201), ("bob", 409)] {
+    for (login, status) in [("hubot", 201), ("octocat", 409)] {
         let body = json!({"redirect_uri": APP});
         let page = checked(&ann, "POST", "/api/auth/oauth/github/link", "", body).await;
         let page = page.expect(200)["url"].as_str().expect("an address").to_owned();
