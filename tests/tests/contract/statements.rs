@@ -87,6 +87,8 @@ async fn with_a_provider(
     const APP: &str = "https://app.example.com/";
     const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
     let provider = GitHub::start().await;
+    // The database has those of the other server.
+    let [known, new] = std::array::from_fn(|_| uuid::Uuid::now_v7().simple().to_string());
     let github = provider.url();
     let settings = [
         ("DATABASE_URL", url),
@@ -135,7 +137,7 @@ async fn with_a_provider(
     let begun = checked(&anonymous, "GET", &start, "", json!(null)).await;
     let cookie = begun.header("set-cookie").and_then(|set| set.split(';').next());
     let page = begun.header("location").expect("an address");
-    let callback = path(&provider.sign_in(page, "octocat").await);
+    let callback = path(&provider.sign_in(page, &known).await);
     let ended = checked(&anonymous, "GET", &callback, cookie.expect("a cookie"), json!(null)).await;
     let exchange = json!({"code": code(&ended), "code_verifier": VERIFIER});
     for status in [200, 400] {
@@ -143,7 +145,7 @@ async fn with_a_provider(
             checked(&anonymous, "POST", "/api/auth/oauth/token", "", exchange.clone()).await;
         assert_eq!(answer.status, status, "{answer}");
     }
-    for (login, status) in [("hubot", 201), ("octocat", 409)] {
+    for (login, status) in [(&new, 201), (&known, 409)] {
         let body = json!({"redirect_uri": APP});
         let page = checked(&ann, "POST", "/api/auth/oauth/github/link", "", body).await;
         let page = page.expect(200)["url"].as_str().expect("an address").to_owned();

@@ -47,8 +47,8 @@ pub async fn start_addition(
     provider_url(core, provider, &flow).await?.ok_or_else(unavailable)
 }
 
-/// Adds the identity of a code to the caller's account, which must have begun the addition, within
-/// a minute. An identity that the user has already is returned. The session must have begun within
+/// Adds the identity of the code `grant` to the caller's account, which must have begun the
+/// addition, within a minute. An identity that the user has already is returned. The session must have begun within
 /// the last 10 minutes. The rate limit is per address of a `client`.
 ///
 /// # Errors
@@ -61,9 +61,9 @@ pub async fn complete_addition(
     core: &Core,
     client: Client,
     caller: &Caller,
-    code: &str,
+    grant: &str,
 ) -> Result<Identity> {
-    complete_addition_limited(core, client.address(), caller, code).await.result
+    complete_addition_limited(core, client.address(), caller, grant).await.result
 }
 
 /// As [`complete_addition`], with the state of the rate limit.
@@ -71,20 +71,20 @@ pub(crate) async fn complete_addition_limited(
     core: &Core,
     client: Option<IpAddr>,
     caller: &Caller,
-    code: &str,
+    grant: &str,
 ) -> Limited<Identity> {
     // First, so that neither the provider nor a slot is used for nothing.
     if let Err(error) = require_fresh_session(core, caller).await {
         return Limited::new(Err(error));
     }
-    let opened = LinkCode::open(core.tokens(), code, core.now());
+    let opened = LinkCode::open(core.tokens(), grant, core.now());
     let own = FlowLink::AddTo(caller.user_id().as_uuid());
-    let Some((code, flow, secrets)) = opened.filter(|(_, flow, _)| flow.link == own) else {
+    let Some((link, flow, secrets)) = opened.filter(|(_, flow, _)| flow.link == own) else {
         return Limited::new(Err(refuse(client, "another user's addition, or an expired one")));
     };
     let added = async {
         let (_, provider) = find(core, &flow.provider).map_err(|_| Error::InvalidGrant)?;
-        let proved = user_of(provider, &code.code, &secrets, client).await?;
+        let proved = user_of(provider, &link.code, &secrets, client).await?;
         add_proved_identity(core, caller, proved, client).await
     };
     within_limit(core, Action::SignInEnd, client, added).await

@@ -155,9 +155,9 @@ impl Returned {
         let flow = self.flow().clone();
         let Flow { redirect_uri, state, .. } = &flow;
         let url = match self.code(core, client, sign_in, provider, redirect).await? {
-            Ok(code) => {
+            Ok(grant) => {
                 let state = state.as_deref().map(|state| ("state", state));
-                with_parameters(redirect_uri, [("code", &*code)].into_iter().chain(state))
+                with_parameters(redirect_uri, [("code", &*grant)].into_iter().chain(state))
             }
             Err(error) => with_error(redirect_uri, error, state.as_deref()),
         };
@@ -173,7 +173,7 @@ impl Returned {
         provider: &Provider,
         redirect: ProviderRedirect,
     ) -> Result<Result<String, &'static str>> {
-        let ProviderRedirect { state, code, iss, error } = redirect;
+        let ProviderRedirect { state, code: grant, iss, error } = redirect;
         let state = state.unwrap_or_default();
         match provider.check_issuer(iss.as_deref()).await {
             Ok(()) => {}
@@ -184,16 +184,16 @@ impl Returned {
             let is_denial = DENIALS.contains(&&*error);
             return Ok(Err(if is_denial { "access_denied" } else { "temporarily_unavailable" }));
         }
-        let code = code.filter(|code| is_visible_ascii(code, MAX_CODE_BYTES));
-        let code = code.ok_or_else(|| refuse(client, "no code"))?;
+        let grant = grant.filter(|grant| is_visible_ascii(grant, MAX_CODE_BYTES));
+        let grant = grant.ok_or_else(|| refuse(client, "no code"))?;
         let (flow, challenge, secrets) = match self {
             Self::SignIn { flow, challenge, secrets } => (flow, challenge, secrets),
             // The client that adds the identity has to be asked first.
             Self::Addition(_) => {
-                return Ok(Ok(LinkCode::seal(core.tokens(), &state, &code, core.now())));
+                return Ok(Ok(LinkCode::seal(core.tokens(), &state, &grant, core.now())));
             }
         };
-        let user = match provider.user(&code, &secrets).await {
+        let user = match provider.user(&grant, &secrets).await {
             Ok(user) => proved(user),
             Err(ProviderError::Unavailable) => return Ok(Err("temporarily_unavailable")),
             Err(ProviderError::Rejected(reason)) => return Err(refuse(client, reason)),

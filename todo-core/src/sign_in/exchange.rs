@@ -19,7 +19,7 @@ use crate::{
     rate_limit::client_key,
 };
 
-/// Exchanges a code of [`callback`](super::callback) for a session (RFC 6749, section 4.1.3): once,
+/// Exchanges `grant`, the code of [`callback`](super::callback), for a session (RFC 6749, section 4.1.3): once,
 /// within a minute, with the verifier of the challenge with which the sign-in began (RFC 7636,
 /// section 4.6). A wrong verifier uses the code up.
 ///
@@ -30,12 +30,12 @@ use crate::{
 pub async fn exchange(
     core: &Core,
     client: Client,
-    code: &str,
+    grant: &str,
     verifier: &str,
     label: Option<SessionLabel>,
 ) -> Result<Session> {
     let client = client.address();
-    let Some(id) = open_code(core.tokens(), code) else {
+    let Some(id) = open_code(core.tokens(), grant) else {
         return Err(refuse(client, "no code of ours"));
     };
     let given = challenge(verifier);
@@ -43,9 +43,9 @@ pub async fn exchange(
     core.anonymous(async move {
         let session = match use_up(&work, id).await? {
             Err(reason) => Err(reason),
-            Ok(code) if code.expires_at <= work.now() => Err("the code has expired"),
-            Ok(code) if code.challenge != given => Err("another verifier"),
-            Ok(code) => open_session(&work, client, code, label).await?.ok_or("ended meanwhile"),
+            Ok(used) if used.expires_at <= work.now() => Err("the code has expired"),
+            Ok(used) if used.challenge != given => Err("another verifier"),
+            Ok(used) => open_session(&work, client, used, label).await?.ok_or("ended meanwhile"),
         };
         match session {
             Ok(session) => {
@@ -89,7 +89,7 @@ async fn use_up(core: &Core, id: Uuid) -> Result<Result<Code, &'static str>> {
 async fn open_session(
     core: &Core,
     client: Option<IpAddr>,
-    code: Code,
+    used: Code,
     label: Option<SessionLabel>,
 ) -> Result<Option<Session>> {
     const USER: &str =
@@ -100,18 +100,18 @@ async fn open_session(
          WHERE id = $3 AND user_id = $2 AND (not_before IS NULL OR not_before < $8) RETURNING id";
     let now = core.now();
     let db = core.db();
-    let user: Option<User> = db.fetch(Statement::new(USER).bind(code.user_id)).await?;
+    let user: Option<User> = db.fetch(Statement::new(USER).bind(used.user_id)).await?;
     let Some(user) = user else { return Ok(None) };
     let (id, session) = new_session(core, user, now)?;
     let insert = Statement::new(SQL)
         .bind(id)
-        .bind(code.user_id)
-        .bind(code.identity_id)
+        .bind(used.user_id)
+        .bind(used.identity_id)
         .bind(label.as_ref().map(SessionLabel::as_str))
         .bind(client.map(client_key))
         .bind(Timestamp(now))
         .bind(Timestamp(session.expires_at))
-        .bind(Timestamp(code.created_at));
+        .bind(Timestamp(used.created_at));
     let opened: Option<(Uuid,)> = db.execute(insert).await?;
     Ok(opened.map(|_| session))
 }

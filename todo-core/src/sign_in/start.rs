@@ -90,16 +90,12 @@ async fn begin(
     let link = FlowLink::SignIn(code_challenge);
     let now = core.now();
     let flow = Flow::new(new_id(now), provider.name(), &redirect_uri, state.as_deref(), link, now);
-    Ok(match provider_url(core, provider, &flow).await? {
-        Some(url) => {
-            let set_cookie = Some(cookie::set(&flow.cookie(core.tokens()), sign_in.is_https()));
-            Redirection { url, set_cookie }
-        }
-        None => {
-            let url = with_error(&redirect_uri, "temporarily_unavailable", state.as_deref());
-            Redirection { url, set_cookie: None }
-        }
-    })
+    if let Some(url) = provider_url(core, provider, &flow).await? {
+        let set_cookie = Some(cookie::set(&flow.cookie(core.tokens()), sign_in.is_https()));
+        return Ok(Redirection { url, set_cookie });
+    }
+    let url = with_error(&redirect_uri, "temporarily_unavailable", state.as_deref());
+    Ok(Redirection { url, set_cookie: None })
 }
 
 /// The address of the provider's page for a flow; `None` if the provider does not answer.

@@ -274,6 +274,11 @@ fn defaults_and_examples_are_allowed_values() {
                 "SMTP_URL" => {
                     &[("MAIL_FROM", "a@example.com"), ("APP_URL", "https://app.example.com")]
                 }
+                "AUTH_ISSUER" => &[("AUTH_AUDIENCE", "todo")],
+                "AUTH_AUDIENCE" => &[("AUTH_ISSUER", "https://auth.example.com")],
+                "AUTH_JWKS_URL" => {
+                    &[("AUTH_ISSUER", "https://auth.example.com"), ("AUTH_AUDIENCE", "todo")]
+                }
                 "OAUTH_GOOGLE_CLIENT_ID" => {
                     &[("OAUTH_GOOGLE_CLIENT_SECRET", "secret"), PUBLIC_URL, REDIRECT]
                 }

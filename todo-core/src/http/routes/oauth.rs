@@ -1,5 +1,7 @@
 //! `/auth/oauth`: sign-in with a provider, for browsers and apps.
 
+use std::future::ready;
+
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode,
     header::{self, InvalidHeaderValue},
@@ -56,7 +58,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         "/auth/oauth",
         Policy::DEFAULT,
         Statements::NONE,
-        Handler::Public(|request| Box::pin(providers(request))),
+        Handler::Public(|request| Box::pin(ready(providers(&request)))),
         Docs {
             operation_id: "listSignInProviders",
             summary: "List the providers",
@@ -343,7 +345,7 @@ fn of_provider(error: Error) -> ApiError {
     no_such(PROVIDER, error)
 }
 
-async fn providers(request: RequestContext<'_>) -> HandlerResult {
+fn providers(request: &RequestContext<'_>) -> HandlerResult {
     let providers = sign_in::providers(request.api.core());
     Ok(respond::json(StatusCode::OK, &json!({ "providers": providers })))
 }
@@ -388,11 +390,12 @@ async fn callback(request: RequestContext<'_>) -> HandlerResult {
     let query = Query::parse(&parts.uri);
     let mut errors = FieldErrors::none();
     let mut text = |name| query.read(name, &mut errors, |text| Ok(Some(text.to_owned())));
-    let mut returned = ProviderRedirect::default();
-    returned.state = text("state");
-    returned.code = text("code");
-    returned.iss = text("iss");
-    returned.error = text("error");
+    let returned = ProviderRedirect {
+        state: text("state"),
+        code: text("code"),
+        iss: text("iss"),
+        error: text("error"),
+    };
     // A parameter that occurs twice (RFC 6749, section 3.1).
     let returned = errors.into_result(|| returned).map_err(|_| Error::InvalidGrant)?;
     let fields = parts.headers.get_all(header::COOKIE).into_iter();

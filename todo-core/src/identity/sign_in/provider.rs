@@ -135,12 +135,11 @@ impl Provider {
     /// Fails if the redirect that has this `iss` is not of this provider (RFC 9207, section 2.4).
     pub(crate) async fn check_issuer(&self, issuer: Option<&str>) -> Result<(), ProviderError> {
         let State::OpenIdConnect(own) = &self.protocol else { return Ok(()) };
-        let is_own = match issuer {
-            Some(issuer) => issuer == own.issuer(),
-            None => {
-                let _permit = self.permit().await?;
-                !own.discovered(&self.requests()).await?.promises_issuer
-            }
+        let is_own = if let Some(issuer) = issuer {
+            issuer == own.issuer()
+        } else {
+            let _permit = self.permit().await?;
+            !own.discovered(&self.requests()).await?.promises_issuer
         };
         if is_own { Ok(()) } else { Err(ProviderError::Rejected("another issuer")) }
     }
