@@ -234,8 +234,8 @@ async fn open_session(core: &Core, claims: ForeignClaims, sight: Sight) -> Resul
 /// identity that the user has already is returned.
 ///
 /// # Errors
-/// [`Error::Invalid`] if the token is not valid, [`Error::IdentityTaken`] if the identity belongs to
-/// another account, [`Error::QuotaExceeded`] if the user has
+/// [`Error::Invalid`] if the token is not valid, [`Error::IdentityTaken`] if the identity belongs
+/// to another account, [`Error::QuotaExceeded`] if the user has
 /// [`MAX_IDENTITIES`](super::MAX_IDENTITIES), [`Error::ReauthenticationRequired`],
 /// [`Error::InsufficientScope`] if the caller has a key; [`Error::Unavailable`] if the issuer does
 /// not answer; else as [`authenticate`](super::authenticate).

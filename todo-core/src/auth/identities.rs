@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-#[cfg(feature = "identity")]
-use chrono::TimeDelta;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
+#[cfg(feature = "identity")]
+use super::reauthentication::RECENT;
 use super::{AuthEvent, Caller, Email, Name, check_session, events};
 #[cfg(feature = "identity")]
 use crate::clock::new_id;
@@ -22,9 +22,6 @@ use crate::{
 
 /// Maximum number of a user's identities.
 pub const MAX_IDENTITIES: u32 = 20;
-/// The age of a session up to which it may add an identity.
-#[cfg(feature = "identity")]
-const FRESH: TimeDelta = TimeDelta::minutes(10);
 
 /// SQL condition that the caller's session has begun after `$since`.
 #[cfg(feature = "identity")]
@@ -152,7 +149,7 @@ pub(crate) async fn require_fresh_session(core: &Core, caller: &Caller) -> Resul
     const SQL: &str = concat!("SELECT ", authorized!(), ", ", is_fresh!("$4"));
     caller.require_no_key()?;
     let db = core.db();
-    let select = acting_as(*caller, SQL).bind(Timestamp(core.now() - FRESH));
+    let select = acting_as(*caller, SQL).bind(Timestamp(core.now() - RECENT));
     core.read(caller.user_id(), async move {
         match db.fetch_one(select).await? {
             (false, _) => Err(Error::Unauthenticated),
@@ -207,7 +204,7 @@ pub(crate) async fn add_proved_identity(
     let db = core.db();
     let caller = *caller;
     let now = core.now();
-    let since = Timestamp(now - FRESH);
+    let since = Timestamp(now - RECENT);
     let id = new_id(now);
     let notice = core.notice_id(now);
     core.write_and_log(caller.user_id(), async move {

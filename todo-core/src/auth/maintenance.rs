@@ -11,8 +11,8 @@ use crate::{
 };
 
 /// Deletes expired sessions, revoked tokens, codes of sign-ins and old rate-limit slots, in bounded
-/// batches, and reloads the cost of the stored password hashes. Servers call it every minute; the interval does not matter for
-/// sessions, as expired ones are rejected anyway.
+/// batches, and reloads the cost of the stored password hashes. Servers call it every minute; the
+/// interval does not matter for sessions, as expired ones are rejected anyway.
 ///
 /// # Errors
 /// [`Error::Busy`](crate::Error::Busy), [`Error::Unavailable`](crate::Error::Unavailable),

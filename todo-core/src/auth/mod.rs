@@ -5,7 +5,7 @@ use self::events::AuthEvent;
 pub use self::external::add_identity;
 #[cfg(any(feature = "http", feature = "identity"))]
 pub(crate) use self::limited::Limited;
-#[cfg(feature = "http")]
+#[cfg(any(test, feature = "http"))]
 pub(crate) use self::session::log_out;
 #[cfg(feature = "http")]
 pub(crate) use self::sessions::{end_other_sessions_from, end_session_from};

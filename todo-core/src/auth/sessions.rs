@@ -200,8 +200,8 @@ pub(super) async fn end_credential(
 }
 
 /// Ends all sessions of the caller's user but the caller's own, and returns their number. Tokens of
-/// other issuers that were issued until now are rejected, also those that were not used yet, but for
-/// the caller's own. API keys stay. For a [trusted](Caller::trusted) caller, all sessions end.
+/// other issuers that were issued until now are rejected, also those that were not used yet, but
+/// for the caller's own. API keys stay. For a [trusted](Caller::trusted) caller, all sessions end.
 ///
 /// # Errors
 /// As [`sessions`].

@@ -48,8 +48,8 @@ pub async fn start_addition(
 }
 
 /// Adds the identity of the code `grant` to the caller's account, which must have begun the
-/// addition, within a minute. An identity that the user has already is returned. The session must have begun within
-/// the last 10 minutes. The rate limit is per address of a `client`.
+/// addition, within a minute. An identity that the user has already is returned. The session must
+/// have begun within the last 10 minutes. The rate limit is per address of a `client`.
 ///
 /// # Errors
 /// [`Error::InvalidGrant`], [`Error::IdentityTaken`] if the identity belongs to another account,

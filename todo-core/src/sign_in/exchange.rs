@@ -19,9 +19,9 @@ use crate::{
     rate_limit::client_key,
 };
 
-/// Exchanges `grant`, the code of [`callback`](super::callback), for a session (RFC 6749, section 4.1.3): once,
-/// within a minute, with the verifier of the challenge with which the sign-in began (RFC 7636,
-/// section 4.6). A wrong verifier uses the code up.
+/// Exchanges `grant`, the code of [`callback`](super::callback), for a session (RFC 6749, section
+/// 4.1.3): once, within a minute, with the verifier of the challenge with which the sign-in began
+/// (RFC 7636, section 4.6). A wrong verifier uses the code up.
 ///
 /// # Errors
 /// [`InvalidGrant`](crate::Error::InvalidGrant) for all of these reasons; else
@@ -100,8 +100,8 @@ async fn open_session(
          WHERE id = $3 AND user_id = $2 AND (not_before IS NULL OR not_before < $8) RETURNING id";
     let now = core.now();
     let db = core.db();
-    let user: Option<User> = db.fetch(Statement::new(USER).bind(used.user_id)).await?;
-    let Some(user) = user else { return Ok(None) };
+    let found: Option<User> = db.fetch(Statement::new(USER).bind(used.user_id)).await?;
+    let Some(user) = found else { return Ok(None) };
     let (id, session) = new_session(core, user, now)?;
     let insert = Statement::new(SQL)
         .bind(id)
