@@ -100,9 +100,9 @@ async fn open_session(
          WHERE id = $3 AND user_id = $2 AND (not_before IS NULL OR not_before < $8) RETURNING id";
     let now = core.now();
     let db = core.db();
-    let user: Option<User> = db.fetch(Statement::new(USER).bind(used.user_id)).await?;
-    let Some(user) = user else { return Ok(None) };
-    let (id, session) = new_session(core, user, now)?;
+    let found: Option<User> = db.fetch(Statement::new(USER).bind(used.user_id)).await?;
+    let Some(owner) = found else { return Ok(None) };
+    let (id, session) = new_session(core, owner, now)?;
     let insert = Statement::new(SQL)
         .bind(id)
         .bind(used.user_id)
