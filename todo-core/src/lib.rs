@@ -36,10 +36,11 @@
 //! # Validated values
 //!
 //! [`auth::Email`], [`auth::Name`], [`auth::Password`], [`auth::TimeZone`], [`todos::Title`],
-//! [`todos::Description`], [`todos::Priority`] and [`todos::Limit`] can only be created by parsing, so each value is valid:
-//! `Title::parse(text)`, `text.parse::<Title>()` and `Title::try_from(text)` are the same, and
-//! serde's `Deserialize` parses too. [`auth::Signup::parse`] and [`auth::Credentials::parse`] take
-//! a whole form and report the errors of all its fields at once, in [`Error::Invalid`].
+//! [`todos::Description`], [`todos::Priority`] and [`todos::Limit`] can only be created by parsing,
+//! so each value is valid: `Title::parse(text)`, `text.parse::<Title>()` and
+//! `Title::try_from(text)` are the same, and serde's `Deserialize` parses too.
+//! [`auth::Signup::parse`] and [`auth::Credentials::parse`] take a whole form and report the errors
+//! of all its fields at once, in [`Error::Invalid`].
 //!
 //! ```
 //! use todo_core::{Error, auth::Signup};

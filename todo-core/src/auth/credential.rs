@@ -37,6 +37,16 @@ pub(crate) struct Known {
     pub(crate) subject: Option<Arc<str>>,
 }
 
+#[cfg(feature = "http")]
+impl Known {
+    /// Whether the caller is the user of a path that has the id at the issuer, percent-encoded (RFC
+    /// 3986, section 2.1).
+    pub(crate) fn is_named(&self, user: &str) -> bool {
+        let decoded = percent_encoding::percent_decode_str(user);
+        self.subject.as_deref().is_some_and(|subject| decoded.eq(subject.bytes()))
+    }
+}
+
 impl From<Caller> for Known {
     fn from(caller: Caller) -> Self {
         Self { caller, subject: None }

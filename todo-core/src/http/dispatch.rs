@@ -102,9 +102,11 @@ impl Api {
                         Some(self.authenticate(parts, endpoint, log.client())?)
                     };
                     let client = log.client();
-                    let user_id = match &credential {
-                        Some(Credential::Known(known)) => Some(known.caller.user_id()),
-                        _ => None,
+                    let (user_id, names_caller) = match &credential {
+                        Some(Credential::Known(known)) => {
+                            (Some(known.caller.user_id()), known.is_named(params.user()))
+                        }
+                        _ => (None, false),
                     };
                     log.update(|fields| fields.user_id = user_id);
                     let per_minute = self.core().rate_limiter().per_minute();
@@ -118,6 +120,7 @@ impl Api {
                         api: self,
                         parts,
                         params,
+                        names_caller,
                         client,
                         rate_limit: log.rate_limit(),
                         payer: Payer::new(client, user_id),
@@ -127,7 +130,7 @@ impl Api {
                     let handling = match credential {
                         None => Either::Right(run(endpoint, None, request)),
                         Some(Credential::Known(known)) => {
-                            Either::Right(run(endpoint, Some(known.caller), request.by(&known)))
+                            Either::Right(run(endpoint, Some(known.caller), request))
                         }
                         Some(unknown) => {
                             Either::Left(Box::pin(find_and_run(endpoint, unknown, request, log)))
@@ -171,13 +174,14 @@ impl Api {
 async fn find_and_run(
     endpoint: &'static Endpoint,
     unknown: Credential,
-    request: RequestContext<'_>,
+    mut request: RequestContext<'_>,
     log: &RequestLog<'_>,
 ) -> HandlerResult {
     let label = routes::auth::session_label(&request);
     let found = credential::find(request.api.core(), unknown, request.client, label).await?;
     log.update(|fields| fields.user_id = Some(found.caller.user_id()));
-    run(endpoint, Some(found.caller), request.by(&found)).await
+    request.names_caller = found.is_named(request.params.user());
+    run(endpoint, Some(found.caller), request).await
 }
 
 /// Runs the handler of `endpoint`. `caller` is `None` for public endpoints only.
@@ -205,7 +209,7 @@ pub(crate) async fn run(
         }
         (Handler::Owner(keys, handler), Some(caller)) => {
             let owner = if keys.allows(&caller) {
-                check_owner(&caller, params)
+                check_owner(&caller, params, request.names_caller)
             } else {
                 Err(keys.refusal().into())
             };
@@ -255,8 +259,12 @@ fn is_before_session(result: &HandlerResult, names_a_todo: bool) -> bool {
 }
 
 /// Checks that the path's user is the caller; an id that is not a UUID is forbidden.
-fn check_owner(caller: &Caller, params: PathParams<'_>) -> Result<(), ApiError> {
-    if params.names_caller() || params.user_id() == Some(caller.user_id()) {
+fn check_owner(
+    caller: &Caller,
+    params: PathParams<'_>,
+    names_caller: bool,
+) -> Result<(), ApiError> {
+    if names_caller || params.user_id() == Some(caller.user_id()) {
         Ok(())
     } else if params.has_item() {
         Err(ApiError::Core(Error::Forbidden))

@@ -11,7 +11,7 @@ use serde_json::Value;
 #[cfg(feature = "identity")]
 use crate::ids::IdentityId;
 use crate::{
-    auth::{Caller, credential::Known},
+    auth::Caller,
     error::Error,
     http::{
         Api, ApiOptions, Body,
@@ -331,6 +331,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) api: &'a Api,
     pub(crate) parts: &'a Parts,
     pub(crate) params: PathParams<'a>,
+    /// Whether the user in the path is the caller's id at the issuer of its token.
+    pub(crate) names_caller: bool,
     /// The client's address, if it is known.
     pub(crate) client: Option<IpAddr>,
     /// The rate limit that the response reports; its state is set by the handler.
@@ -370,14 +372,6 @@ impl RequestContext<'_> {
             None => Ok(id.into()),
             Some(versions) => Ok(Target::any_of(id, &versions).map_err(Error::from)?),
         }
-    }
-
-    /// The request of this caller, whose path may name the caller by the id at another issuer.
-    pub(crate) fn by(mut self, known: &Known) -> Self {
-        if let Some(subject) = &known.subject {
-            self.params = self.params.of_subject(subject);
-        }
-        self
     }
 
     /// The id of an identity, if it is a UUID.

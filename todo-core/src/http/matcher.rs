@@ -51,8 +51,6 @@ pub(crate) struct PathParams<'p> {
     item: &'p str,
     /// The name of a sign-in provider.
     provider: &'p str,
-    /// Whether `user` is the caller's id at another issuer.
-    names_caller: bool,
 }
 
 impl<'p> PathParams<'p> {
@@ -62,16 +60,9 @@ impl<'p> PathParams<'p> {
         self.provider
     }
 
-    /// The parameters with what the issuer of the caller's token calls the caller: `subject` may
-    /// stand for the user's id, percent-encoded (RFC 3986, section 2.1).
-    pub(crate) fn of_subject(self, subject: &str) -> Self {
-        let user = percent_encoding::percent_decode_str(self.user);
-        Self { names_caller: user.eq(subject.bytes()), ..self }
-    }
-
-    /// Whether the user in the path is the caller, by the id at another issuer.
-    pub(crate) fn names_caller(self) -> bool {
-        self.names_caller
+    /// The user as sent.
+    pub(crate) fn user(self) -> &'p str {
+        self.user
     }
 
     /// The user's id, if it is a UUID.
@@ -154,7 +145,6 @@ impl Matcher {
                         .or(param("identity_id"))
                         .unwrap_or_default(),
                     provider: param("provider").unwrap_or_default(),
-                    names_caller: false,
                 };
                 Matched::Endpoint(endpoint, params)
             }

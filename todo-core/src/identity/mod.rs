@@ -36,8 +36,6 @@
 //! }
 //! ```
 
-#![allow(dead_code, unused_imports, reason = "the requests with such tokens follow")]
-
 use std::{
     fmt,
     sync::{Arc, OnceLock},

@@ -129,21 +129,17 @@ json_body! {
 async fn delete_account(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let DeleteAccountBody { password } = request.json().await?;
     let core = request.api.core();
-    match password.0 {
-        Some(LoginPassword(password)) => {
-            let deleted = auth::delete_account_limited(core, &caller, request.client, password);
-            let limited = deleted.await;
-            unwrap_limited(&request, limited)?;
-        }
-        None => {
-            let client = request.client.map_or(Client::Trusted, Client::At);
-            let deleted = auth::delete_account_without_password(core, &caller, client).await;
-            deleted.map_err(|error| match error {
-                // The account has a password, so the member is required.
-                Error::Invalid(errors) => ApiError::Malformed("", errors.into()),
-                error => error.into(),
-            })?;
-        }
+    if let Some(LoginPassword(password)) = password.0 {
+        let limited = auth::delete_account_limited(core, &caller, request.client, password).await;
+        unwrap_limited(&request, limited)?;
+    } else {
+        let client = request.client.map_or(Client::Trusted, Client::At);
+        let deleted = auth::delete_account_without_password(core, &caller, client).await;
+        deleted.map_err(|error| match error {
+            // The account has a password, so the member is required.
+            Error::Invalid(errors) => ApiError::Malformed("", errors.into()),
+            error => error.into(),
+        })?;
     }
     Ok(respond::json(StatusCode::OK, &json!({ "message": DELETED })))
 }

@@ -115,6 +115,7 @@ async fn only_true_is_a_verified_address() {
 #[tokio::test(start_paused = true)]
 async fn forged_claims_are_rejected() {
     let setup = Setup::new();
+    let started = with(&claims(), "nbf", json!(NOW));
     let forge = |claims: Value| setup.key.token_of(&setup.key.header(), &claims);
     for (claims, expected) in [
         (without(&claims(), "iss"), "wrong issuer"),
@@ -143,6 +144,7 @@ async fn forged_claims_are_rejected() {
         (without(&claims(), "iat"), "invalid time of issue"),
         (with(&claims(), "iat", json!(-1)), "invalid time of issue"),
         (with(&claims(), "iat", json!(NOW + 31)), "token not valid yet"),
+        (with(&started, "iat", json!(NOW + 31)), "token not valid yet"),
         (with(&claims(), "nbf", json!(NOW + 31)), "token not valid yet"),
         (with(&claims(), "nbf", json!(true)), "invalid start"),
         (with(&claims(), "nbf", json!(null)), "invalid start"),
