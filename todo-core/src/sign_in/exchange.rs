@@ -101,8 +101,8 @@ async fn open_session(
     let now = core.now();
     let db = core.db();
     let found: Option<User> = db.fetch(Statement::new(USER).bind(used.user_id)).await?;
-    let Some(user) = found else { return Ok(None) };
-    let (id, session) = new_session(core, user, now)?;
+    let Some(owner) = found else { return Ok(None) };
+    let (id, session) = new_session(core, owner, now)?;
     let insert = Statement::new(SQL)
         .bind(id)
         .bind(used.user_id)

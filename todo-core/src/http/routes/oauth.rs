@@ -58,7 +58,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         "/auth/oauth",
         Policy::DEFAULT,
         Statements::NONE,
-        Handler::Public(|request| Box::pin(ready(providers(&request)))),
+        Handler::Public(|request| Box::pin(ready(Ok(providers(&request))))),
         Docs {
             operation_id: "listSignInProviders",
             summary: "List the providers",
@@ -345,9 +345,9 @@ fn of_provider(error: Error) -> ApiError {
     no_such(PROVIDER, error)
 }
 
-fn providers(request: &RequestContext<'_>) -> HandlerResult {
+fn providers(request: &RequestContext<'_>) -> Response<Body> {
     let providers = sign_in::providers(request.api.core());
-    Ok(respond::json(StatusCode::OK, &json!({ "providers": providers })))
+    respond::json(StatusCode::OK, &json!({ "providers": providers }))
 }
 
 async fn start(request: RequestContext<'_>) -> HandlerResult {
