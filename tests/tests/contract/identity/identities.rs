@@ -33,7 +33,7 @@ on_every_target! {
         assert_eq!(identity["subject"], json!(ann.subject));
         assert_eq!(identity["email"], json!(ann.email));
         assert_eq!(identity["email_verified"], false);
-        assert_eq!(identities(&local).await, [identity.clone()]);
+        assert_eq!(identities(&local).await, std::slice::from_ref(&identity));
         // A retry finds it.
         assert_eq!(add(&local, &token).await.expect(201), identity);
         assert_eq!(user_id(&replica, &token).await, local.id());
