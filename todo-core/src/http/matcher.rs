@@ -47,17 +47,16 @@ pub(crate) enum Matched<'m, 'p> {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct PathParams<'p> {
     user: &'p str,
-    /// The id of what the path names below a collection: a todo, a session, a key or an identity.
+    /// The id of what the path names below a collection: a todo, a session, a key or an identity; or
+    /// the name of a provider.
     item: &'p str,
-    /// The name of a sign-in provider.
-    provider: &'p str,
 }
 
 impl<'p> PathParams<'p> {
     /// The name of a sign-in provider.
     #[cfg(feature = "identity")]
     pub(crate) fn provider(self) -> &'p str {
-        self.provider
+        self.item
     }
 
     /// The user as sent.
@@ -143,8 +142,8 @@ impl Matcher {
                         .or(param("session_id"))
                         .or(param("key_id"))
                         .or(param("identity_id"))
+                        .or(param("provider"))
                         .unwrap_or_default(),
-                    provider: param("provider").unwrap_or_default(),
                 };
                 Matched::Endpoint(endpoint, params)
             }
