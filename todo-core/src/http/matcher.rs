@@ -47,7 +47,7 @@ pub(crate) enum Matched<'m, 'p> {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct PathParams<'p> {
     user: &'p str,
-    /// The id of what the path names below a collection: a todo, a session, a key or an identity; or
+    /// The id of what the path names below a collection (a todo, a session, a key, an identity), or
     /// the name of a provider.
     item: &'p str,
 }
