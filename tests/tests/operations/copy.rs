@@ -220,10 +220,10 @@ async fn progress_is_shown_only_on_a_terminal() {
     let terminal = terminal.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
     let seen = timeout(STARTING, terminal.output()).await.expect("an end").expect("script runs");
     let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
-    assert!(seen.contains("/2120") && seen.contains("2000 todos"), "{seen}");
+    assert!(seen.contains("/2160") && seen.contains("2000 todos"), "{seen}");
     fs::remove_file(dir.path().join("b.db")).expect("the copy");
     let (ok, printed) = copy(&from, &to).await;
-    assert!(ok && !printed.contains("/2120") && printed.contains("2000 todos"), "{printed}");
+    assert!(ok && !printed.contains("/2160") && printed.contains("2000 todos"), "{printed}");
 }
 
 /// A filled SQLite database in `dir`, and a PostgreSQL server with the empty schema.

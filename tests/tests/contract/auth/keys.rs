@@ -55,7 +55,7 @@ fn required_scope(endpoint: &Endpoint) -> Option<Scope> {
 async fn send_to(client: &Client, endpoint: &Endpoint, user: &str) -> TestResponse {
     let nothing = Uuid::now_v7().to_string();
     let mut path = endpoint.full_path("/api").replace("{user_id}", user);
-    for name in ["{todo_id}", "{session_id}", "{key_id}", "{identity_id}"] {
+    for name in ["{todo_id}", "{session_id}", "{key_id}", "{identity_id}", "{provider}"] {
         path = path.replace(name, &nothing);
     }
     assert!(!path.contains('{'), "{path}");
