@@ -189,9 +189,12 @@ on_every_target! {
         assert_no_increment_is_lost(target, 200).await;
     }
 
+    // 10,000 on the four targets together; with TODO_INCREMENTS, so many on each.
     #[ignore = "slow: run by .ci/run"]
     async fn none_of_ten_thousand_increments_is_lost(target) {
-        assert_no_increment_is_lost(target, 10_000).await;
+        let rounds = std::env::var("TODO_INCREMENTS");
+        let rounds = rounds.map_or(2_500, |number| number.parse().expect("a number"));
+        assert_no_increment_is_lost(target, rounds).await;
     }
 }
 
