@@ -274,7 +274,7 @@ async fn a_hundred_thousand_todos_come_back_equal_in_bounded_memory() {
         assert!((1..100 << 10).contains(&most_kib), "{most_kib} KiB");
     }
     let before = rows(&here).await;
-    assert_eq!(before.len(), 20 + 20 + 100_000 + 40 + 40 + 20);
+    assert_eq!(before.len(), 20 + 20 + 20 + 20 + 100_000 + 40 + 40 + 20);
     assert!(rows(&back).await == before, "the rows differ");
     cluster.stop().await.expect("it stops");
 }
