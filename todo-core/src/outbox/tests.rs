@@ -92,6 +92,17 @@ impl Outbox {
     }
 }
 
+/// Users of other issuers may have such an address.
+#[tokio::test]
+async fn no_mail_is_sent_to_an_address_that_stands_for_none() {
+    let outbox = Outbox::new().await;
+    outbox.sign_up("ada@users.invalid").await;
+    assert!(!outbox.deliver().await && outbox.given().is_empty());
+    outbox.sign_up("ada@example.com").await;
+    assert!(outbox.deliver().await);
+    assert_eq!(outbox.given().len(), 1);
+}
+
 #[tokio::test]
 async fn a_request_without_an_account_sends_nothing() {
     let outbox = Outbox::new().await;
