@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     AuthEvent, Caller, Client, Password, check_session, events,
     limited::Limited,
-    reauthentication::{RECENT, Reauthenticated, reauthenticate},
+    reauthentication::{RECENT, Reauthenticated, is_recent, reauthenticate},
 };
 use crate::{
     authz::{acting_as, authorized},
@@ -91,11 +91,13 @@ pub async fn delete_account_without_password(
 }
 
 async fn delete_without_password(core: &Core, caller: Caller) -> Result<()> {
-    const SQL: &str = "INSERT INTO account_deletions (user_id, password_hash, deleted_at, notice_id) \
+    const SQL: &str = concat!(
+        "INSERT INTO account_deletions (user_id, password_hash, deleted_at, notice_id) \
          SELECT id, password_hash, $4, $5 FROM users \
-         WHERE id = $1 AND password_hash = '!' AND deleted_at IS NULL AND ($2 OR EXISTS \
-         (SELECT 1 FROM sessions WHERE id = $3 AND user_id = $1 AND created_at > $6)) \
-         RETURNING user_id";
+         WHERE id = $1 AND password_hash = '!' AND deleted_at IS NULL AND ",
+        is_recent!("$6"),
+        " RETURNING user_id"
+    );
     const REASON: &str = concat!(
         "SELECT password_hash = '!', id FROM users WHERE id = $1 AND deleted_at IS NULL AND ",
         authorized!()

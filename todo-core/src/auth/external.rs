@@ -16,27 +16,23 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    AuthEvent, Caller, Email, Identity, Name, SessionLabel,
+    AuthEvent, Caller, Identity, SessionLabel,
     credential::Known,
     events,
-    identities::{ProvedIdentity, add_proved_identity},
+    identities::{NewIds, ProvedIdentity, add_proved_identity, found_or_new, found_or_new_columns},
     known_keys::queue_of,
 };
 use crate::{
-    clock::new_id,
     core::Core,
     db::{Statement, value::Timestamp},
     error::{BoxError, Error, FieldError, Result},
-    identity::{ForeignClaims, KeyId, VerifyError},
+    identity::{CLOCK_SKEW_SECONDS, ForeignClaims, KeyId, VerifyError},
     rate_limit::client_key,
 };
 
 /// Maximum number of tokens that are recalled; another one replaces the one that was used least
 /// recently.
 const MAX_TOKENS: usize = 4096;
-/// Time for which a token is accepted after its expiry, since the clocks of the issuer and of this
-/// machine may differ; as in the verification.
-const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::seconds(30);
 /// Maximum lifetime of a token from now on. A longer one would outlive the memory of its logout.
 const MAX_LIFETIME: TimeDelta = TimeDelta::days(366);
 
@@ -120,7 +116,7 @@ pub(super) async fn first_sight(
         Err(VerifyError::Unavailable) => return Err(unavailable()),
     };
     // Accepted until then, as the clocks may differ.
-    let end = claims.expires_at.saturating_add(MAX_CLOCK_SKEW.num_seconds());
+    let end = claims.expires_at.saturating_add(CLOCK_SKEW_SECONDS);
     let now = core.now();
     let Some(expires_at) =
         DateTime::from_timestamp(end, 0).filter(|end| *end - now <= MAX_LIFETIME)
@@ -178,38 +174,25 @@ struct Sight {
 async fn open_session(core: &Core, claims: ForeignClaims, sight: Sight) -> Result<Option<Caller>> {
     // A view, which creates what is new together. On PostgreSQL its trigger looks again for the
     // identity and the user, since another request may create them meanwhile.
-    const SQL: &str = "INSERT INTO external_sessions \
-         (id, issuer, subject, email, email_verified, name, user_name, links, identity_id, \
-         new_identity_id, user_id, new_user_id, notice_id, issued_at, created_at, expires_at, \
-         label, client) \
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, \
-         coalesce((SELECT id FROM identities WHERE issuer = $2 AND subject = $3), $9), $9, \
-         coalesce((SELECT user_id FROM identities WHERE issuer = $2 AND subject = $3), \
-         (SELECT id FROM users WHERE $8 AND $5 AND email = $4 \
-         AND email_verified_at IS NOT NULL AND deleted_at IS NULL), $10), $10, \
-         $11, $12, $13, $14, $15, $16 \
+    const SQL: &str = concat!(
+        "INSERT INTO external_sessions (id, ",
+        found_or_new_columns!(),
+        ", issued_at, created_at, expires_at, label, client) SELECT $1, ",
+        found_or_new!(),
+        ", $12, $13, $14, $15, $16 \
          WHERE NOT EXISTS (SELECT 1 FROM revoked_tokens WHERE id = $1) \
          AND (EXISTS (SELECT 1 FROM sessions WHERE id = $1) OR NOT EXISTS \
          (SELECT 1 FROM identities WHERE issuer = $2 AND subject = $3 AND not_before >= $12)) \
-         RETURNING user_id, identity_id";
+         RETURNING user_id, identity_id"
+    );
     let verifier = core.identity().verifier.as_ref();
     let links = verifier.is_some_and(|verifier| verifier.issuer().links_verified_email());
     let proved = proved(claims);
     let now = core.now();
     let Sight { session, issued_at, expires_at, client, label } = sight;
-    let (new_identity, new_user) = (new_id(now), new_id(now));
-    let insert = Statement::new(SQL)
-        .bind(session)
-        .bind(&*proved.issuer)
-        .bind(&*proved.subject)
-        .bind(proved.email.as_ref().map(Email::as_str))
-        .bind(proved.email_verified)
-        .bind(proved.name.as_ref().map(Name::as_str))
-        .bind(proved.user_name())
-        .bind(links)
-        .bind(new_identity)
-        .bind(new_user)
-        .bind(core.notice_id(now))
+    let new_ids = NewIds::new(now);
+    let insert = new_ids
+        .bind(Statement::new(SQL).bind(session), &proved, links, core.notice_id(now))
         .bind(Timestamp(issued_at))
         .bind(Timestamp(now))
         .bind(Timestamp(expires_at))
@@ -219,11 +202,7 @@ async fn open_session(core: &Core, claims: ForeignClaims, sight: Sight) -> Resul
     core.write_and_log(queue_of(client), async move {
         let opened: Option<(Uuid, Uuid)> = db.execute(insert).await?;
         let Some((user_id, identity)) = opened else { return Ok(None) };
-        if user_id == new_user {
-            events::succeeded(AuthEvent::Signup, client, user_id.into());
-        } else if identity == new_identity {
-            events::succeeded(AuthEvent::IdentityAddition, client, user_id.into());
-        }
+        new_ids.log_created(user_id, identity, client);
         Ok(Some(Caller::of_session(user_id.into(), session, expires_at.timestamp())))
     })
     .await

@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 #[cfg(feature = "identity")]
-use super::reauthentication::RECENT;
+use super::reauthentication::{RECENT, is_recent};
 use super::{AuthEvent, Caller, Email, Name, check_session, events};
 #[cfg(feature = "identity")]
 use crate::clock::new_id;
@@ -22,19 +22,6 @@ use crate::{
 
 /// Maximum number of a user's identities.
 pub const MAX_IDENTITIES: u32 = 20;
-
-/// SQL condition that the caller's session has begun after `$since`.
-#[cfg(feature = "identity")]
-macro_rules! is_fresh {
-    ($since:literal) => {
-        concat!(
-            "($2 OR EXISTS (SELECT 1 FROM sessions WHERE id = $3 AND user_id = $1 \
-             AND created_at > ",
-            $since,
-            "))"
-        )
-    };
-}
 
 /// A user of another issuer who logs in to the account (OpenID Connect Core 1.0, section 2: the
 /// pair of `iss` and `sub`).
@@ -139,6 +126,74 @@ impl ProvedIdentity {
     }
 }
 
+/// The columns, after the id, of a view that finds or creates an identity with its user.
+#[cfg(feature = "identity")]
+macro_rules! found_or_new_columns {
+    () => {
+        "issuer, subject, email, email_verified, name, user_name, links, identity_id, \
+         new_identity_id, user_id, new_user_id, notice_id"
+    };
+}
+/// The values of [`found_or_new_columns`]: `$2` to `$11`, by [`NewIds::bind`].
+#[cfg(feature = "identity")]
+macro_rules! found_or_new {
+    () => {
+        "$2, $3, $4, $5, $6, $7, $8, \
+         coalesce((SELECT id FROM identities WHERE issuer = $2 AND subject = $3), $9), $9, \
+         coalesce((SELECT user_id FROM identities WHERE issuer = $2 AND subject = $3), \
+         (SELECT id FROM users WHERE $8 AND $5 AND email = $4 \
+         AND email_verified_at IS NOT NULL AND deleted_at IS NULL), $10), $10, $11"
+    };
+}
+#[cfg(feature = "identity")]
+pub(crate) use {found_or_new, found_or_new_columns};
+
+/// The ids of an identity and of a user that a statement creates if it finds none.
+#[cfg(feature = "identity")]
+#[derive(Clone, Copy)]
+pub(crate) struct NewIds {
+    identity: Uuid,
+    user: Uuid,
+}
+
+#[cfg(feature = "identity")]
+impl NewIds {
+    pub(crate) fn new(now: DateTime<Utc>) -> Self {
+        Self { identity: new_id(now), user: new_id(now) }
+    }
+
+    /// Binds `$2` to `$11` for [`found_or_new`]. With `links`, the user with the same address,
+    /// verified on both sides, is found.
+    pub(crate) fn bind(
+        self,
+        statement: Statement,
+        proved: &ProvedIdentity,
+        links: bool,
+        notice: Option<Uuid>,
+    ) -> Statement {
+        statement
+            .bind(&*proved.issuer)
+            .bind(&*proved.subject)
+            .bind(proved.email.as_ref().map(Email::as_str))
+            .bind(proved.email_verified)
+            .bind(proved.name.as_ref().map(Name::as_str))
+            .bind(proved.user_name())
+            .bind(links)
+            .bind(self.identity)
+            .bind(self.user)
+            .bind(notice)
+    }
+
+    /// Logs what a statement has created, by the ids that it returned.
+    pub(crate) fn log_created(self, user_id: Uuid, identity: Uuid, client: Option<IpAddr>) {
+        if user_id == self.user {
+            events::succeeded(AuthEvent::Signup, client, user_id.into());
+        } else if identity == self.identity {
+            events::succeeded(AuthEvent::IdentityAddition, client, user_id.into());
+        }
+    }
+}
+
 /// Fails unless the caller's session has begun within the last 10 minutes.
 ///
 /// # Errors
@@ -146,7 +201,7 @@ impl ProvedIdentity {
 /// as [`authenticate`](super::authenticate).
 #[cfg(feature = "identity")]
 pub(crate) async fn require_fresh_session(core: &Core, caller: &Caller) -> Result<()> {
-    const SQL: &str = concat!("SELECT ", authorized!(), ", ", is_fresh!("$4"));
+    const SQL: &str = concat!("SELECT ", authorized!(), ", ", is_recent!("$4"));
     caller.require_no_key()?;
     let db = core.db();
     let select = acting_as(*caller, SQL).bind(Timestamp(core.now() - RECENT));
@@ -182,7 +237,7 @@ pub(crate) async fn add_proved_identity(
          WHERE id = $1 AND deleted_at IS NULL AND ",
         authorized!(),
         " AND ",
-        is_fresh!("$13"),
+        is_recent!("$13"),
         " AND NOT EXISTS (SELECT 1 FROM identities WHERE issuer = $5 AND subject = $6) \
          AND (SELECT count(*) FROM identities WHERE user_id = $1) < $11 RETURNING id"
     );
@@ -190,7 +245,7 @@ pub(crate) async fn add_proved_identity(
         "SELECT ",
         authorized!(),
         ", ",
-        is_fresh!("$4"),
+        is_recent!("$4"),
         ", (SELECT count(*) FROM identities WHERE user_id = $1), \
          (SELECT user_id FROM identities WHERE issuer = $5 AND subject = $6)"
     );

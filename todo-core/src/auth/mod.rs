@@ -49,7 +49,10 @@ pub(crate) use self::{
 };
 #[cfg(feature = "identity")]
 pub(crate) use self::{
-    identities::{ProvedIdentity, add_proved_identity, require_fresh_session},
+    identities::{
+        NewIds, ProvedIdentity, add_proved_identity, found_or_new, found_or_new_columns,
+        require_fresh_session,
+    },
     mailing::take_slot,
     session::new_session,
     types::user_columns,

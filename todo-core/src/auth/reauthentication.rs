@@ -21,6 +21,19 @@ use crate::{
 /// Maximum age of a session that takes the place of a password.
 pub(super) const RECENT: TimeDelta = TimeDelta::minutes(10);
 
+/// SQL condition that the caller's session has begun after `$since`.
+macro_rules! is_recent {
+    ($since:literal) => {
+        concat!(
+            "($2 OR EXISTS (SELECT 1 FROM sessions WHERE id = $3 AND user_id = $1 \
+             AND created_at > ",
+            $since,
+            "))"
+        )
+    };
+}
+pub(super) use is_recent;
+
 /// A user whose password is right.
 pub(super) struct Reauthenticated {
     pub(super) user: User,

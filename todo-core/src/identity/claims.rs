@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{jwks::KeyId, options::IssuerOptions};
 
 /// Tolerated difference between the clocks, in seconds.
-const SKEW: i64 = 30;
+pub(crate) const CLOCK_SKEW_SECONDS: i64 = 30;
 /// Maximum length of a subject, in characters.
 const MAX_SUBJECT_CHARS: usize = 255;
 /// The end of the year 9999, in seconds since the Unix epoch. Later times cannot be stored.
@@ -63,10 +63,10 @@ pub(super) fn read_claims(
         Some(time) => seconds(time).ok_or("invalid start")?,
         None => issued_at,
     };
-    if expires_at <= now.saturating_sub(SKEW) {
+    if expires_at <= now.saturating_sub(CLOCK_SKEW_SECONDS) {
         return Err("token expired");
     }
-    if issued_at.max(not_before) > now.saturating_add(SKEW) {
+    if issued_at.max(not_before) > now.saturating_add(CLOCK_SKEW_SECONDS) {
         return Err("token not valid yet");
     }
     let is_true = |name: &str| claims.get(name) == Some(&Value::Bool(true));

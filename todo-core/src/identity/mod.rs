@@ -41,6 +41,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+pub(crate) use self::claims::CLOCK_SKEW_SECONDS;
 use self::sign_in::{SignIn, SignInOptions};
 pub use self::{
     check::{IssuerCheckError, IssuerReport, check_issuer},

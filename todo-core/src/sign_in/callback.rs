@@ -8,8 +8,9 @@ use uuid::Uuid;
 use super::{Redirection, cookie, find, unavailable, with_error, within_limit};
 use crate::{
     auth::{
-        Client, Email, Limited, Name, ProvedIdentity,
+        Client, Limited, NewIds, ProvedIdentity,
         events::{self, AuthEvent},
+        found_or_new, found_or_new_columns,
     },
     clock::new_id,
     core::Core,
@@ -246,35 +247,21 @@ async fn store(
     // A view, whose trigger does the look-ups again on PostgreSQL, once it has the locks of the
     // identity and the user, since another request may create them meanwhile. An address that the
     // provider has not verified is not looked up: the answer would state whether it has an account.
-    const SQL: &str = "INSERT INTO oauth_sign_ins \
-         (id, issuer, subject, email, email_verified, name, user_name, links, identity_id, \
-         new_identity_id, user_id, new_user_id, notice_id, challenge, redirect_uri, created_at, \
-         expires_at) \
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, \
-         coalesce((SELECT id FROM identities WHERE issuer = $2 AND subject = $3), $9), $9, \
-         coalesce((SELECT user_id FROM identities WHERE issuer = $2 AND subject = $3), \
-         (SELECT id FROM users WHERE $8 AND $5 AND email = $4 \
-         AND email_verified_at IS NOT NULL AND deleted_at IS NULL), $10), $10, \
-         $11, $12, $13, $14, $15 \
+    const SQL: &str = concat!(
+        "INSERT INTO oauth_sign_ins (id, ",
+        found_or_new_columns!(),
+        ", challenge, redirect_uri, created_at, expires_at) SELECT $1, ",
+        found_or_new!(),
+        ", $12, $13, $14, $15 \
          WHERE EXISTS (SELECT 1 FROM identities WHERE issuer = $2 AND subject = $3) OR NOT EXISTS \
          (SELECT 1 FROM users WHERE $5 AND email = $4 AND NOT ($8 AND email_verified_at IS NOT NULL)) \
-         RETURNING user_id, identity_id";
+         RETURNING user_id, identity_id"
+    );
     let now = core.now();
     let id = new_id(now);
-    let new_identity = new_id(now);
-    let new_user = new_id(now);
-    let insert = Statement::new(SQL)
-        .bind(id)
-        .bind(&*proved.issuer)
-        .bind(&*proved.subject)
-        .bind(proved.email.as_ref().map(Email::as_str))
-        .bind(proved.email_verified)
-        .bind(proved.name.as_ref().map(Name::as_str))
-        .bind(proved.user_name())
-        .bind(links)
-        .bind(new_identity)
-        .bind(new_user)
-        .bind(core.notice_id(now))
+    let new_ids = NewIds::new(now);
+    let insert = new_ids
+        .bind(Statement::new(SQL).bind(id), &proved, links, core.notice_id(now))
         .bind(&*challenge)
         .bind(&*redirect_uri)
         .bind(Timestamp(now))
@@ -287,11 +274,7 @@ async fn store(
             events::failed(AuthEvent::SignIn, client, None, reason);
             return Ok(None);
         };
-        if user_id == new_user {
-            events::succeeded(AuthEvent::Signup, client, user_id.into());
-        } else if identity == new_identity {
-            events::succeeded(AuthEvent::IdentityAddition, client, user_id.into());
-        }
+        new_ids.log_created(user_id, identity, client);
         Ok(Some(id))
     })
     .await

@@ -54,11 +54,10 @@ impl Settings {
             // A server would ignore it, and `migrate` would migrate another file.
             vars.reject("MIGRATIONS_DATABASE_URL", "unset, or as DATABASE_URL, with SQLite");
         }
-        let files = [("TLS_CERT", &self.tls_cert), ("TLS_KEY", &self.tls_key)];
-        for [(name, file), (other, other_file)] in [files, [files[1], files[0]]] {
-            // An invalid one has an error already.
-            if file.is_none() && other_file.is_some() && !vars.has_error(name) {
-                vars.reject(name, &format!("set, if {other} is"));
+        let files = [("TLS_CERT", self.tls_cert.is_some()), ("TLS_KEY", self.tls_key.is_some())];
+        for [needed, (given, is_given)] in [files, [files[1], files[0]]] {
+            if is_given {
+                require(vars, needed, given);
             }
         }
         self.check_mail(vars);
@@ -113,17 +112,12 @@ impl Settings {
         ];
         for provider in [&google[..], &github, &oidc] {
             let Some((given, _)) = provider.iter().find(|(_, is_set)| *is_set) else { continue };
-            let missing = provider.iter().filter(|(_, is_set)| !is_set).map(|(name, _)| *name);
             let others = [
                 ("PUBLIC_URL", self.public_url.is_some()),
                 ("OAUTH_REDIRECTS", !self.oauth_redirects.is_empty()),
             ];
-            let others = others.into_iter().filter(|(_, is_set)| !is_set).map(|(name, _)| name);
-            for name in missing.chain(others) {
-                // An invalid one has an error already, as has one that two providers need.
-                if !vars.has_error(name) {
-                    vars.reject(name, &format!("set, if {given} is"));
-                }
+            for needed in provider.iter().copied().chain(others) {
+                require(vars, needed, given);
             }
             // Only here: without a provider, any address is allowed.
             if self.public_url.is_some()
@@ -139,24 +133,13 @@ impl Settings {
 
     /// Checks that another issuer has all of its settings.
     fn check_issuer(&self, vars: &mut Vars) {
-        let pairs = [
-            (
-                ("AUTH_ISSUER", self.auth_issuer.is_some()),
-                ("AUTH_AUDIENCE", self.auth_audience.is_some()),
-            ),
-            (
-                ("AUTH_AUDIENCE", self.auth_audience.is_some()),
-                ("AUTH_ISSUER", self.auth_issuer.is_some()),
-            ),
-            (
-                ("AUTH_JWKS_URL", self.auth_jwks_url.is_some()),
-                ("AUTH_ISSUER", self.auth_issuer.is_some()),
-            ),
-        ];
-        for ((given, is_given), (needed, is_there)) in pairs {
-            // An invalid one has an error already.
-            if is_given && !is_there && !vars.has_error(needed) {
-                vars.reject(needed, &format!("set, if {given} is"));
+        let issuer = ("AUTH_ISSUER", self.auth_issuer.is_some());
+        let audience = ("AUTH_AUDIENCE", self.auth_audience.is_some());
+        let keys = ("AUTH_JWKS_URL", self.auth_jwks_url.is_some());
+        for ((given, is_given), needed) in [(issuer, audience), (audience, issuer), (keys, issuer)]
+        {
+            if is_given {
+                require(vars, needed, given);
             }
         }
     }
@@ -170,12 +153,16 @@ impl Settings {
             }
             return;
         }
-        for (name, is_set) in
-            [("MAIL_FROM", self.mail_from.is_some()), ("APP_URL", self.app_url.is_some())]
+        for needed in [("MAIL_FROM", self.mail_from.is_some()), ("APP_URL", self.app_url.is_some())]
         {
-            if !is_set && !vars.has_error(name) {
-                vars.reject(name, "set, if SMTP_URL is");
-            }
+            require(vars, needed, "SMTP_URL");
         }
+    }
+}
+
+/// Rejects a setting that is not set although `given` is. An invalid one has an error already.
+fn require(vars: &mut Vars, (name, is_set): (&str, bool), given: &str) {
+    if !is_set && !vars.has_error(name) {
+        vars.reject(name, &format!("set, if {given} is"));
     }
 }

@@ -20,7 +20,7 @@ use crate::{
                 self, BAD_REQUEST, BODY_TIMEOUT, INTERNAL, MEDIA_TYPE, TIMEOUT, TOO_LARGE,
                 UNAUTHORIZED, UNAVAILABLE, field,
             },
-            sessions::no_such,
+            sessions::{credential_id, no_such},
         },
         schema::IdentityToken,
     },
@@ -168,10 +168,7 @@ async fn list(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
 
 async fn remove(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let core = request.api.core();
-    let Some(id) = request.identity_id() else {
-        auth::check_session(core, &caller).await?;
-        return Err(ApiError::NoSuch("identity"));
-    };
+    let id = credential_id(core, &caller, request.identity_id(), "identity").await?;
     let removed = auth::remove_identity_from(core, &caller, id, request.client).await;
     removed.map_err(|error| no_such("identity", error))?;
     Ok(respond::json(StatusCode::OK, &json!({ "message": "Identity removed successfully" })))

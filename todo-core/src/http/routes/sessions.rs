@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::{
-    auth::{self, Caller, SessionId},
+    auth::{self, Caller},
     core::Core,
     error::Error,
     http::{
@@ -114,14 +114,14 @@ async fn end(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     Ok(respond::json(StatusCode::OK, &json!({ "message": "Session ended successfully" })))
 }
 
-/// The id of a session or a key in the path; `thing` names it for the error. An absent id was not a
-/// UUID: it is not found, after the caller's session was checked.
-pub(crate) async fn credential_id(
+/// The id of a session, a key or an identity in the path; `thing` names it for the error. An absent
+/// id was not a UUID: it is not found, after the caller's session was checked.
+pub(crate) async fn credential_id<I>(
     core: &Core,
     caller: &Caller,
-    id: Option<SessionId>,
+    id: Option<I>,
     thing: &'static str,
-) -> Result<SessionId, ApiError> {
+) -> Result<I, ApiError> {
     if let Some(id) = id {
         return Ok(id);
     }
