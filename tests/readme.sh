@@ -37,7 +37,7 @@ fail() {
 BASE=$address sh -eu "$dir/session" >"$dir/out" 2>&1 || fail "a line of it failed"
 [ "$(tail -n 1 "$dir/out")" = 404 ] || fail "the deleted todo is not a 404"
 for expected in '"title":"Buy milk"' '"total":1' '"description":"oats"' '"completed":true' \
-  'Todo deleted successfully'; do
+  '"at":"2026-12-07T08:00:00Z"' 'Todo deleted successfully'; do
   grep -qF "$expected" "$dir/out" || fail "no response contains $expected"
 done
 echo "README session: ok"

@@ -44,7 +44,7 @@ pub async fn run(out: &mut impl Write) -> Result<(), Failure> {
     loop {
         let page = todos::list(&home, &caller, query.clone()).await?;
         let titles: Vec<&str> = page.todos.iter().map(|todo| todo.title.as_str()).collect();
-        writeln!(out, "page of {}: {}", page.total, titles.join(", "))?;
+        writeln!(out, "page of {}: {}", page.total.unwrap_or_default(), titles.join(", "))?;
         milk = milk.or(page.todos.into_iter().find(|todo| todo.title == "Buy milk"));
         query.cursor = page.next_cursor;
         if query.cursor.is_none() {
@@ -61,13 +61,13 @@ pub async fn run(out: &mut impl Write) -> Result<(), Failure> {
     let milk = milk.ok_or("the todo was not found")?;
     let patch = TodoPatch::new().description(Description::parse("oats, two litres")?);
     let milk = todos::patch(&home, &caller, milk.id, patch).await?;
-    let milk = todos::set_completed(&home, &caller, milk.id, true).await?;
+    let milk = todos::set_completed(&home, &caller, milk.id, true).await?.todo;
     let text = milk.description.as_ref().map_or("", Description::as_str);
     writeln!(out, "{}: {text}, completed: {}", milk.title, milk.completed)?;
 
     let caller = Caller::trusted(ada_at_work.id);
     let elsewhere = todos::list(&work, &caller, ListQuery::new()).await?;
-    writeln!(out, "at work: {} todos", elsewhere.total)?;
+    writeln!(out, "at work: {} todos", elsewhere.total.unwrap_or_default())?;
 
     home.close().await;
     work.close().await;

@@ -1,6 +1,7 @@
-//! Five ways to use the library, each a file to copy from:
+//! Six ways to use the library, each a file to copy from:
 //!
 //! - [`embed`]: accounts and todos in your own program, without HTTP;
+//! - [`planner`]: due dates, tags and recurrence: the todos of a week, day by day;
 //! - [`in_axum`]: the whole API under a path of an axum app;
 //! - [`in_salvo`]: the same in a salvo app, documentation pages included;
 //! - [`client`]: an HTTP client for any of them;
@@ -16,6 +17,7 @@ pub mod embed;
 pub mod in_axum;
 pub mod in_salvo;
 pub mod offline;
+pub mod planner;
 
 /// Error of an example.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

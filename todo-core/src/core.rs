@@ -1,5 +1,7 @@
 //! [`Core`]: the state that every operation needs, and how operations run.
 
+#[cfg(feature = "webhook")]
+use std::sync::OnceLock;
 use std::{fmt, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,6 +11,8 @@ use uuid::Uuid;
 
 #[cfg(feature = "identity")]
 use crate::auth::external::KnownTokens;
+#[cfg(feature = "webhook")]
+use crate::http_client::{PublicClient, WebhookClient};
 #[cfg(feature = "identity")]
 use crate::identity::{
     HttpClient, IdentityOptions, IdentityServices, IssuerOptions, sign_in::SignInOptions,
@@ -24,6 +28,7 @@ use crate::{
     job_counters::JobCounters,
     mail::{Mail, MailOptions},
     rate_limit::RateLimiter,
+    reminder_counters::ReminderCounters,
     run_to_completion::RunToCompletion,
     secret::{Algorithm, Secret},
     streams::{EndReason, Streams},
@@ -34,6 +39,10 @@ const MAX_OPERATIONS: usize = 4096;
 /// The same limit for operations without a caller, mainly signups and logins. It is separate, so
 /// that they cannot use up the permits of callers.
 const MAX_ANONYMOUS: usize = 1024;
+/// Limit of imported files that are read at a time, each on a thread of its own.
+const MAX_IMPORTS: usize = 2;
+/// Maximum wait for the permit to read one.
+const IMPORT_WAIT: Duration = Duration::from_secs(10);
 /// Deadline of an operation, also if its future was dropped.
 const OPERATION_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -50,11 +59,16 @@ pub struct CoreBuilder {
     service_name: String,
     rate_limit_per_minute: u32,
     max_todos: u32,
+    max_tags: u32,
+    max_reminders: u32,
+    max_lists: u32,
     trash_days: u16,
     max_streams: u32,
     mail: Option<MailOptions>,
     #[cfg(feature = "identity")]
     identity: IdentityOptions,
+    #[cfg(feature = "webhook")]
+    webhook_client: WebhookClientOption,
     database: DatabaseOptions,
     clock: Clock,
 }
@@ -107,6 +121,28 @@ impl CoreBuilder {
         self
     }
 
+    /// Sets the maximum number of different tags of a user's todos; 0 is no limit. Default: 500.
+    pub fn max_tags(mut self, limit: u32) -> Self {
+        self.max_tags = limit;
+        self
+    }
+
+    /// Sets the maximum number of a user's reminders that have not fired; 0 is no limit. Default:
+    /// 500. A write that adds reminders to a todo is checked, and one that changes when it is due.
+    /// A todo that is reopened, restored or repeated has its reminders again, also beyond the
+    /// limit.
+    pub fn max_reminders(mut self, limit: u32) -> Self {
+        self.max_reminders = limit;
+        self
+    }
+
+    /// Sets the maximum number of a user's lists; 0: no limit. Default: 200. On PostgreSQL,
+    /// concurrent creations may exceed it by their number.
+    pub fn max_lists(mut self, limit: u32) -> Self {
+        self.max_lists = limit;
+        self
+    }
+
     /// Sets the number of days for which deleted todos can be restored; 0: they are deleted
     /// permanently at once. Default: 30.
     pub fn trash_days(mut self, days: u16) -> Self {
@@ -148,6 +184,14 @@ impl CoreBuilder {
     #[cfg(feature = "identity")]
     pub fn http_client(mut self, client: Arc<dyn HttpClient>) -> Self {
         self.identity.client = Some(client);
+        self
+    }
+
+    /// Sets the client for requests to webhooks. Default: a
+    /// [`PublicClient`](crate::webhooks::PublicClient).
+    #[cfg(feature = "webhook")]
+    pub fn webhook_client(mut self, client: Arc<dyn WebhookClient>) -> Self {
+        self.webhook_client = WebhookClientOption(Some(client));
         self
     }
 
@@ -202,12 +246,19 @@ impl CoreBuilder {
             clock: self.clock,
             operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
             anonymous: Arc::new(Semaphore::new(MAX_ANONYMOUS)),
+            imports: Arc::new(Semaphore::new(MAX_IMPORTS)),
             read_queues,
             write_queues,
             drops_writes: share.drops_writes,
             max_todos: self.max_todos,
+            max_tags: self.max_tags,
+            max_reminders: self.max_reminders,
+            max_lists: self.max_lists,
             trash_lifetime: TimeDelta::days(self.trash_days.into()),
             jobs: JobCounters::default(),
+            reminders: ReminderCounters::default(),
+            #[cfg(feature = "webhook")]
+            webhook_client: self.webhook_client.0.map(OnceLock::from).unwrap_or_default(),
             last_uses: LastUses::default(),
             known_keys: KnownKeys::new(),
             #[cfg(feature = "identity")]
@@ -220,6 +271,18 @@ impl CoreBuilder {
             tracing::warn!(%error, "cannot read the cost of stored password hashes yet");
         }
         core
+    }
+}
+
+/// The client of webhooks, if it is not the default one.
+#[cfg(feature = "webhook")]
+#[derive(Clone)]
+struct WebhookClientOption(Option<Arc<dyn WebhookClient>>);
+
+#[cfg(feature = "webhook")]
+impl fmt::Debug for WebhookClientOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WebhookClientOption").finish_non_exhaustive()
     }
 }
 
@@ -237,14 +300,21 @@ struct Inner {
     clock: Clock,
     operations: Arc<Semaphore>,
     anonymous: Arc<Semaphore>,
+    imports: Arc<Semaphore>,
     read_queues: Arc<CallerQueues>,
     /// The same queues as `read_queues` where reads and writes share connections.
     write_queues: Arc<CallerQueues>,
     drops_writes: bool,
     max_todos: u32,
+    max_tags: u32,
+    max_reminders: u32,
+    max_lists: u32,
     /// Zero without a trash.
     trash_lifetime: TimeDelta,
     jobs: JobCounters,
+    reminders: ReminderCounters,
+    #[cfg(feature = "webhook")]
+    webhook_client: OnceLock<Arc<dyn WebhookClient>>,
     last_uses: LastUses,
     known_keys: KnownKeys,
     #[cfg(feature = "identity")]
@@ -270,11 +340,16 @@ impl Core {
             service_name: "Todo API".to_owned(),
             rate_limit_per_minute: 5,
             max_todos: 50_000,
+            max_tags: 500,
+            max_reminders: 500,
+            max_lists: 200,
             trash_days: 30,
             max_streams: 5,
             mail: None,
             #[cfg(feature = "identity")]
             identity: IdentityOptions::default(),
+            #[cfg(feature = "webhook")]
+            webhook_client: WebhookClientOption(None),
             database: DatabaseOptions::new(),
             clock: Clock::system(),
         }
@@ -380,6 +455,18 @@ impl Core {
         RunToCompletion::new(with_deadline(permit, operation)).await
     }
 
+    /// Waits for the permit to read an imported file.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] after 10 s.
+    pub(crate) async fn import_permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.0.imports).acquire_owned();
+        match tokio::time::timeout(IMPORT_WAIT, permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(Error::Busy),
+        }
+    }
+
     /// The current statistics.
     #[cfg(feature = "http")]
     pub(crate) fn stats(&self) -> Stats {
@@ -398,6 +485,7 @@ impl Core {
             hashed: hasher.hashes_total(),
             succeeded_jobs,
             failed_jobs,
+            reminders: self.0.reminders.totals(),
             foreign_tokens: self.foreign_tokens(),
             mails: self.0.mail.as_ref().map(|mail| mail.counters.totals()).unwrap_or_default(),
             streams: self.0.streams.counts(),
@@ -422,6 +510,18 @@ impl Core {
 
     pub(crate) fn streams(&self) -> &Streams {
         &self.0.streams
+    }
+
+    pub(crate) fn max_tags(&self) -> u32 {
+        self.0.max_tags
+    }
+
+    pub(crate) fn max_reminders(&self) -> u32 {
+        self.0.max_reminders
+    }
+
+    pub(crate) fn max_lists(&self) -> u32 {
+        self.0.max_lists
     }
 
     pub(crate) fn max_todos(&self) -> u32 {
@@ -468,6 +568,16 @@ impl Core {
 
     pub(crate) fn jobs(&self) -> &JobCounters {
         &self.0.jobs
+    }
+
+    pub(crate) fn reminders(&self) -> &ReminderCounters {
+        &self.0.reminders
+    }
+
+    /// The client of webhooks; the default one is made when it is first needed.
+    #[cfg(feature = "webhook")]
+    pub(crate) fn webhook_client(&self) -> Arc<dyn WebhookClient> {
+        Arc::clone(self.0.webhook_client.get_or_init(|| Arc::new(PublicClient::new())))
     }
 
     pub(crate) fn mail(&self) -> Option<&Mail> {
@@ -537,6 +647,8 @@ pub(crate) struct Stats {
     /// Attempts of jobs since the start.
     pub(crate) succeeded_jobs: u64,
     pub(crate) failed_jobs: u64,
+    /// Reminders that have fired, and their deliveries, since the start.
+    pub(crate) reminders: crate::reminder_counters::ReminderTotals,
     /// Attempts to send mails since the start, and the age in seconds of the oldest unsent one.
     pub(crate) mails: (crate::mail::MailTotals, i64),
     /// Verifications of tokens of another issuer, by their results; none without an issuer.

@@ -39,8 +39,10 @@ pub enum Error {
     #[error("the todo was changed meanwhile")]
     PreconditionFailed,
     /// The user has as many rows of a kind as is allowed. Delete some first.
-    #[error("the limit of {limit} is reached")]
+    #[error("the limit of {limit} {of} is reached")]
     QuotaExceeded {
+        /// What the limit counts.
+        of: Quota,
         /// Maximum number.
         limit: u64,
         /// Present number. It may exceed the limit, if the limit was lowered.
@@ -53,6 +55,15 @@ pub enum Error {
         reason: ItemError,
         /// All of them: the field of each is the item's, such as `delete/7`.
         items: FieldErrors,
+    },
+    /// Todos of an imported file are invalid ([`import`](crate::todos::import)), so that none was
+    /// created.
+    #[error("{invalid} todos of the file are invalid: {errors}")]
+    FileInvalid {
+        /// The number of todos that are invalid.
+        invalid: usize,
+        /// The first 100 errors, each with its line.
+        errors: FieldErrors,
     },
     /// The answers kept for the user's idempotency keys take too much space. Keys are free again
     /// after a day; requests without a key are unaffected.
@@ -136,7 +147,7 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Invalid(_) => "validation_error",
+            Self::Invalid(_) | Self::FileInvalid { .. } => "validation_error",
             Self::Unauthenticated => "unauthorized",
             Self::InvalidCredentials => "invalid_credentials",
             Self::Forbidden => "forbidden",
@@ -191,6 +202,48 @@ impl From<FieldError> for Error {
     }
 }
 
+/// What a quota counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+#[serde(rename_all = "lowercase")]
+pub enum Quota {
+    /// The todos of a user, without those in the trash.
+    Todos,
+    /// The different tags of a user's todos.
+    Tags,
+    /// The lists of a user.
+    Lists,
+    /// The reminders of a user that have not fired.
+    Reminders,
+    /// The identities with which a user logs in.
+    Identities,
+}
+
+impl Quota {
+    /// The name in the plural, in lower case.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Todos => "todos",
+            Self::Tags => "tags",
+            Self::Lists => "lists",
+            Self::Reminders => "reminders",
+            Self::Identities => "identities",
+        }
+    }
+
+    /// A sentence for people with this many.
+    pub(crate) fn message(self, limit: u64) -> String {
+        format!("You have reached the limit of {limit} {self}. Please delete some first.")
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Why an item of a bulk failed ([`bulk`](crate::todos::bulk)).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -204,9 +257,11 @@ pub enum ItemError {
     /// The todo does not exist.
     #[error("not found")]
     NotFound,
-    /// The user has as many todos as is allowed.
-    #[error("the limit of {limit} is reached")]
+    /// The user has as many todos, or different tags, as is allowed.
+    #[error("the limit of {limit} {of} is reached")]
     QuotaExceeded {
+        /// What the limit counts.
+        of: Quota,
         /// Maximum number.
         limit: u64,
         /// Present number.
@@ -215,6 +270,15 @@ pub enum ItemError {
 }
 
 impl ItemError {
+    /// The error of an item whose tags or list were rejected.
+    pub(crate) fn of_details(error: Error) -> Self {
+        match error {
+            Error::QuotaExceeded { of, limit, used } => Self::QuotaExceeded { of, limit, used },
+            Error::Invalid(errors) => Self::Invalid(errors),
+            _ => Self::Invalid(FieldError::new("tags", "invalid", "Tags are invalid.").into()),
+        }
+    }
+
     /// The code of the same [`Error`].
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -235,10 +299,7 @@ impl ItemError {
             }
             Self::Forbidden => "You don't have access to this todo.".into(),
             Self::NotFound => "There is no such todo.".into(),
-            Self::QuotaExceeded { limit, .. } => {
-                format!("You have reached the limit of {limit} todos. Please delete some first.")
-                    .into()
-            }
+            Self::QuotaExceeded { of, limit, .. } => of.message(*limit).into(),
         }
     }
 }
@@ -249,7 +310,7 @@ impl From<ItemError> for Error {
             ItemError::Invalid(errors) => Self::Invalid(errors),
             ItemError::Forbidden => Self::Forbidden,
             ItemError::NotFound => Self::NotFound,
-            ItemError::QuotaExceeded { limit, used } => Self::QuotaExceeded { limit, used },
+            ItemError::QuotaExceeded { of, limit, used } => Self::QuotaExceeded { of, limit, used },
         }
     }
 }
@@ -320,6 +381,9 @@ pub struct FieldError {
     /// A sentence for people, with a capital and a full stop, that states the rule and never
     /// contains the value.
     pub message: Cow<'static, str>,
+    /// The line of an imported file, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
 }
 
 impl FieldError {
@@ -329,11 +393,16 @@ impl FieldError {
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { field: field.into(), code, message: message.into() }
+        Self { field: field.into(), code, message: message.into(), line: None }
+    }
+
+    /// The error, on a line of an imported file.
+    pub(crate) fn on_line(mut self, line: u32) -> Self {
+        self.line = Some(line);
+        self
     }
 
     /// The error, with the name of its field below `parent`.
-    #[cfg(feature = "http")]
     pub(crate) fn below(mut self, parent: &str) -> Self {
         self.field = format!("{parent}/{}", self.field).into();
         self
@@ -368,22 +437,31 @@ impl FieldErrors {
         parsed.map_err(|errors| self.0.extend(errors.into().0)).ok()
     }
 
-    /// The errors, as those of the field `name`.
-    #[cfg(feature = "http")]
+    /// The errors, as those of the field `name`; those of a part of the field keep their place in
+    /// it.
     pub(crate) fn of_field(mut self, name: &'static str) -> Self {
         for error in &mut self.0 {
-            error.field = name.into();
+            error.field = match error.field.split_once('/') {
+                None => name.into(),
+                Some((_, part)) => format!("{name}/{part}").into(),
+            };
+        }
+        self
+    }
+
+    /// The errors, as those of the item at `index` of their field.
+    pub(crate) fn at(mut self, index: usize) -> Self {
+        for error in &mut self.0 {
+            error.field = format!("{}/{index}", error.field).into();
         }
         self
     }
 
     /// The errors, with the names of their fields below `parent`.
-    #[cfg(feature = "http")]
     pub(crate) fn below(self, parent: &str) -> Self {
         Self(self.0.into_iter().map(|error| error.below(parent)).collect())
     }
 
-    #[cfg(feature = "http")]
     pub(crate) fn extend(&mut self, errors: Self) {
         self.0.extend(errors.0);
     }

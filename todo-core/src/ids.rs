@@ -80,3 +80,12 @@ id! {
     /// The id of a todo: a UUIDv7 (RFC 9562, section 5.7), unless an import brought another UUID.
     TodoId
 }
+id! {
+    /// The id of a list of todos: a UUIDv7 (RFC 9562, section 5.7), unless an import brought
+    /// another UUID.
+    ListId
+}
+id! {
+    /// The id of a reminder: a random UUID (RFC 9562, section 5.4).
+    ReminderId
+}

@@ -16,7 +16,7 @@ use crate::{
     core::Core,
     db::{RowsAffected, Statement, value::Timestamp},
     error::{BoxError, Error, ErrorChain, Result},
-    outbox, todos,
+    outbox, reminders, todos,
 };
 
 /// Duration of a lease.
@@ -44,15 +44,27 @@ enum Kind {
     DeletedAccounts,
     /// [`outbox::delete_expired`].
     ExpiredMails,
+    /// [`reminders::delete_fired`].
+    FiredReminders,
+    /// [`todos::finish_list_deletions`].
+    DeletedLists,
+    /// [`todos::update_due_times`].
+    DueTimes,
+    /// [`todos::fold_all`].
+    UnfoldedTodos,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 9] = [
         Self::ExpiredSessions,
         Self::IdleSessions,
         Self::ExpiredTodos,
         Self::DeletedAccounts,
         Self::ExpiredMails,
+        Self::FiredReminders,
+        Self::DeletedLists,
+        Self::DueTimes,
+        Self::UnfoldedTodos,
     ];
 
     /// The name in the database. A process takes no job of a kind that it does not know: it may be
@@ -64,16 +76,24 @@ impl Kind {
             Self::ExpiredTodos => "delete_expired_todos",
             Self::DeletedAccounts => "delete_accounts",
             Self::ExpiredMails => "delete_expired_mails",
+            Self::FiredReminders => "delete_fired_reminders",
+            Self::DeletedLists => "delete_lists",
+            Self::DueTimes => "update_due_times",
+            Self::UnfoldedTodos => "fold_todos",
         }
     }
 
     fn interval(self) -> TimeDelta {
         match self {
-            Self::ExpiredSessions | Self::ExpiredTodos | Self::DeletedAccounts => {
-                TimeDelta::minutes(1)
+            Self::ExpiredSessions
+            | Self::ExpiredTodos
+            | Self::DeletedAccounts
+            | Self::DeletedLists
+            | Self::UnfoldedTodos => TimeDelta::minutes(1),
+            // The first reads all sessions, and what others delete is kept for days anyway.
+            Self::IdleSessions | Self::ExpiredMails | Self::DueTimes | Self::FiredReminders => {
+                TimeDelta::hours(1)
             }
-            // The one reads all sessions, and what the other deletes is kept for a day anyway.
-            Self::IdleSessions | Self::ExpiredMails => TimeDelta::hours(1),
         }
     }
 
@@ -84,7 +104,11 @@ impl Kind {
             Self::IdleSessions => auth::delete_idle_sessions(core).await?,
             Self::ExpiredTodos => todos::delete_expired(core).await?,
             Self::ExpiredMails => outbox::delete_expired(core).await?,
+            Self::FiredReminders => reminders::delete_fired(core).await?,
+            Self::DueTimes => return todos::update_due_times(core).await,
             Self::DeletedAccounts => return auth::delete_left_rows(core).await,
+            Self::DeletedLists => return todos::finish_list_deletions(core).await,
+            Self::UnfoldedTodos => return todos::fold_all(core).await,
         }
         Ok(true)
     }
@@ -109,9 +133,11 @@ pub struct JobReport {
 }
 
 /// Runs the jobs that are due and that no other process runs: the deletion of what has expired
-/// (sessions, slots of rate limits, todos in the trash, idempotency keys, mails) and of what
-/// deleted accounts have left. It also reloads the cost of the stored password hashes. Servers call
-/// it every 15 seconds. Each failure of a job is logged.
+/// (sessions, slots of rate limits, todos in the trash, idempotency keys, mails, reminders)
+/// and of what deleted accounts and lists have left, the preparation of todos of an older version
+/// for searches, and the recomputation of due times after a change of the time zone database. It
+/// also reloads the cost of the stored password hashes. Servers call it every 15 seconds. Each
+/// failure of a job is logged.
 ///
 /// One attempt of a job takes at most 45 seconds. If this future is dropped, or the process ends,
 /// a running job is due again after at most 60 seconds.
@@ -174,7 +200,7 @@ async fn lease_next(core: &Core) -> Result<Option<Leased>> {
     const SQL: &str = "UPDATE jobs SET lease = $1, leased_until = $2, attempts = attempts + 1 \
          WHERE (kind, key) IN (SELECT kind, key FROM jobs \
          WHERE run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
-         AND kind IN ($4, $5, $6, $7, $8) ORDER BY run_at LIMIT 1) \
+         AND kind IN ($4, $5, $6, $7, $8, $9, $10, $11, $12) ORDER BY run_at LIMIT 1) \
          AND run_at <= $3 AND (leased_until IS NULL OR leased_until <= $3) \
          RETURNING kind, attempts";
     let db = core.db();

@@ -20,7 +20,7 @@
 //!     let new = NewTodo::new("Buy milk".parse()?).priority(Priority::High);
 //!     let todo = todos::create(&core, &caller, new).await?;
 //!     let list = todos::list(&core, &caller, ListQuery::new()).await?;
-//!     assert_eq!((list.total, &list.todos[0]), (1, &todo));
+//!     assert_eq!((list.total, &list.todos[0]), (Some(1), &todo));
 //!     Ok(())
 //! }
 //! ```
@@ -95,6 +95,7 @@
 //! | `http` | yes | the HTTP contract |
 //! | `admin` | no | with both databases: migrating, copying, importing, backups, users |
 //! | `identity` | no | tokens of another issuer, and the HTTP client for its keys |
+//! | `webhook` | no | reminders by webhook, and the HTTP client for it |
 //! | `otlp` | no | with `http`: a request's span joins the client's trace (W3C Trace Context) |
 //!
 //! Types and traits of other crates in the public API: [`uuid`], [`chrono`], serde, futures'
@@ -115,6 +116,8 @@ mod core;
 mod crypto;
 mod db;
 mod error;
+#[cfg(any(feature = "identity", feature = "webhook"))]
+mod http_client;
 mod ids;
 mod job_counters;
 pub mod jobs;
@@ -122,6 +125,8 @@ pub mod mail;
 pub mod outbox;
 mod parsed;
 mod rate_limit;
+mod reminder_counters;
+pub mod reminders;
 mod request_id;
 mod run_to_completion;
 mod scopes;
@@ -145,6 +150,8 @@ pub mod identity;
 #[doc(hidden)]
 pub mod testing;
 pub mod todos;
+#[cfg(feature = "webhook")]
+pub mod webhooks;
 
 #[cfg(feature = "postgres")]
 pub use self::db::{
@@ -155,6 +162,6 @@ pub use self::{
     clock::Clock,
     core::{Core, CoreBuilder},
     db::{Database, DatabaseOptions, DatabaseUrl, DatabaseUrlError, OpenError},
-    error::{BoxError, Error, ErrorChain, FieldError, FieldErrors, ItemError, Result},
+    error::{BoxError, Error, ErrorChain, FieldError, FieldErrors, ItemError, Quota, Result},
     secret::{Algorithm, Secret, SecretError},
 };

@@ -5,7 +5,7 @@
 //! before it has stored the result, the mail is sent again when the lease ends, with the same bytes
 //! and the same `Message-ID`: a mail arrives at least once, and rarely twice.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{fmt::Write as _, panic::AssertUnwindSafe, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
@@ -19,7 +19,9 @@ use crate::{
     core::Core,
     db::{RowsAffected, Statement, value::Timestamp},
     error::Result,
-    mail::{Letter, Mail, MailKind, MailResult, SendError, SendErrorKind, compose, seal_link},
+    mail::{
+        DueTodo, Letter, Mail, MailKind, MailResult, SendError, SendErrorKind, compose, seal_link,
+    },
 };
 
 /// Duration of a lease.
@@ -43,7 +45,7 @@ macro_rules! unsent {
         "sent_at IS NULL AND failed_at IS NULL AND used_at IS NULL AND expires_at > $1 \
          AND kind IN ('reset', 'verify', 'change', 'password_changed', 'email_changing', \
          'email_changed', 'key_created', 'identity_added', 'identity_removed', \
-         'account_deleted') AND email NOT LIKE '%@users.invalid'"
+         'account_deleted', 'reminder') AND email NOT LIKE '%@users.invalid'"
     };
 }
 
@@ -125,7 +127,8 @@ async fn lease_next(core: &Core, mail: &Mail) -> Result<Option<Leased>> {
         unsent!(),
         " AND coalesce(next_attempt_at, created_at) <= $1 \
          AND (leased_until IS NULL OR leased_until <= $1) \
-         AND (SELECT count(*) FROM mails WHERE sent_at > $4) < $5 \
+         AND (SELECT count(*) FROM mails WHERE sent_at > $4) < $5 AND (kind <> 'reminder' OR \
+         (SELECT count(*) FROM mails WHERE sent_at > $4 AND kind = 'reminder') < $6) \
          ORDER BY coalesce(next_attempt_at, created_at) LIMIT 1) AND ",
         unsent!(),
         " AND coalesce(next_attempt_at, created_at) <= $1 \
@@ -139,7 +142,9 @@ async fn lease_next(core: &Core, mail: &Mail) -> Result<Option<Leased>> {
         .bind(lease)
         .bind(Timestamp(now + LEASE))
         .bind(Timestamp(now - TimeDelta::hours(1)))
-        .bind(i64::from(mail.options.per_hour));
+        .bind(i64::from(mail.options.per_hour))
+        // Half of them: a new password does not wait for reminders.
+        .bind(i64::from(mail.options.per_hour.div_ceil(2)));
     let db = core.db();
     let row: Option<(Uuid, String, String, Timestamp, i64)> =
         core.anonymous(async move { Ok(db.execute(update).await?) }).await?;
@@ -163,11 +168,18 @@ async fn attempt(
         },
         _ => leased.email.clone(),
     };
+    let todo = match kind {
+        MailKind::Reminder => match open_todo(core, id).await? {
+            Some(todo) => Some(todo),
+            None => return Ok((MailResult::Dropped, End::Failed, Some("no open todo".to_owned()))),
+        },
+        _ => None,
+    };
     let token = kind.has_link().then(|| seal_link(core.tokens(), kind, id));
     let message = compose(
         &mail.options,
         core.service_name(),
-        &Letter { id, kind, to: &to, created_at, token },
+        &Letter { id, kind, to: &to, created_at, token, todo },
     );
     let sending = AssertUnwindSafe(mail.options.mailer.send(&message)).catch_unwind();
     let sent = match timeout(SEND_TIMEOUT, sending).await {
@@ -225,6 +237,25 @@ async fn address_of_account(core: &Core, leased: &Leased) -> Result<Option<Strin
     let row: Option<(String, i64)> =
         core.anonymous(async move { Ok(db.execute(update).await?) }).await?;
     Ok(row.map(|(address, _)| address))
+}
+
+/// The todo of a reminder, which has the mail's id; `None` if it is completed or gone by now.
+async fn open_todo(core: &Core, reminder: Uuid) -> Result<Option<DueTodo>> {
+    type Found = (String, Option<i64>, Option<i64>, Option<String>);
+    const SQL: &str = "SELECT title, todos.due_date, due_minute, due_zone FROM todos \
+         JOIN reminders AS fired ON todos.id = fired.todo_id AND todos.user_id = fired.user_id \
+         WHERE fired.id = $1 AND NOT completed";
+    let db = core.db();
+    let select = Statement::new(SQL).bind(reminder);
+    let row: Option<Found> = core.anonymous(async move { Ok(db.fetch(select).await?) }).await?;
+    Ok(row.map(|(title, day, minute, zone)| {
+        let day = day.and_then(TimeDelta::try_days).unwrap_or_default();
+        let mut due = format!("on {}", chrono::NaiveDate::default() + day);
+        if let (Some(minute), Some(zone)) = (minute, zone) {
+            let _ = write!(due, " at {:02}:{:02} ({zone})", minute / 60, minute % 60);
+        }
+        DueTodo { title, due }
+    }))
 }
 
 /// Stores the result of an attempt, unless another process has taken the mail meanwhile.

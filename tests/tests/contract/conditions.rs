@@ -59,7 +59,7 @@ on_every_target! {
         let empty = ann.patch(&path, json!({})).await;
         assert_eq!(etag(&empty), tags[3], "an empty patch changes nothing");
         for tag in &tags {
-            assert!(tag.starts_with("\"1-") && tag.ends_with('"'), "{tag}");
+            assert!(tag.starts_with("\"2-") && tag.ends_with('"'), "{tag}");
         }
         let list = etag(&ann.get(&ann.todos()).await);
         assert!(list.starts_with("W/"), "{list} is not that of a todo");
@@ -115,7 +115,7 @@ on_every_target! {
         let theirs = path(&ann, &bob.todo("theirs").await);
         let nobody = format!("{}/00000000-0000-7000-8000-000000000000", ann.todos());
         let mine = path(&ann, &ann.todo("mine").await);
-        let other = "\"1-AAZg7jzg-EA\"";
+        let other = "\"2-AAZg7jzg-EA\"";
         for (method, end, body) in changes() {
             let [theirs, nobody, mine] =
                 [&theirs, &nobody, &mine].map(|path| format!("{path}{end}"));

@@ -84,7 +84,7 @@ fn comparable(reply: &[u8]) -> String {
             // Trailing zeros of a time's fraction are omitted, so lengths may differ.
             "content-length" if body.is_empty() => fields.push(format!("{name}: of no content")),
             "content-length" => fields.push(format!("{name}: {}", value == body.len().to_string())),
-            "etag" if value.starts_with("\"1-") => fields.push(format!("{name}: <version>")),
+            "etag" if value.starts_with("\"2-") => fields.push(format!("{name}: <version>")),
             // The epoch is random.
             "etag" if value.starts_with("W/") => {
                 let after = value.split_once('.').map_or(value, |(_epoch, after)| after);

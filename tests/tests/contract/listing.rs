@@ -1,6 +1,7 @@
 //! Lists of todos: filters, sort orders and paging, which neither repeats nor skips a todo under
 //! concurrent changes. `todos.rs` tests the single todo.
 
+mod filters;
 mod long_lists;
 mod order;
 mod paging;

@@ -16,11 +16,19 @@ use todo_tests::{App, Database, Server, Target};
 const TODOS: &str = "/api/users/{user_id}/todos";
 const BULK: &str = "/api/users/{user_id}/todos/bulk";
 const TODO: &str = "/api/users/{user_id}/todos/{todo_id}";
+const MOVE: &str = "/api/users/{user_id}/todos/{todo_id}/move";
+const TAGS: &str = "/api/users/{user_id}/tags";
+const RENAME_TAG: &str = "/api/users/{user_id}/tags/rename";
+const LISTS: &str = "/api/users/{user_id}/lists";
+const LIST: &str = "/api/users/{user_id}/lists/{list_id}";
 const TRASH: &str = "/api/users/{user_id}/trash";
 const TRASHED: &str = "/api/users/{user_id}/trash/{todo_id}";
 const RESTORE: &str = "/api/users/{user_id}/trash/{todo_id}/restore";
+const EXPORT: &str = "/api/users/{user_id}/export";
+const IMPORT: &str = "/api/users/{user_id}/import";
 const CHANGES: &str = "/api/users/{user_id}/changes";
 const EVENTS: &str = "/api/users/{user_id}/events";
+const WEBHOOK: &str = "/api/users/{user_id}/webhook";
 const SOCKET: &str = "/api/users/{user_id}/ws";
 const START: &str = "/api/auth/oauth/{provider}/start";
 const CALLBACK: &str = "/api/auth/oauth/{provider}/callback";
@@ -46,7 +54,7 @@ const fn route(
 }
 
 #[rustfmt::skip]
-const ROUTES: [Route; 49] = [
+const ROUTES: [Route; 63] = [
     route("post", "/api/auth/signup", false, true,
         &["201", "400", "409", "413", "415", "422", "429", "500", "503"]),
     route("post", "/api/auth/login", false, true,
@@ -100,6 +108,19 @@ const ROUTES: [Route; 49] = [
     route("get", TODOS, true, false, &["200", "304", "400", "401", "403", "500", "503"]),
     route("post", BULK, true, true,
         &["200", "400", "401", "403", "404", "409", "413", "415", "422", "500", "503"]),
+    route("post", MOVE, true, true,
+        &["200", "400", "401", "403", "404", "412", "413", "415", "422", "500", "503"]),
+    route("get", TAGS, true, false, &["200", "304", "401", "403", "500", "503"]),
+    route("delete", TAGS, true, false, &["200", "400", "401", "403", "404", "500", "503"]),
+    route("post", RENAME_TAG, true, true,
+        &["200", "400", "401", "403", "404", "413", "415", "422", "500", "503"]),
+    route("post", LISTS, true, true,
+        &["201", "400", "401", "403", "409", "413", "415", "422", "500", "503"]),
+    route("get", LISTS, true, false, &["200", "304", "401", "403", "500", "503"]),
+    route("get", LIST, true, false, &["200", "304", "401", "403", "404", "500", "503"]),
+    route("patch", LIST, true, true,
+        &["200", "400", "401", "403", "404", "412", "413", "415", "422", "500", "503"]),
+    route("delete", LIST, true, false, &["200", "401", "403", "404", "412", "500", "503"]),
     route("get", TODO, true, false, &["200", "304", "401", "403", "404", "500", "503"]),
     route("put", TODO, true, true,
         &["200", "400", "401", "403", "404", "412", "413", "415", "422", "500", "503"]),
@@ -113,9 +134,16 @@ const ROUTES: [Route; 49] = [
     route("delete", TRASHED, true, false, &["200", "401", "403", "404", "500", "503"]),
     route("post", RESTORE, true, false,
         &["200", "401", "403", "404", "409", "422", "500", "503"]),
+    route("get", EXPORT, true, false, &["200", "400", "401", "403", "500", "503"]),
+    route("post", IMPORT, true, true,
+        &["200", "400", "401", "403", "409", "413", "415", "422", "500", "503"]),
     route("get", CHANGES, true, false, &["200", "400", "401", "403", "410", "500", "503"]),
     route("get", EVENTS, true, false,
         &["200", "400", "401", "403", "410", "429", "500", "503"]),
+    route("put", WEBHOOK, true, true,
+        &["200", "400", "401", "403", "413", "415", "422", "500", "503"]),
+    route("get", WEBHOOK, true, false, &["200", "401", "403", "404", "500", "503"]),
+    route("delete", WEBHOOK, true, false, &["200", "401", "403", "404", "500", "503"]),
     route("get", SOCKET, true, false,
         &["101", "400", "401", "403", "426", "429", "500", "503"]),
     route("get", "/health", false, false, &["200"]),
@@ -153,10 +181,14 @@ fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     resolved(document, target)
 }
 
-/// The schema of a response's content, with its media type.
-fn content<'a>(document: &'a Value, response: &'a Value) -> Option<(&'a str, &'a Value)> {
-    let content = resolved(document, response)["content"].as_object()?;
-    assert_eq!(content.len(), 1, "one media type: {response}");
+/// The schema of a body's content, with its media type: JSON, if there are several, as of a file.
+fn content<'a>(document: &'a Value, body: &'a Value) -> Option<(&'a str, &'a Value)> {
+    const JSON: &str = "application/json";
+    let content = resolved(document, body)["content"].as_object()?;
+    if let Some(media) = content.get(JSON) {
+        return Some((JSON, media));
+    }
+    assert_eq!(content.len(), 1, "one media type: {body}");
     let (kind, media) = content.iter().next()?;
     Some((kind, media))
 }

@@ -228,6 +228,16 @@ async fn with_keys_and_versions(app: &App, admin: &mut PgConnection) {
         assert_eq!(answer.status, status, "{answer}");
         assert_eq!(calls, statements, "{key} {path}: {texts:#?}");
     }
+    // Of an import: the key, its pieces, what the user has; BEGIN, the todos, the key of the piece,
+    // the answer, each after its expired one, COMMIT. A repetition only looks the key up.
+    let import = format!("/api/users/{}/import?format=todotxt", eve.id());
+    for statements in [10, 1] {
+        let headers = [("content-type", "text/plain"), ("idempotency-key", "i")];
+        take_statements(admin).await;
+        let answer = eve.send("POST", &import, &headers, "Buy milk").await;
+        let (calls, texts) = take_statements(admin).await;
+        assert_eq!((answer.status, calls), (200, statements), "{answer} {texts:#?}");
+    }
     for (query, statements) in [("", 1), ("?limit=1&sort_by=title", 1), ("?status=completed", 1)] {
         let path = format!("{todos}{query}");
         take_statements(admin).await;
@@ -272,11 +282,26 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
         let complete = format!("{path}/complete");
         let user = format!("/api/users/{}", ann.id());
         let bulk = format!("{todos}/bulk");
+        let export = todos.replace("/todos", "/export");
+        let import = todos.replace("/todos", "/import?format=json");
         let one = json!([todo["id"]]);
         let (trash, changes) = (format!("{user}/trash"), format!("{user}/changes"));
         let events = format!("{user}/events");
         let socket = format!("{user}/ws");
         let expired = format!("{events}?since=x.1");
+        let webhook = format!("{user}/webhook");
+        let hook = json!({"url": "https://hooks.example.com/"});
+        let (tags, lists) = (format!("{user}/tags"), format!("{user}/lists"));
+        let (rename, no_tag) = (format!("{tags}/rename"), format!("{tags}?name=z"));
+        let one_tag = format!("{tags}?name=c");
+        let list = ann.post(&lists, json!({"name": "l"})).await.expect(201);
+        let list_id = list["id"].clone();
+        let list = format!("{lists}/{}", list_id.as_str().expect("an id"));
+        let no_list = format!("{lists}/{}", uuid::Uuid::now_v7());
+        let move_ = format!("{path}/move");
+        let tagged = json!({"title": "t", "tags": ["a", "b"], "list_id": list_id});
+        ann.post(&todos, tagged).await.expect(201);
+        let last = ann.todo("last").await["id"].clone();
         let trashed = format!("{trash}/{}", todo["id"].as_str().expect("an id"));
         let restore = format!("{trashed}/restore");
         let bob = app.signed_up().await;
@@ -358,8 +383,27 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("DELETE", "/api/auth/me", json!({}), false, 422, Some(3)),
             ("POST", &todos, json!({"title": "t"}), false, 201, None),
             ("PUT", &path, edit.clone(), false, 200, None),
+            // Two, if the todo before the place has a position already.
+            ("POST", &move_, json!({"after": null}), false, 200, Some(2)),
+            ("POST", &move_, json!({"after": last}), false, 200, None),
+            ("POST", &move_, json!({"after": last}), false, 200, Some(2)),
+            ("POST", &move_, json!({"after": uuid::Uuid::now_v7()}), false, 400, Some(2)),
+            ("GET", &tags, json!(null), false, 200, Some(1)),
+            ("POST", &rename, json!({"from": "a", "to": "c"}), false, 200, None),
+            ("POST", &rename, json!({"from": "a", "to": "c"}), false, 404, None),
+            ("DELETE", &one_tag, json!(null), false, 200, None),
+            ("DELETE", &no_tag, json!(null), false, 404, None),
+            ("GET", &lists, json!(null), false, 200, Some(1)),
+            ("POST", &lists, json!({"name": "m"}), false, 201, Some(1)),
+            ("GET", &list, json!(null), false, 200, None),
+            ("GET", &no_list, json!(null), false, 404, None),
+            ("PATCH", &list, json!({"name": "n"}), false, 200, None),
+            ("PATCH", &no_list, json!({"name": "n"}), false, 404, Some(2)),
+            ("DELETE", &list, json!(null), false, 200, None),
+            ("DELETE", &list, json!(null), false, 404, Some(2)),
             ("PATCH", &path, json!({"title": "v"}), false, 200, None),
-            ("PATCH", &complete, json!({"completed": true}), false, 200, None),
+            // One that does not recur.
+            ("PATCH", &complete, json!({"completed": true}), false, 200, Some(1)),
             // Rejected without a statement; only the session is checked.
             ("GET", &no_id, json!(null), false, 404, Some(1)),
             ("GET", &bobs_list, json!(null), false, 403, Some(1)),
@@ -390,11 +434,24 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("POST", &bulk, json!({"delete": one, "partial": true}), false, 200, Some(3)),
             ("POST", &bulk, json!({"restore": one}), false, 200, Some(4)),
             ("POST", &bulk, json!({"create": [{"title": ""}]}), false, 400, Some(1)),
+            // The lists, the todos, and what the format has beside them.
+            ("GET", &export, json!(null), false, 200, Some(3)),
+            ("GET", &format!("{export}?format=todotxt"), json!(null), false, 200, Some(2)),
+            ("GET", &format!("{export}?format=x"), json!(null), false, 400, Some(1)),
+            // What the user has, BEGIN, the todos, COMMIT.
+            ("POST", &import, json!({"todos": [{"title": "i"}]}), false, 200, Some(4)),
+            ("POST", &import, json!({"todos": [{"title": ""}]}), false, 400, Some(1)),
             ("DELETE", &path, json!(null), false, 200, None),
             ("GET", &trash, json!(null), false, 200, Some(1)),
             ("POST", &restore, json!(null), false, 200, Some(1)),
             ("POST", &restore, json!(null), false, 404, Some(2)),
             ("GET", &changes, json!(null), false, 200, None),
+            ("PUT", &webhook, hook, false, 200, None),
+            ("PUT", &webhook, json!({"url": "x"}), false, 400, Some(1)),
+            ("GET", &webhook, json!(null), false, 200, None),
+            ("DELETE", &webhook, json!(null), false, 200, Some(1)),
+            ("GET", &webhook, json!(null), false, 404, Some(1)),
+            ("DELETE", &webhook, json!(null), false, 404, None),
             // As GET, whose response has no end.
             ("HEAD", &events, json!(null), false, 200, None),
             ("GET", &expired, json!(null), false, 410, Some(1)),

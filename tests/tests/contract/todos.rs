@@ -3,6 +3,7 @@
 
 mod access;
 mod changes;
+mod details;
 mod fields;
 
 use serde_json::{Value, json};

@@ -206,7 +206,7 @@ on_both_databases! {
         library.pass(-60);
         for completed in [true, true, false] {
             let next = todos::set_completed(&library.core, &caller, todo.id, completed).await;
-            let next = next.expect("a change");
+            let next = next.expect("a change").todo;
             assert!(next.updated_at > todo.updated_at, "{next:?} after {todo:?}");
             todo = next;
         }

@@ -73,7 +73,7 @@ impl Library {
     }
 
     /// Rows of a statement with the placeholder `@user`.
-    async fn query<T>(&self, sql: &str, caller: &Caller) -> Vec<T>
+    pub(super) async fn query<T>(&self, sql: &str, caller: &Caller) -> Vec<T>
     where
         T: for<'r> sqlx::FromRow<'r, sqlx::sqlite::SqliteRow>
             + for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>
@@ -94,8 +94,9 @@ impl Library {
     }
 
     async fn log(&self, caller: &Caller) -> Vec<Entry> {
-        let sql = "SELECT seq, CAST(kind AS bigint), todo_id FROM changes WHERE user_id = @user \
-                   ORDER BY seq";
+        // An entry about a tag or a list has no todo.
+        let sql = "SELECT seq, CAST(kind AS bigint), coalesce(todo_id, user_id) FROM changes \
+                   WHERE user_id = @user ORDER BY seq";
         self.query(sql, caller).await
     }
 
@@ -113,8 +114,8 @@ impl Library {
         let last = log.last().map_or(0, |entry| entry.0);
         prop_assert_eq!(counted, vec![(rows[0].0, rows[0].1, last)]);
         let is_whole = log.first().is_none_or(|entry| entry.0 == 1);
-        let folded: BTreeMap<Uuid, i64> =
-            log.iter().map(|(_, kind, todo)| (*todo, *kind)).collect();
+        let of_todos = log.iter().filter(|(_, kind, _)| matches!(*kind, TODO | GONE));
+        let folded: BTreeMap<Uuid, i64> = of_todos.map(|(_, kind, todo)| (*todo, *kind)).collect();
         let sql = "SELECT id FROM todos WHERE user_id = @user";
         let table: Vec<(Uuid,)> = self.query(sql, caller).await;
         let table: BTreeSet<Uuid> = table.into_iter().map(|(id,)| id).collect();
@@ -185,7 +186,7 @@ pub(super) fn title(text: &str) -> Title {
     Title::parse(text).expect("a title")
 }
 
-fn failed(error: impl std::fmt::Debug) -> TestCaseError {
+pub(super) fn failed(error: impl std::fmt::Debug) -> TestCaseError {
     TestCaseError::fail(format!("{error:?}"))
 }
 

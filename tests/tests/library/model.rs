@@ -72,13 +72,16 @@ fn patch() -> impl Strategy<Value = TodoPatch> {
     })
 }
 
+/// The sort keys that every todo has; `filters.rs` compares the others.
+const SORTS: [SortBy; 3] = [SortBy::CreatedAt, SortBy::Priority, SortBy::Title];
+
 fn filters_of(status: Status, sort_by: SortBy, order: SortOrder) -> Filters {
     ListQuery::new().status(status).sort_by(sort_by).order(order).filters
 }
 
 fn filters() -> impl Strategy<Value = Filters> {
     let status = prop::sample::select(Status::ALL);
-    let sort_by = prop::sample::select(SortBy::ALL);
+    let sort_by = prop::sample::select(SORTS.to_vec());
     let order = prop::sample::select(SortOrder::ALL);
     (status, sort_by, order).prop_map(|(status, sort_by, order)| filters_of(status, sort_by, order))
 }
@@ -162,7 +165,7 @@ impl Model {
         Ok(())
     }
 
-    fn listed(&self, user: UserId, filters: Filters) -> Vec<Todo> {
+    fn listed(&self, user: UserId, filters: &Filters) -> Vec<Todo> {
         let mut todos: Vec<Todo> = self
             .kept
             .values()
@@ -252,6 +255,7 @@ async fn make(
         Call::Complete(which, completed) => {
             let id = model.choose(which);
             let result = todos::set_completed(core, caller, id, *completed).await;
+            let result = result.map(|completion| completion.todo);
             let at = result.as_ref().ok().and_then(|todo| todo.completed_at);
             model.changed(user, id, result, |todo| {
                 todo.completed_at = match (*completed, todo.completed) {
@@ -290,7 +294,7 @@ async fn make(
         Call::Bulk(call, is_partial) => {
             many::make(core, caller, call, *is_partial, model).await?;
         }
-        Call::List(filters, limit) => list(core, caller, *filters, *limit, model).await?,
+        Call::List(filters, limit) => list(core, caller, filters, *limit, model).await?,
     }
     Ok(())
 }
@@ -299,19 +303,19 @@ async fn make(
 async fn list(
     core: &Core,
     caller: &Caller,
-    filters: Filters,
+    filters: &Filters,
     limit: Option<u16>,
     model: &Model,
 ) -> Result<(), TestCaseError> {
     let wanted = model.listed(caller.user_id(), filters);
     let limit = limit.map(|limit| Limit::new(limit).expect("1 to 500"));
     let mut query = ListQuery::new().limit(limit);
-    query.filters = filters;
+    query.filters = filters.clone();
     let mut seen = Vec::new();
     loop {
         let page = todos::list(core, caller, query.clone()).await.map_err(failed)?;
-        prop_assert_eq!(page.total, wanted.len() as i64);
-        prop_assert_eq!(page.filters_applied, filters);
+        prop_assert_eq!(page.total, Some(wanted.len() as i64));
+        prop_assert_eq!(&page.filters_applied, filters);
         prop_assert!(limit.is_none_or(|limit| page.todos.len() <= usize::from(limit.as_u16())));
         seen.extend(page.todos);
         prop_assert!(seen.len() <= wanted.len(), "{seen:?} for {wanted:?}");
@@ -370,11 +374,11 @@ async fn follow(core: &Core, callers: &[Caller], model: &Model) -> Result<(), Te
 async fn survey(core: &Core, callers: &[Caller], model: &Model) -> Result<(), TestCaseError> {
     for caller in callers {
         for &status in Status::ALL {
-            for &sort_by in SortBy::ALL {
+            for sort_by in SORTS {
                 for &order in SortOrder::ALL {
                     let filters = filters_of(status, sort_by, order);
-                    list(core, caller, filters, None, model).await?;
-                    list(core, caller, filters, Some(2), model).await?;
+                    list(core, caller, &filters, None, model).await?;
+                    list(core, caller, &filters, Some(2), model).await?;
                 }
             }
         }

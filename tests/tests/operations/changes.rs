@@ -73,7 +73,7 @@ async fn count(url: &str, table: &str) -> i64 {
 
 /// Reverts to the version before the log of changes.
 async fn revert_to_before(url: &str) {
-    for name in ["identity", "accounts", "jobs", "changes and trash"] {
+    for name in ["reminders", "planning", "identity", "accounts", "jobs", "changes and trash"] {
         let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
         assert!(ok && printed.contains(name), "{printed}");
     }
@@ -117,7 +117,7 @@ async fn down_names_what_it_certainly_loses() {
     for url in both.urls() {
         assert!(migrate(&url, &[]).await.0);
         run(&url, FILL).await;
-        for name in ["identity", "accounts", "jobs"] {
+        for name in ["reminders", "planning", "identity", "accounts", "jobs"] {
             assert!(migrate(&url, &["--revert", "--yes"]).await.1.contains(name));
         }
         let (ok, printed) = migrate(&url, &["--revert"]).await;
@@ -171,7 +171,8 @@ async fn every_shown_column_is_logged_and_a_derived_one_is_not() {
             run(&url, &format!("UPDATE todos SET {column} = {column} WHERE id = @4")).await;
             let is_logged = count(&url, "changes").await > before;
             // A changed id or user is, by another trigger.
-            let is_derived = ["id", "user_id", "search", "title_key"].contains(&&**column);
+            let is_derived =
+                ["id", "user_id", "search", "title_key", "position"].contains(&&**column);
             assert_ne!(is_logged, is_derived, "{column}");
         }
         let before = log(&url).await.len();
@@ -433,7 +434,7 @@ async fn a_long_transaction_delays_the_migration_and_not_the_requests() {
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     reader.execute("COMMIT").await.expect("an end");
     let (ok, printed) = migrating.await.expect("no panic");
-    assert!(ok && printed.contains("applied 5"), "{printed}");
+    assert!(ok && printed.contains("applied 6"), "{printed}");
     cluster.stop().await.expect("it stops");
 }
 
@@ -573,7 +574,7 @@ async fn a_million_todos_are_migrated_and_a_killed_migration_changes_nothing() {
         let took = timed(&url, &[], both.dir.path()).await;
         assert_eq!(wrong_counters(&url).await, Vec::<String>::new());
         let up = schema(&url).await;
-        for name in ["identity", "accounts", "jobs"] {
+        for name in ["reminders", "planning", "identity", "accounts", "jobs"] {
             assert!(migrate(&url, &["--revert", "--yes"]).await.1.contains(name));
         }
         timed(&url, &["--revert", "--yes"], both.dir.path()).await;

@@ -52,6 +52,8 @@ async fn filled_with(url: &str, todos: &str) {
             due_at = 1728000000000000, undated = 0, due_key = 28800061, rule = 'FREQ=DAILY', rule_from = 2,
             series_id = id, occurrence = 20000
         WHERE title = 'Ärger 7';
+        INSERT INTO lists SELECT id, id, 'Liste ' || email, '#a0b1c2', created_at, created_at + 1,
+            iif(email < 'u2', created_at + 2, NULL) FROM users;
         INSERT INTO trash SELECT todos.*, 1800000000000000 FROM todos
         WHERE title IN ('Ärger 3', 'Ärger 7');
         INSERT INTO idempotency SELECT id, 'key ' || email, x'00ff', 201, '{}', '/todos/1', NULL, 1800000000000000
@@ -89,6 +91,11 @@ async fn rows(url: &str) -> Vec<String> {
         UNION ALL SELECT concat_ws('|', hex(user_id), key, hex(fingerprint), status, answer,
             quote(location), quote(etag), made_at) FROM idempotency
         UNION ALL SELECT concat_ws('|', hex(user_id), pending, completed) FROM todo_counts
+        UNION ALL SELECT concat_ws('|', hex(user_id), tag, pending, completed) FROM tags
+        UNION ALL SELECT concat_ws('|', hex(user_id), tag, completed, created_at, hex(todo_id)) FROM todo_tags
+        UNION ALL SELECT concat_ws('|', hex(list_id), hex(user_id), pending, completed) FROM list_counts
+        UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), name, quote(color), created_at, updated_at,
+            quote(deleted_at)) FROM lists
         ORDER BY 1";
     sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows")
 }
@@ -126,7 +133,8 @@ async fn a_round_trip_is_lossless_and_the_target_must_be_empty() {
     assert!(ok, "{same}");
     assert_eq!(out, same, "count and checksum");
     let before = rows(&here).await;
-    assert_eq!(before.len(), 20 + 20 + 20 + 20 + 2000 + 40 + 40 + 20);
+    // With two tags, one list and the counts of each of them for each user.
+    assert_eq!(before.len(), 20 + 20 + 20 + 20 + 2000 + 40 + 40 + 20 + 40 + 40 + 20 + 20);
     assert_eq!(rows(&back).await, before);
     // A position in the log of one is none in the log of another.
     let epochs: BTreeSet<_> = [epoch(&here).await, epoch(&back).await].into();
@@ -134,7 +142,7 @@ async fn a_round_trip_is_lossless_and_the_target_must_be_empty() {
     // The target's own log is whole.
     let mut db = SqliteConnection::connect(&back).await.expect("the file");
     let whole =
-        "SELECT sum(seq) = (SELECT count(*) FROM changes) AND min(seq) = 100 FROM todo_counts";
+        "SELECT sum(seq) = (SELECT count(*) FROM changes) AND min(seq) = 103 FROM todo_counts";
     assert!(sqlx::query_scalar::<_, bool>(whole).fetch_one(&mut db).await.expect("it"));
 
     for (from, to) in [(&here, &there), (&there, &back), (&here, &here)] {
@@ -220,10 +228,10 @@ async fn progress_is_shown_only_on_a_terminal() {
     let terminal = terminal.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
     let seen = timeout(STARTING, terminal.output()).await.expect("an end").expect("script runs");
     let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
-    assert!(seen.contains("/2160") && seen.contains("2000 todos"), "{seen}");
+    assert!(seen.contains("/2180") && seen.contains("2000 todos"), "{seen}");
     fs::remove_file(dir.path().join("b.db")).expect("the copy");
     let (ok, printed) = copy(&from, &to).await;
-    assert!(ok && !printed.contains("/2160") && printed.contains("2000 todos"), "{printed}");
+    assert!(ok && !printed.contains("/2180") && printed.contains("2000 todos"), "{printed}");
 }
 
 /// A filled SQLite database in `dir`, and a PostgreSQL server with the empty schema.

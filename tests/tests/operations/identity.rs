@@ -50,8 +50,10 @@ async fn users_and_sessions_are_kept_up_down_and_up() {
     with_both_databases(async |url| {
         assert!(migrate(url, &[]).await.0);
         let up = schema(url).await;
-        let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
-        assert!(ok && printed.contains("identity"), "{printed}");
+        for name in ["reminders", "planning", "identity"] {
+            let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
+            assert!(ok && printed.contains(name), "{printed}");
+        }
         let before = schema(url).await;
         run(url, FILL).await;
         assert!(migrate(url, &[]).await.0);
@@ -71,6 +73,10 @@ async fn users_and_sessions_are_kept_up_down_and_up() {
 
         run(url, &first_sight("@6", "eve", "eve@example.com", true, false)).await;
         run(url, "UPDATE users SET time_zone = 'Europe/Berlin' WHERE id = @1").await;
+        for name in ["reminders", "planning"] {
+            let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
+            assert!(ok && printed.contains(name), "{printed}");
+        }
         let (ok, printed) = migrate(url, &["--revert"]).await;
         for named in ["1 identities", "1 users cannot", "reminders of 1 users", "--yes"] {
             assert!(!ok && printed.contains(named), "{printed}");

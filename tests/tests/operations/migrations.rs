@@ -146,7 +146,15 @@ async fn a_recreated_table_keeps_its_rows_and_their_counts() {
     db.close().await.expect("closed");
     let before = todos(&url).await;
     assert_eq!(before.len(), 9 * 99 + 9);
-    for name in ["identity", "accounts", "jobs", "changes and trash", "second line"] {
+    for name in [
+        "reminders",
+        "planning",
+        "identity",
+        "accounts",
+        "jobs",
+        "changes and trash",
+        "second line",
+    ] {
         let (ok, printed) = migrate(&url, &["--revert", "--yes"]).await;
         assert!(ok && printed.contains(name), "{printed}");
         assert!(todos(&url).await == before, "down loses rows");
@@ -457,7 +465,15 @@ const TITLES: &str =
 
 async fn upgrade_from_previous(url: &str) {
     assert!(migrate(url, &[]).await.0);
-    for name in ["identity", "accounts", "jobs", "changes and trash", "second line"] {
+    for name in [
+        "reminders",
+        "planning",
+        "identity",
+        "accounts",
+        "jobs",
+        "changes and trash",
+        "second line",
+    ] {
         let (ok, printed) = migrate(url, &["--revert"]).await;
         assert!(ok && printed.contains(name), "{printed}");
     }
@@ -474,7 +490,7 @@ async fn upgrade_from_previous(url: &str) {
         .await;
     }
     let (ok, printed) = migrate(url, &[]).await;
-    assert!(ok && printed.contains("applied 5"), "{printed}");
+    assert!(ok && printed.contains("applied 6"), "{printed}");
     assert_eq!(rows(url, TITLES).await, ["  ", "Buy milk", "x x"], "no row is lost");
     assert_eq!(rows(url, COUNTS).await, ["ann@example.com 2 0", "no address 0 1"]);
     assert_eq!(rows(url, "SELECT CAST(count(*) AS text) FROM sessions").await, ["1"]);
@@ -483,7 +499,15 @@ async fn upgrade_from_previous(url: &str) {
     assert_eq!(rows(url, TITLES).await, ["   x", "Buy milk", "x"]);
     let counts = ["ann@example.com 0 1", "bob@example.com 2 0", "no address 0 0"];
     assert_eq!(rows(url, COUNTS).await, counts);
-    for name in ["identity", "accounts", "jobs", "changes and trash", "second line"] {
+    for name in [
+        "reminders",
+        "planning",
+        "identity",
+        "accounts",
+        "jobs",
+        "changes and trash",
+        "second line",
+    ] {
         let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
         assert!(ok && printed.contains(name), "{printed}");
         assert_eq!(rows(url, TITLES).await, ["   x", "Buy milk", "x"], "down keeps them too");

@@ -127,10 +127,17 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
     let complete = format!("{todo}/complete");
     let (changes, trash) = (todos.replace("/todos", "/changes"), todos.replace("/todos", "/trash"));
     let events = todos.replace("/todos", "/events");
+    let webhook = todos.replace("/todos", "/webhook");
     let socket = todos.replace("/todos", "/ws");
     let trashed = todo.replace("/todos/", "/trash/");
     let restore = format!("{trashed}/restore");
     let bulk = format!("{todos}/bulk");
+    let export = todos.replace("/todos", "/export");
+    let import = todos.replace("/todos", "/import?format=json");
+    let move_ = format!("{todo}/move");
+    let (tags, lists) = (todos.replace("/todos", "/tags"), todos.replace("/todos", "/lists"));
+    let (rename, one_tag) = (format!("{tags}/rename"), format!("{tags}?name=a"));
+    let list = format!("{lists}/{nobody}");
     let requests = [
         ("POST", "/api/auth/signup", form),
         ("POST", "/api/auth/login", login),
@@ -166,12 +173,26 @@ async fn every_route(user: &Actor, todo: &str, of_streams: &str) -> Vec<TestResp
         ("GET", &filtered, json!(null)),
         ("POST", &todos, json!({"title": "new"})),
         ("POST", &bulk, json!({"create": [{"title": "new"}, {"title": "newer"}]})),
+        ("POST", &move_, json!({"after": null})),
+        ("GET", &tags, json!(null)),
+        ("POST", &rename, json!({"from": "a", "to": "b"})),
+        ("DELETE", &one_tag, json!(null)),
+        ("POST", &lists, json!({"name": "new"})),
+        ("GET", &lists, json!(null)),
+        ("GET", &list, json!(null)),
+        ("PATCH", &list, json!({"name": "other"})),
+        ("DELETE", &list, json!(null)),
         ("GET", todo, json!(null)),
         ("PUT", todo, json!({"title": "other", "priority": "low"})),
         ("PATCH", todo, json!({"title": "other"})),
         ("PATCH", &complete, json!({"completed": true})),
         ("DELETE", todo, json!(null)),
+        ("GET", &export, json!(null)),
+        ("POST", &import, json!({"todos": [{"title": "new"}]})),
         ("GET", &changes, json!(null)),
+        ("PUT", &webhook, json!({"url": "https://hooks.example.com/"})),
+        ("GET", &webhook, json!(null)),
+        ("DELETE", &webhook, json!(null)),
         (of_streams, &events, json!(null)),
         (of_streams, &socket, json!(null)),
         ("GET", &trash, json!(null)),

@@ -5,19 +5,24 @@
 
 use sha2::{Digest, Sha256};
 
+use self::reminders::{
+    DeliveryRow, ReminderRow, WebhookRow, delivery_columns, insert_deliveries, insert_reminders,
+    insert_webhooks, reminder_columns, webhook_columns,
+};
 use self::rows::{
-    AnswerRow, Canonical, IdentityRow, MailRow, RevokedTokenRow, SessionRow, TrashRow,
-    idempotency_columns, identity_columns, insert_answers, insert_identities, insert_mails,
-    insert_revoked_tokens, insert_sessions, insert_trash, mail_columns, revoked_token_columns,
-    session_columns, todo_columns, trash_columns, user_columns,
+    AnswerRow, Canonical, IdentityRow, ListRow, MailRow, RevokedTokenRow, SessionRow, TrashRow,
+    idempotency_columns, identity_columns, insert_answers, insert_identities, insert_lists,
+    insert_mails, insert_revoked_tokens, insert_sessions, insert_trash, list_columns, mail_columns,
+    revoked_token_columns, session_columns, todo_columns, trash_columns, user_columns,
 };
 pub(super) use self::rows::{MoreColumns, TodoRow, UserRow, insert_todos, insert_users};
 use super::{AdminError, Conn, epoch::renew, migrate, migrations, open_existing, refuse_same};
 use crate::admin::on;
 
+mod reminders;
 mod rows;
 
-/// Rows per batch; times 26 binds, below the limit of either database.
+/// Rows per batch; times 28 binds, below the limit of either database.
 const BATCH_ROWS: i64 = 500;
 /// Stored answers per batch: one may have some MiB.
 const BATCH_ANSWERS: i64 = 10;
@@ -40,10 +45,10 @@ pub struct CopyReport {
     pub checksum: String,
 }
 
-/// Copies users, identities, sessions, keys, todos, the trash, stored answers, mails and revoked
-/// tokens from one database into another, which is migrated first and must have no rows. Positions
-/// in logs of changes are invalid in the target. All or nothing: an error or an ended process
-/// leaves the target empty.
+/// Copies users, identities, sessions, keys, lists, todos, reminders, webhooks, the trash, stored
+/// answers, mails and revoked tokens from one database into another, which is migrated first and
+/// must have no rows. Positions in logs of changes are invalid in the target. All or nothing: an
+/// error or an ended process leaves the target empty.
 ///
 /// # Errors
 /// [`AdminError`].
@@ -66,7 +71,9 @@ pub async fn copy(
     let rows = source.counts().await?;
     let more = "SELECT (SELECT count(*) FROM trash) + (SELECT count(*) FROM idempotency) \
                 + (SELECT count(*) FROM mails) + (SELECT count(*) FROM identities) \
-                + (SELECT count(*) FROM revoked_tokens)";
+                + (SELECT count(*) FROM revoked_tokens) + (SELECT count(*) FROM lists) \
+                + (SELECT count(*) FROM reminders) \
+                + (SELECT count(*) FROM webhooks) + (SELECT count(*) FROM webhook_deliveries)";
     let more = on!(&mut source, c => sqlx::query_scalar::<_, i64>(more).fetch_one(c).await)?;
     let total = rows.iter().chain([&more]).map(|n| u64::try_from(*n).unwrap_or_default()).sum();
     let mut done = 0;
@@ -87,6 +94,23 @@ pub async fn copy(
     Ok(CopyReport { rows, checksum })
 }
 
+/// SQL statements that enable or disable the triggers that count and log what is inserted.
+macro_rules! switch_counting {
+    ($to:literal) => {
+        concat!(
+            "ALTER TABLE todos ",
+            $to,
+            " TRIGGER todos_inserted; \
+             ALTER TABLE tags ",
+            $to,
+            " TRIGGER tags_changed; \
+             ALTER TABLE lists ",
+            $to,
+            " TRIGGER lists_changed"
+        )
+    };
+}
+
 /// Begins the transaction on a target and locks out other writers; rejects a target with rows.
 pub(super) async fn begin_empty(target: &mut Conn) -> Result<(), AdminError> {
     match target {
@@ -95,7 +119,7 @@ pub(super) async fn begin_empty(target: &mut Conn) -> Result<(), AdminError> {
             target.execute("BEGIN").await?;
             target.execute("LOCK TABLE users, sessions, todos IN EXCLUSIVE MODE").await?;
             // In one transaction, each update of a counter reads all of its earlier versions.
-            target.execute("ALTER TABLE todos DISABLE TRIGGER todos_inserted").await?;
+            target.execute(switch_counting!("DISABLE")).await?;
         }
     }
     let [users, sessions, todos] = target.counts().await?;
@@ -108,16 +132,31 @@ pub(super) async fn begin_empty(target: &mut Conn) -> Result<(), AdminError> {
     renew(target).await.map(drop)
 }
 
-/// Counts the todos that were inserted since [`begin_empty`], and commits.
+/// Derives from the todos that were inserted since [`begin_empty`] what triggers derive, and
+/// commits.
 pub(super) async fn commit(target: &mut Conn) -> Result<(), AdminError> {
-    const COUNT: &str = "UPDATE todo_counts AS counts \
+    const DERIVED: [&str; 4] = [
+        "UPDATE todo_counts AS counts \
          SET pending = found.pending, completed = found.completed \
          FROM (SELECT user_id, count(*) FILTER (WHERE NOT completed) AS pending, \
          count(*) FILTER (WHERE completed) AS completed FROM todos GROUP BY user_id) AS found \
-         WHERE counts.user_id = found.user_id";
+         WHERE counts.user_id = found.user_id",
+        "INSERT INTO todo_tags (user_id, tag, completed, created_at, todo_id) \
+         SELECT user_id, tag, completed, created_at, id \
+         FROM todos, json_array_elements_text(CAST(tags AS json)) AS tag WHERE tags <> '[]'",
+        "INSERT INTO tags (user_id, tag, pending, completed) \
+         SELECT user_id, tag, count(*) FILTER (WHERE NOT completed), \
+         count(*) FILTER (WHERE completed) FROM todo_tags GROUP BY user_id, tag",
+        "INSERT INTO list_counts (list_id, user_id, pending, completed) \
+         SELECT list_id, user_id, count(*) FILTER (WHERE NOT completed), \
+         count(*) FILTER (WHERE completed) FROM todos WHERE list_id IS NOT NULL \
+         GROUP BY list_id, user_id",
+    ];
     if let Conn::Postgres(_) = target {
-        target.execute(COUNT).await?;
-        target.execute("ALTER TABLE todos ENABLE TRIGGER todos_inserted").await?;
+        for sql in DERIVED {
+            target.execute(sql).await?;
+        }
+        target.execute(switch_counting!("ENABLE")).await?;
     }
     target.execute("COMMIT").await
 }
@@ -186,6 +225,7 @@ async fn scan(
     by_id!(UserRow, "users", user_columns!(), |last| last.id, insert_users);
     by_id!(IdentityRow, "identities", identity_columns!(), |last| last.id, insert_identities);
     by_id!(SessionRow, "sessions", session_columns!(), |last| last.id, insert_sessions);
+    by_id!(ListRow, "lists", list_columns!(), |last| last.id, insert_lists);
     by_id!(TodoRow, "todos", todo_columns!(), |last| last.id, insert_todos);
     by_id!(TrashRow, "trash", trash_columns!(), |last| last.todo.id, insert_trash);
     table!(
@@ -209,6 +249,37 @@ async fn scan(
         |last| last.id,
         insert_revoked_tokens
     );
+    if let Some(target) = target.as_deref_mut() {
+        // Those of the triggers: some have fired in the source.
+        target.execute("DELETE FROM reminders").await?;
+    }
+    by_id!(ReminderRow, "reminders", reminder_columns!(), |last| last.id, insert_reminders);
+    table!(
+        source,
+        target,
+        sum,
+        on_batch,
+        WebhookRow,
+        "webhooks",
+        webhook_columns!(),
+        BATCH_ROWS,
+        "user_id" > "$2",
+        |query, last| query.bind(last.user_id),
+        insert_webhooks
+    );
+    table!(
+        source,
+        target,
+        sum,
+        on_batch,
+        DeliveryRow,
+        "webhook_deliveries",
+        delivery_columns!(),
+        BATCH_ROWS,
+        "reminder_id" > "$2",
+        |query, last| query.bind(last.reminder_id),
+        insert_deliveries
+    );
     Ok(sum.finalize().into())
 }
 
@@ -219,26 +290,34 @@ mod tests {
     use sqlx::{Connection, SqliteConnection};
 
     use super::{
-        idempotency_columns, identity_columns, mail_columns, revoked_token_columns,
-        session_columns, todo_columns, trash_columns, user_columns,
+        delivery_columns, idempotency_columns, identity_columns, list_columns, mail_columns,
+        reminder_columns, revoked_token_columns, session_columns, todo_columns, trash_columns,
+        user_columns, webhook_columns,
     };
     use crate::db::sqlite::MIGRATIONS;
 
     /// Tables that a copy reads, writes and compares, with their columns.
-    const COPIED: [(&str, &str); 8] = [
+    const COPIED: [(&str, &str); 12] = [
         ("users", user_columns!()),
         ("identities", identity_columns!()),
         ("sessions", session_columns!()),
+        ("lists", list_columns!()),
         ("todos", todo_columns!()),
         ("trash", trash_columns!()),
         ("idempotency", idempotency_columns!()),
         ("mails", mail_columns!()),
         ("revoked_tokens", revoked_token_columns!()),
+        ("reminders", reminder_columns!()),
+        ("webhooks", webhook_columns!()),
+        ("webhook_deliveries", delivery_columns!()),
     ];
     /// Made in the target by triggers, the migrator or a process (`jobs`), or anew (`meta`), or
     /// expired in a minute.
-    const REGENERATED: [&str; 7] = [
+    const REGENERATED: [&str; 10] = [
         "todo_counts",
+        "tags",
+        "todo_tags",
+        "list_counts",
         "changes",
         "meta",
         "_sqlx_migrations",
@@ -247,11 +326,13 @@ mod tests {
         "oauth_codes",
     ];
     /// Derived from another column, or of a running process.
-    const DERIVED: [(&str, &str); 4] = [
+    const DERIVED: [(&str, &str); 6] = [
         ("todos", "title_key"),
         ("trash", "title_key"),
         ("mails", "lease"),
         ("mails", "leased_until"),
+        ("webhooks", "lease"),
+        ("webhooks", "leased_until"),
     ];
 
     #[tokio::test]

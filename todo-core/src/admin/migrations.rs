@@ -119,6 +119,10 @@ const CHANGES_AND_TRASH: i64 = 5;
 const ACCOUNTS: i64 = 7;
 /// The migration whose revert drops identities.
 const IDENTITY: i64 = 8;
+/// The migration whose revert drops webhooks.
+const REMINDERS: i64 = 10;
+/// The migration whose revert drops lists, reminders and properties of iCalendar.
+const PLANNING: i64 = 9;
 
 /// What the revert of a migration is certain to lose, as the continuation of a sentence; empty if
 /// nothing. The log of changes is derived, and not counted.
@@ -134,10 +138,18 @@ async fn certain_losses(conn: &mut Conn, version: i64) -> Result<String, AdminEr
     const IDENTITIES: &str = "SELECT (SELECT count(*) FROM identities), \
         (SELECT count(*) FROM users WHERE password_hash = '!' AND deleted_at IS NULL), \
         (SELECT count(*) FROM users WHERE time_zone IS NOT NULL OR reminder_mail)";
+    const WEBHOOKS: &str = "SELECT (SELECT count(*) FROM webhooks), \
+        (SELECT count(*) FROM reminders WHERE fired_at IS NOT NULL), \
+        (SELECT count(*) FROM webhook_deliveries)";
+    const PLANS: &str = "SELECT (SELECT count(*) FROM lists WHERE deleted_at IS NULL), \
+        (SELECT count(*) FROM todos WHERE reminders <> '[]' OR ical IS NOT NULL), \
+        (SELECT count(*) FROM trash WHERE reminders <> '[]' OR ical IS NOT NULL)";
     let sql = match version {
+        PLANNING => PLANS,
         CHANGES_AND_TRASH => TODOS,
         ACCOUNTS => CREDENTIALS,
         IDENTITY => IDENTITIES,
+        REMINDERS => WEBHOOKS,
         _ => return Ok(String::new()),
     };
     let lost = on!(conn, c => sqlx::query_as::<_, (i64, i64, i64)>(sql).fetch_one(c).await)?;
@@ -147,9 +159,17 @@ async fn certain_losses(conn: &mut Conn, version: i64) -> Result<String, AdminEr
             ", and certainly loses {trash} todos in the trash, the tags, due dates, lists or \
              order of {more} todos, and {answers} answers to requests with a key"
         ),
+        (PLANNING, (lists, todos, trash)) => format!(
+            ", and certainly loses {lists} lists, and the reminders and the properties of \
+             iCalendar of {todos} todos and {trash} in the trash"
+        ),
         (IDENTITY, (identities, users, settings)) => format!(
             ", and certainly loses {identities} identities, without which {users} users cannot \
              log in, and the time zone or the setting of reminders of {settings} users"
+        ),
+        (REMINDERS, (webhooks, fired, queued)) => format!(
+            ", and certainly loses {webhooks} webhooks, {fired} reminders that have fired, and \
+             {queued} that are queued for webhooks"
         ),
         (_, (keys, verified, mails)) => format!(
             ", and certainly loses {keys} API keys and sessions of other issuers, the \

@@ -29,7 +29,18 @@ const MAX_TIME: Duration = Duration::from_secs(30);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a deleted user leaves behind: a statement, and its maximum number of rows.
-const PIECES: [(&str, i64); 4] = [
+const PIECES: [(&str, i64); 6] = [
+    // With its deliveries, at most 500.
+    (
+        "DELETE FROM webhooks WHERE user_id IN \
+         (SELECT user_id FROM webhooks WHERE user_id = $1 LIMIT $2)",
+        CHUNK,
+    ),
+    (
+        "DELETE FROM reminders WHERE id IN \
+         (SELECT id FROM reminders WHERE user_id = $1 LIMIT $2)",
+        CHUNK,
+    ),
     (
         "DELETE FROM changes WHERE user_id = $1 AND seq IN \
          (SELECT seq FROM changes WHERE user_id = $1 ORDER BY seq LIMIT $2)",

@@ -6,7 +6,7 @@
 
 #[cfg_attr(
     not(feature = "testing"),
-    allow(unused_imports, reason = "tested, and for operations of fixed statements")
+    allow(unused_imports, reason = "the tests read what was not met")
 )]
 pub(crate) use self::fixed::{Batch, BatchError, BatchRun, Expected, Unmet};
 use super::{DbError, Row, Statement, statement::Receive};

@@ -8,9 +8,11 @@ use std::{
 use hashlink::LruCache;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
-/// Maximum number of composed texts that are cached for one dialect. Each may be prepared on every
-/// connection, so it is also a part of the drivers' caches of prepared statements.
+/// Maximum number of composed texts in one cache. Each may be prepared on every connection, so it
+/// is also a part of the drivers' caches of prepared statements.
 pub(crate) const MAX_COMPOSED: usize = 64;
+/// The number of caches of one dialect.
+pub(crate) const COMPOSED_CACHES: usize = 2;
 
 /// The composed texts of a dialect by shape, the least recently used of which are dropped. A cached
 /// text is shared: getting it neither composes nor allocates.

@@ -13,7 +13,7 @@ use self::{
     batch::{Batch, BatchError, BatchRun, Script},
 };
 
-pub(crate) use self::composed::{ComposedTexts, MAX_COMPOSED};
+pub(crate) use self::composed::{COMPOSED_CACHES, ComposedTexts, MAX_COMPOSED};
 pub use self::database_url::{DatabaseUrl, DatabaseUrlError};
 pub(crate) use self::error::DbError;
 pub use self::error::OpenError;
@@ -283,10 +283,6 @@ impl Db {
 
     /// Runs the statements of a batch as a unit, and returns the rows of the last. See
     /// [`Db::execute_script`].
-    #[cfg_attr(
-        not(feature = "testing"),
-        expect(dead_code, reason = "tested, and for operations of fixed statements")
-    )]
     pub(crate) async fn execute_batch<R>(&self, batch: Batch) -> Result<R, BatchError>
     where
         R: FromRows + Clone + Sync,

@@ -26,13 +26,24 @@ const GRANTS: &str = "\
         ('sessions', 'SELECT', NULL), ('sessions', 'INSERT', NULL), \
         ('sessions', 'UPDATE', '{seen_at}'), ('sessions', 'DELETE', NULL), \
         ('todos', 'SELECT', NULL), ('todos', 'INSERT', NULL), ('todos', 'UPDATE', \
-            '{title,title_key,description,priority,completed,updated_at,completed_at}'), \
+            '{title,title_key,description,priority,completed,updated_at,completed_at,search,\
+            tags,list_id,position,due_date,due_minute,due_zone,due_at,undated,due_key,rule,\
+            rule_from,series_id,occurrence,reminders}'), \
         ('todos', 'DELETE', NULL), \
         ('todo_counts', 'SELECT', NULL), ('todo_counts', 'INSERT', '{user_id}'), \
         ('todo_counts', 'UPDATE', '{pending,completed,seq}'), ('todo_counts', 'DELETE', NULL), \
-        ('changes', 'SELECT', '{user_id,seq,kind,todo_id}'), \
-        ('changes', 'INSERT', '{user_id,seq,kind,todo_id}'), ('changes', 'DELETE', NULL), \
-        ('meta', 'SELECT', NULL), \
+        ('changes', 'SELECT', NULL), \
+        ('changes', 'INSERT', '{user_id,seq,kind,todo_id,tag,list_id,reminder_id}'), \
+        ('changes', 'DELETE', NULL), \
+        ('tags', 'SELECT', NULL), ('tags', 'INSERT', NULL), \
+        ('tags', 'UPDATE', '{pending,completed}'), ('tags', 'DELETE', NULL), \
+        ('todo_tags', 'SELECT', NULL), ('todo_tags', 'INSERT', NULL), \
+        ('todo_tags', 'DELETE', NULL), \
+        ('lists', 'SELECT', NULL), ('lists', 'INSERT', NULL), \
+        ('lists', 'UPDATE', '{name,color,updated_at,deleted_at}'), ('lists', 'DELETE', NULL), \
+        ('list_counts', 'SELECT', NULL), ('list_counts', 'INSERT', NULL), \
+        ('list_counts', 'UPDATE', '{pending,completed}'), ('list_counts', 'DELETE', NULL), \
+        ('meta', 'SELECT', NULL), ('meta', 'INSERT', NULL), ('meta', 'UPDATE', '{value}'), \
         ('trash', 'SELECT', NULL), ('trash', 'INSERT', NULL), ('trash', 'DELETE', NULL), \
         ('trash', 'UPDATE', '{deleted_at}'), \
         ('deletions', 'SELECT', NULL), ('deletions', 'INSERT', NULL), \
@@ -60,6 +71,15 @@ const GRANTS: &str = "\
         ('identity_removals', 'SELECT', NULL), ('identity_removals', 'INSERT', NULL), \
         ('mails', 'SELECT', NULL), ('mails', 'INSERT', NULL), ('mails', 'UPDATE', NULL), \
         ('mails', 'DELETE', NULL), \
+        ('reminders', 'SELECT', NULL), ('reminders', 'INSERT', NULL), \
+        ('reminders', 'UPDATE', '{fire_at,written_at,fired_at,is_late}'), \
+        ('reminders', 'DELETE', NULL), \
+        ('reminder_firings', 'SELECT', NULL), ('reminder_firings', 'INSERT', NULL), \
+        ('webhooks', 'SELECT', NULL), ('webhooks', 'INSERT', NULL), \
+        ('webhooks', 'UPDATE', NULL), ('webhooks', 'DELETE', NULL), \
+        ('webhook_deliveries', 'SELECT', NULL), ('webhook_deliveries', 'INSERT', NULL), \
+        ('webhook_deliveries', 'UPDATE', '{attempts,next_attempt_at}'), \
+        ('webhook_deliveries', 'DELETE', NULL), \
         ('jobs', 'SELECT', NULL), ('jobs', 'INSERT', '{kind,run_at}'), \
         ('jobs', 'UPDATE', '{run_at,attempts,lease,leased_until}')), \
     found AS (SELECT *, CAST(to_regclass(relation) AS oid) AS oid FROM needs), \

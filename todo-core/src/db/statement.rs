@@ -4,13 +4,14 @@
 use sqlx::{SqlSafeStr, SqlStr};
 use uuid::Uuid;
 
-use super::{DbError, MAX_COMPOSED, value::Value};
+use super::{COMPOSED_CACHES, DbError, MAX_COMPOSED, value::Value};
 
 /// Maximum number of statements with a fixed text, those of transactions included.
 pub(crate) const MAX_FIXED: usize = 128;
-/// Prepared statements cached by a connection: enough for all, so that none is prepared twice.
+/// Prepared statements cached by a connection: enough for all that are kept, so that none of them
+/// is prepared twice.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(super) const MAX_PREPARED: usize = MAX_FIXED + MAX_COMPOSED;
+pub(super) const MAX_PREPARED: usize = MAX_FIXED + COMPOSED_CACHES * MAX_COMPOSED;
 
 /// One statement: its text, and its binds in the order of their numbers.
 #[derive(Clone, Debug)]

@@ -4,8 +4,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
+    auth::Caller,
+    core::Core,
     http::{Body, problem::ApiError, respond},
-    todos::{ListQuery, ListVersion, QueryHash, Target, Todo, Version},
+    todos::{self, Completion, List, ListVersion, QueryHash, Target, Todo, Version},
 };
 
 /// An entity tag (RFC 9110, section 8.8.3), without its quotes and without `W/`.
@@ -28,21 +30,61 @@ pub(crate) fn todo_response(status: StatusCode, todo: &Todo) -> Response<Body> {
     with_etag(respond::json(status, todo), todo)
 }
 
+/// The response to a completion, with the `ETag` of the todo.
+pub(crate) fn completion_response(completion: &Completion) -> Response<Body> {
+    with_etag(respond::json(StatusCode::OK, completion), &completion.todo)
+}
+
 /// The response to a read: 304 if the client has this version already.
 pub(crate) fn todo_or_not_modified(headers: &HeaderMap, todo: &Todo) -> Response<Body> {
-    // A malformed list is ignored: the client then gets the todo.
-    let is_known = match Tags::of(headers, &header::IF_NONE_MATCH) {
-        Some(Ok(Tags::Any)) => true,
-        // The weak comparison (RFC 9110, section 13.1.2).
-        Some(Ok(Tags::Listed(tags))) => {
-            tags.iter().any(|tag| tag.version() == Some(todo.version()))
-        }
-        Some(Err(Malformed)) | None => false,
-    };
-    if !is_known {
+    if !names(headers, &todo.version().to_string()) {
         return todo_response(StatusCode::OK, todo);
     }
     with_etag(not_modified(), todo)
+}
+
+/// The strong `ETag` of a response that is this list: its version, and the numbers of its todos.
+pub(crate) fn list_etag(list: &List) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("\"{}\"", list_state(list))).ok()
+}
+
+fn list_state(list: &List) -> String {
+    format!("{}{COUNTS}{}.{}", list.version(), list.pending, list.completed)
+}
+
+/// What separates a version and the numbers of todos in the `ETag` of a list.
+const COUNTS: char = '.';
+
+/// A response that is one list, with its `ETag`.
+pub(crate) fn list_response(status: StatusCode, list: &List) -> Response<Body> {
+    let mut response = respond::json(status, list);
+    set_etag(&mut response, list_etag(list));
+    response
+}
+
+/// The response to a read: 304 if the client has this state of the list already.
+pub(crate) fn list_or_not_modified(headers: &HeaderMap, list: &List) -> Response<Body> {
+    if !names(headers, &list_state(list)) {
+        return list_response(StatusCode::OK, list);
+    }
+    let mut response = not_modified();
+    set_etag(&mut response, list_etag(list));
+    response
+}
+
+/// The 304 to a client that has the present version of the list of a hash. Of a client that has no
+/// version of it, none is looked up.
+pub(crate) async fn known_list(
+    core: &Core,
+    caller: &Caller,
+    headers: &HeaderMap,
+    hash: QueryHash,
+) -> Result<Option<Response<Body>>, ApiError> {
+    if !may_know_list(headers, hash) {
+        return Ok(None);
+    }
+    let version = todos::current_version(core, caller, hash).await?;
+    Ok(knows_list(headers, &version).then(|| list_not_modified(&version)))
 }
 
 fn not_modified() -> Response<Body> {
@@ -54,12 +96,12 @@ fn not_modified() -> Response<Body> {
 
 /// Whether the client may have the present version of this list: a version of it that
 /// `If-None-Match` names, or `*`.
-pub(crate) fn may_know_list(headers: &HeaderMap, query: &ListQuery) -> bool {
+pub(crate) fn may_know_list(headers: &HeaderMap, hash: QueryHash) -> bool {
     // A malformed header is ignored: the client then gets the list.
     match Tags::of(headers, &header::IF_NONE_MATCH) {
         Some(Ok(Tags::Any)) => true,
         Some(Ok(Tags::Listed(tags))) => {
-            let end = format!("-{}", QueryHash::of(query));
+            let end = format!("-{hash}");
             tags.iter().any(|tag| tag.0.ends_with(end.as_bytes()))
         }
         Some(Err(Malformed)) | None => false,
@@ -68,12 +110,15 @@ pub(crate) fn may_know_list(headers: &HeaderMap, query: &ListQuery) -> bool {
 
 /// Whether `If-None-Match` names this version, by the weak comparison.
 pub(crate) fn knows_list(headers: &HeaderMap, version: &ListVersion) -> bool {
+    names(headers, &version.to_string())
+}
+
+/// Whether `If-None-Match` has this tag, by the weak comparison (RFC 9110, section 13.1.2), or `*`.
+fn names(headers: &HeaderMap, wanted: &str) -> bool {
     match Tags::of(headers, &header::IF_NONE_MATCH) {
         Some(Ok(Tags::Any)) => true,
-        Some(Ok(Tags::Listed(tags))) => {
-            let version = version.to_string();
-            tags.iter().any(|tag| tag.0 == version.as_bytes())
-        }
+        Some(Ok(Tags::Listed(tags))) => tags.iter().any(|tag| tag.0 == wanted.as_bytes()),
+        // A malformed list is ignored: the client then gets the representation.
         Some(Err(Malformed)) | None => false,
     }
 }
@@ -88,15 +133,14 @@ pub(crate) fn list_not_modified(version: &ListVersion) -> Response<Body> {
 /// Sets the weak `ETag` of a list.
 pub(crate) fn set_list_etag(response: &mut Response<Body>, version: Option<&ListVersion>) {
     let etag = version.and_then(|version| HeaderValue::try_from(format!("W/\"{version}\"")).ok());
-    if let Some(etag) = etag {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
+    set_etag(response, etag);
 }
 
 /// The versions that `If-Match` allows; `None` for all.
 ///
 /// A weak tag counts as the strong one: a proxy that compresses a response weakens its tag, and
-/// every version has one representation only.
+/// every version has one representation only. The numbers of todos in the tag of a list do not
+/// count: what changes a list does not depend on them.
 ///
 /// # Errors
 /// The header is malformed, or has more than [`Target::MAX_VERSIONS`] tags.
@@ -118,10 +162,14 @@ pub(crate) fn allowed_versions(headers: &HeaderMap) -> Result<Option<Vec<Version
 }
 
 fn with_etag(mut response: Response<Body>, todo: &Todo) -> Response<Body> {
-    if let Some(etag) = etag(todo) {
+    set_etag(&mut response, etag(todo));
+    response
+}
+
+fn set_etag(response: &mut Response<Body>, etag: Option<HeaderValue>) {
+    if let Some(etag) = etag {
         response.headers_mut().insert(header::ETAG, etag);
     }
-    response
 }
 
 /// The value is not `*` and not a list of entity tags.
@@ -189,7 +237,9 @@ impl<'a> EntityTag<'a> {
     }
 
     fn version(&self) -> Option<Version> {
-        Version::parse(std::str::from_utf8(self.0).ok()?).ok()
+        let text = std::str::from_utf8(self.0).ok()?;
+        let version = text.split_once(COUNTS).map_or(text, |(version, _)| version);
+        Version::parse(version).ok()
     }
 }
 

@@ -243,9 +243,13 @@ fn is_before_session(result: &HandlerResult, names_a_todo: bool) -> bool {
         Err(
             ApiError::OtherUser
             | ApiError::Core(
-                Error::Invalid(_) | Error::MailNotConfigured | Error::InsufficientScope { .. },
+                Error::Invalid(_)
+                | Error::FileInvalid { .. }
+                | Error::MailNotConfigured
+                | Error::InsufficientScope { .. },
             )
             | ApiError::UnsupportedMediaType
+            | ApiError::WrongFileType
             | ApiError::BodyTimeout
             | ApiError::BadRequest(_)
             | ApiError::UpgradeRequired

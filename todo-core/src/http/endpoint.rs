@@ -4,8 +4,9 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Method, Response, request::Parts};
+use http::{HeaderMap, Method, Response, request::Parts};
 use serde_json::Value;
 
 #[cfg(feature = "identity")]
@@ -23,9 +24,9 @@ use crate::{
         rate_limit::ReportedLimit,
         routes,
     },
-    ids::{SessionId, TodoId},
+    ids::{ListId, SessionId, TodoId},
     scopes::Scope,
-    todos::Target,
+    todos::{ListTarget, Target},
 };
 
 /// One route of the API: a method of a path.
@@ -212,6 +213,7 @@ pub(crate) struct Docs {
 pub(crate) enum Tag {
     Authentication,
     Todos,
+    Lists,
     Trash,
     Operations,
 }
@@ -231,18 +233,20 @@ pub(crate) struct HeaderParameter {
     pub(crate) example: &'static str,
 }
 
-/// The JSON body of a request.
+/// The JSON body of a request, or a file.
 #[derive(Clone, Copy)]
 pub(crate) struct BodyDocs {
     pub(crate) schema: &'static str,
     pub(crate) json_schema: fn() -> Value,
     pub(crate) example: fn() -> Value,
+    /// The media types of a body that is a file, beside application/json.
+    pub(crate) files: &'static [&'static str],
 }
 
 impl BodyDocs {
     /// The documentation of the body `B`.
     pub(crate) const fn of<B: JsonBody>(example: fn() -> Value) -> Self {
-        Self { schema: B::SCHEMA, json_schema: B::schema, example }
+        Self { schema: B::SCHEMA, json_schema: B::schema, example, files: &[] }
     }
 }
 
@@ -277,8 +281,10 @@ pub(crate) enum HeaderDocs {
     RetryAfter,
     /// `ETag` of the todo.
     ETag,
-    /// `ETag` of a list.
+    /// `ETag` of a list of todos, of tags or of lists.
     ListETag,
+    /// `ETag` of one list.
+    ETagOfList,
     /// `Idempotency-Replayed`.
     Replayed,
     /// `Content-Disposition` of a file.
@@ -364,6 +370,18 @@ impl RequestContext<'_> {
         Ok((B::read(form)?, held))
     }
 
+    /// Reads the body as a file, whose head `has_type` accepts.
+    pub(crate) async fn file(
+        &mut self,
+        has_type: impl FnOnce(&HeaderMap) -> bool,
+    ) -> Result<Bytes, ApiError> {
+        if !has_type(&self.parts.headers) {
+            return Err(ApiError::WrongFileType);
+        }
+        let budget = self.api.budget();
+        self.body.file(&self.parts.headers, self.max_body, budget, self.payer).await
+    }
+
     /// The todo to change, with the versions that `If-Match` allows.
     pub(crate) fn target(&self) -> Result<Target, ApiError> {
         let versions = conditions::allowed_versions(&self.parts.headers)?;
@@ -372,6 +390,21 @@ impl RequestContext<'_> {
             None => Ok(id.into()),
             Some(versions) => Ok(Target::any_of(id, &versions).map_err(Error::from)?),
         }
+    }
+
+    /// The list to change, with the versions that `If-Match` allows.
+    pub(crate) fn list_target(&self) -> Result<ListTarget, ApiError> {
+        let versions = conditions::allowed_versions(&self.parts.headers)?;
+        let id = self.list_id()?;
+        match versions {
+            None => Ok(id.into()),
+            Some(versions) => Ok(ListTarget::any_of(id, &versions).map_err(Error::from)?),
+        }
+    }
+
+    /// The list's id; not found if it is not a UUID.
+    pub(crate) fn list_id(&self) -> Result<ListId, ApiError> {
+        self.params.list_id().ok_or(ApiError::NoSuch("list"))
     }
 
     /// The id of an identity, if it is a UUID.
@@ -482,9 +515,15 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         routes::mail::ENDPOINTS,
         routes::todos::ENDPOINTS,
         routes::bulk::ENDPOINTS,
+        routes::order::ENDPOINTS,
+        routes::tags::ENDPOINTS,
+        routes::lists::ENDPOINTS,
         routes::trash::ENDPOINTS,
+        routes::exchange::ENDPOINTS,
         routes::changes::ENDPOINTS,
         routes::events::ENDPOINTS,
+        #[cfg(feature = "webhook")]
+        routes::webhook::ENDPOINTS,
         routes::health::ENDPOINTS,
         routes::meta::ENDPOINTS,
     ];

@@ -108,11 +108,11 @@ fn write(
     if is_first {
         json.extend_from_slice(b"{\"todos\":[");
     }
-    for (number, todo) in piece.todos.iter().enumerate() {
+    for (number, todo) in piece.listed().enumerate() {
         if number > 0 || !is_first {
             json.push(b',');
         }
-        serde_json::to_writer(&mut *json, todo)?;
+        serde_json::to_writer(&mut *json, &todo)?;
     }
     if is_last {
         json.extend_from_slice(b"],\"total\":");

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::ids::IdentityId;
 use crate::{
     http::endpoint::Endpoint,
-    ids::{SessionId, TodoId, UserId},
+    ids::{ListId, SessionId, TodoId, UserId},
 };
 
 /// Finds endpoints by path and method.
@@ -47,8 +47,8 @@ pub(crate) enum Matched<'m, 'p> {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct PathParams<'p> {
     user: &'p str,
-    /// The id of what the path names below a collection (a todo, a session, a key, an identity), or
-    /// the name of a provider.
+    /// The id of what the path names below a collection (a todo, a list, a session, a key, an
+    /// identity), or the name of a provider.
     item: &'p str,
 }
 
@@ -74,6 +74,11 @@ impl<'p> PathParams<'p> {
         parse_id(self.item).map(TodoId::from)
     }
 
+    /// The list's id, if it is a UUID.
+    pub(crate) fn list_id(self) -> Option<ListId> {
+        parse_id(self.item).map(ListId::from)
+    }
+
     /// The id of an identity, if it is a UUID.
     #[cfg(feature = "identity")]
     pub(crate) fn identity_id(self) -> Option<IdentityId> {
@@ -85,7 +90,7 @@ impl<'p> PathParams<'p> {
         parse_id(self.item).map(SessionId::from)
     }
 
-    /// Whether the path names a todo, a session, a key or an identity, by a UUID or not.
+    /// Whether the path names a todo, a list, a session, a key or an identity, by a UUID or not.
     pub(crate) fn has_item(self) -> bool {
         !self.item.is_empty()
     }
@@ -139,6 +144,7 @@ impl Matcher {
                 let params = PathParams {
                     user: param("user_id").unwrap_or_default(),
                     item: param("todo_id")
+                        .or(param("list_id"))
                         .or(param("session_id"))
                         .or(param("key_id"))
                         .or(param("identity_id"))

@@ -19,6 +19,7 @@ use crate::{
     core::Stats,
     http::{budget::Budget, problem::ApiError},
     mail::{MailKind, MailResult},
+    reminder_counters::DeliveryResult,
     streams::StreamKind,
 };
 
@@ -45,6 +46,8 @@ pub(crate) struct Metrics {
     hashed: IntCounter,
     jobs: IntCounterVec,
     mails: IntCounterVec,
+    reminders: IntCounterVec,
+    webhook_deliveries: IntCounterVec,
     foreign_tokens: IntCounterVec,
     oldest_mail: IntGauge,
     body_memory: IntGauge,
@@ -55,6 +58,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    #[expect(clippy::too_many_lines, reason = "a list of the metrics")]
     pub(crate) fn new(dropped_log_lines: Option<fn() -> u64>) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let gauge = |name: &str, help: &str| {
@@ -105,6 +109,16 @@ impl Metrics {
             &["kind", "result"],
         )?;
         registry.register(Box::new(mails.clone()))?;
+        let reminders = IntCounterVec::new(
+            Opts::new("reminders_total", "Reminders that fired; failed attempts, each of a user"),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(reminders.clone()))?;
+        let webhook_deliveries = IntCounterVec::new(
+            Opts::new("webhook_deliveries_total", "Attempts to send a reminder to a webhook"),
+            &["result"],
+        )?;
+        registry.register(Box::new(webhook_deliveries.clone()))?;
         let foreign_tokens = IntCounterVec::new(
             Opts::new("auth_foreign_tokens_total", "Verifications of tokens of another issuer"),
             &["result"],
@@ -136,6 +150,8 @@ impl Metrics {
             hashed,
             jobs,
             mails,
+            reminders,
+            webhook_deliveries,
             foreign_tokens,
             oldest_mail: gauge(
                 "mail_oldest_unsent_seconds",
@@ -208,6 +224,16 @@ impl Metrics {
                     let counter = self.mails.with_label_values(&[kind.as_str(), result.as_str()]);
                     counter.inc_by(total.saturating_sub(counter.get()));
                 }
+            }
+            for (outcome, total) in
+                [("fired", stats.reminders.fired), ("failed", stats.reminders.failed)]
+            {
+                let counter = self.reminders.with_label_values(&[outcome]);
+                counter.inc_by(total.saturating_sub(counter.get()));
+            }
+            for (result, total) in DeliveryResult::ALL.into_iter().zip(stats.reminders.deliveries) {
+                let counter = self.webhook_deliveries.with_label_values(&[result.as_str()]);
+                counter.inc_by(total.saturating_sub(counter.get()));
             }
             for (result, total) in stats.foreign_tokens.into_iter().flatten() {
                 let counter = self.foreign_tokens.with_label_values(&[result]);

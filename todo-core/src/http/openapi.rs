@@ -43,6 +43,7 @@ pub fn openapi_document(options: &ApiOptions) -> Value {
         "tags": [
             { "name": "Authentication", "description": "Accounts and sessions" },
             { "name": "Todos", "description": "A user's todos" },
+            { "name": "Lists", "description": "A user's lists of todos" },
             { "name": "Trash", "description": "A user's deleted todos" },
             { "name": "Operations", "description": "For operators and tools" },
         ],
@@ -96,6 +97,7 @@ fn operation(endpoint: &Endpoint, options: &ApiOptions) -> Value {
     let tag = match docs.tag {
         Tag::Authentication => "Authentication",
         Tag::Todos => "Todos",
+        Tag::Lists => "Lists",
         Tag::Trash => "Trash",
         Tag::Operations => "Operations",
     };
@@ -120,12 +122,13 @@ fn operation(endpoint: &Endpoint, options: &ApiOptions) -> Value {
     }
     if let Some(body) = docs.body {
         let schema = reference(body.schema);
-        operation["requestBody"] = json!({
-            "required": true,
-            "content": {
-                "application/json": { "schema": schema, "example": (body.example)() },
-            },
+        let mut content = json!({
+            "application/json": { "schema": schema, "example": (body.example)() },
         });
+        for media_type in body.files {
+            content[media_type] = json!({ "schema": { "type": "string" } });
+        }
+        operation["requestBody"] = json!({ "required": true, "content": content });
     }
     operation
 }
@@ -144,6 +147,7 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     for (name, description) in [
         ("user_id", "The caller's id"),
         ("todo_id", "The todo's id"),
+        ("list_id", "The list's id"),
         ("session_id", "The session's id"),
         ("key_id", "The key's id"),
         ("identity_id", "The identity's id"),
@@ -258,6 +262,15 @@ fn answer(docs: &AnswerDocs) -> Value {
                     "example": responses::EXAMPLE_LIST_ETAG,
                 });
             }
+            HeaderDocs::ETagOfList => {
+                answer["headers"]["ETag"] = json!({
+                    "description": "The version of the list, with the numbers of its todos, for \
+                        `If-None-Match` and, without the numbers, for `If-Match` (RFC 9110, \
+                        section 8.8.3)",
+                    "schema": { "type": "string" },
+                    "example": responses::EXAMPLE_OF_LIST_ETAG,
+                });
+            }
             #[cfg(feature = "identity")]
             HeaderDocs::FlowCookie => {
                 answer["headers"]["Set-Cookie"] = json!({
@@ -322,6 +335,13 @@ fn schemas() -> Value {
         })),
         "Emptied": object(&["message", "deleted_count"], &json!({
             "message": { "type": "string" }, "deleted_count": { "type": "integer", "minimum": 0 },
+        })),
+        "ChangedTodos": object(&["message", "changed_count"], &json!({
+            "message": { "type": "string" }, "changed_count": { "type": "integer", "minimum": 0 },
+        })),
+        "DeletedList": object(&["message", "deleted_id", "deleted_count"], &json!({
+            "message": { "type": "string" }, "deleted_id": { "type": "string", "format": "uuid" },
+            "deleted_count": { "type": "integer", "minimum": 0 },
         })),
         "EndedSessions": object(&["ended"], &json!({
             "ended": { "type": "integer", "minimum": 0 },

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, FieldError, ItemError, whole_seconds},
     http::{Body, conditions, websocket::handshake},
     scopes::Scope,
-    todos::Todo,
+    todos::{List, Todo},
 };
 
 /// The body of every error response (RFC 9457, section 3). `error` repeats `title`, and `details`
@@ -35,14 +35,25 @@ pub(crate) struct Problem<'a> {
     /// All invalid fields, with the rule that each breaks (400 and 422).
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(crate) details: &'a [Detail<'a>],
-    /// The todo that does not match `If-Match` (412).
+    /// The todo or list that does not match `If-Match` (412).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) current: Option<&'a Todo>,
+    pub(crate) current: Option<Current<'a>>,
     /// The quota and its use (409 `quota_exceeded`).
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) quota: Option<Quota>,
+    /// The number of invalid todos of an imported file, of which `details` has the first errors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) invalid: Option<usize>,
     /// The response's `X-Request-Id`, for reports to an operator.
     pub(crate) request_id: &'a str,
+}
+
+/// What does not match `If-Match`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Current<'a> {
+    Todo(&'a Todo),
+    List(&'a List),
 }
 
 /// A quota, and the present number.
@@ -63,13 +74,17 @@ pub(crate) struct Detail<'a> {
     code: &'a str,
     /// The rule in one whole sentence, for users.
     message: &'a str,
+    /// The line of an imported file, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
 }
 
 impl<'a> From<&'a FieldError> for Detail<'a> {
     fn from(error: &'a FieldError) -> Self {
         // Field names contain no `~` or `/`, which would need escaping.
         let pointer = format!("/{}", error.field);
-        Self { field: &error.field, pointer, code: error.code, message: &error.message }
+        let (code, line) = (error.code, error.line);
+        Self { field: &error.field, pointer, code, message: &error.message, line }
     }
 }
 
@@ -80,6 +95,8 @@ pub(crate) enum ApiError {
     Core(Error),
     /// `If-Match` names no version of the todo, which is the current one.
     Outdated(Box<Todo>),
+    /// As of a todo, of a list.
+    OutdatedList(Box<List>),
     /// The request is malformed (RFC 9112, sections 3.2 and 2.2).
     BadRequest(&'static str),
     /// The target, or the headers together, are over their limit.
@@ -105,8 +122,12 @@ pub(crate) enum ApiError {
     /// The memory budget of bodies in flight, in total or of this client, is used up.
     BodyMemory,
     UnsupportedMediaType,
+    /// The media type of a file is none of its format.
+    WrongFileType,
     /// The caller has no such thing, which is this word.
     NoSuch(&'static str),
+    /// The thing, which is this word, belongs to another user.
+    NotYours(&'static str),
     /// The body is not JSON of the required shape; with the invalid fields, if known.
     Malformed(&'static str, Vec<FieldError>),
     /// The request took too long.
@@ -145,7 +166,9 @@ impl ApiError {
     fn kind(&self) -> ProblemKind {
         match self {
             Self::Core(
-                Error::Invalid(_) | Error::ItemsFailed { reason: ItemError::Invalid(_), .. },
+                Error::Invalid(_)
+                | Error::FileInvalid { .. }
+                | Error::ItemsFailed { reason: ItemError::Invalid(_), .. },
             ) => {
                 kind!(BAD_REQUEST, "validation_error", "Validation Error", "validation-error")
             }
@@ -165,6 +188,7 @@ impl ApiError {
                 "invalid-credentials"
             ),
             Self::OtherUser
+            | Self::NotYours(_)
             | Self::OriginNotAllowed
             | Self::Core(
                 Error::Forbidden | Error::ItemsFailed { reason: ItemError::Forbidden, .. },
@@ -193,12 +217,14 @@ impl ApiError {
             Self::HeadTimeout | Self::BodyTimeout => {
                 kind!(REQUEST_TIMEOUT, "request_timeout", "Request Timeout", "request-timeout")
             }
-            Self::Outdated(_) | Self::Core(Error::PreconditionFailed) => kind!(
-                PRECONDITION_FAILED,
-                "precondition_failed",
-                "Precondition Failed",
-                "precondition-failed"
-            ),
+            Self::Outdated(_) | Self::OutdatedList(_) | Self::Core(Error::PreconditionFailed) => {
+                kind!(
+                    PRECONDITION_FAILED,
+                    "precondition_failed",
+                    "Precondition Failed",
+                    "precondition-failed"
+                )
+            }
             Self::Core(
                 Error::QuotaExceeded { .. }
                 | Error::KeysFull { .. }
@@ -265,7 +291,7 @@ impl ApiError {
                 "Request Header Fields Too Large",
                 "header-fields-too-large"
             ),
-            Self::UnsupportedMediaType => kind!(
+            Self::UnsupportedMediaType | Self::WrongFileType => kind!(
                 UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
                 "Unsupported Media Type",
@@ -298,9 +324,11 @@ impl ApiError {
         match self {
             Self::Core(error) => core_detail(error),
             Self::Outdated(_) => core_detail(&Error::PreconditionFailed),
+            Self::OutdatedList(_) => "This list has been changed meanwhile.".into(),
             Self::BodyMemory => core_detail(&Error::Busy),
             Self::Panicked => "Something went wrong on the server.".into(),
             Self::NoSuch(thing) => format!("There is no such {thing}."),
+            Self::NotYours(thing) => format!("You don't have access to this {thing}."),
             Self::OriginNotAllowed => "This page may not use the service.".into(),
             Self::UpgradeRequired => {
                 "This address takes WebSocket connections over HTTP/1.1 only.".into()
@@ -322,6 +350,11 @@ impl ApiError {
             Self::HeadTooLarge => "The request headers are too many or too long.".into(),
             Self::UnsupportedMediaType => {
                 "The request body must be JSON in UTF-8 (application/json).".into()
+            }
+            Self::WrongFileType => {
+                "The request body must be a file of the format, with its media type, without \
+                 compression."
+                    .into()
             }
             Self::Malformed(detail, errors) if errors.is_empty() => (*detail).into(),
             Self::Malformed(_, errors) => sentences(errors),
@@ -346,7 +379,11 @@ impl ApiError {
     pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
         let ProblemKind { status, code, title, uri } = self.kind();
         let errors: &[FieldError] = match self {
-            Self::Core(Error::Invalid(errors) | Error::ItemsFailed { items: errors, .. }) => errors,
+            Self::Core(
+                Error::Invalid(errors)
+                | Error::FileInvalid { errors, .. }
+                | Error::ItemsFailed { items: errors, .. },
+            ) => errors,
             Self::Malformed(_, errors) => errors,
             _ => &[],
         };
@@ -361,15 +398,22 @@ impl ApiError {
             error: title,
             details: &details,
             current: match self {
-                Self::Outdated(current) => Some(current),
+                Self::Outdated(current) => Some(Current::Todo(current)),
+                Self::OutdatedList(current) => Some(Current::List(current)),
                 _ => None,
             },
             quota: match *self {
                 Self::Core(
-                    Error::QuotaExceeded { limit, used }
+                    Error::QuotaExceeded { limit, used, .. }
                     | Error::KeysFull { limit, used }
-                    | Error::ItemsFailed { reason: ItemError::QuotaExceeded { limit, used }, .. },
+                    | Error::ItemsFailed {
+                        reason: ItemError::QuotaExceeded { limit, used, .. }, ..
+                    },
                 ) => Some(Quota { limit, used }),
+                _ => None,
+            },
+            invalid: match *self {
+                Self::Core(Error::FileInvalid { invalid, .. }) => Some(invalid),
                 _ => None,
             },
             request_id,
@@ -422,6 +466,11 @@ impl ApiError {
                     headers.insert(header::ETAG, etag);
                 }
             }
+            Self::OutdatedList(current) => {
+                if let Some(etag) = conditions::list_etag(current) {
+                    headers.insert(header::ETAG, etag);
+                }
+            }
             _ => {}
         }
         if let Some(retry_after) = self.retry_after() {
@@ -464,9 +513,7 @@ fn core_detail(error: &Error) -> String {
         Error::Unauthenticated => "Your session has ended. Please log in again.".into(),
         Error::InvalidCredentials => "Invalid credentials.".into(),
         Error::PreconditionFailed => "This todo has been changed meanwhile.".into(),
-        Error::QuotaExceeded { limit, .. } => {
-            format!("You have reached the limit of {limit} todos. Please delete some first.")
-        }
+        Error::QuotaExceeded { of, limit, .. } => of.message(*limit),
         Error::KeysFull { .. } => {
             "The stored answers of your keys take too much space. Please try again tomorrow, or \
              without Idempotency-Key."
@@ -526,7 +573,9 @@ fn core_detail(error: &Error) -> String {
         Error::Internal(_) => "Something went wrong on the server.".into(),
         Error::NotFound => "There is no such todo.".into(),
         Error::Forbidden => "You don't have access to this todo.".into(),
-        Error::Invalid(errors) | Error::ItemsFailed { items: errors, .. } => sentences(errors),
+        Error::Invalid(errors)
+        | Error::FileInvalid { errors, .. }
+        | Error::ItemsFailed { items: errors, .. } => sentences(errors),
     }
 }
 

@@ -45,8 +45,6 @@ pub(crate) use self::claims::CLOCK_SKEW_SECONDS;
 use self::sign_in::{SignIn, SignInOptions};
 pub use self::{
     check::{IssuerCheckError, IssuerReport, check_issuer},
-    http_client::{HttpClient, HttpError, HttpFuture, HttpRequest, HttpResponse},
-    hyper_client::HyperClient,
     options::{IssuerOptions, IssuerOptionsError, SignatureAlgorithm, UnknownAlgorithm},
 };
 pub(crate) use self::{
@@ -54,13 +52,14 @@ pub(crate) use self::{
     jwks::KeyId,
     verify::{Verifier, VerifyError, is_foreign},
 };
-use crate::clock::Clock;
+pub use crate::http_client::{
+    HttpClient, HttpError, HttpFuture, HttpRequest, HttpResponse, HyperClient,
+};
+use crate::{clock::Clock, http_client};
 
 mod check;
 mod claims;
 pub(crate) mod discovery;
-mod http_client;
-mod hyper_client;
 mod jwks;
 mod key_cache;
 mod key_source;

@@ -19,10 +19,12 @@ pub(crate) enum MailKind {
     IdentityAdded,
     IdentityRemoved,
     AccountDeleted,
+    /// A reminder of a todo has fired.
+    Reminder,
 }
 
 impl MailKind {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Reset,
         Self::Verify,
         Self::Change,
@@ -33,6 +35,7 @@ impl MailKind {
         Self::IdentityAdded,
         Self::IdentityRemoved,
         Self::AccountDeleted,
+        Self::Reminder,
     ];
 
     /// The name in the database, in logs and metrics.
@@ -48,6 +51,7 @@ impl MailKind {
             Self::IdentityAdded => "identity_added",
             Self::IdentityRemoved => "identity_removed",
             Self::AccountDeleted => "account_deleted",
+            Self::Reminder => "reminder",
         }
     }
 
@@ -78,6 +82,7 @@ impl MailKind {
         }
     }
 
+    /// The subject, in which `{title}` is the title of the todo.
     pub(super) fn subject(self) -> &'static str {
         match self {
             Self::Reset => "Set a new password",
@@ -90,11 +95,13 @@ impl MailKind {
             Self::IdentityAdded => "A way to log in was added",
             Self::IdentityRemoved => "A way to log in was removed",
             Self::AccountDeleted => "Your account was deleted",
+            Self::Reminder => "Reminder: {title}",
         }
     }
 
     /// The text, in which `{name}` is the name of the service, `{app}` the address of the app,
-    /// `{link}` the link and `{time}` the time of the event.
+    /// `{link}` the link, `{time}` the time of the event, `{title}` the title of the todo and
+    /// `{due}` when it is due.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Reset => {
@@ -153,6 +160,12 @@ impl MailKind {
             Self::AccountDeleted => {
                 "Your account at {name} was deleted at {time}, with all its todos.\n\n\
                  If it was not you, contact the operator:\n\n\
+                 {app}\n"
+            }
+            Self::Reminder => {
+                "A reminder of your todo at {name}:\n\n\
+                 {title}\n\n\
+                 It is due {due}.\n\n\
                  {app}\n"
             }
         }

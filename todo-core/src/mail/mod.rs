@@ -17,7 +17,7 @@ pub(crate) use self::{
     counters::{MailCounters, MailResult},
     kind::MailKind,
     link::{open_link, seal_link},
-    message::{Letter, compose},
+    message::{DueTodo, Letter, compose},
 };
 use crate::auth::Email;
 

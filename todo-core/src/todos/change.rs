@@ -4,9 +4,15 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    Description, NewTodo, Target, Title, Todo, TodoPatch,
-    no_rows::require_change,
-    read::get,
+    Description, Details, NewTodo, Target, Title, Todo, TodoPatch,
+    bulk::{Text, both},
+    create::Limits,
+    details::{
+        self, Known, allows_details, is_below_tag_quota, is_own_list, keeps_reminder_quota,
+        number_of, open_reminders, patched_details,
+    },
+    no_rows::{require_change, require_row},
+    read::{get, read},
     todo_columns,
     version::{changing, is_target},
 };
@@ -14,7 +20,7 @@ use crate::{
     authz::{Caller, authorized},
     core::Core,
     db::{
-        Statement,
+        DbError, Statement,
         value::{OneMicrosecond, Timestamp},
     },
     error::{Error, Result},
@@ -36,11 +42,12 @@ macro_rules! next_updated_at {
 }
 pub(super) use next_updated_at;
 
-/// SQL assignments of a [`TodoPatch`]: `$title` and `$key` are its title, `$describes` whether it
-/// has a description, which is `$text`, `$priority` its priority. See [`bind_patch`].
+/// SQL assignments of a [`TodoPatch`] without its details: `$title` and `$key` are its title,
+/// `$describes` whether it has a description, which is `$text`, `$priority` its priority, `$folded`
+/// the folded parts that it changes. See [`bind_patch`].
 macro_rules! patched_columns {
-    ($title:literal, $key:literal, $describes:literal, $text:literal, $priority:literal,
-     $now:literal, $step:literal) => {
+    ($dialect:ident, $title:literal, $key:literal, $describes:literal, $text:literal,
+     $priority:literal, $now:literal, $step:literal, $folded:tt) => {
         concat!(
             "title = coalesce(",
             $title,
@@ -53,14 +60,44 @@ macro_rules! patched_columns {
             " ELSE description END, priority = coalesce(",
             $priority,
             ", priority), updated_at = ",
-            next_updated_at!($now, $step)
+            next_updated_at!($now, $step),
+            ", search = ",
+            refolded!($dialect, $folded)
         )
     };
 }
 pub(super) use patched_columns;
 
-/// Binds a patch, and the time, for [`patched_columns!`].
+/// SQL expression for the folded text with new parts: title, tags, description. A part that is NULL
+/// is kept. SQLite has the function from the library; PostgreSQL has none, since a role may lack
+/// the right to execute one.
+macro_rules! refolded {
+    (Sqlite, ($title:literal, $tags:literal, $description:literal)) => {
+        concat!("refolded(search, ", $title, ", ", $tags, ", ", $description, ")")
+    };
+    (Postgres, ($title:literal, $tags:literal, $description:literal)) => {
+        concat!(
+            "CASE WHEN ",
+            $title,
+            " IS NULL AND ",
+            $tags,
+            " IS NULL AND ",
+            $description,
+            " IS NULL THEN search ELSE coalesce(",
+            $title,
+            ", split_part(search, chr(30), 1)) || chr(30) || coalesce(",
+            $tags,
+            ", split_part(search, chr(30), 2)) || chr(30) || coalesce(",
+            $description,
+            ", split_part(search, chr(30), 3)) END"
+        )
+    };
+}
+pub(super) use refolded;
+
+/// Binds a patch without its details, and the time, for [`patched_columns!`]: 10 binds.
 pub(super) fn bind_patch(statement: Statement, patch: &TodoPatch, now: DateTime<Utc>) -> Statement {
+    let [title, tags, description] = details::folded_parts(patch);
     statement
         .bind(patch.title.as_ref().map(Title::as_str))
         .bind(patch.title.as_ref().map(|title| crate::validate::sort_key(title.as_str())))
@@ -69,6 +106,9 @@ pub(super) fn bind_patch(statement: Statement, patch: &TodoPatch, now: DateTime<
         .bind(patch.priority)
         .bind(Timestamp(now))
         .bind(OneMicrosecond)
+        .bind(title)
+        .bind(tags)
+        .bind(description)
 }
 
 /// SQL assignments of a completion, or of a reopening: `$completed` says which.
@@ -88,119 +128,150 @@ macro_rules! completed_columns {
 }
 pub(super) use completed_columns;
 
-/// Replaces title, description and priority; `completed` is unchanged.
+/// Replaces title, description and priority, and the details that are given; `completed` is
+/// unchanged.
 ///
 /// # Errors
-/// [`Error::PreconditionFailed`] if the todo has no version that `target` allows; else as [`get`].
+/// As [`patch`].
 pub async fn replace(
     core: &Core,
     caller: &Caller,
     target: impl Into<Target>,
     new: NewTodo,
 ) -> Result<Todo> {
-    const SQL: &str = concat!(
-        "UPDATE todos SET title = $10, title_key = $11, description = $12, priority = $13, \
-         updated_at = ",
-        next_updated_at!("$14", "$15"),
-        " WHERE ",
-        is_target!(),
-        " AND ",
-        authorized!(),
-        " RETURNING ",
-        todo_columns!()
-    );
-    let db = core.db();
-    let (caller, target) = (*caller, target.into());
-    let now = core.now();
-    let work = core.clone();
-    core.write(caller.user_id(), async move {
-        let update = changing(caller, target, SQL)
-            .bind(new.title.as_str())
-            .bind(crate::validate::sort_key(new.title.as_str()))
-            .bind(new.description.as_ref().map(Description::as_str))
-            .bind(new.priority)
-            .bind(Timestamp(now))
-            .bind(OneMicrosecond);
-        let changed = db.execute(update).await?;
-        require_change(&work, caller, target, changed).await
-    })
-    .await
+    patch(core, caller, target, new.into()).await
 }
 
 /// Updates the fields given in `patch` (RFC 7396). An empty patch changes nothing, `updated_at`
 /// included.
 ///
 /// # Errors
-/// As [`replace`].
+/// [`Error::PreconditionFailed`] if the todo has no version that `target` allows;
+/// [`Error::Invalid`] and [`Error::QuotaExceeded`] as of [`create`](super::create); else as
+/// [`get`].
 pub async fn patch(
     core: &Core,
     caller: &Caller,
     target: impl Into<Target>,
     patch: TodoPatch,
 ) -> Result<Todo> {
-    const SQL: &str = concat!(
-        "UPDATE todos SET ",
-        patched_columns!("$10", "$11", "$12", "$13", "$14", "$15", "$16"),
-        " WHERE ",
-        is_target!(),
-        " AND ",
-        authorized!(),
-        " RETURNING ",
-        todo_columns!()
-    );
+    macro_rules! plain {
+        ($dialect:ident) => {
+            concat!(
+                "UPDATE todos SET ",
+                patched_columns!(
+                    $dialect,
+                    "$10",
+                    "$11",
+                    "$12",
+                    "$13",
+                    "$14",
+                    "$15",
+                    "$16",
+                    ("$17", "$18", "$19")
+                ),
+                " WHERE ",
+                is_target!(),
+                " AND ",
+                authorized!(),
+                " RETURNING ",
+                todo_columns!()
+            )
+        };
+    }
+    const PLAIN: Text = both!(plain);
+    macro_rules! detailed {
+        ($dialect:ident) => {
+            concat!(
+                "UPDATE todos SET ",
+                patched_columns!(
+                    $dialect,
+                    "$10",
+                    "$11",
+                    "$12",
+                    "$13",
+                    "$14",
+                    "$15",
+                    "$16",
+                    ("$17", "$18", "$19")
+                ),
+                ", ",
+                patched_details!(
+                    "$20", "$21", "$22", "$23", "$24", "$25", "$26", "$27", "$28", "$29", "$30",
+                    "$31", "$32", ""
+                ),
+                " WHERE ",
+                is_target!(),
+                " AND ",
+                authorized!(),
+                " AND ",
+                allows_details!("$21", "$22", "$27", "$28", "$30", "$32"),
+                " AND ",
+                is_below_tag_quota!($dialect, "$20", "$33"),
+                " AND ",
+                keeps_reminder_quota!($dialect, "$30", "$21", "$34"),
+                " RETURNING ",
+                todo_columns!()
+            )
+        };
+    }
+    const DETAILED: Text = both!(detailed);
+    let (caller, target) = (*caller, target.into());
     if patch.is_empty() {
-        let target = target.into();
-        let todo = get(core, caller, target.id()).await?;
+        let todo = get(core, &caller, target.id()).await?;
         return if target.allows(todo.version()) {
             Ok(todo)
         } else {
             Err(Error::PreconditionFailed)
         };
     }
-    let db = core.db();
-    let (caller, target) = (*caller, target.into());
     let now = core.now();
+    patch.details.check(false, now)?;
+    let db = core.db();
+    let limits = Limits::of(core);
     let work = core.clone();
     core.write(caller.user_id(), async move {
-        let update = bind_patch(changing(caller, target, SQL), &patch, now);
-        let changed = db.execute(update).await?;
-        require_change(&work, caller, target, changed).await
+        if patch.details.is_empty() {
+            let update = bind_patch(changing(caller, target, PLAIN.of(db.dialect())), &patch, now);
+            let changed = db.execute(update).await?;
+            return require_change(&work, caller, target, changed).await;
+        }
+        let update = bind_patch(changing(caller, target, DETAILED.of(db.dialect())), &patch, now);
+        let update = details::bind_patch(update, &patch.details)
+            .bind(i64::from(limits.tags))
+            .bind(i64::from(limits.reminders));
+        let changed = db.execute(update).await;
+        // Another todo of the series took the day meanwhile.
+        if changed.as_ref().is_err_and(DbError::is_unique_violation) {
+            return Err(Error::Busy);
+        }
+        if let Some(todo) = changed? {
+            return Ok(todo);
+        }
+        let reason = explain_no_patch(&work, caller, target, &patch.details, limits);
+        Err(Box::pin(reason).await)
     })
     .await
 }
 
-/// Completes or reopens a todo. `completed_at` is set by the first completion, kept by further ones
-/// and cleared by reopening.
-///
-/// # Errors
-/// As [`replace`].
-pub async fn set_completed(
+/// The reason why a patch with details changed nothing.
+async fn explain_no_patch(
     core: &Core,
-    caller: &Caller,
-    target: impl Into<Target>,
-    completed: bool,
-) -> Result<Todo> {
-    const SQL: &str = concat!(
-        "UPDATE todos SET ",
-        completed_columns!("$10", "$11", "$12"),
-        " WHERE ",
-        is_target!(),
-        " AND ",
-        authorized!(),
-        " RETURNING ",
-        todo_columns!()
-    );
-    let db = core.db();
-    let (caller, target) = (*caller, target.into());
-    let now = core.now();
-    let work = core.clone();
-    core.write(caller.user_id(), async move {
-        let update =
-            changing(caller, target, SQL).bind(completed).bind(Timestamp(now)).bind(OneMicrosecond);
-        let changed = db.execute(update).await?;
-        require_change(&work, caller, target, changed).await
-    })
-    .await
+    caller: Caller,
+    target: Target,
+    details: &Details,
+    limits: Limits,
+) -> Error {
+    let reason = async {
+        let db = core.db();
+        let found = db.fetch(read(caller, target.id())).await?;
+        let todo = require_row(core, caller, target.id().into(), found).await?;
+        let known: Known = db.fetch(Known::find(caller)).await?;
+        Ok(details::judge_patch(&todo, target, details, &known, limits))
+    };
+    match core.read_in_write::<Error>(caller.user_id(), reason).await {
+        Ok(error) | Err(error) => error,
+    }
 }
 
 /// Moves a todo to the trash, or deletes it permanently without one

@@ -1,4 +1,5 @@
-//! The changes of a user's todos since a point in time, for clients that keep a copy of them.
+//! The changes of a user's todos, tags and lists since a point in time, for clients that keep a
+//! copy of them.
 //!
 //! The log has one entry for each change, numbered without gaps in the order of the commits. An
 //! entry has no content: a page has the state of now of each todo that changed. So a client that
@@ -10,9 +11,12 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use super::{
-    Limit, Todo, TodoId,
-    listing::max_json_len,
-    types::{TODO_COLUMNS, todo_columns},
+    FiredReminder, Limit, List, ListId, ReminderId, Tag, TagCount, Todo, TodoId,
+    fired::{fired_columns, fired_reminders},
+    listing::{json_len, max_json_len},
+    lists::list_at,
+    tag_list::tag_count,
+    todo::{TODO_COLUMNS, todo_columns},
 };
 use crate::{
     authz::{Caller, acting_as, authorized},
@@ -26,10 +30,17 @@ use crate::{
 const DEFAULT_LIMIT: u16 = 500;
 /// Size of a page as JSON in bytes at which it ends, although there are more changes.
 const PAGE_BYTES: usize = 256 << 10;
-/// Maximum size of a change as JSON without its todo, in bytes.
+/// Maximum size of a change as JSON without its todo, or without names, in bytes.
 const CHANGE_BYTES: usize = 72;
-/// The last kind of entry that is about a todo.
-const LAST_TODO_KIND: i16 = 2;
+const TAG_BYTES: usize = 160;
+const LIST_BYTES: usize = 384;
+const REMINDER_BYTES: usize = 300;
+/// The kinds of entries that are about a todo, a tag, a reminder and a list.
+const TODO: i16 = 1;
+const DELETED: i16 = 2;
+const TAG: i16 = 3;
+const REMINDER: i16 = 4;
+const LIST: i16 = 5;
 
 /// A position in the log of a user's changes. Its text is opaque.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -89,7 +100,7 @@ impl Serialize for ChangeCursor {
     }
 }
 
-/// A change of one of the user's todos.
+/// A change of one of the user's todos, tags or lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -104,24 +115,48 @@ pub enum Change {
         /// The todo's id.
         id: TodoId,
     },
+    /// A todo has the tag, and none had it before, or none has it any more. The numbers of its
+    /// todos change with these, without an entry.
+    Tag {
+        /// The tag.
+        name: Tag,
+        /// The numbers of its todos now; null if there are none.
+        tag: Option<TagCount>,
+    },
+    /// The list is new, changed or gone. If it is gone, so are its todos, whose changes follow.
+    List {
+        /// The list's id.
+        id: ListId,
+        /// The list as it is now; null if it is gone.
+        list: Option<Box<List>>,
+    },
+    /// A reminder has fired.
+    Reminder {
+        /// The reminder.
+        reminder: FiredReminder,
+    },
 }
 
 impl Change {
-    /// The kind of the change: `todo` or `deleted`, as its JSON's `type`. Further kinds may follow.
+    /// The kind of the change: `todo`, `deleted`, `tag`, `list` or `reminder`, as its JSON's
+    /// `type`. Further kinds may follow.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Todo { .. } => "todo",
             Self::Deleted { .. } => "deleted",
+            Self::Tag { .. } => "tag",
+            Self::List { .. } => "list",
+            Self::Reminder { .. } => "reminder",
         }
     }
 }
 
-/// A page of changes, in the order of the last change of each todo.
+/// A page of changes, in the order of the last change of each thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ChangePage {
-    /// The changes; each todo is in it at most once.
+    /// The changes; each todo, tag and list is in it at most once.
     pub changes: Vec<Change>,
     /// The position after the page.
     pub next: ChangeCursor,
@@ -156,39 +191,81 @@ struct LogRow {
     entry: Option<Entry>,
 }
 
+/// An entry of the log, with the state of now of what it is about.
 struct Entry {
     number: i64,
-    kind: i16,
-    id: Option<TodoId>,
-    todo: Option<Todo>,
+    /// None of a kind that a newer version has added: it may run already.
+    change: Option<(Subject, Change)>,
 }
+
+/// What an entry is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    Todo(TodoId),
+    Tag(String),
+    List(ListId),
+    Reminder(ReminderId),
+}
+
+/// The number of columns of an entry, which are followed by those of a tag, a list and a reminder.
+const ENTRY_COLUMNS: usize = 5;
+/// The first columns behind those of a todo: the state of the log, an entry, a tag, a list, a
+/// reminder.
+const STATE_AT: usize = TODO_COLUMNS;
+const ENTRY_AT: usize = STATE_AT + 4;
+const TAG_AT: usize = ENTRY_AT + ENTRY_COLUMNS;
+const LIST_AT: usize = TAG_AT + 3;
+const REMINDER_AT: usize = LIST_AT + 7;
 
 impl FromRow for LogRow {
     fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
-        let entry = match row.get::<Option<i64>>(TODO_COLUMNS + 4)? {
-            None => None,
-            Some(number) => Some(Entry {
-                number,
-                kind: row.get(TODO_COLUMNS + 5)?,
-                id: row.get::<Option<Uuid>>(TODO_COLUMNS + 6)?.map(TodoId::from),
-                todo: match row.get::<Option<Uuid>>(0)? {
-                    None => None,
-                    Some(_) => Some(Todo::from_row(row)?),
-                },
-            }),
-        };
         Ok(Self {
-            is_authorized: row.get(TODO_COLUMNS)?,
-            epoch: row.get(TODO_COLUMNS + 1)?,
-            last: row.get(TODO_COLUMNS + 2)?,
-            first: row.get(TODO_COLUMNS + 3)?,
-            entry,
+            is_authorized: row.get(STATE_AT)?,
+            epoch: row.get(STATE_AT + 1)?,
+            last: row.get(STATE_AT + 2)?,
+            first: row.get(STATE_AT + 3)?,
+            entry: match row.get(ENTRY_AT)? {
+                None => None,
+                Some(number) => Some(Entry::from_row(number, row)?),
+            },
         })
     }
 }
 
-/// Returns the changes of the caller's todos since a position: those of up to `limit` entries of
-/// the log (500 without one). Without a position, it returns that of now and no changes.
+impl Entry {
+    fn from_row(number: i64, row: &Row<'_>) -> Result<Self, DbError> {
+        let kind: i16 = row.get(ENTRY_AT + 1)?;
+        let change = match kind {
+            TODO | DELETED => {
+                let id: TodoId = row.get::<Uuid>(ENTRY_AT + 2)?.into();
+                let change = match row.get::<Option<Uuid>>(0)? {
+                    None => Change::Deleted { id },
+                    Some(_) => Change::Todo { todo: Box::new(Todo::from_row(row)?) },
+                };
+                Some((Subject::Todo(id), change))
+            }
+            TAG => {
+                let name: String = row.get(ENTRY_AT + 3)?;
+                let tag = tag_count(row, TAG_AT)?;
+                let change = Change::Tag { name: Tag::from_stored(name.clone()), tag };
+                Some((Subject::Tag(name), change))
+            }
+            LIST => {
+                let id: ListId = row.get::<Uuid>(ENTRY_AT + 4)?.into();
+                let list = list_at(row, LIST_AT)?.map(Box::new);
+                Some((Subject::List(id), Change::List { id, list }))
+            }
+            REMINDER => FiredReminder::read(row, REMINDER_AT)?
+                .map(|reminder| (Subject::Reminder(reminder.id), Change::Reminder { reminder })),
+            _ => None,
+        };
+        Ok(Self { number, change })
+    }
+}
+
+/// Returns the changes of the caller's todos, tags and lists since a position: those of up to
+/// `limit` entries of the log (500 without one). Without a position, it returns that of now and no
+/// changes.
 ///
 /// A client first takes the position of now, then lists all todos, and then follows the changes
 /// since that position: what changes during the list is in both.
@@ -224,12 +301,27 @@ pub(super) async fn read_page(
         ", (SELECT value FROM meta WHERE name = 'epoch'), \
          (SELECT seq FROM todo_counts WHERE user_id = $1), \
          (SELECT seq FROM changes WHERE user_id = $1 ORDER BY seq LIMIT 1), \
-         entry_seq, entry_kind, entry_todo_id \
-         FROM (SELECT 1 AS one) AS one \
-         LEFT JOIN (SELECT seq AS entry_seq, kind AS entry_kind, todo_id AS entry_todo_id \
+         entry_seq, entry_kind, entry_todo_id, entry_tag, entry_list_id, \
+         tag_name, tag_pending, tag_completed, of_list_id, list_name, list_color, \
+         coalesce((SELECT pending FROM list_counts \
+         WHERE list_counts.list_id = of_list_id), 0), \
+         coalesce((SELECT completed FROM list_counts \
+         WHERE list_counts.list_id = of_list_id), 0), \
+         list_created_at, list_updated_at, ",
+        fired_columns!(),
+        " FROM (SELECT 1 AS one) AS one \
+         LEFT JOIN (SELECT seq AS entry_seq, kind AS entry_kind, todo_id AS entry_todo_id, \
+         tag AS entry_tag, list_id AS entry_list_id, reminder_id AS entry_reminder_id \
          FROM changes WHERE user_id = $1 AND seq > $4 ORDER BY seq LIMIT $5) AS entry ON TRUE \
          LEFT JOIN todos ON todos.id = entry_todo_id AND todos.user_id = $1 \
-         ORDER BY entry_seq"
+         LEFT JOIN (SELECT tag AS tag_name, pending AS tag_pending, completed AS tag_completed \
+         FROM tags WHERE user_id = $1) AS of_tag ON tag_name = entry_tag \
+         LEFT JOIN (SELECT id AS of_list_id, name AS list_name, color AS list_color, \
+         created_at AS list_created_at, updated_at AS list_updated_at FROM lists \
+         WHERE user_id = $1 AND deleted_at IS NULL) AS of_list ON of_list_id = entry_list_id \
+         LEFT JOIN ",
+        fired_reminders!(),
+        " ON fired_id = entry_reminder_id AND fired_user_id = $1 ORDER BY entry_seq"
     );
     let db = core.db();
     let caller = *caller;
@@ -266,9 +358,10 @@ fn page(rows: Vec<LogRow>, since: ChangeCursor, last: i64, max_bytes: usize) -> 
     let mut bytes = 0;
     let mut seen = HashSet::new();
     for entry in rows.into_iter().filter_map(|row| row.entry) {
-        let is_new = entry.id.is_some_and(|id| seen.insert(id));
-        if is_new {
-            bytes += entry.todo.as_ref().map_or(0, max_json_len) + CHANGE_BYTES;
+        if let Some((subject, change)) = &entry.change
+            && seen.insert(subject.clone())
+        {
+            bytes += max_change_len(change);
             if bytes > max_bytes && !entries.is_empty() {
                 break;
             }
@@ -276,24 +369,32 @@ fn page(rows: Vec<LogRow>, since: ChangeCursor, last: i64, max_bytes: usize) -> 
         next.number = entry.number;
         entries.push(entry);
     }
-    // Each todo stands where it was changed last.
+    // Each thing stands where it was changed last.
     seen.clear();
     let mut changes: Vec<(i64, Change)> = entries
         .into_iter()
         .rev()
-        .filter(|entry| entry.kind <= LAST_TODO_KIND)
         .filter_map(|entry| {
-            let id = entry.id.filter(|id| seen.insert(*id))?;
-            let change = match entry.todo {
-                Some(todo) => Change::Todo { todo: Box::new(todo) },
-                None => Change::Deleted { id },
-            };
-            Some((entry.number, change))
+            let (subject, change) = entry.change?;
+            seen.insert(subject).then_some((entry.number, change))
         })
         .collect();
     changes.reverse();
     let has_more = next.number < last;
     NumberedPage { changes, next, has_more }
+}
+
+/// Maximum size of a change as JSON, in bytes.
+fn max_change_len(change: &Change) -> usize {
+    match change {
+        Change::Todo { todo } => CHANGE_BYTES + max_json_len(todo),
+        Change::Deleted { .. } => CHANGE_BYTES,
+        Change::Reminder { .. } => REMINDER_BYTES,
+        Change::Tag { name, .. } => TAG_BYTES + 2 * json_len(name.as_str()),
+        Change::List { list, .. } => {
+            LIST_BYTES + list.as_ref().map_or(0, |list| json_len(list.name.as_str()))
+        }
+    }
 }
 
 #[cfg(test)]

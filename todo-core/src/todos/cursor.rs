@@ -3,14 +3,18 @@
 //! from another list, is invalid.
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
     crypto::tokens::Tokens,
     ids::{TodoId, UserId},
     todos::{
-        list_types::{Filters, SortBy, SortOrder, Status},
-        types::{Priority, Todo},
+        due::Due,
+        filters::Filters,
+        list_types::{SortBy, SortOrder, Status},
+        todo::Todo,
+        types::Priority,
     },
 };
 
@@ -28,11 +32,18 @@ pub(crate) enum Key {
     CreatedAt,
     Priority(Priority),
     Title(String),
+    /// The key of the due date; none of a todo without one.
+    Due(Option<i64>),
+    /// The place in the user's own order; none of a todo that was never moved.
+    Place(Option<String>),
 }
 
 impl Position {
-    pub(crate) fn of(todo: &Todo, sort_by: SortBy) -> Self {
+    /// The position of a todo, whose place in the user's own order is `place`.
+    pub(crate) fn of(todo: &Todo, place: Option<String>, sort_by: SortBy) -> Self {
         let key = match sort_by {
+            SortBy::Due => Key::Due(todo.due.as_ref().map(Due::key)),
+            SortBy::Position => Key::Place(place),
             SortBy::CreatedAt => Key::CreatedAt,
             SortBy::Priority => Key::Priority(todo.priority),
             SortBy::Title => Key::Title(crate::validate::sort_key(todo.title.as_str())),
@@ -41,13 +52,14 @@ impl Position {
     }
 
     /// Encodes the position as a cursor of the list of `owner` with `filters`.
-    pub(crate) fn seal(&self, tokens: &Tokens, owner: UserId, filters: Filters) -> String {
+    pub(crate) fn seal(&self, tokens: &Tokens, owner: UserId, filters: &Filters) -> String {
         let mut bytes = self.created_at.timestamp_micros().to_be_bytes().to_vec();
         bytes.extend_from_slice(self.id.as_uuid().as_bytes());
         match &self.key {
-            Key::CreatedAt => {}
             Key::Priority(priority) => bytes.push(*priority as u8),
-            Key::Title(key) => bytes.extend_from_slice(key.as_bytes()),
+            Key::Title(key) | Key::Place(Some(key)) => bytes.extend_from_slice(key.as_bytes()),
+            Key::Due(Some(key)) => bytes.extend_from_slice(&key.to_be_bytes()),
+            Key::CreatedAt | Key::Due(None) | Key::Place(None) => {}
         }
         tokens.seal(&bytes, &context(owner, filters))
     }
@@ -57,7 +69,7 @@ impl Position {
         cursor: &str,
         tokens: &Tokens,
         owner: UserId,
-        filters: Filters,
+        filters: &Filters,
     ) -> Option<Self> {
         let bytes = tokens.unseal(cursor, &context(owner, filters))?;
         let (micros, rest) = bytes.split_first_chunk::<8>()?;
@@ -66,6 +78,11 @@ impl Position {
             (SortBy::CreatedAt, []) => Key::CreatedAt,
             (SortBy::Priority, [rank]) => Key::Priority(Priority::from_rank((*rank).into())?),
             (SortBy::Title, key) => Key::Title(String::from_utf8(key.to_vec()).ok()?),
+            (SortBy::Due, []) => Key::Due(None),
+            (SortBy::Due, key) => Key::Due(Some(i64::from_be_bytes(key.try_into().ok()?))),
+            // A place is not empty.
+            (SortBy::Position, []) => Key::Place(None),
+            (SortBy::Position, key) => Key::Place(Some(String::from_utf8(key.to_vec()).ok()?)),
             _ => return None,
         };
         let created_at = DateTime::from_timestamp_micros(i64::from_be_bytes(*micros))?;
@@ -73,24 +90,29 @@ impl Position {
     }
 }
 
-/// The list of a cursor: authenticated with the cursor, but not part of it.
-fn context(owner: UserId, filters: Filters) -> [u8; 19] {
-    let mut context = [0; 19];
-    context[..16].copy_from_slice(owner.as_uuid().as_bytes());
-    context[16] = match filters.status {
+/// The list of a cursor: authenticated with the cursor, but not part of it. Lists without the later
+/// filters have the bytes that they always had: their cursors stay valid.
+fn context(owner: UserId, filters: &Filters) -> Vec<u8> {
+    let mut context = owner.as_uuid().as_bytes().to_vec();
+    context.push(match filters.status {
         Status::All => 0,
         Status::Pending => 1,
         Status::Completed => 2,
-    };
-    context[17] = match filters.sort_by {
+    });
+    context.push(match filters.sort_by {
         SortBy::CreatedAt => 0,
         SortBy::Priority => 1,
         SortBy::Title => 2,
-    };
-    context[18] = match filters.order {
+        SortBy::Due => 3,
+        SortBy::Position => 4,
+    });
+    context.push(match filters.order {
         SortOrder::Asc => 0,
         SortOrder::Desc => 1,
-    };
+    });
+    if !filters.is_plain() {
+        context.extend_from_slice(&Sha256::digest(filters.to_bytes()));
+    }
     context
 }
 
@@ -99,13 +121,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::crypto::tokens::test_tokens;
+    use crate::{
+        crypto::tokens::test_tokens,
+        todos::filters::{DueFilter, ListFilter},
+    };
 
     fn positions() -> impl Strategy<Value = (Position, SortBy)> {
         let key = prop_oneof![
             Just((Key::CreatedAt, SortBy::CreatedAt)),
             Just((Key::Priority(Priority::High), SortBy::Priority)),
             "\\PC{1,40}".prop_map(|title| (Key::Title(title), SortBy::Title)),
+            any::<Option<i64>>().prop_map(|key| (Key::Due(key), SortBy::Due)),
+            prop::option::of("[0-9a-f]{2,40}").prop_map(|key| (Key::Place(key), SortBy::Position)),
         ];
         (key, 0_i64..4_000_000_000_000_000, any::<u128>()).prop_map(
             |((key, sort_by), micros, id)| {
@@ -113,6 +140,35 @@ mod tests {
                 (Position { key, created_at, id: Uuid::from_u128(id).into() }, sort_by)
             },
         )
+    }
+
+    /// Filters that differ from these in one filter each.
+    fn others(filters: &Filters) -> Vec<Filters> {
+        let with = |change: fn(&mut Filters)| {
+            let mut other = filters.clone();
+            change(&mut other);
+            other
+        };
+        vec![
+            with(|f| f.order = SortOrder::Asc),
+            with(|f| f.status = Status::Pending),
+            with(|f| f.tags.push("a".parse().unwrap())),
+            with(|f| f.any_tags.push("a".parse().unwrap())),
+            with(|f| f.due = Some(DueFilter::Any)),
+            with(|f| f.due_before = Some("2026-12-01".parse().unwrap())),
+            with(|f| f.due_after = Some("2026-12-01".parse().unwrap())),
+            with(|f| f.time_zone = Some("Europe/Berlin".parse().unwrap())),
+            with(|f| f.list = Some(ListFilter::Inbox)),
+            with(|f| f.q = Some("a".parse().unwrap())),
+        ]
+    }
+
+    #[test]
+    fn a_list_without_later_filters_has_its_context_of_old() {
+        let filters = Filters { sort_by: SortBy::Title, ..Filters::default() };
+        let mut expected = vec![7; 16];
+        expected.extend([0, 2, 1]);
+        assert_eq!(context(Uuid::from_bytes([7; 16]).into(), &filters), expected);
     }
 
     proptest! {
@@ -123,28 +179,27 @@ mod tests {
             let tokens = test_tokens();
             let owner = UserId::from(Uuid::from_u128(owner));
             let filters = Filters { sort_by, ..Filters::default() };
-            let cursor = position.seal(&tokens, owner, filters);
-            prop_assert_eq!(Position::unseal(&cursor, &tokens, owner, filters), Some(position));
+            let cursor = position.seal(&tokens, owner, &filters);
+            prop_assert_eq!(Position::unseal(&cursor, &tokens, owner, &filters), Some(position.clone()));
 
             let other = Uuid::from_u128(owner.as_uuid().as_u128() ^ 1).into();
-            prop_assert_eq!(Position::unseal(&cursor, &tokens, other, filters), None);
-            for filters in [
-                Filters { order: SortOrder::Asc, ..filters },
-                Filters { status: Status::Pending, ..filters },
-            ] {
-                prop_assert_eq!(Position::unseal(&cursor, &tokens, owner, filters), None);
+            prop_assert_eq!(Position::unseal(&cursor, &tokens, other, &filters), None);
+            for other in others(&filters) {
+                prop_assert_eq!(Position::unseal(&cursor, &tokens, owner, &other), None, "{:?}", other);
+                let cursor = position.seal(&tokens, owner, &other);
+                prop_assert_eq!(Position::unseal(&cursor, &tokens, owner, &filters), None);
             }
             let at = flip.index(cursor.len());
             let mut altered = cursor.into_bytes();
             altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
             let altered = String::from_utf8(altered).unwrap();
-            prop_assert_eq!(Position::unseal(&altered, &tokens, owner, filters), None);
+            prop_assert_eq!(Position::unseal(&altered, &tokens, owner, &filters), None);
         }
 
         #[test]
         fn noise_is_no_cursor(noise in "\\PC{0,80}") {
             let filters = Filters::default();
-            prop_assert_eq!(Position::unseal(&noise, &test_tokens(), Uuid::nil().into(), filters), None);
+            prop_assert_eq!(Position::unseal(&noise, &test_tokens(), Uuid::nil().into(), &filters), None);
         }
     }
 }

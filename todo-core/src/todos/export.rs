@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{
     ListQuery, Listing, SortOrder, Todo, TodoId, TrashedTodo,
     listing::max_json_len,
-    types::{TODO_COLUMNS, todo_columns},
+    todo::{TODO_COLUMNS, todo_columns},
 };
 use crate::{
     authz::{Caller, acting_as, authorized},
@@ -64,8 +64,8 @@ impl TodoWalk {
     /// [`Error::Unauthenticated`] if the caller's session has ended; else [`Error::Busy`],
     /// [`Error::Unavailable`], [`Error::Internal`]. The call can be repeated after an error.
     pub(crate) async fn next(&mut self) -> Result<Option<WalkPage>> {
-        if let Some(list) = self.todos.next_of_all().await? {
-            return Ok(Some(WalkPage::Todos(list.todos)));
+        if let Some(todos) = self.next_todos().await? {
+            return Ok(Some(WalkPage::Todos(todos)));
         }
         if self.is_done {
             return Ok(None);
@@ -83,6 +83,11 @@ impl TodoWalk {
             self.after = (last.deleted_at, last.todo.id);
         }
         Ok(Some(WalkPage::Trash(todos)))
+    }
+
+    /// As [`TodoWalk::next`], without the trash.
+    pub(crate) async fn next_todos(&mut self) -> Result<Option<Vec<Todo>>> {
+        Ok(self.todos.next_of_all().await?.map(|list| list.todos))
     }
 
     async fn read_trash(&self) -> Result<TrashRows> {

@@ -6,9 +6,14 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Bulk, BulkRequest, BulkResult, Description, NewTodo, Todo, TodoId,
-    bulk::{Done, Encode, run_keyed},
-    create::{explain_no_insert, is_below_quota, new_todo, used_quota},
+    Bulk, BulkRequest, BulkResult, Description, Details, Due, ListId, NewTodo, Recurrence,
+    Reminders, Tags, Todo, TodoId,
+    bulk::{Done, Encode, Text, both, run_keyed},
+    create::{Limits, bind_todo, explain_no_insert, is_below_quota, new_todo, used_quota},
+    details::{
+        self, detail_columns, is_below_reminder_quota, is_below_tag_quota, is_own_list, number_of,
+        open_reminders,
+    },
     keyed_request::KeyedRequest,
 };
 use crate::{
@@ -22,7 +27,7 @@ use crate::{
 /// The time for which a key is kept.
 pub(super) const KEY_LIFETIME: TimeDelta = TimeDelta::hours(24);
 /// The status of the answer to a creation.
-const CREATED: i16 = 201;
+pub(super) const CREATED: i16 = 201;
 
 /// A key that a client chooses for one request of a user, and sends again with each repetition of
 /// it (draft-ietf-httpapi-idempotency-key-header): 1 to 255 visible ASCII characters.
@@ -47,6 +52,11 @@ impl IdempotencyKey {
             let message = "Idempotency-Key must be 1 to 255 visible ASCII characters.";
             Err(FieldError::new("idempotency_key", "invalid", message))
         }
+    }
+
+    /// The key of a piece of the key's request. No client can choose it: it has a space.
+    pub(super) fn piece(&self, number: usize) -> Self {
+        Self(format!("{} {number}", self.0))
     }
 
     /// The key as text.
@@ -145,6 +155,7 @@ pub(crate) async fn restore_or_replay(
         Done::Replayed(answer) => Ok((answer, true)),
         Done::Failed(Error::ItemsFailed { reason, .. }) => Err(reason.into()),
         Done::Failed(error) => Err(error),
+        Done::Unplanned => Err(Error::Busy),
         Done::Results(_, None) => Err(Error::Internal(BoxError::new("an answer is not stored"))),
     }
 }
@@ -162,19 +173,34 @@ pub(crate) async fn create_or_replay(
     new: NewTodo,
 ) -> Result<Answer> {
     // A view, whose trigger inserts both rows.
-    const SQL: &str = concat!(
-        "INSERT INTO keyed_todos (id, user_id, title, title_key, description, priority, completed, \
-         created_at, updated_at, key, fingerprint, status, answer) \
-         SELECT $4, $1, $5, $6, $7, $8, FALSE, $9, $9, $11, $12, $13, $14 WHERE ",
-        authorized!(),
-        " AND ",
-        is_below_quota!("$10"),
-        " RETURNING id",
-    );
+    macro_rules! insert {
+        ($dialect:ident) => {
+            concat!(
+                "INSERT INTO keyed_todos (id, user_id, title, title_key, description, priority, \
+                 completed, created_at, updated_at, search, ",
+                detail_columns!(),
+                ", key, fingerprint, status, answer) \
+                 SELECT $4, $1, $5, $6, $7, $8, FALSE, $9, $9, $10, $12, $13, $14, $15, $16, $17, \
+                 $18, $19, $20, $21, $22, $23, $24, $26, $27, $28, $29 WHERE ",
+                authorized!(),
+                " AND ",
+                is_below_quota!("$11"),
+                " AND ",
+                is_own_list!("$13"),
+                " AND ",
+                is_below_tag_quota!($dialect, "$12", "$25"),
+                " AND ",
+                is_below_reminder_quota!($dialect, "$24", "$30"),
+                " RETURNING id",
+            )
+        };
+    }
+    const SQL: Text = both!(insert);
+    let now = core.now();
+    new.details.check(true, now)?;
     let db = core.db();
     let caller = *caller;
-    let now = core.now();
-    let limit = core.max_todos();
+    let limits = Limits::of(core);
     let work = core.clone();
     core.write(caller.user_id(), async move {
         let request = fingerprint(&new)?;
@@ -182,18 +208,15 @@ pub(crate) async fn create_or_replay(
         let todo = new_todo(caller, new, now);
         let answer =
             serde_json::to_string(&todo).map_err(|error| Error::Internal(BoxError::new(error)))?;
-        let insert = acting_as(caller, SQL)
-            .bind(todo.id)
-            .bind(todo.title.as_str())
-            .bind(crate::validate::sort_key(todo.title.as_str()))
-            .bind(todo.description.as_ref().map(Description::as_str))
-            .bind(todo.priority)
-            .bind(Timestamp(now))
-            .bind(i64::from(limit))
+        let insert =
+            bind_todo(acting_as(caller, SQL.of(db.dialect())), &todo).bind(i64::from(limits.todos));
+        let insert = details::bind_new(insert, &todo)
+            .bind(i64::from(limits.tags))
             .bind(key.as_str())
             .bind(request.clone())
             .bind(CREATED)
-            .bind(answer);
+            .bind(answer)
+            .bind(i64::from(limits.reminders));
         let is_rejected = match db.execute::<Option<(uuid::Uuid,)>>(insert).await {
             Ok(Some(_)) => return Ok(Answer::Created(todo)),
             Ok(None) => true,
@@ -209,7 +232,7 @@ pub(crate) async fn create_or_replay(
                     Ok(Answer::Replayed(stored.answer))
                 }
                 Some(_) => Err(Error::KeyReused),
-                None if is_rejected => Err(explain_no_insert(&work, caller, limit).await),
+                None if is_rejected => Err(explain_no_insert(&work, caller, &todo, limits).await),
                 // The first request with this key was rolled back, or its key has just expired.
                 None => Err(Error::KeyInUse),
             }
@@ -221,8 +244,37 @@ pub(crate) async fn create_or_replay(
 
 /// A hash of what a creation does: a key belongs to it.
 fn fingerprint(new: &NewTodo) -> Result<Vec<u8>> {
-    let description = new.description.as_ref().map(Description::as_str);
-    hash(&("create", new.title.as_str(), description, new.priority))
+    let (title, description) =
+        (new.title.as_str(), new.description.as_ref().map(Description::as_str));
+    match DetailsContent::of(&new.details) {
+        None => hash(&("create", title, description, new.priority)),
+        Some(details) => hash(&("create", title, description, new.priority, details)),
+    }
+}
+
+/// What is hashed of details: an absent one is null, a cleared one `[null]`.
+#[derive(Serialize)]
+pub(super) struct DetailsContent<'a> {
+    tags: Option<&'a Tags>,
+    due: Option<[&'a Option<Due>; 1]>,
+    recurrence: Option<[&'a Option<Recurrence>; 1]>,
+    reminders: Option<&'a Reminders>,
+    list_id: Option<[Option<ListId>; 1]>,
+}
+
+impl<'a> DetailsContent<'a> {
+    /// `None` if nothing is given: a request without details has the hash that it had before there
+    /// were any.
+    pub(super) fn of(details: &'a Details) -> Option<Self> {
+        let Details { tags, due, recurrence, reminders, list_id } = details;
+        (!details.is_empty()).then(|| Self {
+            tags: tags.as_ref(),
+            due: due.as_ref().map(|due| [due]),
+            recurrence: recurrence.as_ref().map(|recurrence| [recurrence]),
+            reminders: reminders.as_ref(),
+            list_id: list_id.map(|list| [list]),
+        })
+    }
 }
 
 pub(super) fn hash(request: &impl Serialize) -> Result<Vec<u8>> {

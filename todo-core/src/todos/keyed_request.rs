@@ -16,8 +16,8 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The status of the answers.
-const OK: i16 = 200;
+/// The status of an answer.
+pub(super) const OK: i16 = 200;
 /// A user's stored answers of more than 8 KiB have at most this size together. The
 /// one that exceeds it is stored: it has at most a few MB.
 const MAX_STORED_BYTES: u64 = 32 << 20;
@@ -111,6 +111,11 @@ impl KeyedRequest {
         acting_as(self.caller, SQL.of(dialect)).bind(self.key.as_str())
     }
 
+    /// Whether a stored answer is that to this request.
+    pub(super) fn has_fingerprint(&self, fingerprint: &[u8]) -> bool {
+        self.fingerprint == fingerprint
+    }
+
     pub(super) fn judge(&self, state: &KeyState) -> KeyUse {
         match (&state.fingerprint, &state.answer, state.made_at) {
             (Some(fingerprint), Some(answer), Some(made_at))
@@ -132,15 +137,17 @@ impl KeyedRequest {
         }
     }
 
-    /// The statement that deletes the expired key.
+    /// The statement that deletes the key if it is expired.
     pub(super) fn free(&self) -> Statement {
-        const SQL: &str =
-            concat!("DELETE FROM idempotency WHERE user_id = $1 AND key = $4 AND ", authorized!());
-        acting_as(self.caller, SQL).bind(self.key.as_str())
+        const SQL: &str = concat!(
+            "DELETE FROM idempotency WHERE user_id = $1 AND key = $4 AND made_at < $5 AND ",
+            authorized!()
+        );
+        acting_as(self.caller, SQL).bind(self.key.as_str()).bind(Timestamp(self.now - KEY_LIFETIME))
     }
 
-    /// The statement that stores the answer.
-    pub(super) fn store(&self, answer: String) -> Statement {
+    /// The statement that stores the answer, which has this status.
+    pub(super) fn store(&self, status: i16, answer: String) -> Statement {
         const SQL: &str = concat!(
             "INSERT INTO idempotency (user_id, key, fingerprint, status, answer, made_at) \
              SELECT $1, $4, $5, $6, $7, $8 WHERE ",
@@ -149,7 +156,7 @@ impl KeyedRequest {
         acting_as(self.caller, SQL)
             .bind(self.key.as_str())
             .bind(self.fingerprint.clone())
-            .bind(OK)
+            .bind(status)
             .bind(answer)
             .bind(Timestamp(self.now))
     }

@@ -4,9 +4,14 @@
 use std::fmt;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use super::{ChangeCursor, ListQuery, Listing, list_query, version::FORMAT};
+use super::{
+    ChangeCursor, ListQuery, Listing,
+    list_query::{self, Selection},
+    version::FORMAT,
+};
 use crate::{
     authz::Caller,
     core::Core,
@@ -36,17 +41,30 @@ impl fmt::Display for ListVersion {
 pub(crate) struct QueryHash([u8; 9]);
 
 impl QueryHash {
-    pub(crate) fn of(query: &ListQuery) -> Self {
-        let ListQuery { filters, limit, cursor } = query;
+    /// The hash of a query at the time `now`, which some filters depend on.
+    pub(crate) fn of(query: &ListQuery, now: DateTime<Utc>) -> Self {
+        let ListQuery { filters, limit, cursor, include_total } = query;
         let limit = limit.map_or(0, super::Limit::as_u16);
+        let others = if filters.is_plain() && *include_total {
+            String::new()
+        } else {
+            let due = Selection::of(filters, now).due_text();
+            let filters = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(filters.to_bytes()));
+            format!("{filters}.{due}.{include_total}.")
+        };
         // The cursor is last, since it is as long as the client wants.
         let text = format!(
-            "{FORMAT}{}.{}.{}.{limit}.{}",
+            "{FORMAT}{}.{}.{}.{limit}.{others}{}",
             filters.status,
             filters.sort_by,
             filters.order,
             cursor.as_deref().unwrap_or_default()
         );
+        Self::of_text(&text)
+    }
+
+    /// The hash of a list by a text, which determines what it depends on.
+    pub(super) fn of_text(text: &str) -> Self {
         let digest: [u8; 32] = Sha256::digest(text).into();
         let mut hash = [0; 9];
         for (to, from) in hash.iter_mut().zip(digest) {
@@ -79,7 +97,15 @@ pub(super) fn version_in(
 pub async fn list_version(core: &Core, caller: &Caller, query: &ListQuery) -> Result<ListVersion> {
     // It checks the cursor.
     Listing::new(core, caller, query.clone())?;
-    let hash = QueryHash::of(query);
+    current_version(core, caller, QueryHash::of(query, core.now())).await
+}
+
+/// Returns the version that the list of a hash has now.
+pub(crate) async fn current_version(
+    core: &Core,
+    caller: &Caller,
+    hash: QueryHash,
+) -> Result<ListVersion> {
     let db = core.db();
     let caller = *caller;
     core.read(caller.user_id(), async move {
@@ -96,8 +122,14 @@ pub async fn list_version(core: &Core, caller: &Caller, query: &ListQuery) -> Re
 mod tests {
     use std::collections::HashSet;
 
+    use chrono::TimeDelta;
+
     use super::*;
-    use crate::todos::{Limit, SortBy, SortOrder, Status};
+    use crate::todos::{DueFilter, Limit, SortBy, SortOrder, Status};
+
+    fn hash(query: &ListQuery, seconds: i64) -> String {
+        QueryHash::of(query, DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)).to_string()
+    }
 
     #[test]
     fn each_query_has_its_own_hash() {
@@ -106,17 +138,36 @@ mod tests {
             for sort_by in SortBy::ALL {
                 for order in SortOrder::ALL {
                     let query = ListQuery::new().status(*status).sort_by(*sort_by).order(*order);
-                    queries.push(query.clone().limit(Limit::new(1).unwrap()));
-                    queries.push(query.clone().limit(Limit::new(500).unwrap()));
-                    queries.push(query.clone().cursor(Some("1".into())));
-                    queries.push(query);
+                    queries.extend([
+                        query.clone().limit(Limit::new(1).unwrap()),
+                        query.clone().limit(Limit::new(500).unwrap()),
+                        query.clone().cursor(Some("1".into())),
+                        query.clone().include_total(false),
+                        query.clone().tag("a".parse().unwrap()),
+                        query.clone().any_tag("a".parse().unwrap()),
+                        query.clone().list(None),
+                        query.clone().search(Some("a".parse().unwrap())),
+                        query.clone().due(DueFilter::Any),
+                        query.clone().due_before(Some("2026-12-01".parse().unwrap())),
+                        query.clone().due_after(Some("2026-12-01".parse().unwrap())),
+                        query,
+                    ]);
                 }
             }
         }
-        let hashes: HashSet<String> =
-            queries.iter().map(|query| QueryHash::of(query).to_string()).collect();
+        let hashes: HashSet<String> = queries.iter().map(|query| hash(query, 0)).collect();
         assert_eq!(hashes.len(), queries.len());
         assert!(hashes.iter().all(|hash| hash.len() == 12));
-        assert_eq!(QueryHash::of(&ListQuery::new()), QueryHash::of(&ListQuery::new()));
+        assert_eq!(hash(&ListQuery::new(), 0), hash(&ListQuery::new(), 100_000));
+    }
+
+    #[test]
+    fn a_list_that_depends_on_the_time_has_another_hash_later() {
+        let overdue = ListQuery::new().due(DueFilter::Overdue);
+        assert_eq!(hash(&overdue, 61), hash(&overdue, 120), "in the same minute");
+        assert_ne!(hash(&overdue, 120), hash(&overdue, 121));
+        let today = ListQuery::new().due(DueFilter::Today);
+        assert_eq!(hash(&today, 1), hash(&today, 86_400));
+        assert_ne!(hash(&today, 86_400), hash(&today, 86_401));
     }
 }

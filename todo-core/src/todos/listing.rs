@@ -4,12 +4,15 @@
 use std::collections::HashSet;
 
 use super::{
-    MAX_UNPAGED,
+    Description, MAX_UNPAGED,
     cursor::Position,
-    list_query::{self, STATE_COLUMNS},
-    list_types::{Filters, Limit, ListQuery, SortBy, Status, TodoList},
+    filters::Filters,
+    highlight::{self, Match},
+    list_query::{self, Selection},
+    list_types::{Limit, ListQuery, SortBy, TodoList},
     list_version::{ListVersion, QueryHash, version_in},
-    types::{Description, TODO_COLUMNS, Todo},
+    todo::{TODO_COLUMNS, Todo},
+    unfolded,
 };
 use crate::{
     authz::Caller,
@@ -25,8 +28,16 @@ const CHUNK_ROWS: u16 = 500;
 const CHUNK_BYTES: usize = 256 << 10;
 /// Minimum number of rows of a statement after a chunk that reached [`CHUNK_BYTES`].
 const MIN_ROWS: u16 = 16;
+/// Maximum size of todos, as JSON in bytes, whose matches are found on the request's worker.
+const MAX_INLINE_BYTES: usize = 32 << 10;
 /// Maximum size of a todo as JSON without its texts, in bytes.
-const TODO_OVERHEAD_BYTES: usize = 340;
+const TODO_OVERHEAD_BYTES: usize = 410;
+/// Size of an id as JSON in bytes, instead of null.
+const ID_BYTES: usize = 34;
+/// Maximum size of a due date and of a recurrence's frame as JSON, in bytes.
+const DUE_BYTES: usize = 160;
+/// Maximum size of a reminder as JSON, in bytes.
+const REMINDER_BYTES: usize = 27;
 
 /// A list that is read in chunks: see [`Listing::next`].
 ///
@@ -50,6 +61,7 @@ pub struct Listing {
     core: Core,
     caller: Caller,
     filters: Filters,
+    selection: Selection,
     /// The position of the last chunk's end.
     after: Option<Position>,
     /// The number of todos that the list may still return.
@@ -58,6 +70,8 @@ pub struct Listing {
     is_limited: bool,
     /// The maximum number of rows of the next statement.
     rows: u16,
+    /// Whether the list has a total that is not known yet.
+    counts: bool,
     /// The total of the first chunk.
     total: Option<i64>,
     query: QueryHash,
@@ -73,25 +87,31 @@ impl Listing {
     /// Creates the listing, without a read.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the cursor was altered or belongs to another list.
+    /// [`Error::Invalid`] if the cursor was altered or belongs to another list, or if there are too
+    /// many tags.
     pub fn new(core: &Core, caller: &Caller, query: ListQuery) -> Result<Self> {
-        let hash = QueryHash::of(&query);
-        let ListQuery { filters, limit, cursor } = query;
+        query.filters.check()?;
+        // One time for all chunks.
+        let now = core.now();
+        let hash = QueryHash::of(&query, now);
+        let ListQuery { filters, limit, cursor, include_total } = query;
         let after = match cursor {
             None => None,
             Some(cursor) => {
-                let position = Position::unseal(&cursor, core.tokens(), caller.user_id(), filters);
+                let position = Position::unseal(&cursor, core.tokens(), caller.user_id(), &filters);
                 Some(position.ok_or_else(|| Error::from(bad_cursor()))?)
             }
         };
         Ok(Self {
             core: core.clone(),
             caller: *caller,
+            selection: Selection::of(&filters, now),
             filters,
             after,
             left: limit.map_or(MAX_UNPAGED, Limit::as_u16),
             is_limited: limit.is_some(),
             rows: CHUNK_ROWS,
+            counts: include_total,
             total: None,
             query: hash,
             version: None,
@@ -107,9 +127,10 @@ impl Listing {
     /// The `total` of each chunk is that of the first; its `next_cursor` continues after the chunk.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] if the caller's session has ended, also between two chunks; else
-    /// the errors of every operation: [`Error::Busy`], [`Error::Unavailable`], [`Error::Internal`].
-    /// The call can be repeated after an error.
+    /// [`Error::Unauthenticated`] if the caller's session has ended, also between two chunks;
+    /// [`Error::Unavailable`] while [`jobs::run_due`](crate::jobs::run_due) prepares many todos of
+    /// an older version for searches; else the errors of every operation: [`Error::Busy`],
+    /// [`Error::Unavailable`], [`Error::Internal`]. The call can be repeated after an error.
     pub async fn next(&mut self) -> Result<Option<TodoList>> {
         while !self.is_done {
             let chunk = self.read().await?;
@@ -146,33 +167,29 @@ impl Listing {
     }
 
     async fn read(&mut self) -> Result<TodoList> {
-        let filters = self.filters;
         let caller = self.caller;
         let size = self.left.min(self.rows);
-        let db = self.core.db();
-        let work = self.core.clone();
-        // One row more than the size shows whether the list continues.
-        let rows = i64::from(size) + 1;
-        let page = list_query::page(db.dialect(), caller, filters, rows, self.after.as_ref());
-        let page = self.core.read(caller.user_id(), async move {
-            let mut page: Page = db.fetch(page).await?;
-            if page.todos.is_empty() {
-                let counted = Box::pin(count(&work, caller, filters.status)).await?;
-                page.total = counted.total;
-                // The state of now is that of the page only if the list is still empty.
-                if page.total == 0 {
-                    page.epoch = counted.epoch;
-                    page.number = counted.number;
-                }
-            }
-            Ok(page)
-        });
-        let Page { mut todos, total, epoch, number, bytes, is_full } = page.await?;
-        let total = *self.total.get_or_insert(total);
+        let Page { mut todos, total, epoch, number, bytes, is_full, places, unfolded } =
+            self.read_page(size).await?;
+        if unfolded > 0 {
+            // Nothing is listed before: the search does not find all todos yet.
+            unfolded::fold_few(&self.core, caller, unfolded).await?;
+            return Ok(self.chunk(Vec::new(), Vec::new(), None));
+        }
+        if self.counts {
+            self.total = total;
+            self.counts = false;
+        }
         let query = self.query;
-        let version = self.version.get_or_insert_with(|| version_in(epoch, number, query)).clone();
-        let has_more = is_full || todos.len() > usize::from(size);
+        self.version.get_or_insert_with(|| version_in(epoch, number, query));
+        let mut has_more = is_full || todos.len() > usize::from(size);
         todos.truncate(usize::from(size));
+        self.bytes = bytes;
+        let mut matches = self.matches(&todos, bytes).await;
+        let kept = self.fit(&todos, &matches);
+        has_more |= kept < todos.len();
+        todos.truncate(kept);
+        matches.truncate(kept);
         if is_full {
             let kept = u16::try_from(todos.len()).unwrap_or(CHUNK_ROWS);
             self.rows = kept.saturating_mul(2).clamp(MIN_ROWS, CHUNK_ROWS);
@@ -180,23 +197,110 @@ impl Listing {
             self.rows = self.rows.saturating_mul(2).min(CHUNK_ROWS);
         }
         if let Some(last) = todos.last() {
-            self.after = Some(Position::of(last, filters.sort_by));
+            let place = places.into_iter().nth(todos.len() - 1).flatten();
+            self.after = Some(Position::of(last, place, self.filters.sort_by));
         }
-        // A changed title or priority can move a todo, which would then be returned again;
-        // `created_at` never changes.
-        if filters.sort_by != SortBy::CreatedAt && (has_more || !self.seen.is_empty()) {
-            todos.retain(|todo| self.seen.insert(todo.id));
-        }
+        self.leave_out_seen(&mut todos, &mut matches, has_more);
         let listed = u16::try_from(todos.len()).unwrap_or(self.left);
         self.left = self.left.saturating_sub(listed);
         self.is_done = !has_more || self.left == 0;
-        self.bytes = bytes;
         let next_cursor = self
             .after
             .as_ref()
             .filter(|_| has_more)
-            .map(|position| position.seal(self.core.tokens(), caller.user_id(), filters));
-        Ok(TodoList { todos, total, filters_applied: filters, next_cursor, version })
+            .map(|position| position.seal(self.core.tokens(), caller.user_id(), &self.filters));
+        Ok(self.chunk(todos, matches, next_cursor))
+    }
+
+    /// Reads up to one row more than `size`, which shows whether the list continues.
+    async fn read_page(&self, size: u16) -> Result<Page> {
+        let Self { caller, counts, .. } = *self;
+        let db = self.core.db();
+        let dialect = db.dialect();
+        let rows = i64::from(size) + 1;
+        let after = self.after.as_ref();
+        let page = list_query::page(dialect, caller, &self.selection, rows, after, counts);
+        // For an empty page.
+        let total = list_query::total(dialect, caller, &self.selection, counts);
+        self.core
+            .read(caller.user_id(), async move {
+                let mut page: Page = db.fetch(page).await?;
+                if page.todos.is_empty() {
+                    let counted: Counted = Box::pin(db.fetch_one(total)).await?;
+                    if !counted.is_authorized {
+                        return Err(Error::Unauthenticated);
+                    }
+                    page.total = counted.total;
+                    page.unfolded = counted.unfolded;
+                    // The state of now is that of the page only if the list is still empty.
+                    if page.total == Some(0) {
+                        page.epoch = counted.epoch;
+                        page.number = counted.number;
+                    }
+                }
+                Ok(page)
+            })
+            .await
+    }
+
+    /// The places of the terms of a search in each todo.
+    async fn matches(&self, todos: &[Todo], bytes: usize) -> Vec<Vec<Match>> {
+        let Some(search) = self.selection.search() else { return Vec::new() };
+        if bytes <= MAX_INLINE_BYTES {
+            return todos.iter().map(|todo| highlight::matches(todo, search)).collect();
+        }
+        let (todos, search) = (todos.to_vec(), search.clone());
+        let all = move || todos.iter().map(|todo| highlight::matches(todo, &search)).collect();
+        // A panic there is a bug: the todos are then listed without their matches.
+        tokio::task::spawn_blocking(all).await.unwrap_or_default()
+    }
+
+    /// The number of todos whose JSON is at most [`CHUNK_BYTES`] with their matches; at least one.
+    fn fit(&mut self, todos: &[Todo], matches: &[Vec<Match>]) -> usize {
+        if matches.is_empty() {
+            return todos.len();
+        }
+        let mut bytes = 0;
+        let mut kept = 0;
+        for (todo, matches) in todos.iter().zip(matches) {
+            let size = max_json_len(todo) + highlight::max_json_len(matches);
+            if kept > 0 && bytes + size > CHUNK_BYTES {
+                break;
+            }
+            bytes += size;
+            kept += 1;
+        }
+        self.bytes = bytes;
+        kept
+    }
+
+    /// Removes the todos that were listed before. A change can move a todo, which would then be
+    /// returned again; `created_at` never changes.
+    fn leave_out_seen(
+        &mut self,
+        todos: &mut Vec<Todo>,
+        matches: &mut Vec<Vec<Match>>,
+        has_more: bool,
+    ) {
+        if self.filters.sort_by == SortBy::CreatedAt || (!has_more && self.seen.is_empty()) {
+            return;
+        }
+        let is_new: Vec<bool> = todos.iter().map(|todo| self.seen.insert(todo.id)).collect();
+        let mut of_todos = is_new.iter();
+        todos.retain(|_| of_todos.next() == Some(&true));
+        let mut of_matches = is_new.iter();
+        matches.retain(|_| of_matches.next() == Some(&true));
+    }
+
+    fn chunk(
+        &self,
+        todos: Vec<Todo>,
+        matches: Vec<Vec<Match>>,
+        next_cursor: Option<String>,
+    ) -> TodoList {
+        let version = self.version.clone().flatten();
+        let filters_applied = self.filters.clone();
+        TodoList { todos, matches, total: self.total, filters_applied, next_cursor, version }
     }
 }
 
@@ -210,12 +314,16 @@ impl std::fmt::Debug for Listing {
 #[derive(Default)]
 struct Page {
     todos: Vec<Todo>,
-    total: i64,
+    total: Option<i64>,
     /// The state of the user's todos.
     epoch: Option<String>,
     number: Option<i64>,
     bytes: usize,
     is_full: bool,
+    /// The places of the todos in the user's own order.
+    places: Vec<Option<String>>,
+    /// The number of the user's todos that a search does not find yet.
+    unfolded: i64,
 }
 
 impl FromRows for Page {
@@ -228,12 +336,14 @@ impl FromRows for Page {
         if self.todos.is_empty() {
             self.epoch = row.get(TODO_COLUMNS)?;
             self.number = row.get(TODO_COLUMNS + 1)?;
-            self.total = row.get(TODO_COLUMNS + STATE_COLUMNS)?;
+            self.total = row.get(TODO_COLUMNS + 2)?;
+            self.unfolded = row.get(TODO_COLUMNS + 4)?;
         } else if self.bytes + bytes > CHUNK_BYTES {
             self.is_full = true;
             return Ok(());
         }
         self.bytes += bytes;
+        self.places.push(row.get(TODO_COLUMNS + 3)?);
         self.todos.push(todo);
         Ok(())
     }
@@ -248,10 +358,18 @@ pub(super) fn max_json_len(todo: &Todo) -> usize {
     TODO_OVERHEAD_BYTES
         + json_len(todo.title.as_str())
         + todo.description.as_ref().map(Description::as_str).map(json_len).unwrap_or_default()
+        + todo.tags.iter().map(|tag| json_len(tag.as_str()) + 3).sum::<usize>()
+        + todo.due.as_ref().map_or(0, |_| DUE_BYTES)
+        + todo
+            .recurrence
+            .as_ref()
+            .map_or(0, |recurrence| DUE_BYTES + json_len(recurrence.rule.as_str()))
+        + todo.reminders.len() * REMINDER_BYTES
+        + todo.list_id.map_or(0, |_| ID_BYTES)
 }
 
 /// Maximum size of a text as JSON (RFC 8259, section 7), in bytes.
-fn json_len(text: &str) -> usize {
+pub(super) fn json_len(text: &str) -> usize {
     let bytes = text.bytes().map(|byte| match byte {
         0..0x20 => 6,
         b'"' | b'\\' => 2,
@@ -263,9 +381,10 @@ fn json_len(text: &str) -> usize {
 /// The total for an empty page, and the state of the user's todos.
 struct Counted {
     is_authorized: bool,
-    total: i64,
+    total: Option<i64>,
     epoch: Option<String>,
     number: Option<i64>,
+    unfolded: i64,
 }
 
 impl FromRow for Counted {
@@ -275,15 +394,9 @@ impl FromRow for Counted {
             total: row.get(1)?,
             epoch: row.get(2)?,
             number: row.get(3)?,
+            unfolded: row.get(4)?,
         })
     }
-}
-
-/// Counts the todos of an empty page; fails if the session has ended.
-async fn count(core: &Core, caller: Caller, status: Status) -> Result<Counted> {
-    let db = core.db();
-    let counted: Counted = db.fetch_one(list_query::total(db.dialect(), caller, status)).await?;
-    if counted.is_authorized { Ok(counted) } else { Err(Error::Unauthenticated) }
 }
 
 /// The field error for an invalid cursor.

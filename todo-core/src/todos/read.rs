@@ -6,6 +6,7 @@ use super::{ListQuery, Listing, Todo, TodoId, TodoList, no_rows::require_row, to
 use crate::{
     authz::{Caller, acting_as, authorized},
     core::Core,
+    db::Statement,
     error::{BoxError, Error, Result},
 };
 
@@ -15,20 +16,25 @@ use crate::{
 /// [`Error::Unauthenticated`], [`Error::NotFound`], [`Error::Forbidden`] if it is another user's;
 /// else as [`create`](super::create).
 pub async fn get(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
+    let db = core.db();
+    let caller = *caller;
+    let work = core.clone();
+    core.read(caller.user_id(), async move {
+        let found = db.fetch(read(caller, id)).await?;
+        require_row(&work, caller, id.into(), found).await
+    })
+    .await
+}
+
+/// The statement that reads one todo.
+pub(super) fn read(caller: Caller, id: TodoId) -> Statement {
     const SQL: &str = concat!(
         "SELECT ",
         todo_columns!(),
         " FROM todos WHERE id = $4 AND user_id = $1 AND ",
         authorized!()
     );
-    let db = core.db();
-    let caller = *caller;
-    let work = core.clone();
-    core.read(caller.user_id(), async move {
-        let found = db.fetch(acting_as(caller, SQL).bind(id)).await?;
-        require_row(&work, caller, id.into(), found).await
-    })
-    .await
+    acting_as(caller, SQL).bind(id)
 }
 
 /// Lists the caller's todos, up to the limit, or up to [`MAX_UNPAGED`](super::MAX_UNPAGED) without

@@ -9,7 +9,7 @@ use super::{
     bulk::{Text, both, for_update},
     change::next_updated_at,
     create::{is_below_quota, quota_error, used_quota},
-    types::{TODO_COLUMNS, todo_columns},
+    todo::{TODO_COLUMNS, todo_columns},
 };
 use crate::{
     authz::{Caller, acting_as, authorized},
@@ -18,7 +18,7 @@ use crate::{
         DbError, FromRow, Row, RowsAffected, Statement,
         value::{OneMicrosecond, Timestamp},
     },
-    error::{Error, FieldError, Result},
+    error::{Error, FieldError, Quota, Result},
     ids::UserId,
     timestamp,
 };
@@ -35,10 +35,30 @@ macro_rules! kept_columns {
     () => {
         "id, user_id, title, title_key, description, priority, completed, created_at, \
          completed_at, search, tags, list_id, parent_id, position, due_date, due_minute, due_zone, \
-         due_at, undated, due_key, rule, rule_from, series_id, occurrence"
+         due_at, undated, due_key, rule, rule_from, series_id, occurrence, reminders, ical"
     };
 }
 pub(super) use kept_columns;
+
+/// The values of [`kept_columns!`]. Another todo of the series may have its day by now: a new one,
+/// or one of those that `$follows` finds among them. If its list is gone, it is restored to the
+/// inbox.
+macro_rules! kept_values {
+    ($follows:expr) => {
+        concat!(
+            "id, user_id, title, title_key, description, priority, completed, created_at, \
+             completed_at, search, tags, (SELECT lists.id FROM lists WHERE lists.id = trash.list_id \
+             AND lists.user_id = $1 AND lists.deleted_at IS NULL) AS list_id, parent_id, position, due_date, due_minute, \
+             due_zone, due_at, undated, due_key, rule, rule_from, series_id, \
+             CASE WHEN ",
+            $follows,
+            " OR EXISTS (SELECT 1 FROM todos AS other WHERE other.series_id = trash.series_id \
+             AND other.occurrence = trash.occurrence) THEN NULL ELSE occurrence END, \
+             reminders, ical"
+        )
+    };
+}
+pub(super) use kept_values;
 
 /// A deleted todo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -171,7 +191,7 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
                 "INSERT INTO todos (",
                 kept_columns!(),
                 ", updated_at) SELECT ",
-                kept_columns!(),
+                kept_values!("FALSE"),
                 ", ",
                 next_updated_at!("$5", "$6"),
                 " FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $7 AND ",
@@ -204,14 +224,14 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
             .bind(OneMicrosecond)
             .bind(Timestamp(oldest))
             .bind(i64::from(limit));
-        match db.execute::<Option<Todo>>(insert).await {
+        let is_taken = match db.execute::<Option<Todo>>(insert).await {
             Ok(Some(todo)) => return Ok(todo),
-            Ok(None) => {}
-            // A concurrent request has restored it.
-            Err(fault) if fault.is_unique_violation() => return Err(Error::NotFound),
+            Ok(None) => false,
+            // A concurrent request has restored it, or has taken its day in a series.
+            Err(fault) if fault.is_unique_violation() => true,
             Err(fault) if fault.is_foreign_key_violation() => return Err(Error::Unauthenticated),
             Err(fault) => return Err(fault.into()),
-        }
+        };
         let find = acting_as(caller, FIND).bind(id).bind(Timestamp(oldest));
         let found = async { Ok(db.fetch_one(find).await?) };
         let found: (bool, bool, Option<i64>) =
@@ -219,8 +239,11 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
         Err(match found {
             (false, _, _) | (_, _, None) => Error::Unauthenticated,
             (true, false, _) => Error::NotFound,
+            (true, true, Some(_)) if is_taken => Error::Busy,
             // Below the quota, it was deleted after the statement had looked for it.
-            (true, true, Some(used)) => quota_error(limit, used).unwrap_or(Error::NotFound),
+            (true, true, Some(used)) => {
+                quota_error(Quota::Todos, limit, used).unwrap_or(Error::NotFound)
+            }
         })
     })
     .await

@@ -1,18 +1,12 @@
 //! The types of a todo list, constructed only by parsing: a [`Title`] is always valid.
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::{
-    db::{
-        DbError, FromRow, Row,
-        value::{Timestamp, Value},
-    },
+    db::value::Value,
     error::{FieldError, FieldErrors},
-    ids::{TodoId, UserId},
     parsed::{impl_text, impl_words},
-    timestamp, validate,
+    validate,
 };
 
 /// A todo's title: trimmed, 1 to 200 characters (Unicode scalar values), no U+0000.
@@ -135,159 +129,6 @@ impl From<Priority> for Value {
 impl From<Option<Priority>> for Value {
     fn from(priority: Option<Priority>) -> Self {
         Self::SmallInt(priority.map(Priority::rank))
-    }
-}
-
-/// A todo.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Todo {
-    /// A UUIDv7.
-    pub id: TodoId,
-    /// The owner.
-    pub user_id: UserId,
-    /// Trimmed, 1 to 200 characters.
-    pub title: Title,
-    /// Up to 1000 characters.
-    pub description: Option<Description>,
-    /// `high`, `medium` or `low`.
-    pub priority: Priority,
-    /// Whether it is completed.
-    pub completed: bool,
-    /// When it was created.
-    #[serde(serialize_with = "timestamp::serialize")]
-    pub created_at: DateTime<Utc>,
-    /// When it was last changed; increases strictly with every change.
-    #[serde(serialize_with = "timestamp::serialize")]
-    pub updated_at: DateTime<Utc>,
-    /// When it was completed; null while it is open.
-    #[serde(serialize_with = "timestamp::serialize_option")]
-    pub completed_at: Option<DateTime<Utc>>,
-}
-
-/// The columns of a [`Todo`], in the order its row is read.
-macro_rules! todo_columns {
-    () => {
-        "id, user_id, title, description, priority, completed, created_at, updated_at, completed_at"
-    };
-}
-pub(crate) use todo_columns;
-
-/// The number of columns of [`todo_columns!`]; further columns of a statement follow them.
-pub(crate) const TODO_COLUMNS: usize = 9;
-
-impl FromRow for Todo {
-    fn from_row(row: &Row<'_>) -> Result<Self, DbError> {
-        Ok(Self {
-            id: row.get::<Uuid>(0)?.into(),
-            user_id: row.get::<Uuid>(1)?.into(),
-            title: Title::from_stored(row.get(2)?),
-            description: row.get::<Option<String>>(3)?.map(Description::from_stored),
-            priority: Priority::from_rank(row.get(4)?).ok_or(DbError::Value("priority"))?,
-            completed: row.get(5)?,
-            created_at: row.get::<Timestamp>(6)?.0,
-            updated_at: row.get::<Timestamp>(7)?.0,
-            completed_at: row.get::<Option<Timestamp>>(8)?.map(|timestamp| timestamp.0),
-        })
-    }
-}
-
-/// The data of a new todo, or of a replacement.
-///
-/// ```
-/// use todo_core::todos::{Description, NewTodo, Priority};
-///
-/// let new = NewTodo::new("Buy milk".parse()?)
-///     .description(Description::parse("two litres")?)
-///     .priority(Priority::High);
-/// assert_eq!(new.title, "Buy milk");
-/// # Ok::<(), todo_core::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct NewTodo {
-    /// The title.
-    pub title: Title,
-    /// The description, if any.
-    pub description: Option<Description>,
-    /// The priority.
-    pub priority: Priority,
-}
-
-impl NewTodo {
-    /// A todo without a description, of medium priority.
-    #[must_use]
-    pub fn new(title: Title) -> Self {
-        Self { title, description: None, priority: Priority::default() }
-    }
-
-    /// Sets the description; `None` for none.
-    #[must_use]
-    pub fn description(mut self, description: impl Into<Option<Description>>) -> Self {
-        self.description = description.into();
-        self
-    }
-
-    /// Sets the priority.
-    #[must_use]
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
-        self
-    }
-}
-
-/// A partial update (RFC 7396); a field that is `None` is unchanged.
-///
-/// ```
-/// use todo_core::todos::{Priority, TodoPatch};
-///
-/// let patch = TodoPatch::new().description(None).priority(Priority::Low);
-/// assert!(patch.title.is_none());
-/// assert_eq!(patch.description, Some(None), "the description is cleared");
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TodoPatch {
-    /// A new title.
-    pub title: Option<Title>,
-    /// `Some(None)` clears the description.
-    pub description: Option<Option<Description>>,
-    /// A new priority.
-    pub priority: Option<Priority>,
-}
-
-impl TodoPatch {
-    /// A patch that changes nothing.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Changes the title.
-    #[must_use]
-    pub fn title(mut self, title: Title) -> Self {
-        self.title = Some(title);
-        self
-    }
-
-    /// Changes the description; `None` clears it.
-    #[must_use]
-    pub fn description(mut self, description: impl Into<Option<Description>>) -> Self {
-        self.description = Some(description.into());
-        self
-    }
-
-    /// Changes the priority.
-    #[must_use]
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = Some(priority);
-        self
-    }
-
-    /// Whether the patch changes nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use super::{Todo, TodoId};
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 
 /// The format of the text of a version: raised when the JSON of a todo changes, so that no client
 /// takes a cached representation of the format before for a current one.
-pub(super) const FORMAT: &str = "1-";
+pub(super) const FORMAT: &str = "2-";
 
 /// The version of a todo. Every change of the todo gives it another version, which it never had
 /// before.
@@ -27,6 +28,11 @@ pub(super) const FORMAT: &str = "1-";
 pub struct Version(DateTime<Utc>);
 
 impl Version {
+    /// The version of a row by its `updated_at`.
+    pub(super) fn at(updated_at: DateTime<Utc>) -> Self {
+        Self(updated_at)
+    }
+
     /// Parses the text of a version.
     ///
     /// # Errors
@@ -44,7 +50,8 @@ impl Version {
 }
 
 /// Bounds of the times of versions: the years 1 to 9999 of the wire format (RFC 3339, section 1).
-const FIRST: DateTime<Utc> = DateTime::from_timestamp(-62_135_596_800, 0).expect("the year 1");
+pub(super) const FIRST: DateTime<Utc> =
+    DateTime::from_timestamp(-62_135_596_800, 0).expect("the year 1");
 const LAST: DateTime<Utc> = DateTime::from_timestamp(253_402_300_800, 0).expect("the year 10000");
 
 impl fmt::Display for Version {
@@ -60,7 +67,7 @@ impl Todo {
     /// The todo's version.
     #[must_use]
     pub fn version(&self) -> Version {
-        Version(self.updated_at)
+        Version::at(self.updated_at)
     }
 }
 
@@ -83,29 +90,19 @@ impl Todo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     id: TodoId,
-    /// The versions that it may have, the last one repeated; `None` for all.
-    versions: Option<[Version; Self::MAX_VERSIONS]>,
+    versions: Allowed,
 }
 
 impl Target {
     /// Maximum number of versions.
-    pub const MAX_VERSIONS: usize = 4;
+    pub const MAX_VERSIONS: usize = Allowed::MAX;
 
     /// The todo `id`, if it has one of these versions. Without a version, it is never changed.
     ///
     /// # Errors
     /// There are more than [`Target::MAX_VERSIONS`].
     pub fn any_of(id: TodoId, versions: &[Version]) -> Result<Self, FieldError> {
-        if versions.len() > Self::MAX_VERSIONS {
-            let message = "There must be at most 4 versions.";
-            return Err(FieldError::new("version", "too_many", message));
-        }
-        // No todo has this version.
-        let mut allowed = [versions.last().copied().unwrap_or(Version(FIRST)); Self::MAX_VERSIONS];
-        for (allowed, version) in allowed.iter_mut().zip(versions) {
-            *allowed = *version;
-        }
-        Ok(Self { id, versions: Some(allowed) })
+        Ok(Self { id, versions: Allowed::any_of(versions)? })
     }
 
     /// The todo's id.
@@ -117,17 +114,17 @@ impl Target {
     /// Whether a todo of this version may be changed.
     #[must_use]
     pub fn allows(self, version: Version) -> bool {
-        self.versions.is_none_or(|versions| versions.contains(&version))
+        self.versions.allows(version)
     }
 
     pub(super) fn is_conditional(self) -> bool {
-        self.versions.is_some()
+        self.versions.is_conditional()
     }
 }
 
 impl From<TodoId> for Target {
     fn from(id: TodoId) -> Self {
-        Self { id, versions: None }
+        Self { id, versions: Allowed::ALL }
     }
 }
 
@@ -135,12 +132,46 @@ impl TodoId {
     /// The todo, if it has this version.
     #[must_use]
     pub fn at(self, version: Version) -> Target {
-        Target { id: self, versions: Some([version; Target::MAX_VERSIONS]) }
+        Target { id: self, versions: Allowed::one(version) }
     }
 }
 
-/// SQL condition that a todo is the [`Target`] of a change: `$4` is its id, `$5` whether it may
-/// have any version, `$6` to `$9` are the versions.
+/// The versions that the row of a change may have: the last one is repeated; `None` for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Allowed(Option<[Version; Self::MAX]>);
+
+impl Allowed {
+    pub(super) const ALL: Self = Self(None);
+    const MAX: usize = 4;
+
+    pub(super) fn one(version: Version) -> Self {
+        Self(Some([version; Self::MAX]))
+    }
+
+    pub(super) fn any_of(versions: &[Version]) -> Result<Self, FieldError> {
+        if versions.len() > Self::MAX {
+            let message = "There must be at most 4 versions.";
+            return Err(FieldError::new("version", "too_many", message));
+        }
+        // No row has this version.
+        let mut allowed = [versions.last().copied().unwrap_or(Version(FIRST)); Self::MAX];
+        for (allowed, version) in allowed.iter_mut().zip(versions) {
+            *allowed = *version;
+        }
+        Ok(Self(Some(allowed)))
+    }
+
+    pub(super) fn allows(self, version: Version) -> bool {
+        self.0.is_none_or(|versions| versions.contains(&version))
+    }
+
+    pub(super) fn is_conditional(self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// SQL condition that a row of a table is the target of a change: `$4` is its id, `$5` whether it
+/// may have any version, `$6` to `$9` are the versions.
 macro_rules! is_target {
     () => {
         "id = $4 AND user_id = $1 AND ($5 OR updated_at IN ($6, $7, $8, $9))"
@@ -151,9 +182,18 @@ pub(super) use is_target;
 /// A statement with the caller as its first three binds and the target as the next six, for
 /// [`is_target!`].
 pub(super) fn changing(caller: Caller, target: Target, sql: &'static str) -> Statement {
-    let any = [Version(FIRST); Target::MAX_VERSIONS];
-    let statement = acting_as(caller, sql).bind(target.id).bind(target.versions.is_none());
-    let versions = target.versions.unwrap_or(any);
+    changing_row(caller, target.id.as_uuid(), target.versions, sql)
+}
+
+/// As [`changing`], with a row of any table.
+pub(super) fn changing_row(
+    caller: Caller,
+    id: Uuid,
+    versions: Allowed,
+    sql: &'static str,
+) -> Statement {
+    let statement = acting_as(caller, sql).bind(id).bind(!versions.is_conditional());
+    let versions = versions.0.unwrap_or([Version(FIRST); Allowed::MAX]);
     versions.into_iter().fold(statement, |statement, Version(time)| statement.bind(Timestamp(time)))
 }
 
@@ -188,13 +228,13 @@ mod tests {
             let text = format!("{FORMAT}{}", BASE64_URL_SAFE_NO_PAD.encode(micros.to_be_bytes()));
             assert!(Version::parse(&text).is_err(), "{micros}");
         }
-        let other_format = version(1).to_string().replacen('1', "2", 1);
+        let other_format = version(1).to_string().replacen('2', "3", 1);
         assert!(Version::parse(&other_format).is_err());
     }
 
     #[test]
     fn a_target_allows_its_versions_only() {
-        let id = TodoId::new(uuid::Uuid::from_u128(1));
+        let id = TodoId::new(Uuid::from_u128(1));
         let [one, two, three] = [1, 2, 3].map(version);
         assert!(Target::from(id).allows(one));
         assert!(id.at(one).allows(one) && !id.at(one).allows(two));

@@ -244,6 +244,26 @@ settings! {
         description: "Maximum number of todos of a user; 0 is no limit. A creation beyond it is a \
             409.",
     }
+    pub max_reminders_per_user: u32 {
+        name: "MAX_REMINDERS_PER_USER",
+        default: 500,
+        values: kind::number("a whole number", 0..=100_000_000),
+        description: "Maximum number of a user's reminders that have not fired; 0 is no limit. A \
+            write that adds some beyond it is a 409.",
+    }
+    pub max_tags_per_user: u32 {
+        name: "MAX_TAGS_PER_USER",
+        default: 500,
+        values: kind::number("a whole number", 0..=100_000),
+        description: "Maximum number of different tags of a user's todos; 0 is no limit. A todo \
+            with a new tag beyond it is a 409.",
+    }
+    pub max_lists_per_user: u32 {
+        name: "MAX_LISTS_PER_USER",
+        default: 200,
+        values: kind::number("a whole number", 0..=100_000),
+        description: "Maximum number of lists of a user; 0 is no limit. A list beyond it is a 409.",
+    }
     pub trash_days: u16 {
         name: "TRASH_DAYS",
         default: 30,

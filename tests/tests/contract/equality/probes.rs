@@ -15,13 +15,13 @@ const IF_ANY: &[&str] =
 const IF_OLD: &[&str] = &[
     "Authorization: Bearer {token}",
     "Content-Type: application/json",
-    "If-Match: \"1-AAZg7jzg-EA\", W/\"x\"",
+    "If-Match: \"2-AAZg7jzg-EA\", W/\"x\"",
 ];
 const IF_BAD: &[&str] =
     &["Authorization: Bearer {token}", "Content-Type: application/json", "If-Match: x"];
 const IF_NONE_ANY: &[&str] = &["Authorization: Bearer {token}", "If-None-Match: *"];
 const IF_NONE_OLD: &[&str] =
-    &["Authorization: Bearer {token}", "If-None-Match: \"1-AAZg7jzg-EA\", x"];
+    &["Authorization: Bearer {token}", "If-None-Match: \"2-AAZg7jzg-EA\", x"];
 const KEYED: &[&str] = &[
     "Authorization: Bearer {token}",
     "Content-Type: application/json",
@@ -33,6 +33,7 @@ const KEYED_BULK: &[&str] = &[
     "Idempotency-Key: 4c8f0a8e-5a62-4c0e-9a55-0d7a4b1f9a10",
 ];
 const BULK_CREATE: &str = r#"{"create":[{"title":" a "},{"title":"b","priority":"low"}]}"#;
+const IMPORT: &str = r#"{"todos":[{"title":"imported","list":"Home"}]}"#;
 const BAD_KEY: &[&str] =
     &["Authorization: Bearer {token}", "Content-Type: application/json", "Idempotency-Key: a b"];
 const LAST_EVENT: &[&str] = &["Authorization: Bearer {token}", "Last-Event-ID: x.1"];
@@ -388,6 +389,19 @@ pub(super) const PROBES: &[Probe] = &[
     ("DELETE /api/auth/keys/{nobody}", NONE, ""),
     ("PUT /api/auth/keys/{nobody}", ANN, ""),
     ("OPTIONS /api/auth/keys", NONE, ""),
+    // webhook
+    ("GET /api/users/{ann}/webhook", ANN, ""),
+    ("DELETE /api/users/{ann}/webhook", ANN, ""),
+    ("PUT /api/users/{ann}/webhook", ANN, r#"{"url": "https://127.0.0.1/", "secret": "x"}"#),
+    ("PUT /api/users/{ann}/webhook", ANN, r#"{"secret": null}"#),
+    (
+        "PUT /api/users/{ann}/webhook",
+        ANN,
+        r#"{"url": "https://a.example/", "secret": "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#,
+    ),
+    ("GET /api/users/{ann}/webhook", ANN, ""),
+    ("GET /api/users/{bob}/webhook", ANN, ""),
+    ("DELETE /api/users/{ann}/webhook", ANN, ""),
     // trash
     ("GET /api/users/{ann}/trash", ANN, ""),
     ("HEAD /api/users/{ann}/trash?limit=1", ANN, ""),
@@ -445,6 +459,46 @@ pub(super) const PROBES: &[Probe] = &[
     ("GET /api/users/{ann}/todos?cursor=x", IF_NONE_ANY, ""),
     ("GET /api/users/{bob}/todos", IF_NONE_ANY, ""),
     ("GET /api/users/{ann}/todos?limit=1", IF_NONE_OLD, ""),
+    // files
+    ("GET /api/users/{ann}/export?format=xml&trash=1", ANN, ""),
+    ("HEAD /api/users/{ann}/export?format=csv", ANN, ""),
+    ("GET /api/users/{bob}/export", ANN, ""),
+    ("POST /api/users/{ann}/export", ANN_JSON, "{}"),
+    ("POST /api/users/{ann}/import?format=json&dry_run=true", ANN_JSON, IMPORT),
+    ("POST /api/users/{ann}/import?format=json", ANN_JSON, IMPORT),
+    ("POST /api/users/{ann}/import?format=json", ANN_JSON, r#"{"todos":[{"title":""},1]}"#),
+    ("POST /api/users/{ann}/import?format=google", ANN_JSON, "[]"),
+    ("POST /api/users/{ann}/import", ANN_JSON, IMPORT),
+    ("POST /api/users/{ann}/import?format=csv", ANN_JSON, IMPORT),
+    ("POST /api/users/{bob}/import?format=json", ANN_JSON, IMPORT),
+    ("GET /api/users/{ann}/import", ANN, ""),
+    // tags, lists and order
+    ("GET /api/users/{ann}/tags", ANN, ""),
+    ("GET /api/users/{ann}/tags", IF_NONE_ANY, ""),
+    ("GET /api/users/{bob}/tags", ANN, ""),
+    ("POST /api/users/{ann}/tags/rename", ANN_JSON, r#"{"from":"x","to":"y"}"#),
+    ("POST /api/users/{ann}/tags/rename", ANN_JSON, r#"{"from":"","to":"a,b"}"#),
+    ("POST /api/users/{ann}/tags/rename", ANN_JSON, r#"{"from":1}"#),
+    ("DELETE /api/users/{ann}/tags?name=x", ANN, ""),
+    ("DELETE /api/users/{ann}/tags?name=", ANN, ""),
+    ("DELETE /api/users/{ann}/tags", ANN, ""),
+    ("DELETE /api/users/{ann}/tags?name=a&name=b", ANN, ""),
+    ("GET /api/users/{ann}/lists", ANN, ""),
+    ("GET /api/users/{ann}/lists", IF_NONE_ANY, ""),
+    ("GET /api/users/{bob}/lists", ANN, ""),
+    ("POST /api/users/{ann}/lists", ANN_JSON, r##"{"name":" ","color":"#12345"}"##),
+    ("POST /api/users/{ann}/lists", ANN_JSON, r#"{"color":1}"#),
+    ("POST /api/users/{ann}/lists", GONE, r#"{"name":"x"}"#),
+    ("GET /api/users/{ann}/lists/{nobody}", ANN, ""),
+    ("GET /api/users/{ann}/lists/1", ANN, ""),
+    ("PATCH /api/users/{ann}/lists/{nobody}", ANN_JSON, r#"{"name":"x"}"#),
+    ("PATCH /api/users/{ann}/lists/{nobody}", ANN_JSON, r#"{"name":null}"#),
+    ("DELETE /api/users/{ann}/lists/{nobody}", ANN, ""),
+    ("POST /api/users/{ann}/todos/{nobody}/move", ANN_JSON, r#"{"after":null}"#),
+    ("POST /api/users/{ann}/todos/{theirs}/move", ANN_JSON, r#"{"after":null}"#),
+    ("POST /api/users/{ann}/todos/{nobody}/move", ANN_JSON, r#"{"after":"{nobody}"}"#),
+    ("POST /api/users/{ann}/todos/{nobody}/move", ANN_JSON, r#"{"after":"x","list_id":"y"}"#),
+    ("POST /api/users/{ann}/todos/{nobody}/move", ANN_JSON, "{}"),
     // changes
     ("GET /api/users/{ann}/changes", ANN, ""),
     ("GET /api/users/{ann}/changes?since=x", ANN, ""),

@@ -36,7 +36,32 @@ on_every_target! {
             ("limit=1&limit=2", &["limit"]),
             ("status=x&sort_by=y&order=z&limit=0", &["status", "sort_by", "order", "limit"]),
             ("order=z&limit=x&foo=1", &["order", "limit"]),
+            ("tag=", &["tag"]),
+            ("tag=a&tag=b,c", &["tag"]),
+            ("any_tag=a%09b", &["any_tag"]),
+            ("due=soon", &["due"]),
+            ("due=any&due=none", &["due"]),
+            ("due_before=2026-13-01", &["due_before"]),
+            ("due_before=2026-12-01T09:30", &["due_before"]),
+            ("due_after=2026-12-01T09:30:00+01:00", &["due_after"]),
+            ("due_after=", &["due_after"]),
+            ("due_before=2026-12-01&due_before=2026-12-02", &["due_before"]),
+            ("time_zone=Mars/Olympus", &["time_zone"]),
+            ("list=x", &["list"]),
+            ("list=inbox&list=inbox", &["list"]),
+            ("q=", &["q"]),
+            ("q=%22%20%22%22", &["q"]),
+            ("q=1+2+3+4+5+6+7+8+9", &["q"]),
+            ("q=a%00b", &["q"]),
+            ("q=a&q=b", &["q"]),
+            ("include_total=no", &["include_total"]),
+            ("due=x&list=y&tag=,&limit=0", &["tag", "due", "list", "limit"]),
         ];
+        let long = format!("{}?q={}", ann.todos(), "x".repeat(201));
+        invalid(ann.get(&long).await, "a long search", &["q"]);
+        let many = format!("{}?{}", ann.todos(), "tag=a&".repeat(21));
+        invalid(ann.get(&many).await, "many tags", &["tag"]);
+
         for (query, names) in cases {
             let answer = ann.get(&format!("{}?{query}", ann.todos())).await;
             invalid(answer, query, names);

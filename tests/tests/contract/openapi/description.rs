@@ -12,8 +12,8 @@ use todo_core::http::KeyAccess;
 use todo_tests::{endpoint, uncovered};
 
 use super::{
-    CALLBACK, CHANGES, EVENTS, ROUTES, START, TODOS, TRASH, content, operation, resolved,
-    sqlite_document, validate,
+    CALLBACK, CHANGES, EVENTS, EXPORT, IMPORT, ROUTES, START, TAGS, TODOS, TRASH, content,
+    operation, resolved, sqlite_document, validate,
 };
 
 /// Calls `visit` with every object of the document and its JSON pointer.
@@ -189,9 +189,27 @@ async fn parameters_are_described() {
             assert_eq!(named.get(name), Some(&(Some("path"), &json!(true))), "{name}");
         }
         let query: &[&str] = match (route.method, route.path) {
-            ("get", TODOS) => &["status", "sort_by", "order", "limit", "cursor"],
+            ("get", TODOS) => &[
+                "status",
+                "sort_by",
+                "order",
+                "tag",
+                "any_tag",
+                "due",
+                "due_before",
+                "due_after",
+                "time_zone",
+                "list",
+                "q",
+                "include_total",
+                "limit",
+                "cursor",
+            ],
             ("get", TRASH) => &["limit", "cursor"],
             ("get", CHANGES) => &["since", "limit"],
+            ("delete", TAGS) => &["name"],
+            ("get", EXPORT) => &["format", "trash"],
+            ("post", IMPORT) => &["format", "dry_run", "skip_invalid", "time_zone"],
             ("get", EVENTS) => &["since"],
             ("get", START) => &["redirect_uri", "code_challenge", "code_challenge_method", "state"],
             ("get", CALLBACK) => &["state", "code", "iss", "error"],
@@ -200,6 +218,8 @@ async fn parameters_are_described() {
         let needed: &[&str] = match route.path {
             START => &["redirect_uri", "code_challenge", "code_challenge_method"],
             CALLBACK => &["state"],
+            TAGS => &["name"],
+            IMPORT => &["format"],
             _ => &[],
         };
         for name in query {

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 use todo_tests::{Actor, App, TestResponse, on_every_target};
 
-use super::{BULK, COMPLETE, TODO, TODOS, content, document, validate};
+use super::{
+    BULK, COMPLETE, EXPORT, IMPORT, LIST, LISTS, MOVE, RENAME_TAG, TAGS, TODO, TODOS, content,
+    document, validate,
+};
 
 const SESSIONS: &str = "/api/auth/sessions";
 const SESSION: &str = "/api/auth/sessions/{session_id}";
@@ -48,7 +51,19 @@ on_every_target! {
         let put = json!({"title": "c", "priority": "low", "description": "d"});
         let done = json!({"completed": true});
         let page = format!("{}?limit=1", ann.todos());
+        let user = |path: &str| path.replace("{user_id}", ann.id());
+        let (tags, lists) = (user(TAGS), user(LISTS));
+        let list = ann.post(&lists, json!({"name": "l", "color": "#ff8800"})).await.expect(201);
+        let list = format!("{lists}/{}", list["id"].as_str().expect("an id"));
+        let their_lists = LISTS.replace("{user_id}", bob.id());
+        let their_list = bob.post(&their_lists, json!({"name": "l"})).await.expect(201);
+        let their_list = format!("{lists}/{}", their_list["id"].as_str().expect("an id"));
+        ann.post(&ann.todos(), json!({"title": "t", "tags": ["a", "b"]})).await.expect(201);
+        let (rename, move_) = (format!("{tags}/rename"), format!("{mine}/move"));
         let bulk = format!("{}/bulk", ann.todos());
+        let export = ann.todos().replace("/todos", "/export");
+        let import = ann.todos().replace("/todos", "/import?format=json");
+        let skip = format!("{import}&skip_invalid=true");
         let some = json!([todo["id"], theirs["id"], UNKNOWN_ID, "x"]);
         let some_fail = json!({"complete": some, "completed": true, "partial": true});
         ann.todo("another").await;
@@ -96,10 +111,37 @@ on_every_target! {
             ("post", BULK, ann.post(&bulk, json!({"create": [{"title": ""}]})).await),
             ("post", BULK, ann.post(&bulk, json!({"delete": [UNKNOWN_ID]})).await),
             ("post", BULK, ann.post(&bulk, json!({"delete": [theirs["id"]]})).await),
+            ("get", EXPORT, ann.get(&export).await),
+            ("get", EXPORT, ann.get(&format!("{export}?trash=true")).await),
+            ("get", EXPORT, ann.get(&format!("{export}?format=x")).await),
+            ("post", IMPORT, ann.post(&import, json!({"todos": [{"title": "i"}, 1]})).await),
+            ("post", IMPORT, ann.post(&skip, json!({"todos": [{"title": "i"}, 1]})).await),
+            ("post", IMPORT, ann.send("POST", &import, &[], "").await),
             ("get", TODO, ann.get(&mine).await),
             ("get", TODO, ann.get(&path(&theirs)).await),
             ("get", TODO, ann.get(&path(&json!({"id": UNKNOWN_ID}))).await),
             ("put", TODO, ann.put(&mine, put).await),
+            ("post", MOVE, ann.post(&move_, json!({"after": null})).await),
+            ("post", MOVE, ann.post(&move_, json!({"after": theirs["id"]})).await),
+            ("post", MOVE, ann.post(&move_, json!({})).await),
+            ("get", TAGS, ann.get(&tags).await),
+            ("post", RENAME_TAG, ann.post(&rename, json!({"from": "a", "to": "c"})).await),
+            ("post", RENAME_TAG, ann.post(&rename, json!({"from": "a", "to": "c"})).await),
+            ("post", RENAME_TAG, ann.post(&rename, json!({"from": "a", "to": ","})).await),
+            ("delete", TAGS, ann.delete(&format!("{tags}?name=b")).await),
+            ("delete", TAGS, ann.delete(&tags).await),
+            ("post", LISTS, ann.post(&lists, json!({"name": "m"})).await),
+            ("post", LISTS, ann.post(&lists, json!({"name": "", "color": "red"})).await),
+            ("get", LISTS, ann.get(&lists).await),
+            ("get", LIST, ann.get(&list).await),
+            ("get", LIST, ann.get(&their_list).await),
+            ("patch", LIST, ann.patch(&list, json!({"color": null})).await),
+            ("patch", LIST, {
+                let headers = [("content-type", "application/json"), ("if-match", "\"x\"")];
+                ann.send("PATCH", &list, &headers, r#"{"name": "n"}"#).await
+            }),
+            ("delete", LIST, ann.delete(&list).await),
+            ("delete", LIST, ann.delete(&list).await),
             ("patch", TODO, ann.patch(&mine, json!({"description": null})).await),
             ("patch", TODO, ann.patch(&mine, json!({"title": null})).await),
             ("patch", COMPLETE, ann.patch(&format!("{mine}/complete"), done).await),

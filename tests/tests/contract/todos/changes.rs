@@ -20,6 +20,7 @@ on_every_target! {
             "id": todo["id"], "user_id": ann.id(), "title": "b", "description": null,
             "priority": "high", "completed": true, "created_at": todo["created_at"],
             "updated_at": put["updated_at"], "completed_at": done["completed_at"],
+            "tags": [], "due": null, "recurrence": null, "reminders": [], "list_id": null,
         }));
         assert!(instant(&put["updated_at"]) > instant(&done["updated_at"]));
         assert_eq!(ann.get(&mine).await.expect(200), put);

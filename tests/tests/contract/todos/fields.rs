@@ -31,6 +31,7 @@ on_every_target! {
             "id": id, "user_id": ann.id(), "title": "Buy milk", "description": null,
             "priority": "medium", "completed": false, "created_at": todo["created_at"],
             "updated_at": todo["updated_at"], "completed_at": null,
+            "tags": [], "due": null, "recurrence": null, "reminders": [], "list_id": null,
         }));
         app.stop().await.expect("a clean stop");
     }

@@ -21,21 +21,24 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// The default limit of a role's statements and locks in these tests.
 const ROLE_LIMIT: Duration = Duration::from_millis(500);
 /// The minimal grants of a role, by column.
-const GRANTS: [&str; 28] = [
+const GRANTS: [&str; 37] = [
     "SELECT, INSERT, DELETE ON users",
     "UPDATE (name, password_hash, email, email_verified_at, deleted_at, time_zone, reminder_mail) ON users",
     "SELECT, INSERT, UPDATE (seen_at), DELETE ON sessions",
     "SELECT ON todos",
     "INSERT ON todos",
-    "UPDATE (title, title_key, description, priority, completed, updated_at, completed_at) ON todos",
+    "UPDATE (title, title_key, description, priority, completed, updated_at, completed_at, search, tags, list_id, position, due_date, due_minute, due_zone, due_at, undated, due_key, rule, rule_from, series_id, occurrence, reminders) ON todos",
     "DELETE ON todos",
     "SELECT ON todo_counts",
     "INSERT (user_id) ON todo_counts",
     "UPDATE (pending, completed, seq), DELETE ON todo_counts",
-    "SELECT (user_id, seq, kind, todo_id) ON changes",
-    "INSERT (user_id, seq, kind, todo_id) ON changes",
+    "SELECT ON changes",
+    "INSERT (user_id, seq, kind, todo_id, tag, list_id, reminder_id) ON changes",
     "DELETE ON changes",
-    "SELECT ON meta",
+    "SELECT, INSERT, UPDATE (value) ON meta",
+    "SELECT, INSERT, UPDATE (pending, completed), DELETE ON tags, list_counts",
+    "SELECT, INSERT, DELETE ON todo_tags",
+    "SELECT, INSERT, UPDATE (name, color, updated_at, deleted_at), DELETE ON lists",
     "SELECT, INSERT, DELETE ON trash",
     "UPDATE (deleted_at) ON trash",
     "SELECT, INSERT ON deletions",
@@ -48,6 +51,12 @@ const GRANTS: [&str; 28] = [
     "SELECT, INSERT, UPDATE, DELETE ON mails",
     "SELECT, INSERT, UPDATE, DELETE ON identities",
     "SELECT, INSERT, DELETE ON revoked_tokens, oauth_codes",
+    "SELECT, INSERT, DELETE ON reminders",
+    "UPDATE (fire_at, written_at, fired_at, is_late) ON reminders",
+    "SELECT, INSERT ON reminder_firings",
+    "SELECT, INSERT, UPDATE, DELETE ON webhooks",
+    "SELECT, INSERT, DELETE ON webhook_deliveries",
+    "UPDATE (attempts, next_attempt_at) ON webhook_deliveries",
     "SELECT, INSERT (kind, run_at) ON jobs",
     "UPDATE (run_at, attempts, lease, leased_until) ON jobs",
 ];

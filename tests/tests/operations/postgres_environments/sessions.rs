@@ -159,11 +159,12 @@ async fn a_changed_column_type_fails_no_request() {
         let definitions = "SELECT format('CREATE VIEW keyed_todos AS %s', \
                 pg_get_viewdef(CAST('keyed_todos' AS regclass))) \
                 || string_agg(pg_get_triggerdef(oid), ';') || '; GRANT ALL ON keyed_todos TO app' \
-            FROM pg_trigger WHERE tgname IN ('keyed_todos_insert', 'todos_updated')";
+            FROM pg_trigger WHERE tgname IN ('keyed_todos_insert', 'todos_updated', 'todos_unfold')";
         let recreate: String =
             sqlx::query_scalar(definitions).fetch_one(&mut admin).await.expect("definitions");
         let alter = "BEGIN; DROP VIEW IF EXISTS keyed_todos; \
                      DROP TRIGGER IF EXISTS todos_updated ON todos; \
+                     DROP TRIGGER IF EXISTS todos_unfold ON todos; \
                      ALTER TABLE todos ALTER description TYPE varchar(1000); COMMIT";
         admin.execute(alter).await.expect("a type");
         work().await;

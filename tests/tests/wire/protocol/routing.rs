@@ -27,6 +27,7 @@ fn allowed_methods(user: &str, todo: &str) -> Vec<(String, Vec<&'static str>)> {
         (todos.clone(), vec!["GET", "HEAD", "POST"]),
         (format!("{todos}/{todo}"), vec!["DELETE", "GET", "HEAD", "PATCH", "PUT"]),
         (format!("{todos}/{todo}/complete"), vec!["PATCH"]),
+        (todos.replace("/todos", "/webhook"), vec!["DELETE", "GET", "HEAD", "PUT"]),
         ("/health".into(), vec!["GET", "HEAD"]),
         ("/health/db".into(), vec!["GET", "HEAD"]),
         ("/health/ready".into(), vec!["GET", "HEAD"]),

@@ -30,7 +30,7 @@ macro_rules! todo_columns {
     () => {
         "id, user_id, title, description, priority, completed, created_at, updated_at, \
          completed_at, search, tags, list_id, parent_id, position, due_date, due_minute, due_zone, \
-         due_at, undated, due_key, rule, rule_from, series_id, occurrence"
+         due_at, undated, due_key, rule, rule_from, series_id, occurrence, reminders, ical"
     };
 }
 macro_rules! trash_columns {
@@ -53,6 +53,11 @@ macro_rules! revoked_token_columns {
         "id, expires_at"
     };
 }
+macro_rules! list_columns {
+    () => {
+        "id, user_id, name, color, created_at, updated_at, deleted_at"
+    };
+}
 macro_rules! mail_columns {
     () => {
         "id, kind, user_id, email, created_at, expires_at, used_at, sent_at, failed_at, attempts, \
@@ -61,8 +66,8 @@ macro_rules! mail_columns {
 }
 
 pub(super) use {
-    idempotency_columns, identity_columns, mail_columns, revoked_token_columns, session_columns,
-    todo_columns, trash_columns, user_columns,
+    idempotency_columns, identity_columns, list_columns, mail_columns, revoked_token_columns,
+    session_columns, todo_columns, trash_columns, user_columns,
 };
 
 pub(in crate::admin) struct UserRow {
@@ -139,6 +144,8 @@ pub(in crate::admin) struct MoreColumns {
     rule_from: Option<i16>,
     series_id: Option<Uuid>,
     occurrence: Option<i64>,
+    reminders: String,
+    ical: Option<String>,
 }
 
 impl Default for MoreColumns {
@@ -159,6 +166,8 @@ impl Default for MoreColumns {
             rule_from: None,
             series_id: None,
             occurrence: None,
+            reminders: "[]".to_owned(),
+            ical: None,
         }
     }
 }
@@ -167,6 +176,17 @@ impl Default for MoreColumns {
 pub(super) struct TrashRow {
     pub(super) todo: TodoRow,
     deleted_at: DateTime<Utc>,
+}
+
+/// A list of todos, which may be marked as deleted.
+pub(super) struct ListRow {
+    pub(super) id: Uuid,
+    user_id: Uuid,
+    name: String,
+    color: Option<String>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    deleted_at: Option<DateTime<Utc>>,
 }
 
 /// The stored answer to a request with a key.
@@ -198,7 +218,7 @@ pub(super) struct MailRow {
 }
 
 /// The time in a column that may be NULL.
-fn time<'r, R>(row: &'r R, index: usize) -> sqlx::Result<Option<DateTime<Utc>>>
+pub(super) fn time<'r, R>(row: &'r R, index: usize) -> sqlx::Result<Option<DateTime<Utc>>>
 where
     R: Row,
     usize: ColumnIndex<R>,
@@ -293,6 +313,27 @@ where
     }
 }
 
+impl<'r, R> FromRow<'r, R> for ListRow
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    Timestamp: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get(0)?,
+            user_id: row.try_get(1)?,
+            name: row.try_get(2)?,
+            color: row.try_get(3)?,
+            created_at: row.try_get::<Timestamp, _>(4)?.0,
+            updated_at: row.try_get::<Timestamp, _>(5)?.0,
+            deleted_at: time(row, 6)?,
+        })
+    }
+}
+
 impl<'r, R> FromRow<'r, R> for MailRow
 where
     R: Row,
@@ -358,6 +399,8 @@ where
                 rule_from: row.try_get(21)?,
                 series_id: row.try_get(22)?,
                 occurrence: row.try_get(23)?,
+                reminders: row.try_get(24)?,
+                ical: row.try_get(25)?,
             },
         })
     }
@@ -376,7 +419,7 @@ where
 {
     fn from_row(row: &'r R) -> sqlx::Result<Self> {
         let todo = TodoRow::from_row(row)?;
-        Ok(Self { todo, deleted_at: row.try_get::<Timestamp, _>(24)?.0 })
+        Ok(Self { todo, deleted_at: row.try_get::<Timestamp, _>(26)?.0 })
     }
 }
 
@@ -410,27 +453,31 @@ pub(super) trait Canonical {
     fn feed(&self, sum: &mut Sha256);
 }
 
-fn feed_text(sum: &mut Sha256, text: &str) {
+pub(super) fn feed_text(sum: &mut Sha256, text: &str) {
     sum.update((text.len() as u64).to_be_bytes());
     sum.update(text);
 }
 
-fn feed_time(sum: &mut Sha256, time: DateTime<Utc>) {
+pub(super) fn feed_time(sum: &mut Sha256, time: DateTime<Utc>) {
     sum.update(time.timestamp_micros().to_be_bytes());
 }
 
-fn feed_option<T>(sum: &mut Sha256, value: Option<T>, feed: impl FnOnce(&mut Sha256, T)) {
+pub(super) fn feed_option<T>(
+    sum: &mut Sha256,
+    value: Option<T>,
+    feed: impl FnOnce(&mut Sha256, T),
+) {
     sum.update([u8::from(value.is_some())]);
     if let Some(value) = value {
         feed(sum, value);
     }
 }
 
-fn feed_number(sum: &mut Sha256, number: i64) {
+pub(super) fn feed_number(sum: &mut Sha256, number: i64) {
     sum.update(number.to_be_bytes());
 }
 
-fn feed_id(sum: &mut Sha256, id: Uuid) {
+pub(super) fn feed_id(sum: &mut Sha256, id: Uuid) {
     sum.update(id);
 }
 
@@ -484,6 +531,18 @@ impl Canonical for RevokedTokenRow {
     }
 }
 
+impl Canonical for ListRow {
+    fn feed(&self, sum: &mut Sha256) {
+        sum.update(self.id);
+        sum.update(self.user_id);
+        feed_text(sum, &self.name);
+        feed_option(sum, self.color.as_deref(), feed_text);
+        feed_time(sum, self.created_at);
+        feed_time(sum, self.updated_at);
+        feed_option(sum, self.deleted_at, feed_time);
+    }
+}
+
 impl Canonical for MailRow {
     fn feed(&self, sum: &mut Sha256) {
         sum.update(self.id);
@@ -533,6 +592,8 @@ impl Canonical for MoreColumns {
         feed_option(sum, self.rule_from.map(i64::from), feed_number);
         feed_option(sum, self.series_id, feed_id);
         feed_option(sum, self.occurrence, feed_number);
+        feed_text(sum, &self.reminders);
+        feed_option(sum, self.ical.as_deref(), feed_text);
     }
 }
 
@@ -567,6 +628,7 @@ macro_rules! insert {
         })
     };
 }
+pub(super) use insert;
 
 pub(in crate::admin) async fn insert_users(
     target: &mut Conn,
@@ -628,6 +690,18 @@ pub(super) async fn insert_sessions(
         .push_bind(row.identity_id))
 }
 
+pub(super) async fn insert_lists(target: &mut Conn, rows: &[ListRow]) -> Result<(), AdminError> {
+    let into = concat!("INSERT INTO lists (", list_columns!(), ") ");
+    insert!(target, into, rows, |v, row| v
+        .push_bind(row.id)
+        .push_bind(row.user_id)
+        .push_bind(row.name.clone())
+        .push_bind(row.color.clone())
+        .push_bind(Timestamp(row.created_at))
+        .push_bind(Timestamp(row.updated_at))
+        .push_bind(row.deleted_at.map(Timestamp)))
+}
+
 pub(super) async fn insert_mails(target: &mut Conn, rows: &[MailRow]) -> Result<(), AdminError> {
     let into = concat!("INSERT INTO mails (", mail_columns!(), ") ");
     insert!(target, into, rows, |v, row| v
@@ -675,6 +749,8 @@ macro_rules! push_todo {
             .push_bind($row.more.rule_from)
             .push_bind($row.more.series_id)
             .push_bind($row.more.occurrence)
+            .push_bind($row.more.reminders.clone())
+            .push_bind($row.more.ical.clone())
     };
 }
 
@@ -687,7 +763,7 @@ macro_rules! insert_todos_into {
             " (id, user_id, title, title_key, description, priority, completed, created_at, \
              updated_at, completed_at, search, tags, list_id, parent_id, position, due_date, \
              due_minute, due_zone, due_at, undated, due_key, rule, rule_from, series_id, \
-             occurrence",
+             occurrence, reminders, ical",
             $more,
             ") "
         )

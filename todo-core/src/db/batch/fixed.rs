@@ -1,8 +1,5 @@
 //! A unit of work whose statements are known beforehand.
-#![cfg_attr(
-    not(feature = "testing"),
-    allow(dead_code, reason = "tested, and for operations of fixed statements")
-)]
+#![cfg_attr(not(feature = "testing"), allow(dead_code, reason = "the tests read what was not met"))]
 
 use super::{Next, Script};
 use crate::db::{DbError, FromRows, Row, Statement};

@@ -16,13 +16,15 @@ impl ToSql for Value {
             Self::Uuid(Some(id)) => ToSqlOutput::Borrowed(ValueRef::Blob(id.as_bytes())),
             Self::Uuids(ids) => ToSqlOutput::Owned(json_array(ids).into()),
             Self::Bool(flag) => integer((*flag).into()),
-            Self::BigInt(number) => integer(*number),
+            Self::BigInt(Some(number)) => integer(*number),
             Self::SmallInt(Some(rank)) => integer((*rank).into()),
             Self::Text(Some(text)) => ToSqlOutput::Borrowed(text.as_str().into()),
             Self::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
-            Self::Uuid(None) | Self::SmallInt(None) | Self::Text(None) | Self::Timestamp(None) => {
-                ToSqlOutput::Borrowed(ValueRef::Null)
-            }
+            Self::Uuid(None)
+            | Self::BigInt(None)
+            | Self::SmallInt(None)
+            | Self::Text(None)
+            | Self::Timestamp(None) => ToSqlOutput::Borrowed(ValueRef::Null),
             Self::Timestamp(Some(time)) => integer(time.timestamp_micros()),
             Self::OneMicrosecond => integer(1),
         })

@@ -37,6 +37,7 @@ mod checkpoints;
 mod codec;
 mod fair_queue;
 mod readers;
+mod refold;
 mod responses;
 mod writer;
 
@@ -175,6 +176,7 @@ impl DatabaseFile {
 /// Caches a connection's prepared statements.
 fn keep_prepared(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(MAX_PREPARED);
+    refold::register(connection)?;
     // Otherwise the plan depends on the value of LIMIT, and each bind of it prepares a page again.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }

@@ -128,6 +128,30 @@ impl<'a> Incoming<'a> {
         if !is_json(headers) {
             return Err(ApiError::UnsupportedMediaType);
         }
+        self.bytes(max, budget, payer).await
+    }
+
+    /// Reads the body as the bytes of a file, of any media type.
+    pub(crate) async fn file(
+        &mut self,
+        headers: &HeaderMap,
+        max: usize,
+        budget: &Budget,
+        payer: Payer,
+    ) -> Result<Bytes, ApiError> {
+        if !is_uncompressed(headers) {
+            return Err(ApiError::WrongFileType);
+        }
+        let (bytes, _held) = self.bytes(max, budget, payer).await?;
+        Ok(bytes)
+    }
+
+    async fn bytes(
+        &mut self,
+        max: usize,
+        budget: &Budget,
+        payer: Payer,
+    ) -> Result<(Bytes, Option<Reservation>), ApiError> {
         // With `Expect: 100-continue`, the declared length is checked before the first byte is
         // requested.
         if self.body.min_bytes() > max as u64 {
@@ -202,16 +226,20 @@ pub(crate) async fn drain(mut body: Pin<&mut dyn RequestBody>) {
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
 }
 
-/// Whether the single Content-Type is JSON in UTF-8, and the body not compressed. Codings are
-/// case-insensitive (RFC 9110, section 8.4.1).
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether the body is not compressed. Codings are case-insensitive (RFC 9110, section 8.4.1).
+fn is_uncompressed(headers: &HeaderMap) -> bool {
     let is_plain = |codings: &HeaderValue| {
         codings.to_str().is_ok_and(|codings| {
             let mut codings = codings.split(',').map(str::trim);
             codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case("identity"))
         })
     };
-    if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain) {
+    headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain)
+}
+
+/// Whether the single Content-Type is JSON in UTF-8, and the body not compressed.
+fn is_json(headers: &HeaderMap) -> bool {
+    if !is_uncompressed(headers) {
         return false;
     }
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();

@@ -95,6 +95,18 @@ impl Form {
         }
     }
 
+    /// A required member that may be null.
+    pub(crate) fn required_or_null<M: Member>(
+        &mut self,
+        name: &'static str,
+    ) -> Option<Option<M::Shape>> {
+        if !self.has(name) {
+            self.errors.push(validate::missing(name));
+            return None;
+        }
+        self.nullable::<M>(name)
+    }
+
     fn typed<M: Member>(
         &mut self,
         name: &'static str,

@@ -117,6 +117,28 @@ impl<M: Member> Field for OrNull<M> {
     }
 }
 
+/// A required member that may be null.
+pub(crate) struct Nullable<M>(pub(crate) Option<M>);
+
+impl<M: Member> Field for Nullable<M> {
+    type Shape = Option<M::Shape>;
+    const IS_REQUIRED: bool = true;
+
+    fn take(form: &mut Form, name: &'static str) -> Option<Self::Shape> {
+        form.required_or_null::<M>(name)
+    }
+
+    fn parse(name: &'static str, shape: Option<Self::Shape>) -> Result<Self, FieldErrors> {
+        // An absent member is an error of the form, which comes first.
+        let shape = shape.ok_or_else(|| validate::missing(name))?;
+        shape.map(|shape| parse_as(name, shape)).transpose().map(Self)
+    }
+
+    fn schema() -> Value {
+        schema::or_null(M::schema())
+    }
+}
+
 /// A member of a merge patch (RFC 7396) that cannot be removed: absent, it is unchanged, and null
 /// is an error of its value.
 pub(crate) struct Change<M>(pub(crate) Option<M>);

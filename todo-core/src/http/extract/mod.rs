@@ -5,7 +5,9 @@ pub(crate) use self::{
     body::{Incoming, drain},
     form::Form,
     head::{bearer, check_request_head, head_bytes, is_server_options},
-    members::{Change, ChangeOrNull, Field, JsonBody, Optional, OrDefault, OrNull, json_body},
+    members::{
+        Change, ChangeOrNull, Field, JsonBody, Nullable, Optional, OrDefault, OrNull, json_body,
+    },
     query::Query,
 };
 

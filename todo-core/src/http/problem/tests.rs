@@ -4,9 +4,9 @@ use super::*;
 use crate::{
     auth::{Email, Name, Password},
     error::BoxError,
-    error::FieldErrors,
-    http::schema::responses::example_todo,
-    todos::{Description, Limit, Priority, SortBy, SortOrder, Status, Title},
+    error::{FieldErrors, Quota},
+    http::schema::responses::{example_list, example_todo},
+    todos::{Description, Limit, ListColor, ListName, Priority, SortBy, SortOrder, Status, Title},
 };
 
 #[test]
@@ -66,12 +66,13 @@ fn every_failure() -> Vec<ApiError> {
         Error::CursorExpired,
         Error::KeyReused,
         Error::KeyInUse,
-        Error::QuotaExceeded { limit: 2, used: 3 },
+        Error::QuotaExceeded { of: Quota::Todos, limit: 2, used: 3 },
         Error::KeysFull { limit: 2, used: 3 },
         items_failed(ItemError::Invalid(every_field_error())),
         items_failed(ItemError::Forbidden),
         items_failed(ItemError::NotFound),
-        items_failed(ItemError::QuotaExceeded { limit: 2, used: 3 }),
+        items_failed(ItemError::QuotaExceeded { of: Quota::Todos, limit: 2, used: 3 }),
+        Error::FileInvalid { invalid: 2, errors: every_field_error() },
         Error::TooManyStreams { limit: 5 },
         Error::InsufficientScope { required: Some(Scope::TodosWrite) },
         Error::InsufficientScope { required: None },
@@ -104,6 +105,7 @@ fn every_failure() -> Vec<ApiError> {
             | Error::KeyInUse
             | Error::QuotaExceeded { .. }
             | Error::KeysFull { .. }
+            | Error::FileInvalid { .. }
             | Error::ItemsFailed { .. }
             | Error::TooManyStreams { .. }
             | Error::InsufficientScope { .. }
@@ -126,6 +128,7 @@ fn every_failure() -> Vec<ApiError> {
     let mut failures: Vec<ApiError> = errors.into_iter().map(ApiError::Core).collect();
     failures.extend([
         ApiError::Outdated(Box::new(example_todo())),
+        ApiError::OutdatedList(Box::new(example_list())),
         ApiError::BadRequest("There must be a Host header."),
         ApiError::OriginNotAllowed,
         ApiError::UpgradeRequired,
@@ -142,9 +145,11 @@ fn every_failure() -> Vec<ApiError> {
         ApiError::TooLarge(65_536),
         ApiError::BodyMemory,
         ApiError::UnsupportedMediaType,
+        ApiError::WrongFileType,
         ApiError::Malformed("The request body is not valid JSON.", Vec::new()),
         ApiError::Malformed("", every_field_error().into()),
         ApiError::NoSuch("session"),
+        ApiError::NotYours("list"),
         ApiError::Timeout,
         ApiError::Panicked,
     ]);
@@ -152,6 +157,8 @@ fn every_failure() -> Vec<ApiError> {
         match failure {
             ApiError::Core(_)
             | ApiError::Outdated(_)
+            | ApiError::OutdatedList(_)
+            | ApiError::NotYours(_)
             | ApiError::BadRequest(_)
             | ApiError::UriTooLong
             | ApiError::HeadTooLarge
@@ -168,6 +175,7 @@ fn every_failure() -> Vec<ApiError> {
             | ApiError::TooLarge(_)
             | ApiError::BodyMemory
             | ApiError::UnsupportedMediaType
+            | ApiError::WrongFileType
             | ApiError::NoSuch(_)
             | ApiError::Malformed(..)
             | ApiError::Timeout
@@ -192,6 +200,8 @@ fn every_field_error() -> FieldErrors {
         errors.collect(SortBy::parse(text));
         errors.collect(SortOrder::parse(text));
         errors.collect(Limit::parse(text));
+        errors.collect(ListName::parse(text));
+        errors.collect(ListColor::parse(text));
     }
     errors
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     auth::Caller,
-    error::{Error, FieldError, FieldErrors, ItemError},
+    error::{Error, FieldError, FieldErrors, ItemError, Quota},
     http::{
         endpoint::{
             AnswerDocs, BodyDocs, BodyLimit, Docs, Endpoint, ErrorDocs, Handler, HandlerResult,
@@ -56,7 +56,7 @@ const QUOTA_EXCEEDED: ErrorDocs = ErrorDocs {
     description: "The user would have more than `MAX_TODOS_PER_USER` todos; or a request with the \
         same `Idempotency-Key` is still running; or the answers of the user's keys exceed 32 MiB",
     example: |_| {
-        let reason = ItemError::QuotaExceeded { limit: 50_000, used: 49_998 };
+        let reason = ItemError::QuotaExceeded { of: Quota::Todos, limit: 50_000, used: 49_998 };
         ApiError::Core(items_failed("create/2", reason))
     },
 };

@@ -41,7 +41,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[Endpoint::of_api(
     Docs {
         operation_id: "listChanges",
         summary: "List changes",
-        description: "Returns what has changed since a position, each todo once, as it is now. \
+        description: "Returns what has changed since a position, each todo, tag and list once, as it is now. \
             Without `since` it returns the position of now: a client takes it, lists all todos, \
             and then follows the changes, until `has_more` is false, and from time to time.",
         tag: Tag::Todos,

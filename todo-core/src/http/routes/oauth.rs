@@ -353,7 +353,7 @@ fn providers(request: &RequestContext<'_>) -> Response<Body> {
 async fn start(request: RequestContext<'_>) -> HandlerResult {
     let query = Query::parse(&request.parts.uri);
     let mut errors = FieldErrors::none();
-    let mut text = |name| query.read(name, &mut errors, |text| Ok(Some(text.to_owned())));
+    let mut text = |name| query.text(name, &mut errors);
     let redirect_uri = text("redirect_uri");
     let challenge = text("code_challenge");
     let method = text("code_challenge_method");
@@ -389,7 +389,7 @@ async fn callback(request: RequestContext<'_>) -> HandlerResult {
     }
     let query = Query::parse(&parts.uri);
     let mut errors = FieldErrors::none();
-    let mut text = |name| query.read(name, &mut errors, |text| Ok(Some(text.to_owned())));
+    let mut text = |name| query.text(name, &mut errors);
     let returned = ProviderRedirect {
         state: text("state"),
         code: text("code"),

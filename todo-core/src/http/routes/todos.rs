@@ -6,10 +6,10 @@ use serde_json::json;
 
 use crate::{
     auth::Caller,
-    error::{Error, FieldErrors},
+    error::{Error, FieldError, FieldErrors, Quota},
     http::{
         Api,
-        conditions::{self, todo_or_not_modified, todo_response},
+        conditions::{self, completion_response, todo_or_not_modified, todo_response},
         endpoint::{
             AnswerDocs, BodyDocs, BodyForm, Charge, Docs, Endpoint, ErrorDocs, Handler,
             HandlerResult, HeaderDocs, HeaderParameter, KeyAccess, Policy, QueryParameter,
@@ -24,15 +24,16 @@ use crate::{
             TIMEOUT, TOO_LARGE, UNAUTHORIZED, UNAVAILABLE, field, page_parameters,
         },
         schema::{
-            reference,
+            self, reference,
             responses::{EXAMPLE_ETAG, EXAMPLE_LIST_ETAG, example_todo},
             with_default,
         },
     },
     scopes::Scope,
     todos::{
-        self, Answer, Description, Filters, Limit, ListQuery, NewTodo, Priority, SortBy, SortOrder,
-        Status, Target, Title, Todo, TodoPatch,
+        self, Answer, Description, Details, Due, DueBound, DueFilter, Filters, Limit, ListFilter,
+        ListId, ListQuery, NewTodo, Priority, QueryHash, Recurrence, Reminders, Search, SortBy,
+        SortOrder, Status, Tags, Target, TimeZone, Title, Todo, TodoPatch,
     },
 };
 
@@ -63,14 +64,20 @@ const NO_TITLE_OR_KEY_REUSED: ErrorDocs = ErrorDocs {
 const QUOTA_EXCEEDED: ErrorDocs = ErrorDocs {
     description: "The user has `MAX_TODOS_PER_USER` todos, or a request with the same \
         `Idempotency-Key` is still running",
-    example: |_| ApiError::Core(Error::QuotaExceeded { limit: 50_000, used: 50_000 }),
+    example: |_| {
+        ApiError::Core(Error::QuotaExceeded { of: Quota::Todos, limit: 50_000, used: 50_000 })
+    },
+};
+const NO_ROOM_FOR_NEXT: ErrorDocs = ErrorDocs {
+    description: "The user has `MAX_TODOS_PER_USER` todos, and no room for the next occurrence",
+    ..QUOTA_EXCEEDED
 };
 const OUTDATED: ErrorDocs = ErrorDocs {
     description: "`If-Match` names no version of the todo; `current` is the todo",
     example: |_| ApiError::Outdated(Box::new(example_todo())),
 };
 /// The errors of a change of one todo, with a body.
-const fn change_errors(invalid: ErrorDocs, malformed: ErrorDocs) -> [ErrorDocs; 12] {
+pub(super) const fn change_errors(invalid: ErrorDocs, malformed: ErrorDocs) -> [ErrorDocs; 12] {
     [
         invalid,
         UNAUTHORIZED,
@@ -87,7 +94,21 @@ const fn change_errors(invalid: ErrorDocs, malformed: ErrorDocs) -> [ErrorDocs; 
     ]
 }
 const EDIT_ERRORS: &[ErrorDocs] = &change_errors(INVALID_TITLE, NO_TITLE);
-const COMPLETE_ERRORS: &[ErrorDocs] = &change_errors(BAD_REQUEST, NOT_COMPLETED);
+const COMPLETE_ERRORS: &[ErrorDocs] = &[
+    BAD_REQUEST,
+    UNAUTHORIZED,
+    OTHER_USERS_TODO,
+    NOT_FOUND,
+    BODY_TIMEOUT,
+    NO_ROOM_FOR_NEXT,
+    OUTDATED,
+    TOO_LARGE,
+    MEDIA_TYPE,
+    NOT_COMPLETED,
+    INTERNAL,
+    UNAVAILABLE,
+    TIMEOUT,
+];
 const READ_ERRORS: &[ErrorDocs] =
     &[BAD_REQUEST, UNAUTHORIZED, OTHER_USERS_TODO, NOT_FOUND, INTERNAL, UNAVAILABLE, TIMEOUT];
 const DELETE_ERRORS: &[ErrorDocs] = &[
@@ -102,7 +123,11 @@ const DELETE_ERRORS: &[ErrorDocs] = &[
 ];
 const A_TODO: AnswerDocs =
     AnswerDocs { headers: &[HeaderDocs::ETag], ..AnswerDocs::json(200, "The todo", "Todo", None) };
-const THE_TODO: &[AnswerDocs] = &[A_TODO];
+pub(super) const THE_TODO: &[AnswerDocs] = &[A_TODO];
+const THE_COMPLETION: &[AnswerDocs] = &[AnswerDocs {
+    headers: &[HeaderDocs::ETag],
+    ..AnswerDocs::json(200, "The todo", "Completion", None)
+}];
 const THE_TODO_OR_NOT_MODIFIED: &[AnswerDocs] = &[
     A_TODO,
     AnswerDocs {
@@ -119,18 +144,26 @@ pub(super) const KEY: &[HeaderParameter] = &[HeaderParameter {
         with `Idempotency-Replayed: true` (draft-ietf-httpapi-idempotency-key-header)",
     example: "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b11",
 }];
-const IF_MATCH: &[HeaderParameter] = &[HeaderParameter {
-    name: "If-Match",
-    description: "The change takes effect only if the todo has one of these `ETag`s, at most 4; \
-        `*` allows all (RFC 9110, section 13.1.1)",
-    example: EXAMPLE_ETAG,
-}];
-const IF_NONE_MATCH: &[HeaderParameter] = &[HeaderParameter {
-    name: "If-None-Match",
-    description: "The response is 304 without a body if the todo has one of these `ETag`s \
-        (RFC 9110, section 13.1.2)",
-    example: EXAMPLE_ETAG,
-}];
+pub(super) const IF_MATCH: &[HeaderParameter] = &[if_match(EXAMPLE_ETAG)];
+const IF_NONE_MATCH: &[HeaderParameter] = &[if_none_match(EXAMPLE_ETAG)];
+
+pub(super) const fn if_match(example: &'static str) -> HeaderParameter {
+    HeaderParameter {
+        name: "If-Match",
+        description: "The change takes effect only if what it changes has one of these `ETag`s, \
+            at most 4; `*` allows all (RFC 9110, section 13.1.1)",
+        example,
+    }
+}
+
+pub(super) const fn if_none_match(example: &'static str) -> HeaderParameter {
+    HeaderParameter {
+        name: "If-None-Match",
+        description: "The response is 304 without a body if it would have one of these `ETag`s \
+            (RFC 9110, section 13.1.2)",
+        example,
+    }
+}
 
 const THE_LIST: AnswerDocs = AnswerDocs {
     headers: &[HeaderDocs::ListETag],
@@ -145,7 +178,7 @@ const THE_LIST_OR_NOT_MODIFIED: &[AnswerDocs] = &[
         ..THE_LIST
     },
 ];
-const IF_NONE_MATCH_LIST: &[HeaderParameter] = &[HeaderParameter {
+pub(super) const IF_NONE_MATCH_LIST: &[HeaderParameter] = &[HeaderParameter {
     name: "If-None-Match",
     description: "The response is 304 without a body if the list has one of these `ETag`s, which \
         takes the time of a look-up (RFC 9110, section 13.1.2)",
@@ -156,6 +189,9 @@ const IF_NONE_MATCH_LIST: &[HeaderParameter] = &[HeaderParameter {
 const STATEMENTS: Statements = Statements::new(1, 2);
 /// For a 412, a third one reads the todo.
 const CHANGE_STATEMENTS: Statements = Statements::new(1, 3);
+/// A recurring todo is read, then changed by a transaction with up to three; both again if another
+/// request changes it meanwhile.
+const COMPLETE_STATEMENTS: Statements = Statements::new(7, 7);
 
 pub(crate) static ENDPOINTS: &[Endpoint] = &[
     Endpoint::of_api(
@@ -322,7 +358,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::PATCH,
         COMPLETE,
         Policy::CHANGE,
-        CHANGE_STATEMENTS,
+        COMPLETE_STATEMENTS,
         Handler::Owner(KeyAccess::With(Scope::TodosWrite), |request, caller| {
             Box::pin(complete_todo(request, caller))
         }),
@@ -330,12 +366,15 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             operation_id: "completeTodo",
             summary: "Complete or reopen a todo",
             description: "Sets `completed`. `completed_at` is set on completion, unchanged if the todo \
-                is already completed, and cleared on reopening.",
+                is already completed, and cleared on reopening. The completion of a todo with a \
+                recurrence makes its next occurrence, whose id is `next_id`; to complete it twice \
+                makes one. Reopening deletes the next occurrence, unless it was changed or \
+                completed.",
             tag: Tag::Todos,
             query: None,
             headers: IF_MATCH,
             body: Some(BodyDocs::of::<CompleteTodoBody>(|| json!({ "completed": true }))),
-            answers: THE_TODO,
+            answers: THE_COMPLETION,
             errors: COMPLETE_ERRORS,
         },
     ),
@@ -361,6 +400,51 @@ fn list_parameters() -> Vec<QueryParameter> {
         ),
         parameter("order", with_default(reference("Order"), &SortOrder::Desc), "Sort direction"),
     ];
+    let bound = || {
+        json!({ "anyOf": [
+            { "type": "string", "format": "date" },
+            { "type": "string", "format": "date-time" },
+        ] })
+    };
+    parameters.extend([
+        parameter(
+            "tag",
+            schema::tags(Filters::MAX_TAGS),
+            "A tag that a todo has; several times: all of them",
+        ),
+        parameter(
+            "any_tag",
+            schema::tags(Filters::MAX_TAGS),
+            "A tag that a todo may have; several times: one of them",
+        ),
+        parameter("due", reference("DueFilter"), "Filter by due date"),
+        parameter("due_before", bound(), "A date or a time before which a todo is due"),
+        parameter("due_after", bound(), "A date or a time at which a todo is due, or later"),
+        parameter(
+            "time_zone",
+            <TimeZone as schema::Member>::schema(),
+            "The time zone of the filters by due date; by default UTC",
+        ),
+        parameter(
+            "list",
+            json!({ "anyOf": [
+                { "type": "string", "format": "uuid", "pattern": schema::UUID },
+                { "type": "string", "enum": ["inbox"] },
+            ] }),
+            "The id of a list, or `inbox` for the todos in no list",
+        ),
+        parameter(
+            "q",
+            json!({ "type": "string", "minLength": 1, "maxLength": Search::MAX_CHARS }),
+            "A search: up to 8 terms, each a part of the title, the description or a tag. \
+             `\"a phrase\"` is one term, `-term` excludes todos; case does not matter",
+        ),
+        parameter(
+            "include_total",
+            json!({ "type": "boolean", "default": true }),
+            "false: `total` is null, which saves counting the todos of some filters",
+        ),
+    ]);
     parameters
         .extend(page_parameters("The `next_cursor` of the previous page, with the same filters"));
     parameters
@@ -372,6 +456,11 @@ json_body! {
         title: Title,
         description: OrNull<Description>,
         priority: OrDefault<Priority>,
+        tags: ChangeOrNull<Tags>,
+        due: ChangeOrNull<Due>,
+        recurrence: ChangeOrNull<Recurrence>,
+        reminders: ChangeOrNull<Reminders>,
+        list_id: ChangeOrNull<ListId>,
     }
 }
 
@@ -381,6 +470,11 @@ json_body! {
         title: Title,
         description: OrNull<Description>,
         priority: Priority,
+        tags: ChangeOrNull<Tags>,
+        due: ChangeOrNull<Due>,
+        recurrence: ChangeOrNull<Recurrence>,
+        reminders: ChangeOrNull<Reminders>,
+        list_id: ChangeOrNull<ListId>,
     }
 }
 
@@ -390,6 +484,11 @@ json_body! {
         title: Change<Title>,
         description: ChangeOrNull<Description>,
         priority: Change<Priority>,
+        tags: ChangeOrNull<Tags>,
+        due: ChangeOrNull<Due>,
+        recurrence: ChangeOrNull<Recurrence>,
+        reminders: ChangeOrNull<Reminders>,
+        list_id: ChangeOrNull<ListId>,
     }
 }
 
@@ -400,15 +499,52 @@ json_body! {
     }
 }
 
+/// The details of a body that has all of their members.
+macro_rules! details {
+    ($body:ident) => {
+        Details {
+            tags: $body.tags.0.map(Option::unwrap_or_default),
+            due: $body.due.0,
+            recurrence: $body.recurrence.0,
+            reminders: $body.reminders.0.map(Option::unwrap_or_default),
+            list_id: $body.list_id.0,
+        }
+    };
+}
+
 impl From<NewTodoBody> for NewTodo {
-    fn from(NewTodoBody { title, description, priority }: NewTodoBody) -> Self {
-        Self { title, description: description.0, priority: priority.0 }
+    fn from(body: NewTodoBody) -> Self {
+        let details = details!(body);
+        Self {
+            title: body.title,
+            description: body.description.0,
+            priority: body.priority.0,
+            details,
+        }
+    }
+}
+
+impl From<ReplaceTodoBody> for NewTodo {
+    fn from(body: ReplaceTodoBody) -> Self {
+        let details = details!(body);
+        Self {
+            title: body.title,
+            description: body.description.0,
+            priority: body.priority,
+            details,
+        }
     }
 }
 
 impl From<PatchTodoBody> for TodoPatch {
-    fn from(PatchTodoBody { title, description, priority }: PatchTodoBody) -> Self {
-        Self { title: title.0, description: description.0, priority: priority.0 }
+    fn from(body: PatchTodoBody) -> Self {
+        let details = details!(body);
+        Self {
+            title: body.title.0,
+            description: body.description.0,
+            priority: body.priority.0,
+            details,
+        }
     }
 }
 
@@ -435,21 +571,45 @@ async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> Handler
     Ok(response)
 }
 
-async fn list_todos(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let query = Query::parse(&request.parts.uri);
+/// The query of a list.
+fn list_query(query: &Query) -> Result<ListQuery, FieldErrors> {
     let mut errors = FieldErrors::none();
+    let bound = |name| move |text: &str| DueBound::parse_as(name, text).map(Some);
+    let tag = |name| move |text: &str| todos::Tag::parse_as(name, text);
     let filters = Filters {
         status: query.read("status", &mut errors, Status::parse),
         sort_by: query.read("sort_by", &mut errors, SortBy::parse),
         order: query.read("order", &mut errors, SortOrder::parse),
+        tags: query.read_all("tag", &mut errors, tag("tag")),
+        any_tags: query.read_all("any_tag", &mut errors, tag("any_tag")),
+        due: query.read("due", &mut errors, |due| DueFilter::parse(due).map(Some)),
+        due_before: query.read("due_before", &mut errors, bound("due_before")),
+        due_after: query.read("due_after", &mut errors, bound("due_after")),
+        time_zone: query.read("time_zone", &mut errors, |zone| TimeZone::parse(zone).map(Some)),
+        list: query.read("list", &mut errors, |list| ListFilter::parse(list).map(Some)),
+        q: query.read("q", &mut errors, |q| Search::parse(q).map(Some)),
     };
     let limit = query.read("limit", &mut errors, |limit| Limit::parse(limit).map(Some));
-    let cursor = query.read("cursor", &mut errors, |cursor| Ok(Some(cursor.to_owned())));
-    let query = errors.into_result(|| ListQuery { filters, limit, cursor });
-    let query = query.map_err(Error::from)?;
+    let cursor = query.text("cursor", &mut errors);
+    let include_total = query.read("include_total", &mut errors, |include| match include {
+        "true" => Ok(Some(true)),
+        "false" => Ok(Some(false)),
+        _ => {
+            let message = "Include total must be true or false.";
+            Err(FieldError::new("include_total", "invalid", message))
+        }
+    });
+    errors.collect(filters.check());
+    let include_total = include_total.unwrap_or(true);
+    errors.into_result(|| ListQuery { filters, limit, cursor, include_total })
+}
+
+async fn list_todos(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
+    let query = list_query(&Query::parse(&request.parts.uri)).map_err(Error::from)?;
     let headers = &request.parts.headers;
     // Of a client that has no version of this list, none is looked up.
-    if conditions::may_know_list(headers, &query) {
+    let hash = QueryHash::of(&query, request.api.core().now());
+    if conditions::may_know_list(headers, hash) {
         let version = todos::list_version(request.api.core(), &caller, &query).await?;
         if conditions::knows_list(headers, &version) {
             return Ok(conditions::list_not_modified(&version));
@@ -467,8 +627,7 @@ async fn get_todo(request: RequestContext<'_>, caller: Caller) -> HandlerResult 
 }
 
 async fn replace_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
-    let ReplaceTodoBody { title, description, priority } = request.json().await?;
-    let new = NewTodo { title, description: description.0, priority };
+    let new = request.json::<ReplaceTodoBody>().await?.into();
     let target = request.target()?;
     let changed = todos::replace(request.api.core(), &caller, target, new).await;
     change_response(request.api, &caller, target, changed).await
@@ -484,8 +643,10 @@ async fn patch_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerR
 async fn complete_todo(mut request: RequestContext<'_>, caller: Caller) -> HandlerResult {
     let CompleteTodoBody { completed } = request.json().await?;
     let target = request.target()?;
-    let changed = todos::set_completed(request.api.core(), &caller, target, completed).await;
-    change_response(request.api, &caller, target, changed).await
+    match todos::set_completed(request.api.core(), &caller, target, completed).await {
+        Ok(completion) => Ok(completion_response(&completion)),
+        Err(error) => Err(change_failure(request.api, &caller, target, error).await),
+    }
 }
 
 async fn delete_todo(request: RequestContext<'_>, caller: Caller) -> HandlerResult {
@@ -497,7 +658,7 @@ async fn delete_todo(request: RequestContext<'_>, caller: Caller) -> HandlerResu
     Ok(respond::json(StatusCode::OK, &body))
 }
 
-async fn change_response(
+pub(super) async fn change_response(
     api: &Api,
     caller: &Caller,
     target: Target,

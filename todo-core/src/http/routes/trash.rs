@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     auth::Caller,
-    error::{Error, FieldErrors},
+    error::{Error, FieldErrors, Quota},
     http::{
         conditions::todo_response,
         endpoint::{
@@ -40,7 +40,9 @@ const NOT_FOUND: ErrorDocs = ErrorDocs {
 const QUOTA_EXCEEDED: ErrorDocs = ErrorDocs {
     description: "The user has `MAX_TODOS_PER_USER` todos; or a request with the same \
         `Idempotency-Key` is still running; or the answers of the user's keys exceed 32 MiB",
-    example: |_| ApiError::Core(Error::QuotaExceeded { limit: 50_000, used: 50_000 }),
+    example: |_| {
+        ApiError::Core(Error::QuotaExceeded { of: Quota::Todos, limit: 50_000, used: 50_000 })
+    },
 };
 
 const KEY_REUSED: ErrorDocs = ErrorDocs {
@@ -180,7 +182,7 @@ async fn list_trash(request: RequestContext<'_>, caller: Caller) -> HandlerResul
     let query = Query::parse(&request.parts.uri);
     let mut errors = FieldErrors::none();
     let limit = query.read("limit", &mut errors, |limit| Limit::parse(limit).map(Some));
-    let cursor = query.read("cursor", &mut errors, |cursor| Ok(Some(cursor.to_owned())));
+    let cursor = query.text("cursor", &mut errors);
     let (limit, cursor) = errors.into_result(|| (limit, cursor)).map_err(Error::from)?;
     let page = todos::list_trash(request.api.core(), &caller, limit, cursor).await?;
     Ok(respond::json(StatusCode::OK, &page))

@@ -3,12 +3,19 @@
 
 use serde_json::{Value, json};
 
+#[cfg(feature = "webhook")]
+use crate::webhooks::{WebhookSecret, WebhookUrl};
 use crate::{
     auth::{Email, KeyLifetime, KeyName, Name, Password, Scopes, TimeZone},
-    error::FieldErrors,
-    todos::{Description, Priority, Title},
+    error::{FieldError, FieldErrors},
+    http::matcher::parse_id,
+    todos::{
+        Description, Due, ListColor, ListId, ListName, Priority, Recurrence, RecurrenceBase,
+        Reminder, Reminders, Rule, Tag, Tags, Title, TodoId,
+    },
 };
 
+mod files;
 pub(crate) mod responses;
 
 /// The values that the types of `auth` and `todos` accept, as regular expressions with the same
@@ -38,6 +45,11 @@ const EMAIL: &str = concat!(
     letters!(),
     "]{1,10})$"
 );
+/// A tag. Its letters are of lower case after parsing; others are accepted.
+const TAG: &str = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f,]\
+    ([^\\u0000-\\u001f\\u007f-\\u009f,]*[^\\s\\u0000-\\u001f\\u007f-\\u009f,])?$";
+pub(crate) const TIME: &str = "^([01][0-9]|2[0-3]):[0-5][0-9]$";
+const COLOR: &str = "^#[0-9A-Fa-f]{6}$";
 const TEXT: &str = "^[^\\u0000]*$";
 const NOT_BLANK: &str = "^[^\\u0000]*[^\\s\\u0000\\u0085][^\\u0000]*$";
 const NAME: &str = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*\
@@ -204,6 +216,159 @@ impl Member for KeyLifetime {
     }
 }
 
+impl Member for Tags {
+    type Shape = Vec<String>;
+    const TYPE: &'static str = "an array of strings";
+
+    fn from_json(value: Value) -> Option<Vec<String>> {
+        serde_json::from_value(value).ok()
+    }
+
+    fn parse(tags: Vec<String>) -> Result<Self, FieldErrors> {
+        Self::parse(tags)
+    }
+
+    fn schema() -> Value {
+        tags(Self::MAX)
+    }
+}
+
+/// An array of tags.
+pub(crate) fn tags(max: usize) -> Value {
+    json!({ "type": "array", "maxItems": max, "items": Tag::schema() })
+}
+
+impl Member for Due {
+    /// Date, time and time zone.
+    type Shape = (String, Option<String>, Option<String>);
+    const TYPE: &'static str = "an object with the string date, and perhaps time and time_zone";
+
+    fn from_json(value: Value) -> Option<Self::Shape> {
+        let Value::Object(mut members) = value else { return None };
+        let mut text = |name| match members.remove(name) {
+            None | Some(Value::Null) => Some(None),
+            Some(Value::String(text)) => Some(Some(text)),
+            Some(_) => None,
+        };
+        Some((text("date")??, text("time")?, text("time_zone")?))
+    }
+
+    fn parse((date, time, time_zone): Self::Shape) -> Result<Self, FieldErrors> {
+        Self::parse(&date, time.as_deref(), time_zone.as_deref())
+    }
+
+    fn schema() -> Value {
+        reference("DueInput")
+    }
+}
+
+impl Member for Recurrence {
+    /// Rule and base.
+    type Shape = (String, Option<String>);
+    const TYPE: &'static str = "an object with the string rule, and perhaps from";
+
+    fn from_json(value: Value) -> Option<Self::Shape> {
+        let Value::Object(mut members) = value else { return None };
+        let mut text = |name| match members.remove(name) {
+            None | Some(Value::Null) => Some(None),
+            Some(Value::String(text)) => Some(Some(text)),
+            Some(_) => None,
+        };
+        Some((text("rule")??, text("from")?))
+    }
+
+    fn parse((rule, from): Self::Shape) -> Result<Self, FieldErrors> {
+        let mut errors = FieldErrors::none();
+        let rule = Rule::parse(&rule).map_err(|errors| errors.below("recurrence"));
+        let rule = errors.collect(rule);
+        let from = from.map_or(Ok(RecurrenceBase::default()), |from| RecurrenceBase::parse(&from));
+        let from = errors.collect(from.map_err(|error| error.below("recurrence")));
+        match (rule, from) {
+            (Some(rule), Some(from)) => Ok(Self::new(rule).from(from)),
+            _ => Err(errors),
+        }
+    }
+
+    fn schema() -> Value {
+        reference("RecurrenceInput")
+    }
+}
+
+impl Member for Reminders {
+    type Shape = Vec<i64>;
+    const TYPE: &'static str = "an array of objects with the whole number minutes_before";
+
+    fn from_json(value: Value) -> Option<Vec<i64>> {
+        let Value::Array(items) = value else { return None };
+        // JSON does not distinguish 30 and 30.0. Of numbers out of range, any stands for all.
+        let minutes = |item: &Value| {
+            let whole = item.get("minutes_before")?.as_f64().filter(|n| n.fract() == 0.0)?;
+            Some(format!("{whole:.0}").parse().unwrap_or(-1))
+        };
+        items.iter().map(minutes).collect()
+    }
+
+    fn parse(minutes: Vec<i64>) -> Result<Self, FieldErrors> {
+        Self::parse(minutes)
+    }
+
+    fn schema() -> Value {
+        let minutes = json!({ "type": "integer", "minimum": 0, "maximum": Reminder::MAX_MINUTES });
+        json!({
+            "type": "array", "maxItems": Self::MAX,
+            "items": object(&["minutes_before"], &json!({ "minutes_before": minutes })),
+        })
+    }
+}
+
+text_member!(
+    Tag,
+    Tag::parse,
+    json!({
+        "type": "string", "format": "tag", "minLength": 1, "maxLength": Self::MAX_CHARS,
+        "pattern": TAG,
+    })
+);
+
+text_member!(
+    ListName,
+    ListName::parse,
+    json!({
+        "type": "string", "minLength": 1, "maxLength": Self::MAX_CHARS, "pattern": KEY_NAME,
+    })
+);
+
+text_member!(ListColor, ListColor::parse, json!({ "type": "string", "pattern": COLOR }));
+
+text_member!(TodoId, parse_after, json!({ "type": "string", "format": "uuid", "pattern": UUID }));
+
+/// The id of another todo.
+fn parse_after(text: &str) -> Result<TodoId, FieldErrors> {
+    let error = || FieldError::new("after", "invalid", "After must be a UUID.").into();
+    parse_id(text).map(TodoId::from).ok_or_else(error)
+}
+
+impl Member for ListId {
+    type Shape = String;
+    const TYPE: &'static str = "a string";
+
+    fn from_json(value: Value) -> Option<String> {
+        match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn parse(text: String) -> Result<Self, FieldErrors> {
+        let error = || FieldError::new("list_id", "invalid", "List id must be a UUID.").into();
+        parse_id(&text).map(Self::from).ok_or_else(error)
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "format": "uuid", "pattern": UUID })
+    }
+}
+
 fn parse_priority(text: &str) -> Result<Priority, FieldErrors> {
     Ok(Priority::parse(text)?)
 }
@@ -222,6 +387,31 @@ text_member!(
     Self::parse,
     json!({
         "type": "string", "format": "password", "pattern": TEXT,
+    })
+);
+
+/// `whsec_` and the base64 of 24 to 64 bytes.
+#[cfg(feature = "webhook")]
+const WHSEC: &str = "^whsec_(?:(?:[A-Za-z0-9+/]{4}){8,20}\
+    (?:[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=|[A-Za-z0-9+/][AQgw]==)?\
+    |(?:[A-Za-z0-9+/]{4}){21}(?:[A-Za-z0-9+/][AQgw]==)?)$";
+
+#[cfg(feature = "webhook")]
+text_member!(
+    WebhookUrl,
+    WebhookUrl::parse,
+    json!({
+        "type": "string", "format": "uri", "maxLength": Self::MAX_CHARS, "pattern": "^[hH][tT][tT][pP][sS]:",
+    })
+);
+
+#[cfg(feature = "webhook")]
+text_member!(
+    WebhookSecret,
+    WebhookSecret::parse,
+    json!({
+        "type": "string", "pattern": WHSEC,
+        "description": "`whsec_` and the base64 of 24 to 64 bytes; without it, one is generated",
     })
 );
 
@@ -301,8 +491,11 @@ pub(crate) fn with_default(schema: Value, default: &impl serde::Serialize) -> Va
     schema
 }
 
-/// A schema of one JSON type that also accepts null.
+/// A schema that also accepts null.
 pub(crate) fn or_null(mut schema: Value) -> Value {
+    if schema.get("type").is_none() {
+        return json!({ "anyOf": [schema, { "type": "null" }] });
+    }
     schema["type"] = json!([schema["type"], "null"]);
     schema
 }

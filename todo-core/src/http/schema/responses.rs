@@ -7,9 +7,12 @@ use uuid::uuid;
 
 use crate::{
     auth::{MAX_KEYS, MAX_SESSIONS, Scope},
-    http::schema::reference,
-    ids::{TodoId, UserId},
-    todos::{Description, Priority, SortBy, SortOrder, Status, Title, Todo},
+    http::schema::{Member, TIME, reference},
+    ids::{ListId, TodoId, UserId},
+    todos::{
+        Description, Due, DueFilter, List, ListColor, ListName, Priority, RecurrenceBase, Reminder,
+        Reminders, Rule, SortBy, SortOrder, Status, Tags, TimeZone, Title, Todo,
+    },
 };
 
 /// The schemas by name. A test compares each with the JSON of a response.
@@ -30,10 +33,25 @@ pub(crate) fn schemas() -> Map<String, Value> {
         ("Scope", words("A right of an API key. None includes another.", Scope::ALL)),
         ("Export", export()),
         ("Todo", todo()),
+        ("Due", due()),
+        ("DueInput", due_input()),
+        ("RecurrenceInput", recurrence_input()),
+        ("Recurrence", recurrence()),
+        ("Reminder", reminder()),
         ("TodoList", todo_list()),
+        ("Tags", tags()),
+        ("TagCount", tag_count()),
+        ("Lists", lists()),
+        ("List", list()),
+        ("ListedTodo", listed_todo()),
+        ("Match", a_match()),
+        ("Completion", completion()),
         ("TrashedTodo", trashed_todo()),
         ("TrashPage", trash_page()),
         ("ChangePage", change_page()),
+        ("FiredReminder", fired_reminder()),
+        ("Webhook", webhook()),
+        ("SetWebhookResult", set_webhook_result()),
         ("BulkResults", bulk_results()),
         ("BulkResult", bulk_result()),
         ("Filters", filters()),
@@ -46,21 +64,31 @@ pub(crate) fn schemas() -> Map<String, Value> {
             "SortBy",
             words(
                 "The sort key of a list; ties are sorted by `created_at`, then `id`, in the same \
-                 direction.",
+                 direction. `due`: todos without a due date are last in both directions. \
+                 `position`: the user's own order.",
                 SortBy::ALL,
             ),
         ),
         ("Order", words("The sort direction of a list.", SortOrder::ALL)),
+        (
+            "DueFilter",
+            words(
+                "Filter of a list by due date: what has passed, what is of today, what has a due \
+                 date, or what has none.",
+                DueFilter::ALL,
+            ),
+        ),
         ("Problem", problem()),
         ("FieldError", field_error()),
     ] {
         schemas.insert(name.to_owned(), schema);
     }
+    schemas.extend(super::files::schemas().map(|(name, schema)| (name.to_owned(), schema)));
     schemas
 }
 
 /// An object, all of whose members are required.
-fn object(description: &str, members: &[(&str, Value)]) -> Value {
+pub(super) fn object(description: &str, members: &[(&str, Value)]) -> Value {
     let required: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
     let properties: Map<String, Value> =
         members.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
@@ -74,7 +102,7 @@ fn words<T: AsRef<str>>(description: &str, words: &[T]) -> Value {
     json!({ "description": description, "type": "string", "enum": words })
 }
 
-fn string(description: &str) -> Value {
+pub(super) fn string(description: &str) -> Value {
     json!({ "description": description, "type": "string" })
 }
 
@@ -82,14 +110,20 @@ fn uuid(description: &str) -> Value {
     json!({ "description": description, "type": "string", "format": "uuid" })
 }
 
-fn time(description: &str) -> Value {
+pub(super) fn time(description: &str) -> Value {
     json!({ "description": description, "type": "string", "format": "date-time" })
 }
 
-fn referring(description: &str, schema: &str) -> Value {
+pub(super) fn referring(description: &str, schema: &str) -> Value {
     let mut reference = reference(schema);
     reference["description"] = json!(description);
     reference
+}
+
+pub(super) fn nullable(description: &str, schema: &str) -> Value {
+    let mut nullable = super::or_null(reference(schema));
+    nullable["description"] = json!(description);
+    nullable
 }
 
 fn auth() -> Value {
@@ -350,6 +384,23 @@ fn todo() -> Value {
             ("created_at", time("When it was created.")),
             ("updated_at", time(updated_at)),
             ("completed_at", super::or_null(time(completed_at))),
+            (
+                "tags",
+                json!({
+                    "description": "Up to 20 tags, in code point order.", "type": "array",
+                    "items": { "type": "string" },
+                }),
+            ),
+            ("due", nullable("When it is due.", "Due")),
+            ("recurrence", nullable("How it recurs.", "Recurrence")),
+            (
+                "reminders",
+                json!({
+                    "description": "Up to 5 reminders, the latest first.", "type": "array",
+                    "items": reference("Reminder"),
+                }),
+            ),
+            ("list_id", super::or_null(uuid("Its list; null for the inbox."))),
         ],
     );
     todo["example"] = json!(example_todo());
@@ -369,13 +420,178 @@ pub(crate) fn example_todo() -> Todo {
         created_at,
         updated_at: created_at,
         completed_at: None,
+        tags: Tags::parse(["errand"]).unwrap_or_default(),
+        due: Due::parse("2026-12-01", None, None).ok(),
+        recurrence: None,
+        reminders: Reminders::default(),
+        list_id: None,
     }
 }
 
+fn due() -> Value {
+    let mut due = json!({
+        "description": "When a todo is due: a date, or a time in a time zone with its instant.",
+        "type": "object",
+        "required": ["date"],
+        "properties": {
+            "date": { "description": "A day of the calendar.", "type": "string", "format": "date" },
+            "time": {
+                "description": "Hours and minutes of the day in the time zone.", "type": "string",
+                "pattern": TIME,
+            },
+            "time_zone": string("A name of the IANA time zone database; with `time`."),
+            "at": time("The instant of the time, only with `time`."),
+        },
+    });
+    due["example"] = json!(Due::parse("2026-12-01", Some("09:30"), Some("Europe/Berlin")).ok());
+    due
+}
+
+/// A due date in a request.
+fn due_input() -> Value {
+    let date =
+        json!({ "description": "A day of the calendar", "type": "string", "format": "date" });
+    let time = json!({ "type": "string", "pattern": TIME });
+    let timed = json!({ "date": &date, "time": time, "time_zone": TimeZone::schema() });
+    json!({
+        "description": "A date, or a time in a time zone.",
+        "anyOf": [
+            super::object(&["date"], &json!({ "date": date })),
+            super::object(&["date", "time", "time_zone"], &timed),
+        ],
+        "example": { "date": "2026-12-01", "time": "09:30", "time_zone": "Europe/Berlin" },
+    })
+}
+
+/// A recurrence in a request.
+fn recurrence_input() -> Value {
+    let rule = json!({
+        "description": "A recurrence rule (RFC 5545, section 3.3.10)",
+        "type": "string", "format": "recurrence-rule", "minLength": 1,
+        "maxLength": Rule::MAX_CHARS,
+    });
+    let from = json!({ "type": "string", "enum": RecurrenceBase::ALL });
+    let from = super::with_default(from, &RecurrenceBase::default());
+    let mut input = super::object(&["rule"], &json!({ "rule": rule, "from": from }));
+    input["description"] = json!("A recurrence. It needs a due date.");
+    input["example"] = json!({ "rule": "FREQ=WEEKLY;BYDAY=MO" });
+    input
+}
+
+fn recurrence() -> Value {
+    object(
+        "The rule by which the next occurrence is made when a todo is completed.",
+        &[
+            ("rule", string("A recurrence rule (RFC 5545, section 3.3.10).")),
+            (
+                "from",
+                words(
+                    "The date from which the next one is computed: that of `due`, or the day of \
+                     the completion.",
+                    RecurrenceBase::ALL,
+                ),
+            ),
+        ],
+    )
+}
+
+fn reminder() -> Value {
+    object(
+        "A reminder of a todo.",
+        &[(
+            "minutes_before",
+            json!({
+                "description": "Minutes before the todo is due.", "type": "integer",
+                "minimum": 0, "maximum": Reminder::MAX_MINUTES,
+            }),
+        )],
+    )
+}
+
 /// The `ETag` of [`example_todo`].
-pub(crate) const EXAMPLE_ETAG: &str = "\"1-AAZg7jzg-EA\"";
+pub(crate) const EXAMPLE_ETAG: &str = "\"2-AAZg7jzg-EA\"";
 /// The `ETag` of a list.
 pub(crate) const EXAMPLE_LIST_ETAG: &str = "W/\"8f14e45fceea167a.42-lQ0vYc6E0d3u\"";
+
+/// The `ETag` of [`example_list`].
+pub(crate) const EXAMPLE_OF_LIST_ETAG: &str = "\"2-AAZg7jzg-EA.2.1\"";
+
+fn count(description: &str) -> Value {
+    json!({ "description": description, "type": "integer", "format": "int64", "minimum": 0 })
+}
+
+fn tags() -> Value {
+    let tags = json!({
+        "description": "The tags, in code point order.",
+        "type": "array", "items": reference("TagCount"),
+    });
+    let mut list = object("The tags of a user.", &[("tags", tags)]);
+    list["example"] = json!({ "tags": [tag_count()["example"]] });
+    list
+}
+
+fn tag_count() -> Value {
+    let mut tag = object(
+        "A tag, and the number of todos that have it.",
+        &[
+            ("name", string("1 to 50 characters, in lower case.")),
+            ("pending", count("The number of open todos.")),
+            ("completed", count("The number of completed todos.")),
+        ],
+    );
+    tag["example"] = json!({ "name": "errand", "pending": 2, "completed": 1 });
+    tag
+}
+
+fn lists() -> Value {
+    let lists = json!({
+        "description": "The lists, in the order of their creation.",
+        "type": "array", "items": reference("List"),
+    });
+    let mut all = object("The lists of a user.", &[("lists", lists)]);
+    all["example"] = json!({ "lists": [list()["example"]] });
+    all
+}
+
+fn list() -> Value {
+    let updated_at = "When its name or color was last changed; increases strictly.";
+    let mut list = object(
+        "A list of todos.",
+        &[
+            ("id", uuid("A UUIDv7.")),
+            ("name", string("Trimmed, 1 to 100 characters.")),
+            ("color", super::or_null(string("`#rrggbb`, in lower case."))),
+            ("pending", count("The number of open todos in it.")),
+            ("completed", count("The number of completed todos in it.")),
+            ("created_at", time("When it was created.")),
+            ("updated_at", time(updated_at)),
+        ],
+    );
+    list["example"] = json!(example_list());
+    list
+}
+
+/// The list in the examples.
+pub(crate) fn example_list() -> List {
+    let created_at = DateTime::from_timestamp_micros(1_795_426_200_123_456).unwrap_or_default();
+    List {
+        id: ListId::new(uuid!("01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b21")),
+        name: ListName::from_stored("Groceries".into()),
+        color: ListColor::parse("#ff8800").ok(),
+        pending: 2,
+        completed: 1,
+        created_at,
+        updated_at: created_at,
+    }
+}
+
+fn completion() -> Value {
+    let mut completion = todo();
+    completion["description"] = json!("A todo that was completed or reopened.");
+    completion["properties"]["next_id"] =
+        uuid("The next occurrence; only if the todo is completed, recurs, and has one.");
+    completion
+}
 
 fn trashed_todo() -> Value {
     let mut trashed = todo();
@@ -423,6 +639,85 @@ fn trash_page() -> Value {
     page
 }
 
+fn fired_reminder() -> Value {
+    let minutes = "Minutes before the todo was due.";
+    let late = "Whether it fired more than 60 seconds after its time.";
+    let mut reminder = object(
+        "A reminder that has fired. Each fires once, under one id.",
+        &[
+            ("id", uuid("Unique id, by which a receiver recognizes a repetition.")),
+            ("todo_id", uuid("The todo, which may have changed since.")),
+            (
+                "minutes_before",
+                json!({
+                    "description": minutes, "type": "integer", "minimum": 0,
+                    "maximum": Reminder::MAX_MINUTES,
+                }),
+            ),
+            ("at", time("When it was to fire.")),
+            ("fired_at", time("When it fired.")),
+            ("late", json!({ "description": late, "type": "boolean" })),
+        ],
+    );
+    reminder["example"] = json!({
+        "id": "6f3a1f0e-4b52-4d0f-9c51-0c8f6d2d7a11",
+        "todo_id": "01938c70-1fd1-7bb0-95b9-0e6f9a1d7c11",
+        "minutes_before": 15,
+        "at": "2026-12-01T08:15:00Z",
+        "fired_at": "2026-12-01T08:15:03.123456Z",
+        "late": false,
+    });
+    reminder
+}
+
+/// The members of a webhook.
+fn webhook_members() -> Vec<(&'static str, Value)> {
+    let since = "Its first failure since it last received a reminder. A day later it is off.";
+    vec![
+        ("url", string("Where reminders are sent.")),
+        (
+            "state",
+            words("`off` after a day of failures, until it is set again.", &["active", "off"]),
+        ),
+        ("created_at", time("When it was set.")),
+        ("last_success_at", super::or_null(time("When it last received a reminder."))),
+        ("last_failure_at", super::or_null(time("When it last failed."))),
+        ("last_failure", super::or_null(string("Why it last failed."))),
+        ("failing_since", super::or_null(time(since))),
+    ]
+}
+
+fn webhook() -> Value {
+    let mut webhook = object("Where the reminders of a user are sent.", &webhook_members());
+    webhook["example"] = json!({
+        "url": "https://hooks.example.com/todo?key=7f3a",
+        "state": "active",
+        "created_at": "2026-11-23T09:29:12.456789Z",
+        "last_success_at": "2026-12-01T08:15:03.456789Z",
+        "last_failure_at": "2026-11-30T08:15:03.456789Z",
+        "last_failure": "status 503",
+        "failing_since": null,
+    });
+    webhook
+}
+
+fn set_webhook_result() -> Value {
+    let mut members = webhook_members();
+    members.push(("secret", string("The key of the signatures. No other answer contains it.")));
+    let mut result = object("A webhook that was just set.", &members);
+    result["example"] = json!({
+        "url": "https://hooks.example.com/todo?key=7f3a",
+        "state": "active",
+        "created_at": "2026-11-23T09:29:12.456789Z",
+        "last_success_at": null,
+        "last_failure_at": null,
+        "last_failure": null,
+        "failing_since": null,
+        "secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDq7sJgA0nY9E=",
+    });
+    result
+}
+
 fn change_page() -> Value {
     let changed = json!({
         "type": "object",
@@ -440,15 +735,41 @@ fn change_page() -> Value {
             "id": uuid("The id of a todo that is gone."),
         },
     });
+    let reminded = json!({
+        "type": "object",
+        "required": ["type", "reminder"],
+        "properties": {
+            "type": { "type": "string", "const": "reminder" },
+            "reminder": referring("A reminder that has fired.", "FiredReminder"),
+        },
+    });
+    let tag = json!({
+        "type": "object",
+        "required": ["type", "name", "tag"],
+        "properties": {
+            "type": { "type": "string", "const": "tag" },
+            "name": string("A tag that a todo has and none had before, or that none has any more."),
+            "tag": nullable("The numbers of its todos now; null if there are none.", "TagCount"),
+        },
+    });
+    let list = json!({
+        "type": "object",
+        "required": ["type", "id", "list"],
+        "properties": {
+            "type": { "type": "string", "const": "list" },
+            "id": uuid("The id of a list that is new, changed or gone."),
+            "list": nullable("The list as it is now; null if it is gone.", "List"),
+        },
+    });
     let mut page = object(
         "A page of changes.",
         &[
             (
                 "changes",
                 json!({
-                    "description": "The changes in their order, each todo at most once. Clients \
-                        ignore those of an unknown `type`.",
-                    "type": "array", "items": { "oneOf": [changed, deleted] },
+                    "description": "The changes in their order, each todo, tag and list at most \
+                        once. Clients ignore those of an unknown `type`.",
+                    "type": "array", "items": { "oneOf": [changed, deleted, tag, reminded, list] },
                 }),
             ),
             ("next", string("The position after this page: the `since` of the next one.")),
@@ -462,6 +783,9 @@ fn change_page() -> Value {
         "changes": [
             { "type": "todo", "todo": todo()["example"] },
             { "type": "deleted", "id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b12" },
+            { "type": "reminder", "reminder": fired_reminder()["example"] },
+            { "type": "tag", "name": "errand", "tag": tag_count()["example"] },
+            { "type": "list", "id": "01938c6f-2f6c-7b6a-8d0e-3f1f2a6f5b22", "list": null },
         ],
         "next": "8f14e45fceea167a.42",
         "has_more": false,
@@ -512,11 +836,15 @@ fn bulk_result() -> Value {
             ),
         ],
     );
+    result["properties"]["next_id"] =
+        uuid("The next occurrence of a completed todo; only if it recurs, and has one.");
     let code = "Why the item failed, as the `code` of a problem; only if `partial` is true.";
     result["properties"]["code"] = string(code);
+    let of = "What is counted, if it is not `todos` (`quota_exceeded`): `tags`.";
+    result["properties"]["of"] = string(of);
     for (name, description) in [
-        ("limit", "The maximum number of todos (`quota_exceeded`)."),
-        ("used", "The present number of todos (`quota_exceeded`)."),
+        ("limit", "The maximum number (`quota_exceeded`)."),
+        ("used", "The present number (`quota_exceeded`)."),
     ] {
         result["properties"][name] =
             json!({ "description": description, "type": "integer", "minimum": 0 });
@@ -536,14 +864,15 @@ fn todo_list() -> Value {
                 "todos",
                 json!({
                     "description": "The todos, in the requested order.",
-                    "type": "array", "items": reference("Todo"),
+                    "type": "array", "items": reference("ListedTodo"),
                 }),
             ),
             (
                 "total",
                 json!({
-                    "description": "The number of todos that match the filters, on all pages.",
-                    "type": "integer", "format": "int64",
+                    "description": "The number of todos that match the filters, on all pages; null \
+                        if `include_total` is false.",
+                    "type": ["integer", "null"], "format": "int64",
                 }),
             ),
             (
@@ -565,15 +894,54 @@ fn todo_list() -> Value {
     list
 }
 
-fn filters() -> Value {
+fn listed_todo() -> Value {
+    let mut listed = todo();
+    listed["description"] = json!("A todo of a list.");
+    listed["properties"]["matches"] = json!({
+        "description": "Where the terms of a search are, at most 100 places; only if there is a \
+            search.",
+        "type": "array", "items": reference("Match"),
+    });
+    listed
+}
+
+fn a_match() -> Value {
+    let number =
+        |description: &str| json!({ "description": description, "type": "integer", "minimum": 0 });
     object(
-        "The filter and the order of a list.",
+        "A place where terms of a search are. Places that overlap or touch are one.",
+        &[
+            ("field", string("`title`, `description`, or `tags/<index>`.")),
+            ("start", number("Characters (Unicode scalar values) before the place.")),
+            ("end", number("Characters (Unicode scalar values) before its end.")),
+        ],
+    )
+}
+
+fn filters() -> Value {
+    let mut filters = object(
+        "The filter and the order of a list. A filter that is not given is absent, but for the \
+         first three.",
         &[
             ("status", referring("The filter by completion.", "Status")),
             ("sort_by", referring("The sort key.", "SortBy")),
             ("order", referring("The sort direction.", "Order")),
         ],
-    )
+    );
+    let tags = |description: &str| json!({ "description": description, "type": "array", "items": { "type": "string" } });
+    for (name, schema) in [
+        ("tag", tags("Tags, all of which a todo has.")),
+        ("any_tag", tags("Tags, one of which a todo has.")),
+        ("due", referring("The filter by due date.", "DueFilter")),
+        ("due_before", string("A date, or a time: todos that are due before it.")),
+        ("due_after", string("A date, or a time: todos that are due at it or later.")),
+        ("time_zone", string("The time zone of the filters by due date.")),
+        ("list", string("The id of a list, or `inbox`.")),
+        ("q", string("The search.")),
+    ] {
+        filters["properties"][name] = schema;
+    }
+    filters
 }
 
 fn problem() -> Value {
@@ -601,11 +969,14 @@ fn problem() -> Value {
     );
     problem["properties"]["details"] =
         json!({ "description": details, "type": "array", "items": reference("FieldError") });
-    problem["properties"]["current"] =
-        referring("The todo that does not match `If-Match` (412).", "Todo");
+    problem["properties"]["current"] = json!({
+        "description": "The todo or list that does not match `If-Match` (412).",
+        "anyOf": [reference("Todo"), reference("List")],
+    });
     for (name, description) in [
         ("limit", "The maximum number (409 `quota_exceeded`)."),
         ("used", "The present number (409 `quota_exceeded`)."),
+        ("invalid", "The number of invalid todos of an imported file (400)."),
     ] {
         problem["properties"][name] =
             json!({ "description": description, "type": "integer", "minimum": 0 });
@@ -632,7 +1003,7 @@ fn field_error() -> Value {
         schema["example"] = json!(example);
         schema
     };
-    object(
+    let mut error = object(
         "A field and the rule that it breaks.",
         &[
             (
@@ -659,5 +1030,8 @@ fn field_error() -> Value {
                 ),
             ),
         ],
-    )
+    );
+    error["properties"]["line"] =
+        json!({ "description": "The line of an imported file.", "type": "integer", "minimum": 1 });
+    error
 }

@@ -23,6 +23,8 @@ fn composed(name: &str, options: &MailOptions, kind: MailKind, to: &str) -> Stri
         to,
         created_at: DateTime::from_timestamp(1_795_426_200, 123_456_000).unwrap(),
         token: Some("T".repeat(43)),
+        todo: (kind == MailKind::Reminder)
+            .then(|| DueTodo { title: "Buy milk".to_owned(), due: "on 2026-12-01".to_owned() }),
     };
     let message = compose(options, name, &letter);
     assert_eq!(message.as_bytes(), compose(options, name, &letter).as_bytes());
@@ -97,4 +99,38 @@ fn a_name_cannot_add_a_header() {
     let text = composed("x\r\nBcc: a@b.c\r\n\r\n{link}", &options, MailKind::EmailChanged, "a@b.c");
     assert!(text.starts_with("From: \"x  Bcc: a@b.c    {link}\" <todo@"), "{text}");
     assert!(!text.contains("#token="), "{text}");
+}
+
+#[test]
+fn a_reminder_has_the_title_of_its_todo_as_text() {
+    let reminder = |title: &str| {
+        let letter = Letter {
+            id: Uuid::from_u128(7),
+            kind: MailKind::Reminder,
+            to: "a@b.c",
+            created_at: DateTime::from_timestamp(1_795_426_200, 0).unwrap(),
+            token: None,
+            todo: Some(DueTodo {
+                title: title.to_owned(),
+                due: "on 2026-12-01 at 09:30 (Europe/Berlin)".to_owned(),
+            }),
+        };
+        let message = compose(&options("https://todo.example"), "Todo API", &letter);
+        String::from_utf8(message.as_bytes().to_vec()).unwrap()
+    };
+    let plain = reminder("Buy milk");
+    assert!(plain.contains("\r\nSubject: Reminder: Buy milk\r\nDate: "), "{plain}");
+    let body = "A reminder of your todo at Todo API:\r\n\r\nBuy milk\r\n\r\n\
+                It is due on 2026-12-01 at 09:30 (Europe/Berlin).\r\n";
+    assert!(plain.contains(body), "{plain}");
+
+    let hostile = reminder("x\r\nBcc: e@f.g\r\n\r\n{name}{link} =?utf-8?B?QQ==?=");
+    let (head, body) = hostile.split_once("\r\n\r\n").unwrap();
+    assert_eq!(head.lines().filter(|line| line.starts_with("Bcc")).count(), 0, "{head}");
+    assert!(head.contains("Subject: =?utf-8?B?"), "an encoded word is not taken from a title");
+    assert!(body.contains("x  Bcc: e@f.g    {name}{link}"), "{body}");
+
+    let long = reminder(&"\u{5f85}\u{529e}".repeat(100));
+    let head = long.split_once("\r\n\r\n").unwrap().0;
+    assert!(head.is_ascii() && head.lines().all(|line| line.len() <= 90), "{head}");
 }

@@ -9,12 +9,18 @@ use serde::Serialize;
 #[cfg(feature = "http")]
 pub(crate) use self::request::number_error;
 pub use self::request::{Bulk, BulkOutcome, BulkRequest, BulkResult};
-use self::{script::Run, statements::Circumstances};
+use self::{recurring::Plan, script::Run, statements::Circumstances};
 pub(super) use self::{
     script::{Done, Encode},
-    statements::{Text, both, for_update},
+    statements::{
+        Text, are_items, as_time, as_uuid, both, for_update, is_item, item_details, item_id, items,
+        member, new_item,
+    },
 };
-use super::{Description, IdempotencyKey, NewTodo, TodoId, TodoPatch, keyed_request::KeyedRequest};
+use super::{
+    Description, Details, IdempotencyKey, NewTodo, TodoId, TodoPatch, idempotency::DetailsContent,
+    keyed_request::KeyedRequest,
+};
 use crate::{
     authz::Caller,
     clock::new_id,
@@ -22,9 +28,15 @@ use crate::{
     error::{BoxError, Error, FieldErrors, ItemError, Result},
 };
 
+mod occurrences;
+mod recurring;
 mod request;
 mod script;
 mod statements;
+
+/// Maximum number of times that the next occurrences of recurring todos are computed, if others
+/// change the todos meanwhile.
+const MAX_PLANS: usize = 10;
 
 /// The outcome of [`bulk_once`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +73,7 @@ pub async fn bulk(core: &Core, caller: &Caller, request: BulkRequest) -> Result<
         Done::Results(results, _) => Ok(results),
         Done::Failed(error) => Err(error),
         Done::Replayed(_) => Err(Error::Internal(BoxError::new("a replay without a key"))),
+        Done::Unplanned => Err(Error::Busy),
     }
 }
 
@@ -81,6 +94,7 @@ pub async fn bulk_once(
     match run(core, caller, Some(key), request).await? {
         Done::Results(results, _) => Ok(BulkAnswer { results, is_replay: false }),
         Done::Failed(error) => Err(error),
+        Done::Unplanned => Err(Error::Busy),
         Done::Replayed(answer) => {
             let stored: StoredResults =
                 serde_json::from_str(&answer).map_err(|e| Error::Internal(BoxError::new(e)))?;
@@ -104,6 +118,7 @@ pub(crate) async fn bulk_as_json(
             Ok((answer, false))
         }
         Done::Failed(error) => Err(error),
+        Done::Unplanned => Err(Error::Busy),
         Done::Replayed(answer) => Ok((answer, true)),
     }
 }
@@ -150,6 +165,8 @@ pub(super) async fn run_keyed(
         oldest: now - core.trash_lifetime(),
         keeps_trash: !core.trash_lifetime().is_zero(),
         max_todos: core.max_todos().into(),
+        max_tags: core.max_tags(),
+        max_reminders: core.max_reminders(),
     };
     // In ascending order: lists and the log then have the todos in the order of the items.
     let mut new_ids: Vec<TodoId> = match &request.bulk {
@@ -157,11 +174,29 @@ pub(super) async fn run_keyed(
         _ => Vec::new(),
     };
     new_ids.sort_unstable();
-    let script = Run::new(circumstances, request, &new_ids, key.clone(), encode);
+    if let Bulk::Patch { patch, .. } = &request.bulk {
+        patch.details.check(false, now).map_err(|errors| errors.below("patch"))?;
+    }
+    let ids = request.bulk.ids().to_vec();
+    let is_partial = request.is_partial;
+    let mut script = Run::new(circumstances, request, &new_ids, key.clone(), encode);
+    script.check();
+    if let Some(failure) = script.failure().filter(|_| !is_partial) {
+        return Ok(Done::Failed(failure));
+    }
     let user = caller.user_id();
     let work = core.clone();
     core.write(user, async move {
-        let failed = match db.execute_script(Some(user.as_uuid()), script).await {
+        let mut done = db.execute_script(Some(user.as_uuid()), script.clone()).await;
+        for _ in 0..MAX_PLANS {
+            if !matches!(done, Ok(Done::Unplanned)) {
+                break;
+            }
+            let plan = Box::pin(Plan::make(&work, circumstances, &ids)).await?;
+            let planned = script.clone().planned(plan);
+            done = db.execute_script(Some(user.as_uuid()), planned).await;
+        }
+        let failed = match done {
             Ok(Done::Failed(
                 error @ (Error::ItemsFailed { .. } | Error::Busy | Error::Internal(_)),
             )) => error,
@@ -170,6 +205,8 @@ pub(super) async fn run_keyed(
             Err(fault) if key.is_some() && fault.is_lock_timeout() => return Err(Error::KeyInUse),
             // The key, which another request has used meanwhile; it may have been rolled back.
             Err(fault) if key.is_some() && fault.is_unique_violation() => Error::KeyInUse,
+            // The day of an occurrence.
+            Err(fault) if fault.is_unique_violation() => return Err(Error::Busy),
             Err(fault) => return Err(fault.into()),
         };
         let Some(key) = key else { return Ok(Done::Failed(failed)) };
@@ -200,9 +237,13 @@ struct Content<'a> {
     patch: Option<PatchContent<'a>>,
     completed: Option<bool>,
     rejected: &'a [(usize, FieldErrors)],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    details: Vec<IndexedDetails<'a>>,
 }
 
 type PatchContent<'a> = (Option<&'a str>, Option<Option<&'a str>>, bool, Option<i16>);
+/// Of a new todo or a patch, by its index.
+type IndexedDetails<'a> = (usize, DetailsContent<'a>);
 
 impl<'a> Content<'a> {
     fn of(request: &'a BulkRequest) -> Self {
@@ -243,6 +284,16 @@ impl<'a> Content<'a> {
                 _ => None,
             },
             rejected,
+            details: match bulk {
+                Bulk::Create(new) => indexed(new.iter().map(|new| &new.details)),
+                Bulk::Patch { patch, .. } => indexed(std::iter::once(&patch.details)),
+                _ => Vec::new(),
+            },
         }
     }
+}
+
+fn indexed<'a>(details: impl Iterator<Item = &'a Details>) -> Vec<IndexedDetails<'a>> {
+    let given = details.enumerate();
+    given.filter_map(|(index, details)| Some((index, DetailsContent::of(details)?))).collect()
 }

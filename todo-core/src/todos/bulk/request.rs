@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    error::{FieldError, FieldErrors, ItemError},
+    error::{FieldError, FieldErrors, ItemError, Quota},
     ids::TodoId,
     todos::{NewTodo, Todo, TodoPatch},
 };
@@ -13,6 +13,7 @@ use crate::{
 /// What a bulk does to each of its items.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "a request has one")]
 pub enum Bulk {
     /// Creates todos, as [`create`](crate::todos::create).
     Create(Vec<NewTodo>),
@@ -167,6 +168,13 @@ pub enum BulkOutcome {
     Created(Todo),
     /// The todo was changed or restored. It is as it was after an empty patch.
     Changed(Todo),
+    /// The todo was completed, and recurs.
+    Completed {
+        /// The todo.
+        todo: Todo,
+        /// The next occurrence: see [`set_completed`](crate::todos::set_completed).
+        next_id: TodoId,
+    },
     /// The todo is gone.
     Deleted,
     /// Nothing was done; only in a [partial](BulkRequest::partial) bulk.
@@ -178,8 +186,19 @@ impl BulkResult {
     #[must_use]
     pub fn todo(&self) -> Option<&Todo> {
         match &self.outcome {
-            BulkOutcome::Created(todo) | BulkOutcome::Changed(todo) => Some(todo),
+            BulkOutcome::Created(todo)
+            | BulkOutcome::Changed(todo)
+            | BulkOutcome::Completed { todo, .. } => Some(todo),
             BulkOutcome::Deleted | BulkOutcome::Failed(_) => None,
+        }
+    }
+
+    /// The next occurrence of a completed todo that recurs.
+    #[must_use]
+    pub fn next_id(&self) -> Option<TodoId> {
+        match self.outcome {
+            BulkOutcome::Completed { next_id, .. } => Some(next_id),
+            _ => None,
         }
     }
 
@@ -187,7 +206,7 @@ impl BulkResult {
     fn status(&self) -> u16 {
         match &self.outcome {
             BulkOutcome::Created(_) => 201,
-            BulkOutcome::Changed(_) | BulkOutcome::Deleted => 200,
+            BulkOutcome::Changed(_) | BulkOutcome::Completed { .. } | BulkOutcome::Deleted => 200,
             BulkOutcome::Failed(ItemError::Invalid(_)) => 400,
             BulkOutcome::Failed(ItemError::Forbidden) => 403,
             BulkOutcome::Failed(ItemError::NotFound) => 404,
@@ -203,7 +222,11 @@ struct Item<'a> {
     status: u16,
     todo: Option<Cow<'a, Todo>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    next_id: Option<TodoId>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     code: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    of: Option<Quota>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     limit: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -229,7 +252,7 @@ impl Serialize for BulkResult {
             _ => None,
         };
         let quota = match error {
-            Some(ItemError::QuotaExceeded { limit, used }) => Some((*limit, *used)),
+            Some(ItemError::QuotaExceeded { of, limit, used }) => Some((*of, *limit, *used)),
             _ => None,
         };
         let rules: &[FieldError] = match error {
@@ -241,9 +264,11 @@ impl Serialize for BulkResult {
             index: self.index,
             status: self.status(),
             todo: self.todo().map(Cow::Borrowed),
+            next_id: self.next_id(),
             code: error.map(|error| error.code().into()),
-            limit: quota.map(|(limit, _)| limit),
-            used: quota.map(|(_, used)| used),
+            of: quota.map(|(of, ..)| of).filter(|of| *of != Quota::Todos),
+            limit: quota.map(|(_, limit, _)| limit),
+            used: quota.map(|(.., used)| used),
             details: rules
                 .iter()
                 .map(|rule| Detail {
@@ -262,15 +287,20 @@ impl Serialize for BulkResult {
 /// requests with some, and returns their answers unparsed.
 impl<'de> Deserialize<'de> for BulkResult {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Item { index, status, todo, limit, used, .. } = Item::deserialize(deserializer)?;
+        let Item { index, status, todo, next_id, of, limit, used, .. } =
+            Item::deserialize(deserializer)?;
         let todo = todo.map(Cow::into_owned);
         let outcome = match (status, todo) {
+            (200, Some(todo)) if let Some(next_id) = next_id => {
+                BulkOutcome::Completed { todo, next_id }
+            }
             (201, Some(todo)) => BulkOutcome::Created(todo),
             (200, Some(todo)) => BulkOutcome::Changed(todo),
             (200, None) => BulkOutcome::Deleted,
             (403, None) => BulkOutcome::Failed(ItemError::Forbidden),
             (404, None) => BulkOutcome::Failed(ItemError::NotFound),
             (409, None) => BulkOutcome::Failed(ItemError::QuotaExceeded {
+                of: of.unwrap_or(Quota::Todos),
                 limit: limit.unwrap_or_default(),
                 used: used.unwrap_or_default(),
             }),
@@ -323,7 +353,8 @@ mod tests {
             BulkOutcome::Deleted,
             BulkOutcome::Failed(ItemError::Forbidden),
             BulkOutcome::Failed(ItemError::NotFound),
-            BulkOutcome::Failed(ItemError::QuotaExceeded { limit: 1, used: 2 }),
+            BulkOutcome::Failed(ItemError::QuotaExceeded { of: Quota::Todos, limit: 1, used: 2 }),
+            BulkOutcome::Failed(ItemError::QuotaExceeded { of: Quota::Tags, limit: 1, used: 2 }),
         ];
         for (index, outcome) in outcomes.into_iter().enumerate() {
             let result = BulkResult { index, outcome };

@@ -6,20 +6,23 @@ use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
 use super::{
+    occurrences::Occurrences,
+    recurring::State,
     request::{Bulk, BulkOutcome, BulkRequest, BulkResult},
     statements::{Circumstances, Places},
 };
 use crate::{
     db::{
-        DbError, FromRow, Row, Statement,
+        DbError, FromRow, FromRows, Row, Statement,
         batch::{Next, Script},
     },
-    error::{BoxError, Error, FieldError, FieldErrors, ItemError},
+    error::{BoxError, Error, FieldError, FieldErrors, ItemError, Quota},
     ids::TodoId,
     todos::{
-        Todo,
+        Details, Todo,
         create::count_todos,
-        keyed_request::{KeyState, KeyUse, KeyedRequest},
+        details::Known,
+        keyed_request::{KeyState, KeyUse, KeyedRequest, OK},
     },
 };
 
@@ -31,6 +34,8 @@ pub(in crate::todos) enum Done {
     Replayed(String),
     /// Nothing was changed.
     Failed(Error),
+    /// Nothing was changed: the plan lacks a todo that recurs, or has another version of it.
+    Unplanned,
 }
 
 /// Makes the answer of the results: what is stored with a key.
@@ -43,6 +48,7 @@ struct Surveyed {
     is_found: bool,
     /// Another user, whose row it is.
     owner: Option<Uuid>,
+    recurs: bool,
 }
 
 impl FromRow for Surveyed {
@@ -52,21 +58,36 @@ impl FromRow for Surveyed {
             id: row.get::<Uuid>(1)?.into(),
             is_found: row.get(2)?,
             owner: row.get(3)?,
+            recurs: row.get(5)?,
         })
     }
 }
 
 /// The statement that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// None yet.
     Begin,
     /// The look-up of the key.
     Key,
+    /// The look-up of the user's tags and lists.
+    Known,
+    /// The count of the reminders of other todos, since a patch has some.
+    Reminders,
     /// The search for the items.
     Survey,
+    /// The look at the items that recur.
+    States,
+    /// The lock of the next occurrences that a reopening may delete.
+    LockNext,
     /// The change.
     Change,
+    /// The insertion of next occurrences.
+    InsertNext,
+    /// The deletion of next occurrences.
+    UnmakeNext,
+    /// The look at the items whose next occurrence was not inserted.
+    StatesAgain,
     /// The count of the user's todos, since fewer were added than wanted.
     Count,
     /// The deletion of the expired key.
@@ -78,22 +99,27 @@ enum Step {
 /// A run. Its parts that do not change are shared by its clones.
 #[derive(Clone)]
 pub(super) struct Run {
-    circumstances: Circumstances,
-    request: Arc<BulkRequest>,
+    pub(super) circumstances: Circumstances,
+    pub(super) request: Arc<BulkRequest>,
     key: Option<Arc<KeyedRequest>>,
     encode: Encode,
     /// The items of the request that are not rejected: their ids, in their order, and their
     /// indexes.
-    items: Arc<[(TodoId, usize)]>,
+    pub(super) items: Arc<[(TodoId, usize)]>,
     step: Step,
     key_state: Option<KeyState>,
     key_is_expired: bool,
     /// Whether the caller's session is live, by the last statement that selects it.
     is_authorized: bool,
+    /// The user's tags and lists, if the request names some.
+    known: Option<Known>,
+    /// The reminders of the user's other todos, if a patch has some.
+    other_reminders: Option<i64>,
     /// The number of the user's todos.
     used: Option<i64>,
+    pub(super) occurrences: Occurrences,
     /// What became of the item with this id.
-    outcomes: HashMap<TodoId, BulkOutcome>,
+    pub(super) outcomes: HashMap<TodoId, BulkOutcome>,
     answer: Option<String>,
 }
 
@@ -118,20 +144,35 @@ impl Run {
             key_state: None,
             key_is_expired: false,
             is_authorized: false,
+            known: None,
+            other_reminders: None,
             used: None,
+            occurrences: Occurrences::default(),
             outcomes: HashMap::new(),
             answer: None,
         }
     }
 
-    fn run(&mut self, step: Step, statement: Statement) -> Next<Done> {
+    /// Fails the items of a creation whose values do not go together.
+    pub(super) fn check(&mut self) {
+        if let Bulk::Create(new) = &self.request.bulk {
+            for ((id, _), new) in self.items.iter().zip(new) {
+                if let Err(errors) = new.details.check(true, self.circumstances.now) {
+                    let error = ItemError::Invalid(errors);
+                    self.outcomes.insert(*id, BulkOutcome::Failed(error));
+                }
+            }
+        }
+    }
+
+    pub(super) fn run(&mut self, step: Step, statement: Statement) -> Next<Done> {
         self.step = step;
         Next::Run(statement)
     }
 
     /// The items without an outcome, in their order. The place of each counts towards the quota:
     /// of all or none, each item needs the room of all.
-    fn pending(&self) -> Places {
+    pub(super) fn pending(&self) -> Places {
         let ids = self.items.iter().map(|(id, _)| *id);
         let mut pending: Places =
             ids.filter(|id| !self.outcomes.contains_key(id)).zip(0_i64..).collect();
@@ -153,6 +194,21 @@ impl Run {
             let count = count_todos(self.circumstances.caller);
             return self.run(Step::Count, count);
         }
+        if self.known.is_none() && self.names_tags_or_lists() {
+            self.known = Some(Known::default());
+            let known = Known::find(self.circumstances.caller);
+            return self.run(Step::Known, known);
+        }
+        if self.other_reminders.is_none()
+            && let Bulk::Patch { patch, .. } = &self.request.bulk
+            && patch.details.number_of_reminders() > 0
+            && self.circumstances.max_reminders > 0
+            && !pending.is_empty()
+        {
+            self.other_reminders = Some(0);
+            let count = self.circumstances.count_other_reminders(&pending);
+            return self.run(Step::Reminders, count);
+        }
         match &self.request.bulk {
             Bulk::Create(_) => self.change(),
             _ if pending.is_empty() => self.change(),
@@ -167,8 +223,68 @@ impl Run {
         }
     }
 
+    fn names_tags_or_lists(&self) -> bool {
+        let names = |details: &Details| {
+            details.tags.as_ref().is_some_and(|tags| !tags.is_empty())
+                || matches!(details.list_id, Some(Some(_)))
+        };
+        match &self.request.bulk {
+            Bulk::Create(new) => {
+                new.iter().any(|new| names(&new.details) || new.details.number_of_reminders() > 0)
+            }
+            Bulk::Patch { patch, .. } => names(&patch.details),
+            _ => false,
+        }
+    }
+
+    /// Judges the tags and lists that the request names by those of the user.
+    fn judge(&mut self) -> Next<Done> {
+        let Some(mut known) = self.known.take() else { return self.survey() };
+        let Circumstances { max_tags, max_reminders, .. } = self.circumstances;
+        match &self.request.bulk {
+            Bulk::Create(new) => {
+                for ((id, _), new) in self.items.iter().zip(new) {
+                    let reminders = new.details.number_of_reminders();
+                    let judged = known
+                        .judge(&new.details, max_tags)
+                        .and_then(|()| known.judge_reminders(reminders, max_reminders));
+                    match judged {
+                        Ok(()) => known.add(&new.details),
+                        Err(error) => {
+                            let error = ItemError::of_details(error);
+                            self.outcomes.insert(*id, BulkOutcome::Failed(error));
+                        }
+                    }
+                }
+            }
+            Bulk::Patch { patch, .. } => {
+                if let Err(error) = known.judge(&patch.details, max_tags) {
+                    return Next::RollBack(Done::Failed(below_patch(error)));
+                }
+            }
+            _ => {}
+        }
+        self.known = Some(known);
+        self.survey()
+    }
+
+    /// Judges the reminders of a patch by those of the user's other todos.
+    fn judge_reminders(&mut self) -> Next<Done> {
+        let items = i64::try_from(self.pending().len()).unwrap_or(i64::MAX);
+        let more = match &self.request.bulk {
+            Bulk::Patch { patch, .. } => patch.details.number_of_reminders().saturating_mul(items),
+            _ => 0,
+        };
+        let reminders = self.other_reminders.unwrap_or_default();
+        let others = Known { reminders, ..Known::default() };
+        match others.judge_reminders(more, self.circumstances.max_reminders) {
+            Ok(()) => self.survey(),
+            Err(error) => Next::RollBack(Done::Failed(error)),
+        }
+    }
+
     /// Changes the items that were found.
-    fn change(&mut self) -> Next<Done> {
+    pub(super) fn change(&mut self) -> Next<Done> {
         if !self.request.is_partial
             && let Some(failure) = self.failure()
         {
@@ -188,7 +304,11 @@ impl Run {
         }
         let circumstances = &self.circumstances;
         let statement = match &self.request.bulk {
-            Bulk::Create(new) => circumstances.create(new, &pending),
+            Bulk::Create(new) => {
+                let items = self.items.iter().zip(new);
+                let new = items.filter(|((id, _), _)| !self.outcomes.contains_key(id));
+                circumstances.create(new.map(|(_, new)| new), &pending)
+            }
             Bulk::Patch { patch, .. } => circumstances.patch(patch, &pending),
             Bulk::Complete { completed, .. } => circumstances.complete(*completed, &pending),
             Bulk::Delete(_) => circumstances.delete(&pending),
@@ -200,12 +320,31 @@ impl Run {
     /// Explains the items that were not changed.
     fn after_change(&mut self) -> Next<Done> {
         if self.pending().is_empty() {
-            return self.settle();
+            return self.after_completion();
         }
         match self.request.bulk {
             Bulk::Create(_) | Bulk::Restore(_) => {
                 let count = count_todos(self.circumstances.caller);
                 self.run(Step::Count, count)
+            }
+            Bulk::Patch { ref patch, .. } if !patch.details.is_empty() => {
+                // They were found, and are locked: the patch leaves them without a due date that
+                // they need.
+                let errors = FieldErrors::from(FieldError::new(
+                    "due",
+                    "needed",
+                    "A todo with a recurrence or reminders needs a due date.",
+                ));
+                for (id, _) in self.pending() {
+                    let error = ItemError::Invalid(errors.clone());
+                    self.outcomes.insert(id, BulkOutcome::Failed(error));
+                }
+                match self.failure() {
+                    Some(failure) if !self.request.is_partial => {
+                        Next::RollBack(Done::Failed(failure))
+                    }
+                    _ => self.settle(),
+                }
             }
             // They were found, and are locked.
             _ => Next::RollBack(Done::Failed(Error::Internal(BoxError::new(
@@ -220,10 +359,14 @@ impl Run {
         let (true, Some(used)) = (self.is_authorized, self.used) else {
             return Next::RollBack(Done::Failed(Error::Unauthenticated));
         };
+        let pending = self.pending();
+        if pending.is_empty() {
+            // All were rejected before: only the session was to be checked.
+            return self.change();
+        }
         let used = used.unsigned_abs();
         let limit = self.circumstances.max_todos.unsigned_abs();
         let room = usize::try_from(limit.saturating_sub(used)).unwrap_or(usize::MAX);
-        let pending = self.pending();
         if !self.request.is_partial && pending.len() <= room {
             // A todo that was deleted meanwhile made room.
             return Next::RollBack(Done::Failed(Error::Busy));
@@ -231,7 +374,7 @@ impl Run {
         // Of all or none, those that would have had room do not fail.
         let fitting = if self.request.is_partial { 0 } else { room };
         for (id, _) in pending.into_iter().skip(fitting) {
-            let error = ItemError::QuotaExceeded { limit, used };
+            let error = ItemError::QuotaExceeded { of: Quota::Todos, limit, used };
             self.outcomes.insert(id, BulkOutcome::Failed(error));
         }
         match self.failure() {
@@ -241,7 +384,7 @@ impl Run {
     }
 
     /// Stores the answer, if there is a key.
-    fn settle(&mut self) -> Next<Done> {
+    pub(super) fn settle(&mut self) -> Next<Done> {
         let Some(key) = self.key.clone() else { return Next::Commit(self.done()) };
         if self.key_is_expired {
             self.key_is_expired = false;
@@ -250,7 +393,7 @@ impl Run {
         match (self.encode)(&self.results()) {
             Ok(answer) => {
                 self.answer = Some(answer.clone());
-                self.run(Step::StoreAnswer, key.store(answer))
+                self.run(Step::StoreAnswer, key.store(OK, answer))
             }
             Err(error) => Next::RollBack(Done::Failed(Error::Internal(BoxError::new(error)))),
         }
@@ -263,7 +406,14 @@ impl Run {
     /// The results in the order of their indexes.
     fn results(&self) -> Vec<BulkResult> {
         let found = self.items.iter().filter_map(|(id, index)| {
-            self.outcomes.get(id).map(|outcome| (*index, outcome.clone()))
+            let outcome = self.outcomes.get(id)?.clone();
+            let outcome = match (outcome, self.occurrences.next_id(*id)) {
+                (BulkOutcome::Changed(todo), Some(next_id)) => {
+                    BulkOutcome::Completed { todo, next_id }
+                }
+                (outcome, _) => outcome,
+            };
+            Some((*index, outcome))
         });
         let rejected = self.request.rejected.iter().map(|(index, errors)| {
             (*index, BulkOutcome::Failed(ItemError::Invalid(errors.clone())))
@@ -275,18 +425,29 @@ impl Run {
     }
 
     /// The failure of all items, if some failed.
-    fn failure(&self) -> Option<Error> {
+    pub(super) fn failure(&self) -> Option<Error> {
         let name = self.request.bulk.items_name();
         let mut first = None;
         let mut items = FieldErrors::none();
         for (id, index) in self.items.iter() {
             if let Some(BulkOutcome::Failed(error)) = self.outcomes.get(id) {
                 let field = format!("{name}/{index}");
-                items.push(FieldError::new(field, error.code(), error.message()));
+                match error {
+                    ItemError::Invalid(errors) => items.extend(errors.clone().below(&field)),
+                    _ => items.push(FieldError::new(field, error.code(), error.message())),
+                }
                 first.get_or_insert_with(|| error.clone());
             }
         }
         first.map(|reason| Error::ItemsFailed { reason, items })
+    }
+}
+
+/// The error of the details of a patch, whose fields are below `patch`.
+fn below_patch(error: Error) -> Error {
+    match error {
+        Error::Invalid(errors) => Error::Invalid(errors.below("patch")),
+        other => other,
     }
 }
 
@@ -300,9 +461,16 @@ impl Script for Run {
                 self.is_authorized = state.is_authorized;
                 self.key_state = Some(state);
             }
+            Step::Known => {
+                if let Some(known) = &mut self.known {
+                    known.push(row)?;
+                    self.is_authorized = known.is_authorized;
+                }
+            }
             Step::Survey => {
                 let item = Surveyed::from_row(row)?;
                 self.is_authorized = item.is_authorized;
+                self.occurrences.recurs |= item.recurs;
                 if !item.is_found {
                     let caller = self.circumstances.caller.user_id().as_uuid();
                     let error = match item.owner {
@@ -321,17 +489,29 @@ impl Script for Run {
                 };
                 self.outcomes.insert(id, outcome);
             }
+            Step::Reminders => {
+                self.is_authorized = row.get(0)?;
+                self.other_reminders = Some(row.get(1)?);
+            }
+            Step::States => {
+                let completes = matches!(self.request.bulk, Bulk::Complete { completed: true, .. });
+                self.occurrences.decide(&State::from_row(row)?, completes);
+            }
+            Step::InsertNext => self.occurrences.inserted(row.get::<Uuid>(0)?.into()),
+            Step::StatesAgain => self.occurrences.look_again(&State::from_row(row)?),
             Step::Count => {
                 self.is_authorized = row.get(0)?;
                 self.used = row.get(1)?;
             }
-            Step::Begin | Step::FreeKey | Step::StoreAnswer => {}
+            Step::Begin | Step::LockNext | Step::UnmakeNext | Step::FreeKey | Step::StoreAnswer => {
+            }
         }
         Ok(())
     }
 
     fn next(&mut self, rows: u64) -> Result<Next<Done>, DbError> {
-        let is_checked = matches!(self.step, Step::Key | Step::Survey);
+        let is_checked =
+            matches!(self.step, Step::Key | Step::Known | Step::Reminders | Step::Survey);
         if is_checked && !self.is_authorized {
             return Ok(Next::RollBack(Done::Failed(Error::Unauthenticated)));
         }
@@ -348,10 +528,17 @@ impl Script for Run {
                 },
                 _ => return Err(DbError::NoRow),
             },
-            Step::Survey => self.change(),
+            Step::Known => self.judge(),
+            Step::Reminders => self.judge_reminders(),
+            Step::Survey => self.after_survey(),
+            Step::States if !self.occurrences.is_planned() => Next::RollBack(Done::Unplanned),
+            Step::States => self.after_states(),
+            Step::LockNext => self.change(),
+            Step::InsertNext => self.after_insertion(),
+            Step::StatesAgain => self.after_states_again(),
             Step::Change => self.after_change(),
             Step::Count => self.after_count(),
-            Step::FreeKey => self.settle(),
+            Step::UnmakeNext | Step::FreeKey => self.settle(),
             // The session has ended meanwhile.
             Step::StoreAnswer if rows == 0 => Next::RollBack(Done::Failed(Error::Unauthenticated)),
             Step::StoreAnswer => Next::Commit(self.done()),

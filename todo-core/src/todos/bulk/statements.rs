@@ -18,11 +18,13 @@ use crate::{
     },
     ids::TodoId,
     todos::{
-        Description, NewTodo, TodoPatch,
-        change::{bind_patch, completed_columns, next_updated_at, patched_columns},
-        create::used_quota,
-        trash::kept_columns,
-        types::todo_columns,
+        Description, NewTodo, Todo, TodoPatch,
+        change::{bind_patch, completed_columns, next_updated_at, patched_columns, refolded},
+        create::{new_todo, used_quota},
+        details::{self, Columns, allows_details, detail_columns, is_own_list, patched_details},
+        fold,
+        todo::todo_columns,
+        trash::{kept_columns, kept_values},
     },
     validate::sort_key,
 };
@@ -36,6 +38,7 @@ macro_rules! items {
         "json_each(CAST($4 AS json)) AS item"
     };
 }
+pub(in crate::todos) use items;
 
 /// SQL expression for the id of an item.
 macro_rules! item_id {
@@ -46,6 +49,29 @@ macro_rules! item_id {
         "CAST(item.key AS uuid)"
     };
 }
+pub(in crate::todos) use item_id;
+
+/// SQL expression for an id in hexadecimal digits.
+macro_rules! as_uuid {
+    (Sqlite, $text:literal) => {
+        concat!("unhex(", $text, ")")
+    };
+    (Postgres, $text:literal) => {
+        concat!("CAST(", $text, " AS uuid)")
+    };
+}
+pub(in crate::todos) use as_uuid;
+
+/// SQL expression for a time in microseconds since 1970.
+macro_rules! as_time {
+    (Sqlite, $micros:literal) => {
+        $micros
+    };
+    (Postgres, $micros:literal) => {
+        concat!("CAST('epoch' AS timestamptz) + ", $micros, " * interval '1 microsecond'")
+    };
+}
+pub(in crate::todos) use as_time;
 
 /// The end of a SELECT from a table, which locks its rows.
 macro_rules! for_update {
@@ -71,6 +97,7 @@ macro_rules! is_item {
         concat!("id IN (SELECT ", item_id!($dialect), " FROM ", items!($dialect), ")")
     };
 }
+pub(in crate::todos) use is_item;
 
 /// SQL condition of the caller's todos that are items.
 macro_rules! are_items {
@@ -78,10 +105,11 @@ macro_rules! are_items {
         concat!("user_id = $1 AND ", is_item!($dialect), " AND ", authorized!())
     };
 }
+pub(in crate::todos) use are_items;
 
 /// SQL query of the rows of a table that are items, which locks them. For each item: whether the
 /// caller is authorized, the item's id, whether it was found, the owner of the row if another user
-/// may have it, and the number of the caller's todos.
+/// may have it, the number of the caller's todos, and whether the row recurs.
 ///
 /// SQLite has one writer: it locks nothing, and looks for each item by its id.
 macro_rules! survey {
@@ -97,7 +125,9 @@ macro_rules! survey {
             $owner,
             ", ",
             used_quota!(),
-            " FROM (SELECT ",
+            ", EXISTS (SELECT 1 FROM ",
+            $table,
+            " WHERE id = wanted_id AND user_id = $1 AND rule IS NOT NULL) FROM (SELECT ",
             item_id!(Sqlite),
             " AS wanted_id FROM ",
             items!(Sqlite),
@@ -106,7 +136,7 @@ macro_rules! survey {
     };
     (Postgres, $table:literal, $condition:literal, $order:literal, $owner:literal) => {
         concat!(
-            "WITH locked AS MATERIALIZED (SELECT id FROM ",
+            "WITH locked AS MATERIALIZED (SELECT id, rule IS NOT NULL AS recurs FROM ",
             $table,
             " WHERE ",
             are_items!(Postgres),
@@ -124,7 +154,7 @@ macro_rules! survey {
             $owner,
             ", ",
             used_quota!(),
-            " FROM wanted LEFT JOIN locked ON locked.id = wanted_id"
+            ", coalesce(recurs, FALSE) FROM wanted LEFT JOIN locked ON locked.id = wanted_id"
         )
     };
 }
@@ -176,15 +206,52 @@ macro_rules! survey_trash {
     };
 }
 
+// Those of the items are replaced.
+macro_rules! other_reminders {
+    ($dialect:ident) => {
+        concat!(
+            "SELECT ",
+            authorized!(),
+            ", count(*) FROM reminders WHERE user_id = $1 AND fired_at IS NULL \
+             AND todo_id NOT IN (SELECT ",
+            item_id!($dialect),
+            " FROM ",
+            items!($dialect),
+            ")"
+        )
+    };
+}
+/// SQL expressions for [`detail_columns!`] of an item that is a new todo.
+macro_rules! item_details {
+    ($dialect:ident) => {
+        concat!(
+            "item.value ->> 'tags', ",
+            as_uuid!($dialect, "item.value ->> 'list_id'"),
+            ", CAST(item.value ->> 'due_date' AS bigint), \
+             CAST(item.value ->> 'due_minute' AS bigint), item.value ->> 'due_zone', ",
+            as_time!($dialect, "CAST(item.value ->> 'due_at' AS bigint)"),
+            ", item.value ->> 'due_date' IS NULL, CAST(item.value ->> 'due_key' AS bigint), \
+             item.value ->> 'rule', CAST(item.value ->> 'rule_from' AS smallint), ",
+            as_uuid!($dialect, "item.value ->> 'series_id'"),
+            ", CAST(item.value ->> 'occurrence' AS bigint), item.value ->> 'reminders'"
+        )
+    };
+}
+pub(in crate::todos) use item_details;
+
 macro_rules! create {
     ($dialect:ident) => {
         concat!(
             "INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, \
-             created_at, updated_at) SELECT ",
+             created_at, updated_at, search, ",
+            detail_columns!(),
+            ") SELECT ",
             item_id!($dialect),
             ", $1, item.value ->> 'title', item.value ->> 'title_key', \
              item.value ->> 'description', CAST(item.value ->> 'priority' AS smallint), FALSE, \
-             $5, $5 FROM ",
+             $5, $5, item.value ->> 'search', ",
+            item_details!($dialect),
+            " FROM ",
             items!($dialect),
             " WHERE ",
             authorized!(),
@@ -200,9 +267,65 @@ macro_rules! patch {
     ($dialect:ident) => {
         concat!(
             "UPDATE todos SET ",
-            patched_columns!("$5", "$6", "$7", "$8", "$9", "$10", "$11"),
+            patched_columns!(
+                $dialect,
+                "$5",
+                "$6",
+                "$7",
+                "$8",
+                "$9",
+                "$10",
+                "$11",
+                ("$12", "$13", "$14")
+            ),
             " WHERE ",
             are_items!($dialect),
+            " RETURNING ",
+            todo_columns!()
+        )
+    };
+}
+
+macro_rules! patch_details {
+    ($dialect:ident) => {
+        concat!(
+            "UPDATE todos SET ",
+            patched_columns!(
+                $dialect,
+                "$5",
+                "$6",
+                "$7",
+                "$8",
+                "$9",
+                "$10",
+                "$11",
+                ("$12", "$13", "$14")
+            ),
+            ", ",
+            patched_details!(
+                "$15",
+                "$16",
+                "$17",
+                "$18",
+                "$19",
+                "$20",
+                "$21",
+                "$22",
+                "$23",
+                "$24",
+                "$25",
+                "$26",
+                "$27",
+                concat!(
+                    " OR (($16 OR other.due_date = todos.due_date) AND other.",
+                    is_item!($dialect),
+                    ")"
+                )
+            ),
+            " WHERE ",
+            are_items!($dialect),
+            " AND ",
+            allows_details!("$16", "$17", "$22", "$23", "$25", "$27"),
             " RETURNING ",
             todo_columns!()
         )
@@ -270,7 +393,10 @@ macro_rules! restore {
             ") INSERT INTO todos (",
             kept_columns!(),
             ", updated_at) SELECT ",
-            kept_columns!(),
+            kept_values!(
+                // Of those that are restored together, the first has the day.
+                "row_number() OVER (PARTITION BY trash.series_id, trash.occurrence ORDER BY id) > 1"
+            ),
             ", ",
             next_updated_at!("$5", "$6"),
             // SQLite reads the first table of a CROSS JOIN first, not all items for each row.
@@ -297,6 +423,10 @@ pub(super) struct Circumstances {
     pub(super) keeps_trash: bool,
     /// Maximum number of todos; 0 for none.
     pub(super) max_todos: i64,
+    /// Maximum number of different tags; 0 for none.
+    pub(super) max_tags: u32,
+    /// Maximum number of reminders that have not fired; 0 for none.
+    pub(super) max_reminders: u32,
 }
 
 /// Items by their id, each with its place: the number of items before it.
@@ -315,22 +445,29 @@ impl Circumstances {
         self.about(&SQL, items).bind(Timestamp(self.oldest))
     }
 
-    /// Creates todos, of which each is there if the quota exceeds the present number plus its
-    /// place. Returns them.
-    pub(super) fn create(&self, new: &[NewTodo], items: &Places) -> Statement {
+    /// Returns whether the caller is authorized, and the number of the caller's reminders that have
+    /// not fired, but for those of the items.
+    pub(super) fn count_other_reminders(&self, items: &Places) -> Statement {
+        const SQL: Text = both!(other_reminders);
+        self.about(&SQL, items)
+    }
+
+    /// Creates todos, one of each item, of which each is there if the quota exceeds the present
+    /// number plus its place. Returns them.
+    pub(super) fn create<'a>(
+        &self,
+        new: impl Iterator<Item = &'a NewTodo>,
+        items: &Places,
+    ) -> Statement {
         const SQL: Text = both!(create);
         let object: Map<String, Value> = items
             .iter()
             .zip(new)
             .map(|((id, place), new)| {
-                let value = json!({
-                    "title": new.title.as_str(),
-                    "title_key": sort_key(new.title.as_str()),
-                    "description": new.description.as_ref().map(Description::as_str),
-                    "priority": new.priority.rank(),
-                    "place": place,
-                });
-                (member(*id), value)
+                let todo = Todo { id: *id, ..new_todo(self.caller, new.clone(), self.now) };
+                let mut item = new_item(&todo);
+                item["place"] = json!(place);
+                (member(*id), item)
             })
             .collect();
         acting_as(self.caller, SQL.of(self.dialect))
@@ -341,12 +478,17 @@ impl Circumstances {
 
     /// Updates todos, and returns them; an empty patch only reads them.
     pub(super) fn patch(&self, patch: &TodoPatch, items: &Places) -> Statement {
-        const SQL: Text = both!(patch);
+        const PLAIN: Text = both!(patch);
+        const DETAILED: Text = both!(patch_details);
         const READ: Text = both!(read);
         if patch.is_empty() {
             return self.about(&READ, items);
         }
-        bind_patch(self.about(&SQL, items), patch, self.now)
+        if patch.details.is_empty() {
+            return bind_patch(self.about(&PLAIN, items), patch, self.now);
+        }
+        let update = bind_patch(self.about(&DETAILED, items), patch, self.now);
+        details::bind_patch(update, &patch.details)
     }
 
     /// Completes or reopens todos, and returns them.
@@ -377,14 +519,38 @@ impl Circumstances {
             .bind(self.max_todos)
     }
 
-    fn about(&self, text: &Text, items: &Places) -> Statement {
+    pub(super) fn about(&self, text: &Text, items: &Places) -> Statement {
         let object: Map<String, Value> =
             items.iter().map(|(id, place)| (member(*id), json!(place))).collect();
         acting_as(self.caller, text.of(self.dialect)).bind(Value::Object(object).to_string())
     }
 }
 
+/// A new todo as an item, for [`item_details!`] and the columns before those.
+pub(in crate::todos) fn new_item(todo: &Todo) -> Value {
+    let columns = Columns::of(todo);
+    json!({
+        "title": todo.title.as_str(),
+        "title_key": sort_key(todo.title.as_str()),
+        "description": todo.description.as_ref().map(Description::as_str),
+        "priority": todo.priority.rank(),
+        "search": fold::todo(&todo.title, &todo.tags, todo.description.as_ref()),
+        "tags": todo.tags.to_stored(),
+        "list_id": todo.list_id.map(|list| list.as_uuid().simple().to_string()),
+        "due_date": columns.due_date,
+        "due_minute": columns.due_minute,
+        "due_zone": columns.due_zone,
+        "due_at": columns.due_at.map(|at| at.0.timestamp_micros()),
+        "due_key": columns.due_key,
+        "rule": columns.rule,
+        "rule_from": columns.rule_from,
+        "series_id": columns.series_id.map(|series| series.simple().to_string()),
+        "occurrence": columns.occurrence,
+        "reminders": todo.reminders.to_stored(),
+    })
+}
+
 /// The name of an item in the object.
-fn member(id: TodoId) -> String {
+pub(in crate::todos) fn member(id: TodoId) -> String {
     id.as_uuid().simple().to_string()
 }

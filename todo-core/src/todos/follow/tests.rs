@@ -39,7 +39,7 @@ fn titles(batch: Batch) -> Vec<(i64, String)> {
     let Batch::Changes(events) = batch else { panic!("{batch:?}") };
     let title = |event: ChangeEvent| match event.change {
         Change::Todo { todo } => (event.cursor.number(), todo.title.to_string()),
-        Change::Deleted { .. } => panic!("{event:?}"),
+        _ => panic!("{event:?}"),
     };
     events.into_iter().map(title).collect()
 }

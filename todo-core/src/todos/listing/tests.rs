@@ -40,7 +40,7 @@ async fn chunks_are_bounded_in_rows_and_bytes() {
     let mut listing = Listing::new(&core, &caller, ListQuery::default()).unwrap();
     let (mut seen, mut sizes) = (Vec::new(), Vec::new());
     while let Some(chunk) = listing.next().await.unwrap() {
-        assert_eq!(chunk.total, i64::try_from(MANY).unwrap());
+        assert_eq!(chunk.total, i64::try_from(MANY).ok());
         assert_eq!(chunk.next_cursor.is_none(), listing.is_done());
         sizes.push(chunk.todos.len());
         seen.extend(ids(&chunk.todos));

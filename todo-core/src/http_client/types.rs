@@ -1,8 +1,11 @@
 //! The interface of an HTTP client, with types of its own: no client's types are in the public API.
 
-use std::{fmt, future::Future, pin::Pin};
+use std::fmt;
+#[cfg(feature = "identity")]
+use std::{future::Future, pin::Pin};
 
 /// A client of HTTP, for requests to issuers and providers.
+#[cfg(feature = "identity")]
 pub trait HttpClient: Send + Sync {
     /// Sends a request and returns the response, of any status. Follows no redirect: its target is
     /// not the address that an operator configured. A body of more than `max_body` bytes is an
@@ -12,6 +15,7 @@ pub trait HttpClient: Send + Sync {
 }
 
 /// The future of [`HttpClient::send`].
+#[cfg(feature = "identity")]
 pub type HttpFuture<'a> =
     Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
 
@@ -26,6 +30,7 @@ pub struct HttpRequest {
 }
 
 impl HttpRequest {
+    #[cfg(feature = "identity")]
     pub(crate) fn get(url: impl Into<String>) -> Self {
         Self { method: "GET", url: url.into(), headers: Vec::new(), body: Vec::new() }
     }
@@ -77,6 +82,7 @@ impl fmt::Debug for HttpRequest {
 }
 
 /// A response. The `Debug` output has its status only.
+#[cfg(feature = "identity")]
 #[derive(Clone, PartialEq, Eq)]
 #[must_use]
 pub struct HttpResponse {
@@ -85,6 +91,7 @@ pub struct HttpResponse {
     body: Vec<u8>,
 }
 
+#[cfg(feature = "identity")]
 impl HttpResponse {
     /// A response with this status code and body.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
@@ -117,6 +124,7 @@ impl HttpResponse {
     }
 }
 
+#[cfg(feature = "identity")]
 impl fmt::Debug for HttpResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpResponse").field("status", &self.status).finish_non_exhaustive()

@@ -12,6 +12,8 @@ use tokio_rustls::{
     rustls::{ServerConfig, pki_types::PrivateKeyDer},
 };
 
+use rustls::crypto::aws_lc_rs;
+
 use super::*;
 
 /// What the server does after the head of a request.

@@ -10,21 +10,18 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::RootCertStore;
 
-use super::http_client::{HttpClient, HttpError, HttpFuture, HttpRequest, HttpResponse};
+use super::{
+    tls::{self, USER_AGENT},
+    types::{HttpClient, HttpError, HttpFuture, HttpRequest, HttpResponse},
+};
 use crate::error::ErrorChain;
 
 /// Idle connections are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of idle connections to a host.
 const MAX_IDLE: usize = 2;
-/// Some servers refuse requests without one.
-const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 /// Maximum size of a response's head, of which hyper may read up to twice as much.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
@@ -39,7 +36,7 @@ impl HyperClient {
     /// A client that trusts Mozilla's certificate authorities.
     #[must_use]
     pub fn new() -> Self {
-        Self::over(webpki_roots())
+        Self::over(tls::webpki_roots())
     }
 
     /// A client that trusts the certificates of `pem` (RFC 7468) too, for an issuer with a private
@@ -48,32 +45,15 @@ impl HyperClient {
     /// # Errors
     /// [`HttpError`] if a certificate is invalid, or there is none.
     pub fn with_roots(pem: &[u8]) -> Result<Self, HttpError> {
-        let mut roots = webpki_roots();
-        let public = roots.len();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let added = certificate
-                .map_err(|e| e.to_string())
-                .and_then(|certificate| roots.add(certificate).map_err(|e| e.to_string()));
-            added.map_err(|e| HttpError::new(format!("invalid certificate: {e}")))?;
-        }
-        if roots.len() == public {
-            return Err(HttpError::new("no certificate"));
-        }
-        Ok(Self::over(roots))
+        Ok(Self::over(tls::more_roots(pem)?))
     }
 
     fn over(roots: RootCertStore) -> Self {
-        // The process may have other providers, or none that is its default.
-        let tls = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap_or_else(|_| unreachable!("aws-lc-rs supports TLS 1.2 and 1.3"))
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+            .with_tls_config(tls::config(roots))
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
@@ -134,10 +114,6 @@ impl HttpClient for HyperClient {
     fn send(&self, request: HttpRequest, max_body: usize) -> HttpFuture<'_> {
         Box::pin(self.exchange(request, max_body))
     }
-}
-
-fn webpki_roots() -> RootCertStore {
-    webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
 }
 
 fn failure(error: impl std::error::Error + 'static) -> HttpError {

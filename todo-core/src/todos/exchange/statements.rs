@@ -1,0 +1,347 @@
+//! The statements of imports and exports.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::{draft::Item, sink::FileList};
+use crate::{
+    authz::{Caller, acting_as, authorized},
+    clock::new_id,
+    db::{DbError, Dialect, FromRows, Row, Statement, value::Timestamp},
+    ids::{ListId, TodoId},
+    todos::{
+        IdempotencyKey, Todo,
+        bulk::{
+            Text, are_items, as_time, as_uuid, both, is_item, item_details, item_id, items, member,
+            new_item,
+        },
+        create::used_quota,
+        details::{detail_columns, is_below_tag_quota, is_own_list},
+        idempotency::KEY_LIFETIME,
+    },
+};
+
+/// SQL condition that `$count` more lists are within `$limit`; 0 is no limit.
+macro_rules! is_below_list_quota {
+    ($limit:literal, $count:literal) => {
+        concat!(
+            "(",
+            $limit,
+            " = 0 OR (SELECT count(*) FROM lists AS own WHERE own.user_id = $1 \
+             AND own.deleted_at IS NULL) + ",
+            $count,
+            " <= ",
+            $limit,
+            ")"
+        )
+    };
+}
+
+macro_rules! insert_lists {
+    ($dialect:ident) => {
+        concat!(
+            "INSERT INTO lists (id, user_id, name, color, created_at, updated_at) SELECT ",
+            item_id!($dialect),
+            ", $1, item.value ->> 'name', item.value ->> 'color', $5, $5 FROM ",
+            items!($dialect),
+            " WHERE ",
+            authorized!(),
+            " AND ",
+            is_below_list_quota!("$6", "$7"),
+            " AND NOT EXISTS (SELECT 1 FROM lists AS own WHERE own.user_id = $1 \
+             AND own.deleted_at IS NULL AND own.name = item.value ->> 'name') ORDER BY item.key"
+        )
+    };
+}
+
+macro_rules! insert_todos {
+    ($dialect:ident) => {
+        concat!(
+            "INSERT INTO todos (id, user_id, title, title_key, description, priority, search, ",
+            detail_columns!(),
+            ", completed, completed_at, created_at, updated_at, position, ical) SELECT ",
+            item_id!($dialect),
+            ", $1, item.value ->> 'title', item.value ->> 'title_key', \
+             item.value ->> 'description', CAST(item.value ->> 'priority' AS smallint), \
+             item.value ->> 'search', ",
+            item_details!($dialect),
+            ", item.value ->> 'completed_at' IS NOT NULL, ",
+            as_time!($dialect, "CAST(item.value ->> 'completed_at' AS bigint)"),
+            ", ",
+            as_time!($dialect, "CAST(item.value ->> 'created_at' AS bigint)"),
+            ", ",
+            as_time!($dialect, "CAST(item.value ->> 'updated_at' AS bigint)"),
+            ", item.value ->> 'position', item.value ->> 'ical' FROM ",
+            items!($dialect),
+            " WHERE ",
+            authorized!(),
+            " AND ($5 = 0 OR ",
+            used_quota!(),
+            " + $6 <= $5) AND ",
+            is_own_list!(as_uuid!($dialect, "item.value ->> 'list_id'")),
+            " AND ",
+            is_below_tag_quota!($dialect, "$7", "$8"),
+            " ORDER BY item.key"
+        )
+    };
+}
+
+macro_rules! extras {
+    ($dialect:ident, $table:literal, $order:literal) => {
+        concat!(
+            "SELECT id, position, ical FROM ",
+            $table,
+            " WHERE ",
+            are_items!($dialect),
+            " AND (position IS NOT NULL OR ical IS NOT NULL) ORDER BY ",
+            $order
+        )
+    };
+}
+
+macro_rules! extras_of_todos {
+    ($dialect:ident) => {
+        extras!($dialect, "todos", "created_at, id")
+    };
+}
+
+macro_rules! extras_of_trash {
+    ($dialect:ident) => {
+        extras!($dialect, "trash", "deleted_at, id")
+    };
+}
+
+/// What a user has, as far as an import depends on it: the rows of [`Owned::find`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Owned {
+    pub(super) is_authorized: bool,
+    /// The number of todos; `None` if the account does not exist.
+    pub(super) todos: Option<i64>,
+    pub(super) tags: BTreeSet<String>,
+    /// The oldest list of each name.
+    pub(super) lists: BTreeMap<String, ListId>,
+    /// The number of lists.
+    pub(super) list_count: usize,
+}
+
+impl Owned {
+    /// The statement of its rows, at least one.
+    pub(super) fn find(caller: Caller) -> Statement {
+        const SQL: &str = concat!(
+            "SELECT ",
+            authorized!(),
+            " AS is_authorized, ",
+            used_quota!(),
+            " AS used, tag, list, name FROM (\
+             SELECT NULL AS list, tag, NULL AS name FROM tags WHERE user_id = $1 \
+             UNION ALL SELECT id, NULL, name FROM lists \
+             WHERE user_id = $1 AND deleted_at IS NULL \
+             UNION ALL SELECT NULL, NULL, NULL) AS known"
+        );
+        acting_as(caller, SQL)
+    }
+}
+
+impl FromRows for Owned {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
+        self.is_authorized = row.get(0)?;
+        self.todos = row.get(1)?;
+        self.tags.extend(row.get::<Option<String>>(2)?);
+        let list = row.get::<Option<Uuid>>(3)?.map(ListId::from);
+        if let (Some(id), Some(name)) = (list, row.get::<Option<String>>(4)?) {
+            self.list_count += 1;
+            // Ids ascend with the time of the creation.
+            self.lists.entry(name).and_modify(|first| *first = id.min(*first)).or_insert(id);
+        }
+        Ok(())
+    }
+}
+
+/// The keys of the pieces of a request that were stored, with their fingerprints.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StoredPieces(pub(super) Vec<(String, Vec<u8>)>);
+
+impl StoredPieces {
+    pub(super) fn find(caller: Caller, key: &IdempotencyKey, now: DateTime<Utc>) -> Statement {
+        // A space, and the character after it.
+        const SQL: &str = concat!(
+            "SELECT key, fingerprint FROM idempotency \
+             WHERE user_id = $1 AND key > $4 AND key < $5 AND made_at >= $6 AND ",
+            authorized!()
+        );
+        acting_as(caller, SQL)
+            .bind(format!("{} ", key.as_str()))
+            .bind(format!("{}!", key.as_str()))
+            .bind(Timestamp(now - KEY_LIFETIME))
+    }
+}
+
+impl FromRows for StoredPieces {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
+        self.0.push((row.get(0)?, row.get(1)?));
+        Ok(())
+    }
+}
+
+/// The statement that creates lists, if the caller has none of their names.
+pub(super) fn insert_lists(
+    caller: Caller,
+    dialect: Dialect,
+    lists: &[FileList],
+    now: DateTime<Utc>,
+    limit: u32,
+) -> Statement {
+    const SQL: Text = both!(insert_lists);
+    let mut ids: Vec<Uuid> = lists.iter().map(|_| new_id(now)).collect();
+    ids.sort_unstable();
+    let object: Map<String, Value> = ids
+        .iter()
+        .zip(lists)
+        .map(|(id, list)| {
+            (id.simple().to_string(), json!({ "name": list.name, "color": list.color }))
+        })
+        .collect();
+    acting_as(caller, SQL.of(dialect))
+        .bind(Value::Object(object).to_string())
+        .bind(Timestamp(now))
+        .bind(i64::from(limit))
+        .bind(i64::try_from(lists.len()).unwrap_or(i64::MAX))
+}
+
+/// The todos of a piece, with their ids and lists.
+pub(super) struct Piece<'a> {
+    pub(super) items: &'a [Item],
+    /// As many, in ascending order.
+    pub(super) ids: &'a [TodoId],
+    pub(super) lists: &'a BTreeMap<String, ListId>,
+}
+
+impl Piece<'_> {
+    /// The statement that creates all of them, or none if they exceed a quota.
+    pub(super) fn insert(
+        &self,
+        caller: Caller,
+        dialect: Dialect,
+        max_todos: u32,
+        max_tags: u32,
+    ) -> Statement {
+        const SQL: Text = both!(insert_todos);
+        let mut object = Map::new();
+        let mut tags = BTreeSet::new();
+        for (item, id) in self.items.iter().zip(self.ids) {
+            tags.extend(item.tags.iter());
+            object.insert(member(*id), self.column_values(caller, item, *id));
+        }
+        let tags: Vec<_> = tags.into_iter().map(super::super::tags::Tag::as_str).collect();
+        acting_as(caller, SQL.of(dialect))
+            .bind(Value::Object(object).to_string())
+            .bind(i64::from(max_todos))
+            .bind(i64::try_from(self.items.len()).unwrap_or(i64::MAX))
+            .bind(json!(tags).to_string())
+            .bind(i64::from(max_tags))
+    }
+
+    fn column_values(&self, caller: Caller, item: &Item, id: TodoId) -> Value {
+        let list_id = item.list.as_ref().and_then(|name| self.lists.get(name)).copied();
+        let todo = Todo {
+            id,
+            user_id: caller.user_id(),
+            title: item.title.clone(),
+            description: item.description.clone(),
+            priority: item.priority,
+            completed: item.completed_at.is_some(),
+            created_at: item.created_at,
+            updated_at: item.updated_at,
+            completed_at: item.completed_at,
+            tags: item.tags.clone(),
+            due: item.due.clone(),
+            recurrence: item.recurrence.clone(),
+            reminders: item.reminders.clone(),
+            list_id,
+        };
+        let mut values = new_item(&todo);
+        values["created_at"] = json!(item.created_at.timestamp_micros());
+        values["updated_at"] = json!(item.updated_at.timestamp_micros());
+        values["completed_at"] = json!(item.completed_at.map(|at| at.timestamp_micros()));
+        values["position"] = json!(item.position);
+        values["ical"] = json!(item.ical);
+        values
+    }
+}
+
+/// The lists of a user for an export, in the order of their creation.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ListRows {
+    pub(super) is_authorized: bool,
+    /// Id, name, color.
+    pub(super) lists: Vec<(ListId, String, Option<String>)>,
+}
+
+impl ListRows {
+    /// The statement of its rows, at least one.
+    pub(super) fn find(caller: Caller) -> Statement {
+        const SQL: &str = concat!(
+            "SELECT ",
+            authorized!(),
+            " AS is_authorized, id, name, color FROM (SELECT 1 AS one) AS one \
+             LEFT JOIN lists ON user_id = $1 AND deleted_at IS NULL ORDER BY created_at, id"
+        );
+        acting_as(caller, SQL)
+    }
+}
+
+impl FromRows for ListRows {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
+        self.is_authorized = row.get(0)?;
+        let id = row.get::<Option<Uuid>>(1)?.map(ListId::from);
+        if let (Some(id), Some(name)) = (id, row.get(2)?) {
+            self.lists.push((id, name, row.get(3)?));
+        }
+        Ok(())
+    }
+}
+
+/// What todos have beside their type. It is full at [`Extras::MAX_BYTES`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Extras {
+    /// Id, position, lines of iCalendar, in the order of the todos.
+    pub(super) rows: Vec<(TodoId, Option<String>, Option<String>)>,
+    bytes: usize,
+}
+
+impl Extras {
+    const MAX_BYTES: usize = 256 << 10;
+
+    /// The statement of its rows.
+    pub(super) fn find(
+        caller: Caller,
+        dialect: Dialect,
+        ids: impl Iterator<Item = TodoId>,
+        is_trash: bool,
+    ) -> Statement {
+        const TODOS: Text = both!(extras_of_todos);
+        const TRASH: Text = both!(extras_of_trash);
+        let object: Map<String, Value> = ids.map(|id| (member(id), Value::Null)).collect();
+        let text = if is_trash { TRASH } else { TODOS };
+        acting_as(caller, text.of(dialect)).bind(Value::Object(object).to_string())
+    }
+}
+
+impl FromRows for Extras {
+    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
+        if self.is_full() {
+            return Ok(());
+        }
+        let ical: Option<String> = row.get(2)?;
+        self.bytes += ical.as_ref().map_or(0, String::len);
+        self.rows.push((row.get::<Uuid>(0)?.into(), row.get(1)?, ical));
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= Self::MAX_BYTES
+    }
+}

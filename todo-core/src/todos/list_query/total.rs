@@ -1,0 +1,79 @@
+//! The total of a list: a number that is kept, where there is one for its filters, else a count.
+
+use super::{
+    SCOPE,
+    filter::{DueShape, Filter, ListFilterShape, TagShape},
+    join,
+    page::Plans,
+    source::{Range, Source, Sources},
+};
+
+impl Sources {
+    /// The number of todos that match the filters, as an expression. `plans` are those of the page,
+    /// if there are several.
+    pub(super) fn total(self, plans: &Plans) -> String {
+        let Self { filter, .. } = self;
+        let all = self.size(Source::All);
+        let only = |other: Filter| filter == other;
+        let plain = Filter::plain(filter.status);
+        if filter.is_plain() {
+            all
+        } else if only(Filter { tags: TagShape::One, ..plain }) {
+            self.size(Source::Tag)
+        } else if only(Filter { list: ListFilterShape::List, ..plain }) {
+            self.size(Source::List)
+        } else if only(Filter { list: ListFilterShape::Inbox, ..plain }) {
+            let listed = format!("CAST(coalesce(sum({}), 0) AS bigint)", filter.counts());
+            format!("{all} - (SELECT {listed} FROM list_counts WHERE {SCOPE})")
+        } else if only(Filter { due: DueShape::Any, ..plain }) {
+            self.dated()
+        } else if only(Filter { due: DueShape::None, ..plain }) {
+            format!("{all} - ({})", self.dated())
+        } else if only(Filter { due: DueShape::Range, ..plain }) {
+            self.due_in_range()
+        } else {
+            self.counted(plans)
+        }
+    }
+
+    /// The number of todos with a due date, read from their index only.
+    fn dated(self) -> String {
+        self.sum(|range| format!("{} AND due_date IS NOT NULL", of_range(range)))
+    }
+
+    /// The number of todos in the range of due dates: those with sure keys are read from their
+    /// index only.
+    fn due_in_range(self) -> String {
+        let [first, last] = self.numbers.keys();
+        let [first_sure, last_sure] = self.numbers.sure_keys();
+        let is_due = self.numbers.is_due();
+        self.sum(|range| {
+            let dated = format!("{} AND due_date IS NOT NULL AND due_key", of_range(range));
+            [
+                format!("{dated} BETWEEN {first_sure} AND {last_sure}"),
+                format!("{dated} >= {first} AND due_key < {first_sure} AND {is_due}"),
+                format!("{dated} > {last_sure} AND due_key <= {last} AND {is_due}"),
+            ]
+            .join(") + (SELECT count(*) ")
+        })
+    }
+
+    /// The sum of the rows of each range.
+    fn sum(self, rows: impl Fn(&Range) -> String) -> String {
+        join(self.filter.ranges(), " + ", |range| format!("(SELECT count(*) {})", rows(range)))
+    }
+
+    /// The number of todos that match all filters, each of which is read.
+    fn counted(self, plans: &Plans) -> String {
+        let count = |source| {
+            let conditions = self.filter.conditions(self.dialect, self.numbers, source);
+            format!("(SELECT count(*) {}{conditions})", self.rows(source, None))
+        };
+        let default = self.filter.sources().first().copied().unwrap_or(Source::All);
+        plans.choose(count, &count(default))
+    }
+}
+
+fn of_range(range: &Range) -> String {
+    format!("FROM todos WHERE {SCOPE} AND {}", range.condition)
+}
