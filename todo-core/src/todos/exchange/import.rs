@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -136,8 +137,7 @@ pub async fn import(
 ) -> Result<ImportReport> {
     let run = Run::begin(core, caller, options, file).await?;
     match Box::pin(run.run()).await? {
-        Outcome::Done(report) => Ok(report),
-        Outcome::Replayed(_, report) => Ok(report),
+        Outcome::Done(report) | Outcome::Replayed(_, report) => Ok(report),
     }
 }
 
@@ -181,7 +181,7 @@ struct Run {
     core: Core,
     caller: Caller,
     now: DateTime<Utc>,
-    dry_run: bool,
+    only_checks: bool,
     key: Option<IdempotencyKey>,
     /// What the key belongs to.
     request: (&'static str, ImportFormat, bool, Option<String>, String),
@@ -213,7 +213,7 @@ impl Run {
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let hash = Sha256::digest(&file);
-            let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hash = BASE64_URL_SAFE_NO_PAD.encode(hash);
             read(format, &file, Sink::new(now, zone)).map(|sink| (hash, sink))
         });
         let read = reading.await.map_err(|error| Error::Internal(BoxError::new(error)))?;
@@ -239,12 +239,13 @@ impl Run {
         let zone = time_zone.map(|zone| zone.as_str().to_owned());
         let request = ("import", format, skip_invalid, zone, hash);
         let (core, caller) = (core.clone(), *caller);
-        Ok(Self { core, caller, now, dry_run, key, request, items, lists, report })
+        let only_checks = dry_run;
+        Ok(Self { core, caller, now, only_checks, key, request, items, lists, report })
     }
 
     async fn run(mut self) -> Result<Outcome> {
         let keyed = self.keyed(None)?;
-        if let Some(keyed) = keyed.as_ref().filter(|_| !self.dry_run) {
+        if let Some(keyed) = keyed.as_ref().filter(|_| !self.only_checks) {
             let found = keyed.find(self.core.db().dialect());
             match keyed.judge(&self.fetch_one::<KeyState>(found).await?) {
                 KeyUse::Repeated(answer) => {
@@ -268,7 +269,7 @@ impl Run {
         drop(left);
         let missing = self.missing_lists(&owned);
         self.report.lists = missing.iter().map(|list| list.name.clone()).collect();
-        if self.dry_run {
+        if self.only_checks {
             return Ok(Outcome::Done(self.report));
         }
         let owned = if missing.is_empty() { owned } else { self.create_lists(&missing).await? };
@@ -448,7 +449,7 @@ fn check_quota(of: Quota, limit: u32, used: u64, new: usize) -> Result<()> {
 pub(super) fn read(format: ImportFormat, file: &[u8], mut sink: Sink) -> Result<Sink, FieldErrors> {
     let text = std::str::from_utf8(file).map_err(|error| {
         let before = file.get(..error.valid_up_to()).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.split(|byte| *byte == b'\n').count();
         FieldError::new("file", "invalid", "The file must be text in UTF-8.")
             .on_line(u32::try_from(line).unwrap_or(u32::MAX))
     })?;
