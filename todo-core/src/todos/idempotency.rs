@@ -81,7 +81,7 @@ pub struct Creation {
 
 /// A creation, or the stored answer to the first request with its key.
 pub(crate) enum Answer {
-    Created(Todo),
+    Created(Box<Todo>),
     /// The todo as JSON.
     Replayed(String),
 }
@@ -103,7 +103,7 @@ pub async fn create_once(
     new: NewTodo,
 ) -> Result<Creation> {
     Ok(match create_or_replay(core, caller, key, new).await? {
-        Answer::Created(todo) => Creation { todo, is_replay: false },
+        Answer::Created(todo) => Creation { todo: *todo, is_replay: false },
         Answer::Replayed(answer) => Creation { todo: stored_todo(&answer)?, is_replay: true },
     })
 }
@@ -218,7 +218,7 @@ pub(crate) async fn create_or_replay(
             .bind(answer)
             .bind(i64::from(limits.reminders));
         let is_rejected = match db.execute::<Option<(uuid::Uuid,)>>(insert).await {
-            Ok(Some(_)) => return Ok(Answer::Created(todo)),
+            Ok(Some(_)) => return Ok(Answer::Created(todo.into())),
             Ok(None) => true,
             Err(fault) if fault.is_unique_violation() => false,
             Err(fault) if fault.is_foreign_key_violation() => return Err(Error::Unauthenticated),

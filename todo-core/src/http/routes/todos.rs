@@ -552,11 +552,11 @@ async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> Handler
     let new = request.json::<NewTodoBody>().await?.into();
     let core = request.api.core();
     let answer = match idempotency::key(&request.parts.headers)? {
-        None => Answer::Created(todos::create(core, &caller, new).await?),
+        None => Answer::Created(todos::create(core, &caller, new).await?.into()),
         Some(key) => todos::create_or_replay(core, &caller, key, new).await?,
     };
     let (todo, stored) = match answer {
-        Answer::Created(todo) => (todo, None),
+        Answer::Created(todo) => (*todo, None),
         Answer::Replayed(answer) => (todos::stored_todo(&answer)?, Some(answer)),
     };
     let mut response = todo_response(StatusCode::CREATED, &todo);
