@@ -82,6 +82,26 @@ pub(super) struct Sources {
 impl Sources {
     /// FROM and WHERE of the rows of a source in a range, or in all.
     pub(super) fn rows(self, source: Source, range: Option<Range>) -> String {
+        self.rows_if(source, range, "")
+    }
+
+    /// As [`Sources::rows`]; without a row, and without a read, if a condition without columns is
+    /// false. An empty condition is true.
+    pub(super) fn rows_if(self, source: Source, range: Option<Range>, condition: &str) -> String {
+        match self.dialect {
+            _ if condition.is_empty() => self.scoped_rows(source, range, SCOPE),
+            // SQLite evaluates it once, but on each row that it reads: the range is empty instead.
+            Dialect::Sqlite => {
+                let scope = format!("user_id = (SELECT $1 WHERE {condition})");
+                self.scoped_rows(source, range, &scope)
+            }
+            Dialect::Postgres => {
+                format!("{} AND {condition}", self.scoped_rows(source, range, SCOPE))
+            }
+        }
+    }
+
+    fn scoped_rows(self, source: Source, range: Option<Range>, scope: &str) -> String {
         let of_range = |range: Range| format!(" AND {}", range.condition);
         let in_range = match range {
             Some(range) => of_range(range),
@@ -99,29 +119,29 @@ impl Sources {
         };
         let joined = "completed = tag_completed AND created_at = tag_at AND id = tag_id";
         match source {
-            Source::All => format!("FROM todos WHERE {SCOPE}{in_range}"),
+            Source::All => format!("FROM todos WHERE {scope}{in_range}"),
             Source::List => {
                 let index = with_index("todos_by_list");
                 let list = self.numbers.list();
-                format!("FROM todos{index} WHERE {SCOPE} AND list_id = {list}{in_range}")
+                format!("FROM todos{index} WHERE {scope} AND list_id = {list}{in_range}")
             }
             Source::Due => {
                 let index = with_index("todos_by_due");
                 let [first, last] = self.numbers.keys();
                 format!(
-                    "FROM todos{index} WHERE {SCOPE}{in_range} AND due_date IS NOT NULL \
+                    "FROM todos{index} WHERE {scope}{in_range} AND due_date IS NOT NULL \
                      AND due_key BETWEEN {first} AND {last}"
                 )
             }
             Source::Tag => format!(
                 "FROM (SELECT completed AS tag_completed, created_at AS tag_at, todo_id AS tag_id \
-                 FROM todo_tags WHERE {SCOPE} AND tag = {}{in_range}) AS tagged CROSS JOIN todos \
+                 FROM todo_tags WHERE {scope} AND tag = {}{in_range}) AS tagged CROSS JOIN todos \
                  WHERE {SCOPE} AND {joined}",
                 self.tag()
             ),
             Source::AnyTag => format!(
                 "FROM (SELECT DISTINCT completed AS tag_completed, created_at AS tag_at, \
-                 todo_id AS tag_id FROM todo_tags WHERE {SCOPE} AND tag IN (SELECT value FROM {} \
+                 todo_id AS tag_id FROM todo_tags WHERE {scope} AND tag IN (SELECT value FROM {} \
                  AS wanted){in_range}) AS tagged CROSS JOIN todos WHERE {SCOPE} AND {joined}",
                 json_values(self.dialect, &self.numbers.any_tags())
             ),
