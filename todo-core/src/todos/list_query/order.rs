@@ -54,6 +54,17 @@ impl Sort {
         }
     }
 
+    /// The index of a part; none if it is the table in its own order.
+    pub(super) fn index(self, part: Part) -> Option<&'static str> {
+        match (self.by, part) {
+            (SortBy::Priority, _) => Some("todos_by_priority"),
+            (SortBy::Title, _) => Some("todos_by_title"),
+            (SortBy::Due, Part::Head) => Some("todos_by_due"),
+            (SortBy::Position, Part::Head) => Some("todos_by_position"),
+            (SortBy::CreatedAt, _) | (SortBy::Due | SortBy::Position, Part::Tail) => None,
+        }
+    }
+
     /// Whether the tail comes before the head. Todos without a due date are last in both
     /// directions.
     fn is_tail_first(self) -> bool {

@@ -6,7 +6,7 @@ use super::{
     filter::{DueShape, Filter, ListFilterShape, Parameters, SearchShape, TagShape},
     join,
     order::{Part, SortColumn, by_name, by_value, named},
-    source::{MAX_SORTED, Range, Source, Sources},
+    source::{MAX_SORTED, Range, Reading, Source, Sources},
 };
 use crate::{
     authz::authorized,
@@ -181,7 +181,7 @@ pub(super) fn compose(
         [part, ..] => ordered(part, &is_chosen),
         // A position among todos that the filters exclude.
         [] => vec![Leg {
-            rows: format!("{} AND FALSE", sources.rows(Source::All, None)),
+            rows: format!("{} AND FALSE", sources.rows(Source::All, None, Reading::default())),
             columns: sort.columns(None, false),
         }],
     };
@@ -281,8 +281,10 @@ fn ordered_legs(
 ) -> Vec<Leg> {
     let Sources { dialect, filter, numbers } = sources;
     let is_tagged = source == Source::Tag;
+    let after = is_after.then_some(sort.order);
+    let reading = Reading { condition, index: sort.index(part), after };
     let leg = |range: &Range| {
-        let mut rows = sources.rows_if(source, Some(*range), condition);
+        let mut rows = sources.rows(source, Some(*range), reading);
         rows.push_str(sort.condition(part));
         if is_after {
             rows.push_str(" AND ");
@@ -304,7 +306,9 @@ fn narrow_rows(
     start: Start,
 ) -> String {
     let Sources { dialect, filter, numbers } = sources;
-    let rows = sources.rows_if(source, None, &plans.is_chosen(number));
+    let condition = plans.is_chosen(number);
+    let reading = Reading { condition: &condition, ..Reading::default() };
+    let rows = sources.rows(source, None, reading);
     let conditions = filter.conditions(dialect, numbers, source);
     let after = sort.after_in_all(start);
     match dialect {
