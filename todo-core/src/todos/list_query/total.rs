@@ -5,7 +5,7 @@ use super::{
     filter::{DueShape, Filter, ListFilterShape, TagShape},
     join,
     page::Plans,
-    source::{Range, Source, Sources},
+    source::{Range, Reading, Source, Sources},
 };
 
 impl Sources {
@@ -67,7 +67,7 @@ impl Sources {
     fn counted(self, plans: &Plans) -> String {
         let count = |source| {
             let conditions = self.filter.conditions(self.dialect, self.numbers, source);
-            format!("(SELECT count(*) {}{conditions})", self.rows(source, None))
+            format!("(SELECT count(*) {}{conditions})", self.rows(source, None, Reading::default()))
         };
         let default = self.filter.sources().first().copied().unwrap_or(Source::All);
         plans.choose(count, &count(default))
