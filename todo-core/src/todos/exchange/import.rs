@@ -12,7 +12,7 @@ use super::{
     format::ImportFormat,
     google, ical, json, microsoft,
     sink::{FileList, Sink},
-    statements::{Owned, Piece, StoredPieces, insert_lists},
+    statements::{Owned, Piece, StoredPieces, insert_lists, lock_counts},
     todoist, todotxt,
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     time_zone::TimeZone,
     todos::{
         IdempotencyKey,
+        create::Limits,
         keyed_request::{KeyState, KeyUse, KeyedRequest, OK},
     },
 };
@@ -135,10 +136,8 @@ pub async fn import(
     file: Vec<u8>,
 ) -> Result<ImportReport> {
     let run = Run::begin(core, caller, options, file).await?;
-    match Box::pin(run.run()).await? {
-        Outcome::Done(report) => Ok(report),
-        Outcome::Replayed(_, report) => Ok(report),
-    }
+    let (Outcome::Done(report) | Outcome::Replayed(_, report)) = Box::pin(run.run()).await?;
+    Ok(report)
 }
 
 /// As [`import`]: the report as JSON, and whether it is that of an earlier request.
@@ -181,7 +180,8 @@ struct Run {
     core: Core,
     caller: Caller,
     now: DateTime<Utc>,
-    dry_run: bool,
+    /// Whether the file is only checked.
+    checks_only: bool,
     key: Option<IdempotencyKey>,
     /// What the key belongs to.
     request: (&'static str, ImportFormat, bool, Option<String>, String),
@@ -213,7 +213,7 @@ impl Run {
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let hash = Sha256::digest(&file);
-            let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hash = hash.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
             read(format, &file, Sink::new(now, zone)).map(|sink| (hash, sink))
         });
         let read = reading.await.map_err(|error| Error::Internal(BoxError::new(error)))?;
@@ -239,12 +239,12 @@ impl Run {
         let zone = time_zone.map(|zone| zone.as_str().to_owned());
         let request = ("import", format, skip_invalid, zone, hash);
         let (core, caller) = (core.clone(), *caller);
-        Ok(Self { core, caller, now, dry_run, key, request, items, lists, report })
+        Ok(Self { core, caller, now, checks_only: dry_run, key, request, items, lists, report })
     }
 
     async fn run(mut self) -> Result<Outcome> {
         let keyed = self.keyed(None)?;
-        if let Some(keyed) = keyed.as_ref().filter(|_| !self.dry_run) {
+        if let Some(keyed) = keyed.as_ref().filter(|_| !self.checks_only) {
             let found = keyed.find(self.core.db().dialect());
             match keyed.judge(&self.fetch_one::<KeyState>(found).await?) {
                 KeyUse::Repeated(answer) => {
@@ -268,7 +268,7 @@ impl Run {
         drop(left);
         let missing = self.missing_lists(&owned);
         self.report.lists = missing.iter().map(|list| list.name.clone()).collect();
-        if self.dry_run {
+        if self.checks_only {
             return Ok(Outcome::Done(self.report));
         }
         let owned = if missing.is_empty() { owned } else { self.create_lists(&missing).await? };
@@ -334,6 +334,9 @@ impl Run {
         let new = tags.into_iter().filter(|tag| !owned.tags.contains(*tag)).count();
         let used = owned.tags.len().try_into().unwrap_or(u64::MAX);
         check_quota(Quota::Tags, self.core.max_tags(), used, new)?;
+        let reminders = items.iter().map(|item| item.open_reminders(self.now)).sum();
+        let used = owned.reminders.unsigned_abs();
+        check_quota(Quota::Reminders, self.core.max_reminders(), used, reminders)?;
         let lists = owned.list_count.try_into().unwrap_or(u64::MAX);
         check_quota(Quota::Lists, self.core.max_lists(), lists, self.missing_lists(owned).len())
     }
@@ -348,14 +351,8 @@ impl Run {
         let db = self.core.db();
         let insert =
             insert_lists(self.caller, db.dialect(), lists, self.now, self.core.max_lists());
-        let insert = async move {
-            match db.execute::<RowsAffected>(insert).await {
-                Ok(_) => Ok(()),
-                Err(fault) if fault.is_foreign_key_violation() => Err(Error::Unauthenticated),
-                Err(fault) => Err(fault.into()),
-            }
-        };
-        self.core.write(self.caller.user_id(), insert).await?;
+        // Not all, if others were created meanwhile.
+        self.execute(self.locked().then(insert, Expected::Any)).await?;
         let owned = self.owned().await?;
         // Other lists were created meanwhile.
         let missing = self.missing_lists(&owned).len();
@@ -367,10 +364,12 @@ impl Run {
     /// Creates a piece; with the last one, the answer is stored.
     async fn create(&self, number: usize, is_last: bool, piece: &Piece<'_>) -> Result<()> {
         let dialect = self.core.db().dialect();
-        let (max_todos, max_tags) = (self.core.max_todos(), self.core.max_tags());
-        let insert = piece.insert(self.caller, dialect, max_todos, max_tags);
+        let insert = piece.insert(self.caller, dialect, Limits::of(&self.core), self.now);
         let rows = piece.items.len().try_into().unwrap_or(u64::MAX);
-        let mut batch = Batch::default().then(insert, Expected::Rows(rows));
+        let mut batch = self.locked().then(insert, Expected::Rows(rows));
+        for forget in piece.forget_past_reminders(self.caller, dialect, self.now) {
+            batch = batch.then(forget, Expected::Any);
+        }
         if let Some(keyed) = self.keyed(Some(number))? {
             batch = batch
                 .then(keyed.free(), Expected::Any)
@@ -385,6 +384,15 @@ impl Run {
         // A quota is used up since it was checked, or a list was deleted.
         self.judge(&self.owned().await?, piece.items)?;
         Err(Error::Busy)
+    }
+
+    /// The begin of a transaction in which the quotas are exact.
+    fn locked(&self) -> Batch {
+        let batch = Batch::default();
+        match lock_counts(self.caller, self.core.db().dialect()) {
+            Some(lock) => batch.then(lock, Expected::Any),
+            None => batch,
+        }
     }
 
     /// Adds the statements that store the answer, if the request has a key.
@@ -446,9 +454,16 @@ fn check_quota(of: Quota, limit: u32, used: u64, new: usize) -> Result<()> {
 
 /// Reads a file.
 pub(super) fn read(format: ImportFormat, file: &[u8], mut sink: Sink) -> Result<Sink, FieldErrors> {
+    let rejoined;
+    let file = if format == ImportFormat::Ics && std::str::from_utf8(file).is_err() {
+        rejoined = ical::rejoin(file);
+        &rejoined
+    } else {
+        file
+    };
     let text = std::str::from_utf8(file).map_err(|error| {
         let before = file.get(..error.valid_up_to()).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.split(|byte| *byte == b'\n').count();
         FieldError::new("file", "invalid", "The file must be text in UTF-8.")
             .on_line(u32::try_from(line).unwrap_or(u32::MAX))
     })?;
