@@ -135,11 +135,28 @@ impl Process {
 
     /// Its resident memory, in bytes.
     pub fn memory(&self) -> u64 {
-        let id = self.child.id().expect("it runs");
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it is there");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its size");
+        self.status("VmRSS:")
+    }
+
+    /// The maximum of its resident memory since the last call, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let peak = self.status("VmHWM:");
+        // proc(5): 5 sets the maximum to the present size.
+        std::fs::write(self.file_of_proc("clear_refs"), "5").expect("the maximum is reset");
+        peak
+    }
+
+    /// A size of its memory, in bytes.
+    fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(self.file_of_proc("status")).expect("it is there");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("its size");
         let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
         kib.expect("a number") << 10
+    }
+
+    fn file_of_proc(&self, name: &str) -> PathBuf {
+        let id = self.child.id().expect("it runs");
+        PathBuf::from(format!("/proc/{id}/{name}"))
     }
 
     /// Its output so far, on both streams.

@@ -1,7 +1,9 @@
 //! Todos in files: what is exported comes back, files of other programs are read, and a wrong todo
 //! is named by its line.
 
-use std::fmt::Write as _;
+mod hostile;
+mod quotas;
+mod rows;
 
 use serde_json::{Value, json};
 use todo_tests::{Actor, App, TestResponse, at_once, count_rows, execute_sql, on_every_target};
@@ -291,32 +293,6 @@ on_every_target! {
         ann.post("/api/auth/logout", Value::Null).await.expect(200);
         export(&ann, "").await.problem(401, "unauthorized");
         import(&ann, "format=json", JSON, good).await.problem(401, "unauthorized");
-    }
-
-    async fn an_import_beyond_a_quota_creates_nothing(target) {
-        let app = App::start_with(target, &[("MAX_TODOS_PER_USER", "1001")]).await;
-        let ann = app.signed_up().await;
-        ann.todo("one").await;
-        let file = |count: usize| "a\n".repeat(count);
-        let rejected = import(&ann, "format=todotxt", "text/plain", file(1001).as_bytes()).await;
-        let problem = rejected.problem(409, "quota_exceeded");
-        assert_eq!((&problem["limit"], &problem["used"]), (&json!(1001), &json!(1)));
-        let tagged: String = (0..501).fold(String::new(), |mut text, number| {
-            let _ = writeln!(text, "a @t{number}");
-            text
-        });
-        let rejected = import(&ann, "format=todotxt", "text/plain", tagged.as_bytes()).await;
-        assert_eq!(rejected.problem(409, "quota_exceeded")["limit"], 500);
-        let listed: String = (0..201).fold(String::new(), |mut text, number| {
-            let _ = writeln!(text, "a list:l{number}");
-            text
-        });
-        let rejected = import(&ann, "format=todotxt", "text/plain", listed.as_bytes()).await;
-        assert_eq!(rejected.problem(409, "quota_exceeded")["limit"], 200);
-        assert_eq!(total(&ann).await, 1);
-        assert_eq!(count_rows(app.database_url(), "SELECT count(*) FROM lists").await, 0);
-        import(&ann, "format=todotxt", "text/plain", file(1000).as_bytes()).await.expect(200);
-        assert_eq!(total(&ann).await, 1001);
     }
 
     async fn a_repeated_import_with_a_key_creates_nothing(target) {

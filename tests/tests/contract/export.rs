@@ -106,6 +106,58 @@ on_every_target! {
         assert_eq!(other["todos"], export["todos"]);
     }
 
+    /// What a user plans with: lists, the details of todos, and the webhook without its secret.
+    async fn an_export_has_the_planning(target) {
+        let app = App::start(target).await;
+        let (ann, bob) = (app.signed_up().await, app.signed_up().await);
+        let of = |actor: &Actor, what: &str| format!("/api/users/{}/{what}", actor.id());
+        bob.post(&of(&bob, "lists"), json!({"name": "bob's"})).await.expect(201);
+        let home = json!({"name": "Home", "color": "#ff8800"});
+        let home = ann.post(&of(&ann, "lists"), home).await.expect(201);
+        ann.post(&of(&ann, "lists"), json!({"name": "Empty"})).await.expect(201);
+        let gone = ann.post(&of(&ann, "lists"), json!({"name": "Gone"})).await.expect(201);
+        ann.delete(&format!("{}/{}", of(&ann, "lists"), text(&gone, "id"))).await.expect(200);
+        let planned = json!({
+            "title": "t", "tags": ["x"], "list_id": home["id"],
+            "due": {"date": "2999-12-01", "time": "09:30", "time_zone": "Europe/Berlin"},
+            "recurrence": {"rule": "FREQ=WEEKLY", "from": "due"},
+            "reminders": [{"minutes_before": 5}],
+        });
+        let planned = ann.post(&ann.todos(), planned).await.expect(201);
+        let hook = json!({"url": "https://example.com/hook"});
+        let hook = ann.put(&of(&ann, "webhook"), hook).await.expect(200);
+        let secret = text(&hook, "secret").to_owned();
+        assert!(secret.starts_with("whsec_"), "{secret}");
+
+        let answer = ann.get(EXPORT).await;
+        assert!(!answer.text().contains(secret.trim_start_matches("whsec_")), "{answer}");
+        let export = answer.expect(200);
+        let lists = ann.get(&of(&ann, "lists")).await.expect(200);
+        assert_eq!(export["lists"], lists["lists"]);
+        assert_eq!(export["lists"].as_array().map(Vec::len), Some(2));
+        assert_eq!(export["todos"], json!([planned]));
+        let webhook = json!({"url": hook["url"], "created_at": hook["created_at"]});
+        assert_eq!(export["webhook"], webhook);
+        let others = bob.get(EXPORT).await.expect(200);
+        assert_eq!(others["lists"][0]["name"], "bob's");
+        assert_eq!(others["webhook"], json!(null));
+
+        // Another account takes it over, with the lists.
+        let carl = app.signed_up().await;
+        let headers = [("content-type", "application/json")];
+        let path = of(&carl, "import?format=json");
+        let report = carl.send("POST", &path, &headers, export.to_string()).await.expect(200);
+        assert_eq!(report["lists"], json!(["Home", "Empty"]));
+        let lists = carl.get(&of(&carl, "lists")).await.expect(200);
+        let home = &lists["lists"][0];
+        assert_eq!((&home["color"], &home["pending"]), (&json!("#ff8800"), &json!(1)));
+        let todos = carl.get(&carl.todos()).await.expect(200);
+        assert_eq!(todos["todos"][0]["list_id"], lists["lists"][0]["id"]);
+        for member in ["title", "tags", "due", "recurrence", "reminders", "updated_at"] {
+            assert_eq!(todos["todos"][0][member], planned[member], "{member}");
+        }
+    }
+
     async fn an_empty_account_is_exported_too(target) {
         let app = App::start(target).await;
         let ann = app.signed_up().await;

@@ -1,4 +1,4 @@
-//! The maximum number of todos of a user.
+//! The maximum numbers of todos, lists and tags of a user, also with many writers at once.
 
 use serde_json::{Value, json};
 use todo_tests::{App, at_once, on_every_target};
@@ -66,5 +66,37 @@ on_every_target! {
             todo_tests::Database::Postgres => assert!(created >= 3, "{statuses:?}"),
         }
         ann.post(&ann.todos(), json!({"title": "x"})).await.problem(409, "quota_exceeded");
+    }
+
+    /// As of todos.
+    async fn concurrent_creations_keep_the_quotas_of_lists_and_tags(target) {
+        let limits = [("MAX_LISTS_PER_USER", "3"), ("MAX_TAGS_PER_USER", "3")];
+        let app = App::start_with(target, &limits).await;
+        let ann = app.signed_up().await;
+        let of = |what: &str| format!("/api/users/{}/{what}", ann.id());
+        let lists = at_once(12, |number| {
+            let (ann, path) = (ann.clone(), of("lists"));
+            async move { ann.post(&path, json!({"name": format!("l{number}")})).await.status }
+        })
+        .await;
+        let todos = at_once(12, |number| {
+            let ann = ann.clone();
+            let body = json!({"title": "x", "tags": [format!("t{number}")]});
+            async move { ann.post(&ann.todos(), body).await.status }
+        })
+        .await;
+        for (what, statuses) in [("lists", lists), ("tags", todos)] {
+            assert!(statuses.iter().all(|status| [201, 409].contains(status)), "{statuses:?}");
+            let created = statuses.iter().filter(|status| **status == 201).count();
+            let rows = ann.get(&of(what)).await.expect(200)[what].as_array().map(Vec::len);
+            assert_eq!(rows, Some(created), "{what}");
+            match target.database {
+                todo_tests::Database::Sqlite => assert_eq!(created, 3, "{what}: {statuses:?}"),
+                todo_tests::Database::Postgres => assert!(created >= 3, "{what}: {statuses:?}"),
+            }
+        }
+        ann.post(&of("lists"), json!({"name": "x"})).await.problem(409, "quota_exceeded");
+        let body = json!({"title": "x", "tags": ["another"]});
+        ann.post(&ann.todos(), body).await.problem(409, "quota_exceeded");
     }
 }

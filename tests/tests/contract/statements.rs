@@ -374,7 +374,7 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("POST", "/api/auth/identities", json!({"token": "x"}), false, 400, Some(1)),
             ("GET", "/api/auth/oauth", json!(null), true, 200, None),
             ("POST", "/api/auth/oauth/link", json!({"code": "x"}), false, 400, Some(1)),
-            ("GET", "/api/auth/export", json!(null), false, 200, Some(9)),
+            ("GET", "/api/auth/export", json!(null), false, 200, Some(11)),
             ("GET", "/api/auth/export", json!(null), false, 200, None),
             ("GET", "/api/auth/export", json!(null), false, 429, None),
             ("DELETE", "/api/auth/me", json!({"password": "Wrong1horse"}), false, 401, None),
@@ -438,8 +438,27 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("GET", &export, json!(null), false, 200, Some(3)),
             ("GET", &format!("{export}?format=todotxt"), json!(null), false, 200, Some(2)),
             ("GET", &format!("{export}?format=x"), json!(null), false, 400, Some(1)),
-            // What the user has, BEGIN, the todos, COMMIT.
-            ("POST", &import, json!({"todos": [{"title": "i"}]}), false, 200, Some(4)),
+            // What the user has, BEGIN, the lock, the todos, COMMIT; for a list BEGIN, the lock, the
+            // list, COMMIT, and what the user has then; for reminders those whose time is past.
+            ("POST", &import, json!({"todos": [{"title": "i"}]}), false, 200, Some(5)),
+            (
+                "POST",
+                &import,
+                json!({"todos": [{"title": "i", "list": "new"}]}),
+                false,
+                200,
+                Some(10),
+            ),
+            (
+                "POST",
+                &import,
+                json!({"todos": [{
+                    "title": "i", "due": {"date": "2999-12-01"}, "reminders": [{"minutes_before": 0}],
+                }]}),
+                false,
+                200,
+                Some(6),
+            ),
             ("POST", &import, json!({"todos": [{"title": ""}]}), false, 400, Some(1)),
             ("DELETE", &path, json!(null), false, 200, None),
             ("GET", &trash, json!(null), false, 200, Some(1)),

@@ -2,6 +2,7 @@
 //! time: each holds [`ALONE`].
 
 mod abandoned;
+mod bulky;
 mod cancellation;
 mod fairness;
 

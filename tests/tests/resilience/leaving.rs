@@ -30,10 +30,10 @@ const DELETED: i64 = 200_000;
 const DELETED_AGAIN: i64 = 40_000;
 const EXPORT: &str = "/api/auth/export";
 /// Maximum memory above that of an idle server, in bytes.
-const MEMORY: u64 = 20 << 20;
+pub(super) const MEMORY: u64 = 20 << 20;
 
 /// Runs a case on a server over SQLite and over PostgreSQL.
-async fn on_both(program: &str, case: impl AsyncFn(&str, &Path, &str)) {
+pub(super) async fn on_both(program: &str, case: impl AsyncFn(&str, &Path, &str)) {
     let dir = empty_dir();
     let file = format!("sqlite://{}", dir.path().join("todo.db").display());
     case(program, dir.path(), &file).await;
@@ -43,7 +43,7 @@ async fn on_both(program: &str, case: impl AsyncFn(&str, &Path, &str)) {
     cluster.stop().await.expect("PostgreSQL stops");
 }
 
-async fn started(program: &str, dir: &Path, url: &str) -> Process {
+pub(super) async fn started(program: &str, dir: &Path, url: &str) -> Process {
     let settings = [
         ("DATABASE_URL", url),
         ("RATE_LIMIT_PER_MINUTE", "0"),

@@ -1,6 +1,7 @@
 //! Faults and load: outages, crashes, overload, memory, rolling restarts.
 
 mod chaos;
+mod exchange;
 mod followers;
 mod issuer;
 mod leaving;

@@ -8,10 +8,12 @@ use super::{
     limited::Limited, sessions,
 };
 use crate::{
+    authz::{acting_as, authorized},
     core::Core,
-    error::Result,
+    db::value::Timestamp,
+    error::{Error, Result},
     timestamp,
-    todos::{Todo, TodoWalk, TrashedTodo, WalkPage},
+    todos::{self, List, Todo, TodoWalk, TrashedTodo, WalkPage},
 };
 
 pub(crate) mod limit;
@@ -46,6 +48,21 @@ pub struct ExportHead {
     pub sessions: Vec<SessionInfo>,
     /// The API keys that have not expired, the newest first.
     pub keys: Vec<KeyInfo>,
+    /// The lists, in the order of their creation.
+    pub lists: Vec<List>,
+    /// The webhook, if there is one.
+    pub webhook: Option<ExportedWebhook>,
+}
+
+/// A webhook in an export: without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ExportedWebhook {
+    /// Where reminders are sent.
+    pub url: String,
+    /// When it was set.
+    #[serde(serialize_with = "timestamp::serialize")]
+    pub created_at: DateTime<Utc>,
 }
 
 /// A piece of an export.
@@ -109,8 +126,28 @@ async fn begin(core: &Core, caller: &Caller) -> Result<Export> {
         identities: identities(core, caller).await?,
         sessions: sessions(core, caller).await?,
         keys: live_keys(core, caller, exported_at).await?,
+        lists: todos::lists(core, caller).await?.lists,
+        webhook: webhook(core, *caller).await?,
     };
     Ok(Export { head, walk: TodoWalk::new(core, caller)? })
+}
+
+async fn webhook(core: &Core, caller: Caller) -> Result<Option<ExportedWebhook>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        authorized!(),
+        ", url, created_at FROM (SELECT 1 AS one) AS one LEFT JOIN webhooks ON user_id = $1"
+    );
+    let db = core.db();
+    let read = async move { Ok(db.fetch_one(acting_as(caller, SQL)).await?) };
+    let found: (bool, Option<String>, Option<Timestamp>) =
+        core.read(caller.user_id(), read).await?;
+    let (is_authorized, url, created_at) = found;
+    if !is_authorized {
+        return Err(Error::Unauthenticated);
+    }
+    let webhook = url.zip(created_at);
+    Ok(webhook.map(|(url, Timestamp(created_at))| ExportedWebhook { url, created_at }))
 }
 
 impl Export {

@@ -13,7 +13,7 @@ pub use self::{
     account::{ProfileChange, current_user, rename, update_profile},
     deletion::{delete_account, delete_account_without_password},
     email::{confirm_email, request_email_change, request_verification},
-    export::{Export, ExportHead, ExportPart, export},
+    export::{Export, ExportHead, ExportPart, ExportedWebhook, export},
     identities::{Identity, MAX_IDENTITIES, identities, remove_identity},
     keys::{
         ApiKey, CreatedKey, KeyInfo, KeyLifetime, KeyName, MAX_KEYS, NewKey, create_key,

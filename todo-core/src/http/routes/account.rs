@@ -93,9 +93,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
         Method::GET,
         "/auth/export",
         Policy { rate_limit: Some("export"), body: BodyForm::Stream, ..Policy::DEFAULT },
-        // The limit, the account, its sessions, its keys, and two pages, each of which may be
-        // empty.
-        Statements::new(10, 2),
+        // The limit, the account, its sessions, keys, lists and webhook, and two pages, each of
+        // which may be empty.
+        Statements::new(12, 2),
         Handler::User(KeyAccess::Never, |request, caller| {
             Box::pin(export_account(request, caller))
         }),
@@ -103,7 +103,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             operation_id: "exportAccount",
             summary: "Export the account",
             description: "Returns everything that is stored about the user: the account, its \
-            sessions and API keys, all todos and the trash. It is sent in chunks and is no \
+            sessions, API keys, lists and webhook, all todos and the trash. It is sent in chunks and is no \
             snapshot: a todo that exists throughout is there once, as it was when it was read. \
             Exports are rate-limited per user.",
             tag: Tag::Authentication,

@@ -32,6 +32,7 @@ pub(crate) fn schemas() -> Map<String, Value> {
         ("CreatedKey", created_key()),
         ("Scope", words("A right of an API key. None includes another.", Scope::ALL)),
         ("Export", export()),
+        ("ExportedWebhook", exported_webhook()),
         ("Todo", todo()),
         ("Due", due()),
         ("DueInput", due_input()),
@@ -204,6 +205,11 @@ fn export() -> Value {
             ("identities", list("The identities, the oldest first.", "Identity")),
             ("sessions", list("The live sessions, the newest first.", "Session")),
             ("keys", list("The API keys, without the keys themselves.", "Key")),
+            ("lists", list("The lists, the oldest first.", "List")),
+            (
+                "webhook",
+                nullable("The webhook, without its secret; null without one.", "ExportedWebhook"),
+            ),
             ("todos", list("All todos, the oldest first.", "Todo")),
             ("trash", list("The deleted todos, the first deleted first.", "TrashedTodo")),
         ],
@@ -211,10 +217,25 @@ fn export() -> Value {
     export["example"] = json!({
         "format": "todo-export", "version": 1, "exported_at": "2026-11-26T09:30:00Z",
         "user": user()["example"], "identities": [identity()["example"]], "sessions": [session()["example"]],
-        "keys": [key()["example"]], "todos": [todo()["example"]],
+        "keys": [key()["example"]], "lists": [example_list()], "webhook": exported_webhook()["example"],
+        "todos": [todo()["example"]],
         "trash": [trashed_todo()["example"]],
     });
     export
+}
+
+fn exported_webhook() -> Value {
+    let mut webhook = object(
+        "A webhook in an export: without its secret.",
+        &[
+            ("url", json!({ "description": "Where reminders are sent.", "type": "string" })),
+            ("created_at", time("When it was set.")),
+        ],
+    );
+    webhook["example"] = json!({
+        "url": "https://example.com/reminders", "created_at": "2026-11-20T09:30:00Z",
+    });
+    webhook
 }
 
 fn sessions() -> Value {
@@ -549,7 +570,7 @@ fn lists() -> Value {
         "type": "array", "items": reference("List"),
     });
     let mut all = object("The lists of a user.", &[("lists", lists)]);
-    all["example"] = json!({ "lists": [list()["example"]] });
+    all["example"] = json!({ "lists": [example_list()] });
     all
 }
 

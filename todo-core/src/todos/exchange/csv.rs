@@ -4,7 +4,7 @@
 //! as a formula. Such a cell is written with an apostrophe before it, and so is one that begins
 //! with apostrophes and then one of these; an import removes one apostrophe of both.
 
-use std::io;
+use std::{collections::HashMap, io};
 
 use csv::{ReaderBuilder, StringRecord, Terminator, WriterBuilder};
 
@@ -47,7 +47,8 @@ pub(super) struct Table<'a> {
     text: &'a str,
     lines: Lines<'a>,
     reader: csv::Reader<&'a [u8]>,
-    columns: Vec<String>,
+    /// The index of each column: the first one of a name.
+    columns: HashMap<String, usize>,
     row: StringRecord,
 }
 
@@ -59,9 +60,11 @@ impl<'a> Table<'a> {
     pub(super) fn new(text: &'a str, required: &str) -> Result<Self, FieldError> {
         let mut reader = ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
         let header = reader.headers().map_err(|error| not_csv(&error))?;
-        let columns: Vec<String> =
-            header.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
-        if !columns.iter().any(|name| name == required) {
+        let mut columns = HashMap::new();
+        for (index, name) in header.iter().enumerate() {
+            columns.entry(name.trim().to_ascii_lowercase()).or_insert(index);
+        }
+        if !columns.contains_key(required) {
             let message =
                 format!("The first line must name the columns, of which one is {required}.");
             return Err(FieldError::new("file", "invalid", message).on_line(1));
@@ -85,8 +88,7 @@ impl<'a> Table<'a> {
 
     /// The cell of a column in the present row, if it is not empty.
     pub(super) fn cell(&self, column: &str) -> Option<&str> {
-        let index = self.columns.iter().position(|name| name == column)?;
-        self.row.get(index).filter(|cell| !cell.is_empty())
+        self.row.get(*self.columns.get(column)?).filter(|cell| !cell.is_empty())
     }
 }
 

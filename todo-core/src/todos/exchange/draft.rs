@@ -1,6 +1,6 @@
 //! A todo of a file before and after its values are checked.
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound, NaiveTime, TimeDelta, Utc};
 
 use super::{ical, sink::Rules};
 use crate::{
@@ -59,6 +59,24 @@ pub(super) struct Item {
     pub(super) ical: Option<String>,
 }
 
+impl Item {
+    /// Whether it has reminders that may be open.
+    pub(super) fn may_remind(&self) -> bool {
+        self.completed_at.is_none() && !self.reminders.is_empty()
+    }
+
+    /// The number of reminders whose time is to come. In every time zone, the morning of a day is
+    /// before the end of that day in UTC.
+    pub(super) fn open_reminders(&self, now: DateTime<Utc>) -> usize {
+        let Some(due) = self.due.as_ref().filter(|_| self.may_remind()) else { return 0 };
+        let latest = due
+            .at()
+            .unwrap_or_else(|| due.date().and_time(NaiveTime::MIN).and_utc() + TimeDelta::days(1));
+        let is_open = |minutes: u16| latest - TimeDelta::minutes(minutes.into()) > now;
+        self.reminders.iter().filter(|reminder| is_open(reminder.minutes_before)).count()
+    }
+}
+
 impl Draft {
     /// Adds the error of a field.
     pub(super) fn error(&mut self, field: &'static str, code: &'static str, message: &'static str) {
@@ -90,8 +108,13 @@ impl Draft {
     /// Checks all values. A todo without times was created `now`.
     pub(super) fn check(self, now: DateTime<Utc>, rules: &mut Rules) -> Result<Item, FieldErrors> {
         let mut errors = FieldErrors::none();
+        // What is no todo has no fields that could be wrong.
+        let is_todo = !self.errors.iter().any(|error| error.field == "todo");
         for error in self.errors {
             errors.push(error);
+        }
+        if !is_todo {
+            return Err(errors);
         }
         let title = errors.collect(Title::parse(&self.title));
         let description = self.description.and_then(|text| {

@@ -8,10 +8,10 @@ use futures_util::{Stream, stream};
 
 use super::{
     csv,
+    export_rows::{Extras, ListRows},
     format::ExportFormat,
     ical, json,
     rows::Record,
-    statements::{Extras, ListRows},
     todotxt,
 };
 use crate::{

@@ -13,7 +13,7 @@ use super::{
     format::ImportFormat,
     google, ical, json, microsoft,
     sink::{FileList, Sink},
-    statements::{Owned, Piece, StoredPieces, insert_lists},
+    statements::{Owned, Piece, StoredPieces, insert_lists, lock_counts},
     todoist, todotxt,
 };
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
     time_zone::TimeZone,
     todos::{
         IdempotencyKey,
+        create::Limits,
         keyed_request::{KeyState, KeyUse, KeyedRequest, OK},
     },
 };
@@ -136,9 +137,8 @@ pub async fn import(
     file: Vec<u8>,
 ) -> Result<ImportReport> {
     let run = Run::begin(core, caller, options, file).await?;
-    match Box::pin(run.run()).await? {
-        Outcome::Done(report) | Outcome::Replayed(_, report) => Ok(report),
-    }
+    let (Outcome::Done(report) | Outcome::Replayed(_, report)) = Box::pin(run.run()).await?;
+    Ok(report)
 }
 
 /// As [`import`]: the report as JSON, and whether it is that of an earlier request.
@@ -181,7 +181,8 @@ struct Run {
     core: Core,
     caller: Caller,
     now: DateTime<Utc>,
-    only_checks: bool,
+    /// Whether the file is only checked.
+    checks_only: bool,
     key: Option<IdempotencyKey>,
     /// What the key belongs to.
     request: (&'static str, ImportFormat, bool, Option<String>, String),
@@ -239,13 +240,12 @@ impl Run {
         let zone = time_zone.map(|zone| zone.as_str().to_owned());
         let request = ("import", format, skip_invalid, zone, hash);
         let (core, caller) = (core.clone(), *caller);
-        let only_checks = dry_run;
-        Ok(Self { core, caller, now, only_checks, key, request, items, lists, report })
+        Ok(Self { core, caller, now, checks_only: dry_run, key, request, items, lists, report })
     }
 
     async fn run(mut self) -> Result<Outcome> {
         let keyed = self.keyed(None)?;
-        if let Some(keyed) = keyed.as_ref().filter(|_| !self.only_checks) {
+        if let Some(keyed) = keyed.as_ref().filter(|_| !self.checks_only) {
             let found = keyed.find(self.core.db().dialect());
             match keyed.judge(&self.fetch_one::<KeyState>(found).await?) {
                 KeyUse::Repeated(answer) => {
@@ -269,7 +269,7 @@ impl Run {
         drop(left);
         let missing = self.missing_lists(&owned);
         self.report.lists = missing.iter().map(|list| list.name.clone()).collect();
-        if self.only_checks {
+        if self.checks_only {
             return Ok(Outcome::Done(self.report));
         }
         let owned = if missing.is_empty() { owned } else { self.create_lists(&missing).await? };
@@ -335,6 +335,9 @@ impl Run {
         let new = tags.into_iter().filter(|tag| !owned.tags.contains(*tag)).count();
         let used = owned.tags.len().try_into().unwrap_or(u64::MAX);
         check_quota(Quota::Tags, self.core.max_tags(), used, new)?;
+        let reminders = items.iter().map(|item| item.open_reminders(self.now)).sum();
+        let used = owned.reminders.unsigned_abs();
+        check_quota(Quota::Reminders, self.core.max_reminders(), used, reminders)?;
         let lists = owned.list_count.try_into().unwrap_or(u64::MAX);
         check_quota(Quota::Lists, self.core.max_lists(), lists, self.missing_lists(owned).len())
     }
@@ -349,14 +352,8 @@ impl Run {
         let db = self.core.db();
         let insert =
             insert_lists(self.caller, db.dialect(), lists, self.now, self.core.max_lists());
-        let insert = async move {
-            match db.execute::<RowsAffected>(insert).await {
-                Ok(_) => Ok(()),
-                Err(fault) if fault.is_foreign_key_violation() => Err(Error::Unauthenticated),
-                Err(fault) => Err(fault.into()),
-            }
-        };
-        self.core.write(self.caller.user_id(), insert).await?;
+        // Not all, if others were created meanwhile.
+        self.execute(self.locked().then(insert, Expected::Any)).await?;
         let owned = self.owned().await?;
         // Other lists were created meanwhile.
         let missing = self.missing_lists(&owned).len();
@@ -368,10 +365,12 @@ impl Run {
     /// Creates a piece; with the last one, the answer is stored.
     async fn create(&self, number: usize, is_last: bool, piece: &Piece<'_>) -> Result<()> {
         let dialect = self.core.db().dialect();
-        let (max_todos, max_tags) = (self.core.max_todos(), self.core.max_tags());
-        let insert = piece.insert(self.caller, dialect, max_todos, max_tags);
+        let insert = piece.insert(self.caller, dialect, Limits::of(&self.core), self.now);
         let rows = piece.items.len().try_into().unwrap_or(u64::MAX);
-        let mut batch = Batch::default().then(insert, Expected::Rows(rows));
+        let mut batch = self.locked().then(insert, Expected::Rows(rows));
+        for forget in piece.forget_past_reminders(self.caller, dialect, self.now) {
+            batch = batch.then(forget, Expected::Any);
+        }
         if let Some(keyed) = self.keyed(Some(number))? {
             batch = batch
                 .then(keyed.free(), Expected::Any)
@@ -386,6 +385,15 @@ impl Run {
         // A quota is used up since it was checked, or a list was deleted.
         self.judge(&self.owned().await?, piece.items)?;
         Err(Error::Busy)
+    }
+
+    /// The begin of a transaction in which the quotas are exact.
+    fn locked(&self) -> Batch {
+        let batch = Batch::default();
+        match lock_counts(self.caller, self.core.db().dialect()) {
+            Some(lock) => batch.then(lock, Expected::Any),
+            None => batch,
+        }
     }
 
     /// Adds the statements that store the answer, if the request has a key.
@@ -447,6 +455,13 @@ fn check_quota(of: Quota, limit: u32, used: u64, new: usize) -> Result<()> {
 
 /// Reads a file.
 pub(super) fn read(format: ImportFormat, file: &[u8], mut sink: Sink) -> Result<Sink, FieldErrors> {
+    let rejoined;
+    let file = if format == ImportFormat::Ics && std::str::from_utf8(file).is_err() {
+        rejoined = ical::rejoin(file);
+        &rejoined
+    } else {
+        file
+    };
     let text = std::str::from_utf8(file).map_err(|error| {
         let before = file.get(..error.valid_up_to()).unwrap_or_default();
         let line = before.split(|byte| *byte == b'\n').count();

@@ -1,6 +1,9 @@
 //! The JSON of this library: a todo on each line, with all that an import keeps.
 
-use std::io::{self, Write};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -43,13 +46,19 @@ pub(super) fn read(text: &str, sink: &mut Sink) -> Result<(), FieldError> {
         return Err(FieldError::new("version", "unsupported", message).on_line(1));
     }
     let mut lines = Lines::new(text);
+    // An account's export has the ids of lists.
+    let mut names = HashMap::new();
     for list in file.lists {
         let line = lines.of(list);
         let mut draft = Draft::default();
         let members = Members::of(list, &mut draft);
-        let (name, color) = members.map_or((None, None), |mut members| {
-            (members.text("name", &mut draft), members.text("color", &mut draft))
+        let (name, color, id) = members.map_or((None, None, None), |mut members| {
+            let mut text = |name| members.text(name, &mut draft);
+            (text("name"), text("color"), text("id"))
         });
+        if let (Some(id), Some(name)) = (id, &name) {
+            names.insert(id, name.clone());
+        }
         // A color is no reason to reject todos.
         let color = color.and_then(|color| ListColor::parse(&color).ok());
         let color = color.map(|color| color.as_str().to_owned());
@@ -59,13 +68,13 @@ pub(super) fn read(text: &str, sink: &mut Sink) -> Result<(), FieldError> {
     let mut lines = Lines::new(text);
     for todo in file.todos {
         let line = lines.of(todo);
-        sink.push(line, draft(todo))?;
+        sink.push(line, draft(todo, &names))?;
     }
     sink.trashed = file.trash.len();
     Ok(())
 }
 
-fn draft(todo: &RawValue) -> Draft {
+fn draft(todo: &RawValue, lists: &HashMap<String, String>) -> Draft {
     let mut draft = Draft::default();
     let Some(mut members) = Members::of(todo, &mut draft) else { return draft };
     draft.title = members.text("title", &mut draft).unwrap_or_default();
@@ -97,7 +106,9 @@ fn draft(todo: &RawValue) -> Draft {
             }
         }
     }
-    draft.list = members.text("list", &mut draft);
+    let id = members.text("list_id", &mut draft);
+    let name = members.text("list", &mut draft);
+    draft.list = name.or_else(|| lists.get(&id?).cloned());
     draft.completed = members.flag("completed", &mut draft);
     draft.completed_at = members.time("completed_at", "completed_at", &mut draft);
     draft.created_at = members.time("created_at", "created_at", &mut draft);

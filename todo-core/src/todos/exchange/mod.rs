@@ -15,6 +15,7 @@ pub use self::{
 mod csv;
 mod draft;
 mod export;
+mod export_rows;
 mod format;
 mod google;
 mod ical;

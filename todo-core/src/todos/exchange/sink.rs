@@ -41,10 +41,12 @@ pub(super) struct Sink {
     pub(super) lists: Vec<FileList>,
     /// The first errors.
     pub(super) errors: FieldErrors,
-    /// The number of todos that cannot be stored.
+    /// The number of todos and lists that cannot be stored.
     pub(super) invalid: usize,
     /// The number of todos that the file has in its trash.
     pub(super) trashed: usize,
+    /// The number of todos of the file so far.
+    pub(super) rows: usize,
     rules: Rules,
     began: Instant,
 }
@@ -59,14 +61,10 @@ impl Sink {
             errors: FieldErrors::none(),
             invalid: 0,
             trashed: 0,
+            rows: 0,
             rules: Rules::default(),
             began: Instant::now(),
         }
-    }
-
-    /// The number of todos of the file so far.
-    pub(super) fn rows(&self) -> usize {
-        self.items.len() + self.invalid
     }
 
     /// Checks the todo that begins on `line`.
@@ -74,7 +72,7 @@ impl Sink {
     /// # Errors
     /// The file has too many todos, or takes too long.
     pub(super) fn push(&mut self, line: u32, draft: Draft) -> Result<(), FieldError> {
-        let index = self.rows();
+        let index = self.rows;
         if index >= MAX_ROWS {
             let message = "A file can have at most 5000 todos. Please split it.";
             return Err(FieldError::new("file", "too_many", message).on_line(line));
@@ -83,6 +81,7 @@ impl Sink {
             let message = "Reading the file takes too long. Please split it.";
             return Err(FieldError::new("file", "too_complex", message).on_line(line));
         }
+        self.rows += 1;
         match draft.check(self.now, &mut self.rules) {
             Ok(item) => self.items.push(item),
             Err(errors) => {

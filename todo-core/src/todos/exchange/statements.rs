@@ -1,4 +1,4 @@
-//! The statements of imports and exports.
+//! The statements of imports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,12 +14,9 @@ use crate::{
     ids::{ListId, TodoId},
     todos::{
         IdempotencyKey, Todo,
-        bulk::{
-            Text, are_items, as_time, as_uuid, both, is_item, item_details, item_id, items, member,
-            new_item,
-        },
-        create::used_quota,
-        details::{detail_columns, is_below_tag_quota, is_own_list},
+        bulk::{Text, as_time, as_uuid, both, item_details, item_id, items, member, new_item},
+        create::{Limits, used_quota},
+        details::{detail_columns, is_below_tag_quota, is_own_list, open_reminders},
         idempotency::KEY_LIFETIME,
     },
 };
@@ -84,33 +81,39 @@ macro_rules! insert_todos {
             is_own_list!(as_uuid!($dialect, "item.value ->> 'list_id'")),
             " AND ",
             is_below_tag_quota!($dialect, "$7", "$8"),
-            " ORDER BY item.key"
+            " AND ($9 = 0 OR $10 = 0 OR ",
+            open_reminders!(""),
+            " + $9 <= $10) ORDER BY item.key"
         )
     };
 }
 
-macro_rules! extras {
-    ($dialect:ident, $table:literal, $order:literal) => {
+/// SQL condition of the reminders of the caller's todos that are items.
+macro_rules! are_of_items {
+    ($dialect:ident) => {
         concat!(
-            "SELECT id, position, ical FROM ",
-            $table,
-            " WHERE ",
-            are_items!($dialect),
-            " AND (position IS NOT NULL OR ical IS NOT NULL) ORDER BY ",
-            $order
+            "user_id = $1 AND todo_id IN (SELECT ",
+            item_id!($dialect),
+            " FROM ",
+            items!($dialect),
+            ") AND ",
+            authorized!()
         )
     };
 }
 
-macro_rules! extras_of_todos {
+macro_rules! drop_past_reminders {
     ($dialect:ident) => {
-        extras!($dialect, "todos", "created_at, id")
+        concat!("DELETE FROM reminders WHERE fire_at <= $5 AND ", are_of_items!($dialect))
     };
 }
 
-macro_rules! extras_of_trash {
+macro_rules! date_reminders {
     ($dialect:ident) => {
-        extras!($dialect, "trash", "deleted_at, id")
+        concat!(
+            "UPDATE reminders SET written_at = $5 WHERE fire_at IS NULL AND ",
+            are_of_items!($dialect)
+        )
     };
 }
 
@@ -125,6 +128,8 @@ pub(super) struct Owned {
     pub(super) lists: BTreeMap<String, ListId>,
     /// The number of lists.
     pub(super) list_count: usize,
+    /// The number of reminders that have not fired.
+    pub(super) reminders: i64,
 }
 
 impl Owned {
@@ -135,7 +140,9 @@ impl Owned {
             authorized!(),
             " AS is_authorized, ",
             used_quota!(),
-            " AS used, tag, list, name FROM (\
+            " AS used, tag, list, name, ",
+            open_reminders!(""),
+            " FROM (\
              SELECT NULL AS list, tag, NULL AS name FROM tags WHERE user_id = $1 \
              UNION ALL SELECT id, NULL, name FROM lists \
              WHERE user_id = $1 AND deleted_at IS NULL \
@@ -156,6 +163,7 @@ impl FromRows for Owned {
             // Ids ascend with the time of the creation.
             self.lists.entry(name).and_modify(|first| *first = id.min(*first)).or_insert(id);
         }
+        self.reminders = row.get(5)?;
         Ok(())
     }
 }
@@ -183,6 +191,16 @@ impl FromRows for StoredPieces {
     fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
         self.0.push((row.get(0)?, row.get(1)?));
         Ok(())
+    }
+}
+
+/// The statement that makes other writers of the user's todos and lists wait, so that the next one
+/// sees what they have; `None` on SQLite, which has one writer.
+pub(super) fn lock_counts(caller: Caller, dialect: Dialect) -> Option<Statement> {
+    const SQL: &str = "SELECT 1 FROM todo_counts WHERE user_id = $1 FOR UPDATE";
+    match dialect {
+        Dialect::Sqlite => None,
+        Dialect::Postgres => Some(Statement::new(SQL).bind(caller.user_id())),
     }
 }
 
@@ -225,23 +243,51 @@ impl Piece<'_> {
         &self,
         caller: Caller,
         dialect: Dialect,
-        max_todos: u32,
-        max_tags: u32,
+        limits: Limits,
+        now: DateTime<Utc>,
     ) -> Statement {
         const SQL: Text = both!(insert_todos);
         let mut object = Map::new();
         let mut tags = BTreeSet::new();
+        let mut reminders = 0;
         for (item, id) in self.items.iter().zip(self.ids) {
             tags.extend(item.tags.iter());
+            reminders += item.open_reminders(now);
             object.insert(member(*id), self.column_values(caller, item, *id));
         }
         let tags: Vec<_> = tags.into_iter().map(super::super::tags::Tag::as_str).collect();
         acting_as(caller, SQL.of(dialect))
             .bind(Value::Object(object).to_string())
-            .bind(i64::from(max_todos))
+            .bind(i64::from(limits.todos))
             .bind(i64::try_from(self.items.len()).unwrap_or(i64::MAX))
             .bind(json!(tags).to_string())
-            .bind(i64::from(max_tags))
+            .bind(i64::from(limits.tags))
+            .bind(i64::try_from(reminders).unwrap_or(i64::MAX))
+            .bind(i64::from(limits.reminders))
+    }
+
+    /// The statements after which no reminder fires whose time was past before the import. The
+    /// triggers compare the time with that of the last change, which may be long ago in a file.
+    pub(super) fn forget_past_reminders(
+        &self,
+        caller: Caller,
+        dialect: Dialect,
+        now: DateTime<Utc>,
+    ) -> Vec<Statement> {
+        const TIMES: Text = both!(drop_past_reminders);
+        const DATES: Text = both!(date_reminders);
+        let items = || self.items.iter().zip(self.ids).filter(|(item, _)| item.may_remind());
+        let statement = |text: &Text, has_time: bool| {
+            let is_one = |item: &Item| item.due.as_ref().is_some_and(|due| due.at().is_some());
+            let ids = items().filter(|(item, _)| is_one(item) == has_time);
+            let object: Map<String, Value> =
+                ids.map(|(_, id)| (member(*id), Value::Null)).collect();
+            (!object.is_empty()).then(|| {
+                let statement = acting_as(caller, text.of(dialect));
+                statement.bind(Value::Object(object).to_string()).bind(Timestamp(now))
+            })
+        };
+        [statement(&TIMES, true), statement(&DATES, false)].into_iter().flatten().collect()
     }
 
     fn column_values(&self, caller: Caller, item: &Item, id: TodoId) -> Value {
@@ -269,79 +315,5 @@ impl Piece<'_> {
         values["position"] = json!(item.position);
         values["ical"] = json!(item.ical);
         values
-    }
-}
-
-/// The lists of a user for an export, in the order of their creation.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ListRows {
-    pub(super) is_authorized: bool,
-    /// Id, name, color.
-    pub(super) lists: Vec<(ListId, String, Option<String>)>,
-}
-
-impl ListRows {
-    /// The statement of its rows, at least one.
-    pub(super) fn find(caller: Caller) -> Statement {
-        const SQL: &str = concat!(
-            "SELECT ",
-            authorized!(),
-            " AS is_authorized, id, name, color FROM (SELECT 1 AS one) AS one \
-             LEFT JOIN lists ON user_id = $1 AND deleted_at IS NULL ORDER BY created_at, id"
-        );
-        acting_as(caller, SQL)
-    }
-}
-
-impl FromRows for ListRows {
-    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
-        self.is_authorized = row.get(0)?;
-        let id = row.get::<Option<Uuid>>(1)?.map(ListId::from);
-        if let (Some(id), Some(name)) = (id, row.get(2)?) {
-            self.lists.push((id, name, row.get(3)?));
-        }
-        Ok(())
-    }
-}
-
-/// What todos have beside their type. It is full at [`Extras::MAX_BYTES`].
-#[derive(Clone, Debug, Default)]
-pub(super) struct Extras {
-    /// Id, position, lines of iCalendar, in the order of the todos.
-    pub(super) rows: Vec<(TodoId, Option<String>, Option<String>)>,
-    bytes: usize,
-}
-
-impl Extras {
-    const MAX_BYTES: usize = 256 << 10;
-
-    /// The statement of its rows.
-    pub(super) fn find(
-        caller: Caller,
-        dialect: Dialect,
-        ids: impl Iterator<Item = TodoId>,
-        is_trash: bool,
-    ) -> Statement {
-        const TODOS: Text = both!(extras_of_todos);
-        const TRASH: Text = both!(extras_of_trash);
-        let object: Map<String, Value> = ids.map(|id| (member(id), Value::Null)).collect();
-        let text = if is_trash { TRASH } else { TODOS };
-        acting_as(caller, text.of(dialect)).bind(Value::Object(object).to_string())
-    }
-}
-
-impl FromRows for Extras {
-    fn push(&mut self, row: &Row<'_>) -> Result<(), DbError> {
-        if self.is_full() {
-            return Ok(());
-        }
-        let ical: Option<String> = row.get(2)?;
-        self.bytes += ical.as_ref().map_or(0, String::len);
-        self.rows.push((row.get::<Uuid>(0)?.into(), row.get(1)?, ical));
-        Ok(())
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes >= Self::MAX_BYTES
     }
 }

@@ -5,6 +5,39 @@ use std::io::{self, Write};
 /// Maximum length of a written line in bytes, without its end.
 const MAX_LINE: usize = 75;
 
+/// A file in which no line is folded within a character, as it may be (section 3.1): the rest of such
+/// a character is moved before the fold.
+pub(in crate::todos::exchange) fn rejoin(file: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(file.len());
+    let mut folds = Vec::new();
+    let mut rest = file;
+    loop {
+        let (fold, after) = rest.split_at(fold_length(rest));
+        folds.extend_from_slice(fold);
+        let is_within = |byte: &&u8| matches!(byte, 0x80..=0xbf);
+        let moved = after.iter().take_while(is_within).count();
+        let (moved, after) = after.split_at(moved);
+        joined.extend_from_slice(moved);
+        rest = after;
+        // A character may be folded more than once.
+        if moved.is_empty() || fold_length(rest) == 0 {
+            joined.append(&mut folds);
+            let Some((next, after)) = rest.split_first() else { return joined };
+            joined.push(*next);
+            rest = after;
+        }
+    }
+}
+
+/// The length of the fold with which a text begins.
+fn fold_length(text: &[u8]) -> usize {
+    match text {
+        [b'\r', b'\n', b' ' | b'\t', ..] => 3,
+        [b'\n', b' ' | b'\t', ..] => 2,
+        _ => 0,
+    }
+}
+
 /// A content line that is not folded, and the number of its first line in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
@@ -185,6 +218,18 @@ mod tests {
         assert_eq!(unescape(r"a\, b\; c\\n\nd\N"), "a, b; c\\n\nd\n");
         assert_eq!(escape("a, b; c\\n\r\nd\u{7}"), r"a\, b\; c\\n\nd ");
         assert_eq!(unescape_list(r"a,b\,c,,d\\,e"), ["a", "b,c", r"d\", "e"]);
+    }
+
+    #[test]
+    fn folds_within_a_character_are_moved() {
+        for (file, joined) in [
+            (&b"A:\xc3\r\n \xa9x\r\n y\nB:z"[..], "A:\u{e9}\r\n x\r\n y\nB:z"),
+            (b"\xf0\n \x9f\r\n\t\x98\n \x80\n ", "\u{1f600}\n \r\n\t\n \n "),
+            (b"", ""),
+        ] {
+            assert_eq!(String::from_utf8(rejoin(file)).as_deref(), Ok(joined));
+        }
+        assert_eq!(rejoin(b"\xff\r\n\xa9"), b"\xff\r\n\xa9");
     }
 
     #[test]

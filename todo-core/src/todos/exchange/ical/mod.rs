@@ -9,6 +9,7 @@
 
 use self::lines::{LineReader, Property};
 pub(super) use self::{
+    lines::rejoin,
     read::read,
     write::{begin, end, write},
 };
