@@ -438,8 +438,8 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("GET", &export, json!(null), false, 200, Some(3)),
             ("GET", &format!("{export}?format=todotxt"), json!(null), false, 200, Some(2)),
             ("GET", &format!("{export}?format=x"), json!(null), false, 400, Some(1)),
-            // What the user has, BEGIN, the lock, the todos, COMMIT; for a list BEGIN, the lock, the
-            // list, COMMIT, and what the user has then; for reminders those whose time is past.
+            // What the user has, BEGIN, the lock, the todos, COMMIT; for a list BEGIN, the lock,
+            // the list, COMMIT, and what the user has then; for reminders those whose time is past.
             ("POST", &import, json!({"todos": [{"title": "i"}]}), false, 200, Some(5)),
             (
                 "POST",

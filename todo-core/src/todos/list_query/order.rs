@@ -87,8 +87,9 @@ impl Sort {
         left.map(|part| (part, part == first)).collect()
     }
 
-    /// The columns of a part, or of all parts, the most significant first. Together they are unique.
-    /// The rows of a `tagged` source have the columns of `todo_tags`, in whose order they are.
+    /// The columns of a part, or of all parts, the most significant first. Together they are
+    /// unique. The rows of a `tagged` source have the columns of `todo_tags`, in whose order they
+    /// are.
     pub(super) fn columns(self, part: Option<Part>, is_tagged: bool) -> Vec<SortColumn> {
         let is_descending = self.order == SortOrder::Desc;
         let column = |value, name| SortColumn { value, name, is_descending, is_constant: false };
