@@ -71,12 +71,12 @@ const TODOS: &str = "
             || CASE WHEN n % 50 = 7 THEN '\"rare\"' ELSE '' END
             || CASE WHEN n % 5 = 0 AND (n % 3 = 0 OR n % 50 = 7) THEN ',' ELSE '' END
             || CASE WHEN n % 5 = 0 THEN '\"work\"' ELSE '' END || ']' AS tags,
-        CASE WHEN n * 7919 % 11 < 5 THEN $today - 365 + n * 31 % 730 END AS day,
-        CASE WHEN n % 3 = 1 THEN n * 17 % 1440 END AS minute FROM n)
+        CASE WHEN n % 1009 * 79 % 11 < 5 THEN $today - 365 + n % 7919 * 31 % 730 END AS day,
+        CASE WHEN n % 3 = 1 THEN n % 7919 * 17 % 1440 END AS minute FROM n)
     INSERT INTO todos (id, user_id, title, title_key, description, priority, completed, created_at,
         updated_at, completed_at, search, tags, list_id, position, due_date, due_minute, due_zone,
         due_at, undated, due_key)
-    SELECT $id, $owner, title, lower(title), description, 1 + n * 31 % 101 % 3, completed, at, at,
+    SELECT $id, $owner, title, lower(title), description, 1 + n % 1009 * 31 % 101 % 3, completed, at, at,
         CASE WHEN completed THEN at END,
         lower(title) || ' ' || tags || ' ' || coalesce(lower(description), ''), tags,
         CASE WHEN n % 3 = 2 THEN $large WHEN n % 100 = 1 THEN $small END,

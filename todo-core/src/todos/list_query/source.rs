@@ -135,6 +135,14 @@ impl Sources {
             _ => String::new(),
         };
         let joined = "completed = tag_completed AND created_at = tag_at AND id = tag_id";
+        let with_todos = match self.dialect {
+            Dialect::Sqlite => format!("CROSS JOIN todos WHERE {SCOPE} AND {joined}"),
+            // It would else read the todos of all users, if it expects many with the tag.
+            Dialect::Postgres => format!(
+                "CROSS JOIN LATERAL (SELECT * FROM todos WHERE {SCOPE} AND {joined} LIMIT 1) \
+                 AS todos WHERE TRUE"
+            ),
+        };
         match source {
             Source::All => format!("FROM todos{} WHERE {scope}{in_range}", by(index)),
             Source::List => {
@@ -158,14 +166,13 @@ impl Sources {
             }
             Source::Tag => format!(
                 "FROM (SELECT completed AS tag_completed, created_at AS tag_at, todo_id AS tag_id \
-                 FROM todo_tags WHERE {scope} AND tag = {}{in_range}) AS tagged CROSS JOIN todos \
-                 WHERE {SCOPE} AND {joined}",
+                 FROM todo_tags WHERE {scope} AND tag = {}{in_range}) AS tagged {with_todos}",
                 self.tag()
             ),
             Source::AnyTag => format!(
                 "FROM (SELECT DISTINCT completed AS tag_completed, created_at AS tag_at, \
                  todo_id AS tag_id FROM todo_tags WHERE {scope} AND tag IN (SELECT value FROM {} \
-                 AS wanted){in_range}) AS tagged CROSS JOIN todos WHERE {SCOPE} AND {joined}",
+                 AS wanted){in_range}) AS tagged {with_todos}",
                 json_values(self.dialect, &self.numbers.any_tags())
             ),
         }
