@@ -240,8 +240,11 @@ pub async fn patch(
         let update = details::bind_patch(update, &patch.details)
             .bind(i64::from(limits.tags))
             .bind(i64::from(limits.reminders));
-        let changed = db.execute(update).await;
-        // Another todo of the series took the day meanwhile.
+        let mut changed = db.execute(update.clone()).await;
+        // Another todo of the series took the day meanwhile: this one takes none.
+        if changed.as_ref().is_err_and(DbError::is_unique_violation) {
+            changed = db.execute(update).await;
+        }
         if changed.as_ref().is_err_and(DbError::is_unique_violation) {
             return Err(Error::Busy);
         }

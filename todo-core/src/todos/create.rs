@@ -119,6 +119,12 @@ impl Limits {
     }
 }
 
+/// The error of reminders that have no room beside `used` others.
+pub(super) fn no_room_for_reminders(limit: u32, used: i64) -> Error {
+    let (of, used) = (Quota::Reminders, used.unsigned_abs());
+    Error::QuotaExceeded { of, limit: limit.into(), used }
+}
+
 /// Binds a new todo without its details: 7 binds.
 pub(super) fn bind_todo(statement: Statement, todo: &Todo) -> Statement {
     statement

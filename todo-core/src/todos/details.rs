@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Description, Details, Due, Recurrence, Target, Todo, TodoPatch,
-    create::{Limits, quota_error},
+    create::{Limits, no_room_for_reminders, quota_error},
     fold,
     input::need_due,
 };
@@ -311,6 +311,61 @@ macro_rules! open_reminders {
 }
 pub(super) use open_reminders;
 
+/// SQL condition that the row `$todo`, if it is open, adds no more reminders than `$limit` allows
+/// the caller: those whose time is after `$now`. 0 is no limit.
+macro_rules! has_room_for_reminders {
+    ($dialect:ident, $todo:literal, $now:literal, $limit:literal) => {
+        concat!(
+            "(",
+            $limit,
+            " = 0 OR ",
+            $todo,
+            ".reminders = '[]' OR ",
+            coming_reminders!($dialect, $todo, $now),
+            " = 0 OR ",
+            open_reminders!(""),
+            " + ",
+            coming_reminders!($dialect, $todo, $now),
+            " <= ",
+            $limit,
+            ")"
+        )
+    };
+}
+pub(super) use has_room_for_reminders;
+
+/// SQL expression for the number of reminders of the row `$todo` whose time is after `$now`, or is
+/// not known, as if it had none.
+macro_rules! coming_reminders {
+    (Sqlite, $todo:literal, $now:literal) => {
+        concat!(
+            "(SELECT count(*) FROM json_each(",
+            $todo,
+            ".reminders) AS wanted WHERE ",
+            $todo,
+            ".due_at IS NULL OR ",
+            $todo,
+            ".due_at - wanted.value * 60000000 > ",
+            $now,
+            ")"
+        )
+    };
+    (Postgres, $todo:literal, $now:literal) => {
+        concat!(
+            "(SELECT count(*) FROM json_array_elements_text(CAST(",
+            $todo,
+            ".reminders AS json)) AS before WHERE ",
+            $todo,
+            ".due_at IS NULL OR ",
+            $todo,
+            ".due_at - CAST(before AS bigint) * interval '1 minute' > ",
+            $now,
+            ")"
+        )
+    };
+}
+pub(super) use coming_reminders;
+
 /// SQL expression for the number of reminders in a stored text.
 macro_rules! number_of {
     (Sqlite, $reminders:expr) => {
@@ -416,9 +471,8 @@ impl Known {
         if more == 0 || limit == 0 || self.reminders + more <= i64::from(limit) {
             return Ok(());
         }
-        // Those that are there may be fewer than the limit, and have no room for these.
-        let used = self.reminders.unsigned_abs();
-        Err(Error::QuotaExceeded { of: Quota::Reminders, limit: limit.into(), used })
+        // Those that are there may be fewer than the limit, and leave no room for these.
+        Err(no_room_for_reminders(limit, self.reminders))
     }
 
     /// Fails if the list of the details is none of the user.

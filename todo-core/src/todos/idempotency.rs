@@ -155,7 +155,7 @@ pub(crate) async fn restore_or_replay(
         Done::Replayed(answer) => Ok((answer, true)),
         Done::Failed(Error::ItemsFailed { reason, .. }) => Err(reason.into()),
         Done::Failed(error) => Err(error),
-        Done::Unplanned => Err(Error::Busy),
+        Done::Unplanned | Done::Crowded(_) => Err(Error::Busy),
         Done::Results(_, None) => Err(Error::Internal(BoxError::new("an answer is not stored"))),
     }
 }
