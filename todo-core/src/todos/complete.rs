@@ -14,7 +14,7 @@ use super::{
     bulk::{Text, both},
     change::{completed_columns, next_updated_at},
     create::no_room_for_reminders,
-    details::{coming_reminders, has_room_for_reminders, open_reminders},
+    reminder_quota::{coming_reminders, has_room_for_reminders, open_reminders},
     series::Next,
     todo::{TODO_COLUMNS, todo_columns},
     version::{changing, is_target},

@@ -5,11 +5,9 @@ use chrono::{DateTime, Utc};
 use super::{
     Description, Details, NewTodo, Todo,
     bulk::{Text, both},
-    details::{
-        self, Known, detail_columns, is_below_reminder_quota, is_below_tag_quota, is_own_list,
-        number_of, open_reminders,
-    },
+    details::{self, Known, detail_columns, is_below_tag_quota, is_own_list},
     fold,
+    reminder_quota::{is_below_reminder_quota, number_of, open_reminders},
 };
 use crate::{
     authz::{Caller, acting_as, authorized},

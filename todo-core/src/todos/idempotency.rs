@@ -10,11 +10,9 @@ use super::{
     Reminders, Tags, Todo, TodoId,
     bulk::{Done, Encode, Text, both, run_keyed},
     create::{Limits, bind_todo, explain_no_insert, is_below_quota, new_todo, used_quota},
-    details::{
-        self, detail_columns, is_below_reminder_quota, is_below_tag_quota, is_own_list, number_of,
-        open_reminders,
-    },
+    details::{self, detail_columns, is_below_tag_quota, is_own_list},
     keyed_request::KeyedRequest,
+    reminder_quota::{is_below_reminder_quota, number_of, open_reminders},
 };
 use crate::{
     authz::{Caller, acting_as, authorized},

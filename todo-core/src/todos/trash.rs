@@ -9,7 +9,7 @@ use super::{
     bulk::{Text, both, for_update},
     change::next_updated_at,
     create::{Limits, is_below_quota, no_room_for_reminders, quota_error, used_quota},
-    details::{coming_reminders, has_room_for_reminders, open_reminders},
+    reminder_quota::{coming_reminders, has_room_for_reminders, open_reminders},
     todo::{TODO_COLUMNS, todo_columns},
 };
 use crate::{

@@ -14,10 +14,7 @@ use crate::{
     db::{DbError, Row, Statement, batch::Next},
     error::{ItemError, Quota},
     ids::TodoId,
-    todos::{
-        Todo,
-        details::{Known, open_reminders},
-    },
+    todos::{Todo, details::Known, reminder_quota::open_reminders},
 };
 
 // Those of the items are replaced.

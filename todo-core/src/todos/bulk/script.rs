@@ -48,6 +48,7 @@ pub(in crate::todos) enum Done {
 pub(in crate::todos) type Encode = fn(&[BulkResult]) -> serde_json::Result<String>;
 
 /// The row of a survey.
+#[allow(clippy::struct_excessive_bools, reason = "a column each")]
 struct Surveyed {
     is_authorized: bool,
     id: TodoId,

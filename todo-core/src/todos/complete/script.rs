@@ -18,7 +18,7 @@ use crate::{
         bulk::{Text, both, for_update},
         change::{completed_columns, next_updated_at},
         create::{is_below_quota, no_room_for_reminders, quota_error, used_quota},
-        details::open_reminders,
+        reminder_quota::open_reminders,
         series::{
             Next, is_followed, is_untouched, later_todo, next_columns, next_values, unless_taken,
         },
