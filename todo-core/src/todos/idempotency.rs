@@ -10,11 +10,9 @@ use super::{
     Reminders, Tags, Todo, TodoId,
     bulk::{Done, Encode, Text, both, run_keyed},
     create::{Limits, bind_todo, explain_no_insert, is_below_quota, new_todo, used_quota},
-    details::{
-        self, detail_columns, is_below_reminder_quota, is_below_tag_quota, is_own_list, number_of,
-        open_reminders,
-    },
+    details::{self, detail_columns, is_below_tag_quota, is_own_list},
     keyed_request::KeyedRequest,
+    reminder_quota::{is_below_reminder_quota, number_of, open_reminders},
 };
 use crate::{
     authz::{Caller, acting_as, authorized},
@@ -155,7 +153,7 @@ pub(crate) async fn restore_or_replay(
         Done::Replayed(answer) => Ok((answer, true)),
         Done::Failed(Error::ItemsFailed { reason, .. }) => Err(reason.into()),
         Done::Failed(error) => Err(error),
-        Done::Unplanned => Err(Error::Busy),
+        Done::Unplanned | Done::Crowded(_) => Err(Error::Busy),
         Done::Results(_, None) => Err(Error::Internal(BoxError::new("an answer is not stored"))),
     }
 }

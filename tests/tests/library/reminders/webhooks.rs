@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -273,4 +274,55 @@ on_both_databases! {
         assert_eq!((received.len(), ids.len()), (10, 10), "{received:?}");
         processes.stop().await;
     }
+}
+
+/// What the function in Python of `docs/reminders.md` returns at this time, in seconds since 1970.
+async fn documented(secret: &str, request: &HttpRequest, body: &str, now: i64) -> String {
+    use tokio::{io::AsyncWriteExt, process::Command};
+
+    let page = include_str!("../../../../docs/reminders.md");
+    let after = page.split_once("```python\n").expect("a block of Python").1;
+    let function = after.split_once("```").expect("its end").0;
+    let script = format!(
+        "{function}\nimport json, sys\ngiven = json.load(sys.stdin)\n\
+         time.time = lambda: given['now']\n\
+         print(is_valid(given['secret'], given['headers'], given['body'].encode()))"
+    );
+    let headers: serde_json::Map<_, _> = request
+        .headers()
+        .map(|(name, value)| (name.to_owned(), serde_json::Value::from(value)))
+        .collect();
+    let given = serde_json::json!({"secret": secret, "headers": headers, "body": body, "now": now});
+    let mut python = Command::new("python3");
+    python.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut python = python.spawn().expect("Python runs");
+    let mut stdin = python.stdin.take().expect("it is piped");
+    stdin.write_all(given.to_string().as_bytes()).await.expect("it reads");
+    drop(stdin);
+    let output = python.wait_with_output().await.expect("it ends");
+    String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_verification_accepts_what_is_sent_and_nothing_else() {
+    let processes = Processes::start(Database::Sqlite, 1).await;
+    let core = processes.core();
+    let ann = Follower::new(&processes, "ann@example.com").await;
+    let url = "https://hooks.example.com/".parse().expect("a URL");
+    let (_, secret) = webhooks::set(core, &ann.caller, url, None).await.expect("a webhook");
+    ann.create(&processes, at("2026-12-01", "09:00"), &[0]).await;
+    processes.set("2026-12-01T09:00:00Z");
+    assert_eq!(processes.fire().await, 1);
+    assert_eq!(deliver(core).await, (1, 0));
+    let request = &processes.receiver.take()[0];
+    let body = std::str::from_utf8(request.body()).expect("UTF-8");
+    let (secret, now) = (secret.reveal(), processes.now().timestamp());
+    let other = body.replace("Buy milk", "Buy beer");
+    assert_eq!(documented(&secret, request, body, now).await, "True");
+    assert_eq!(documented(&secret, request, &other, now).await, "False");
+    assert_eq!(documented(&secret, request, body, now + 301).await, "False");
+    let changed =
+        secret.replace(&secret[10..12], if &secret[10..12] == "AA" { "BB" } else { "AA" });
+    assert_eq!(documented(&changed, request, body, now).await, "False");
+    processes.stop().await;
 }

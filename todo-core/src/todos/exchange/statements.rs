@@ -16,8 +16,9 @@ use crate::{
         IdempotencyKey, Todo,
         bulk::{Text, as_time, as_uuid, both, item_details, item_id, items, member, new_item},
         create::{Limits, used_quota},
-        details::{detail_columns, is_below_tag_quota, is_own_list, open_reminders},
+        details::{detail_columns, is_below_tag_quota, is_own_list},
         idempotency::KEY_LIFETIME,
+        reminder_quota::open_reminders,
     },
 };
 
