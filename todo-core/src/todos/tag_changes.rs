@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Tag, Tags,
-    bulk::{Text, both, for_update, item_id, items, member},
+    bulk::{Text, both, for_update, item_id, items, member, user_of_row},
     change::{next_updated_at, refolded},
     fold,
     pieces::{MAX_IDLE_PIECES, PIECE, pause},
@@ -155,8 +155,9 @@ impl Piece {
                     "WITH picked AS MATERIALIZED (SELECT todo_id FROM todo_tags \
                      WHERE user_id = $1 AND tag = $4 \
                      ORDER BY completed, created_at, todo_id LIMIT $5), \
-                     locked AS MATERIALIZED (SELECT id, tags FROM todos \
-                     WHERE user_id = $1 AND id IN (SELECT todo_id FROM picked) ORDER BY id",
+                     locked AS MATERIALIZED (SELECT id, tags FROM todos WHERE ",
+                    user_of_row!($dialect),
+                    " = $1 AND id IN (SELECT todo_id FROM picked) ORDER BY id",
                     for_update!($dialect, "todos"),
                     ") SELECT ",
                     authorized!(),
@@ -184,7 +185,9 @@ impl Piece {
                     " AS item_id, item.value ->> 'tags' AS new_tags, \
                      item.value ->> 'folded' AS new_folded FROM ",
                     items!($dialect),
-                    ") AS changed WHERE todos.id = item_id AND user_id = $1 AND ",
+                    ") AS changed WHERE todos.id = item_id AND ",
+                    user_of_row!($dialect),
+                    " = $1 AND ",
                     authorized!()
                 )
             };

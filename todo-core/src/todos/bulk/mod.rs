@@ -14,7 +14,7 @@ pub(super) use self::{
     script::{Done, Encode},
     statements::{
         Text, are_items, as_time, as_uuid, both, for_update, is_item, item_details, item_id, items,
-        member, new_item,
+        member, new_item, user_of_row,
     },
 };
 use super::{

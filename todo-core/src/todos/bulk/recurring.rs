@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::statements::{
     Circumstances, Places, Text, are_items, as_time, as_uuid, both, for_update, is_item, item_id,
-    items, member,
+    items, member, user_of_row,
 };
 use crate::{
     authz::{acting_as, authorized},

@@ -14,7 +14,10 @@ use crate::{
     ids::{ListId, TodoId},
     todos::{
         IdempotencyKey, Todo,
-        bulk::{Text, as_time, as_uuid, both, item_details, item_id, items, member, new_item},
+        bulk::{
+            Text, as_time, as_uuid, both, item_details, item_id, items, member, new_item,
+            user_of_row,
+        },
         create::{Limits, used_quota},
         details::{detail_columns, is_below_tag_quota, is_own_list},
         idempotency::KEY_LIFETIME,
@@ -93,7 +96,8 @@ macro_rules! insert_todos {
 macro_rules! are_of_items {
     ($dialect:ident) => {
         concat!(
-            "user_id = $1 AND todo_id IN (SELECT ",
+            user_of_row!($dialect),
+            " = $1 AND todo_id IN (SELECT ",
             item_id!($dialect),
             " FROM ",
             items!($dialect),
@@ -105,7 +109,10 @@ macro_rules! are_of_items {
 
 macro_rules! drop_past_reminders {
     ($dialect:ident) => {
-        concat!("DELETE FROM reminders WHERE fire_at <= $5 AND ", are_of_items!($dialect))
+        concat!(
+            "DELETE FROM reminders WHERE (fire_at IS NULL OR fire_at <= $5) AND ",
+            are_of_items!($dialect)
+        )
     };
 }
 
@@ -275,20 +282,25 @@ impl Piece<'_> {
         dialect: Dialect,
         now: DateTime<Utc>,
     ) -> Vec<Statement> {
-        const TIMES: Text = both!(drop_past_reminders);
+        const PAST: Text = both!(drop_past_reminders);
         const DATES: Text = both!(date_reminders);
-        let items = || self.items.iter().zip(self.ids).filter(|(item, _)| item.may_remind());
-        let statement = |text: &Text, has_time: bool| {
-            let is_one = |item: &Item| item.due.as_ref().is_some_and(|due| due.at().is_some());
-            let ids = items().filter(|(item, _)| is_one(item) == has_time);
-            let object: Map<String, Value> =
-                ids.map(|(_, id)| (member(*id), Value::Null)).collect();
+        // The time of a day that may be to come is computed later, and depends on the user.
+        let is_date = |item: &Item| {
+            let has_time = item.due.as_ref().is_some_and(|due| due.at().is_some());
+            !has_time && item.open_reminders(now) > 0
+        };
+        let statement = |text: &Text, are_dates: bool| {
+            let items = self.items.iter().zip(self.ids);
+            let items = items
+                .filter(|(item, _)| item.may_remind() && is_date(item) == are_dates)
+                .map(|(_, id)| (member(*id), Value::Null));
+            let object: Map<String, Value> = items.collect();
             (!object.is_empty()).then(|| {
                 let statement = acting_as(caller, text.of(dialect));
                 statement.bind(Value::Object(object).to_string()).bind(Timestamp(now))
             })
         };
-        [statement(&TIMES, true), statement(&DATES, false)].into_iter().flatten().collect()
+        [statement(&PAST, false), statement(&DATES, true)].into_iter().flatten().collect()
     }
 
     fn column_values(&self, caller: Caller, item: &Item, id: TodoId) -> Value {

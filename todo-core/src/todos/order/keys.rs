@@ -7,7 +7,7 @@ use crate::{
     authz::{Caller, acting_as, authorized},
     db::{Dialect, Statement},
     todos::{
-        bulk::{Text, both, item_id, items, member},
+        bulk::{Text, both, item_id, items, member, user_of_row},
         order_key::OrderKey,
     },
 };
@@ -34,8 +34,9 @@ pub(super) fn assign(
                 " AS item_id, item.value ->> 'new' AS new_position, \
                  item.value ->> 'old' AS old_position FROM ",
                 items!($dialect),
-                ") AS assigned WHERE todos.id = item_id AND user_id = $1 \
-                 AND position IS NOT DISTINCT FROM old_position AND ",
+                ") AS assigned WHERE todos.id = item_id AND ",
+                user_of_row!($dialect),
+                " = $1 AND position IS NOT DISTINCT FROM old_position AND ",
                 authorized!()
             )
         };
