@@ -60,7 +60,7 @@ fn a_page_is_composed_from_its_pieces() {
         ListQuery::new().status(Status::Pending).sort_by(SortBy::Title).order(SortOrder::Desc);
     let text = text(Dialect::Sqlite, &query, Start::InHead);
     for piece in [
-        "FROM todos WHERE user_id = $1 AND completed = FALSE",
+        "FROM todos INDEXED BY todos_by_title WHERE user_id = $1 AND completed = FALSE",
         "(title_key, created_at, id) < ($5, $6, $7)",
         "(SELECT pending FROM todo_counts WHERE user_id = $1) AS total",
         "ORDER BY title_key DESC, created_at DESC, id DESC LIMIT $4",
