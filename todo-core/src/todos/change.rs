@@ -11,6 +11,7 @@ use super::{
     no_rows::{require_change, require_row},
     read::{get, read},
     reminder_quota::{keeps_reminder_quota, number_of, open_reminders},
+    series::unless_taken_meanwhile,
     todo_columns,
     version::{changing, is_target},
 };
@@ -18,7 +19,7 @@ use crate::{
     authz::{Caller, authorized},
     core::Core,
     db::{
-        DbError, Statement,
+        Statement,
         value::{OneMicrosecond, Timestamp},
     },
     error::{Error, Result},
@@ -238,12 +239,7 @@ pub async fn patch(
         let update = details::bind_patch(update, &patch.details)
             .bind(i64::from(limits.tags))
             .bind(i64::from(limits.reminders));
-        let mut changed = db.execute::<Option<Todo>>(update.clone()).await;
-        // Another todo of the series took the day meanwhile: this one takes none.
-        if changed.as_ref().is_err_and(DbError::is_unique_violation) {
-            changed = db.execute(update).await;
-        }
-        match changed {
+        match unless_taken_meanwhile(&db, update).await {
             Ok(Some(todo)) => Ok(todo),
             Ok(None) => {
                 let reason = explain_no_patch(&work, caller, target, &patch.details, limits);

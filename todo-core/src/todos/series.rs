@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use super::{Due, Recurrence, Todo, TodoId};
 use crate::{
     clock::new_id,
-    db::value::Timestamp,
+    db::{Db, DbError, Statement, value::Timestamp},
     error::{BoxError, Error, Result},
     time_zone::TimeZone,
 };
@@ -99,6 +99,18 @@ macro_rules! is_untouched {
     };
 }
 pub(super) use is_untouched;
+
+/// Runs a change of a todo, again if another one of its series took its day meanwhile: the change
+/// then finds it, and takes none.
+pub(super) async fn unless_taken_meanwhile(
+    db: &Db,
+    change: Statement,
+) -> Result<Option<Todo>, DbError> {
+    match db.execute(change.clone()).await {
+        Err(fault) if fault.is_unique_violation() => db.execute(change).await,
+        changed => changed,
+    }
+}
 
 /// The next occurrence of a todo.
 #[derive(Clone, Debug)]

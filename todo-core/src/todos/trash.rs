@@ -10,6 +10,7 @@ use super::{
     change::next_updated_at,
     create::{Limits, is_below_quota, no_room_for_reminders, quota_error, used_quota},
     reminder_quota::{coming_reminders, has_room_for_reminders, open_reminders},
+    series::unless_taken_meanwhile,
     todo::{TODO_COLUMNS, todo_columns},
 };
 use crate::{
@@ -240,12 +241,7 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
             .bind(Timestamp(oldest))
             .bind(i64::from(limits.todos))
             .bind(i64::from(limits.reminders));
-        let mut inserted = db.execute::<Option<Todo>>(insert.clone()).await;
-        // Another todo has taken its day in a series: it comes back without one.
-        if inserted.as_ref().is_err_and(DbError::is_unique_violation) {
-            inserted = db.execute(insert).await;
-        }
-        let is_taken = match inserted {
+        let is_taken = match unless_taken_meanwhile(&db, insert).await {
             Ok(Some(todo)) => return Ok(todo),
             Ok(None) => false,
             // Concurrent requests have restored it, or take its day in turns.
