@@ -11,6 +11,7 @@
 
 mod app;
 mod client;
+mod clock;
 mod database;
 mod endpoints;
 mod events;
@@ -27,6 +28,7 @@ mod websocket;
 
 pub use app::{App, SECRET, SECRET_SETTING};
 pub use client::{Actor, Client, at_once, eventually, raw, unique_email};
+pub use clock::fast_clock;
 pub use database::{clone_the_only_todo, count_rows, execute_sql};
 pub use endpoints::{endpoint, uncovered};
 pub use events::{Event, EventStream};

@@ -128,9 +128,8 @@ impl CoreBuilder {
     }
 
     /// Sets the maximum number of a user's reminders that have not fired; 0 is no limit. Default:
-    /// 500. A write that adds reminders to a todo is checked, and one that changes when it is due.
-    /// A todo that is reopened, restored or repeated has its reminders again, also beyond the
-    /// limit.
+    /// 500. Every write that adds reminders is checked, also one that reopens, restores or repeats
+    /// a todo, which has its reminders again. On PostgreSQL, concurrent writes may exceed it.
     pub fn max_reminders(mut self, limit: u32) -> Self {
         self.max_reminders = limit;
         self

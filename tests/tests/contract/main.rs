@@ -18,12 +18,14 @@ mod public_url;
 mod quotas;
 mod rate_limits;
 mod recurrence;
+mod reminders;
 mod sign_in;
 mod statements;
 mod tags_and_lists;
 mod todos;
 mod tokens;
 mod trash;
+mod webhook;
 mod websocket;
 
 /// The member `name` of `value`, which must be a string.

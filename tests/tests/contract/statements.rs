@@ -305,6 +305,12 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
         let tagged = json!({"title": "t", "tags": ["a", "b"], "list_id": list_id});
         ann.post(&todos, tagged).await.expect(201);
         let last = ann.todo("last").await["id"].clone();
+        let repeated = json!({
+            "title": "r", "due": {"date": "2090-01-02"}, "recurrence": {"rule": "FREQ=DAILY"},
+            "reminders": [{"minutes_before": 5}],
+        });
+        let repeated = ann.post(&todos, repeated).await.expect(201);
+        let repeated = format!("{todos}/{}/complete", repeated["id"].as_str().expect("an id"));
         let trashed = format!("{trash}/{}", todo["id"].as_str().expect("an id"));
         let restore = format!("{trashed}/restore");
         let bob = app.signed_up().await;
@@ -407,6 +413,8 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("PATCH", &path, json!({"title": "v"}), false, 200, None),
             // One that does not recur.
             ("PATCH", &complete, json!({"completed": true}), false, 200, Some(1)),
+            ("PATCH", &repeated, json!({"completed": true}), false, 200, None),
+            ("PATCH", &repeated, json!({"completed": false}), false, 200, None),
             // Rejected without a statement; only the session is checked.
             ("GET", &no_id, json!(null), false, 404, Some(1)),
             ("GET", &bobs_list, json!(null), false, 403, Some(1)),
@@ -441,8 +449,8 @@ async fn a_request_runs_no_more_statements_than_it_needs() {
             ("GET", &export, json!(null), false, 200, Some(3)),
             ("GET", &format!("{export}?format=todotxt"), json!(null), false, 200, Some(2)),
             ("GET", &format!("{export}?format=x"), json!(null), false, 400, Some(1)),
-            // What the user has, BEGIN, the lock, the todos, COMMIT; for a list BEGIN, the lock, the
-            // list, COMMIT, and what the user has then; for reminders those whose time is past.
+            // What the user has, BEGIN, the lock, the todos, COMMIT; for a list BEGIN, the lock,
+            // the list, COMMIT, and what the user has then; for reminders those whose time is past.
             ("POST", &import, json!({"todos": [{"title": "i"}]}), false, 200, Some(5)),
             (
                 "POST",

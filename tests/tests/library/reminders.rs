@@ -1,214 +1,22 @@
 //! Reminders on both databases: each fires once, under one id, whatever number of processes there
 //! is, and whatever happens to its todo, to the time zone of its user and to the clock.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicI64, Ordering},
-    },
-};
+mod leases;
+mod processes;
+mod quota;
+mod webhooks;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::BTreeSet;
+
 use todo_core::{
-    Clock, Core, Error, Secret,
-    auth::{self, Caller, Client, ProfileChange, Signup, TimeZone},
-    jobs, mail,
-    mail::{MailOptions, Mailer, Message},
-    outbox, reminders,
-    todos::{
-        self, Bulk, BulkRequest, Change, ChangeCursor, Due, FiredReminder, NewTodo, Reminder,
-        Reminders, Todo, TodoPatch,
-    },
-    webhooks::{self, HttpError, HttpRequest, PostFuture, WebhookClient, WebhookState},
+    auth::{self, ProfileChange, TimeZone},
+    jobs, outbox,
+    todos::{self, Reminders, TodoPatch},
+    webhooks::{deliver_due, set as set_webhook},
 };
-use todo_tests::{App, Database, Server, Target, at_once, count_rows, execute_sql};
 
-/// A client that answers as the test says, and keeps what it is given.
-pub(super) struct Receiver {
-    pub(super) status: Mutex<Result<u16, &'static str>>,
-    pub(super) given: Mutex<Vec<HttpRequest>>,
-}
-
-impl Default for Receiver {
-    fn default() -> Self {
-        Self { status: Mutex::new(Ok(204)), given: Mutex::default() }
-    }
-}
-
-impl Receiver {
-    pub(super) fn answer(&self, status: Result<u16, &'static str>) {
-        *self.status.lock().expect("a lock") = status;
-    }
-
-    pub(super) fn take(&self) -> Vec<HttpRequest> {
-        std::mem::take(&mut self.given.lock().expect("a lock"))
-    }
-}
-
-impl WebhookClient for Receiver {
-    fn post(&self, request: HttpRequest) -> PostFuture<'_> {
-        self.given.lock().expect("a lock").push(request);
-        let status = *self.status.lock().expect("a lock");
-        Box::pin(async move { status.map_err(HttpError::new) })
-    }
-}
-
-/// A transport that keeps what it is given.
-#[derive(Default)]
-struct Letters(Mutex<Vec<String>>);
-
-impl Mailer for Letters {
-    fn send<'a>(&'a self, message: &'a Message) -> mail::SendFuture<'a> {
-        let text = String::from_utf8_lossy(message.as_bytes()).into_owned();
-        self.0.lock().expect("a lock").push(format!("To {}\n{text}", message.to()));
-        Box::pin(async { Ok(()) })
-    }
-}
-
-/// Cores on one database, as in several processes, with one clock.
-pub(super) struct Processes {
-    app: App,
-    pub(super) cores: Vec<Core>,
-    seconds: Arc<AtomicI64>,
-    pub(super) receiver: Arc<Receiver>,
-    letters: Arc<Letters>,
-}
-
-pub(super) fn instant(text: &str) -> DateTime<Utc> {
-    text.parse().expect("a time")
-}
-
-impl Processes {
-    /// The clock begins at 08:00 UTC on Tuesday, 2026-12-01.
-    pub(super) async fn start(database: Database, count: usize) -> Self {
-        let mut app = App::start(Target { server: Server::Hyper, database }).await;
-        app.stop_server().await.expect("a clean stop");
-        let begin = instant("2026-12-01T08:00:00Z").timestamp();
-        let seconds = Arc::new(AtomicI64::new(begin));
-        let (receiver, letters) = (Arc::<Receiver>::default(), Arc::<Letters>::default());
-        let mut cores = Vec::new();
-        for _ in 0..count {
-            let now = Arc::clone(&seconds);
-            let clock = Clock::from_fn(move || {
-                DateTime::from_timestamp(now.load(Ordering::Relaxed), 0).expect("a time")
-            });
-            let from = "todo@example.com".parse().expect("an address");
-            let options = MailOptions::new(letters.clone(), from, "https://app.example");
-            let secret = Secret::new(app.secret()).expect("a secret");
-            let builder = Core::builder(secret).clock(clock).mail(options).max_reminders(20);
-            let builder = builder.webhook_client(receiver.clone());
-            cores.push(builder.open(app.database_url()).await.expect("the database opens"));
-        }
-        Self { app, cores, seconds, receiver, letters }
-    }
-
-    pub(super) fn core(&self) -> &Core {
-        &self.cores[0]
-    }
-
-    pub(super) fn advance(&self, minutes: i64) {
-        self.seconds.fetch_add(minutes * 60, Ordering::Relaxed);
-    }
-
-    pub(super) fn set(&self, time: &str) {
-        self.seconds.store(instant(time).timestamp(), Ordering::Relaxed);
-    }
-
-    pub(super) async fn signed_up(&self, email: &str) -> Caller {
-        let form = Signup::parse(email, "Correct1horse", "Ada Lovelace").expect("a form");
-        let session = auth::signup(self.core(), Client::Trusted, form).await.expect("an account");
-        Caller::trusted(session.user.id)
-    }
-
-    /// All processes fire what is due. Returns the number of reminders.
-    pub(super) async fn fire(&self) -> u64 {
-        let reports = at_once(self.cores.len(), |i| {
-            let core = self.cores[i].clone();
-            async move { reminders::fire_due(&core).await.expect("the reminders") }
-        })
-        .await;
-        assert!(reports.iter().all(|report| report.failed == 0), "{reports:?}");
-        reports.iter().map(|report| report.fired).sum()
-    }
-
-    pub(super) async fn sql(&self, sql: &str) {
-        execute_sql(self.app.database_url(), sql).await;
-    }
-
-    pub(super) async fn count(&self, sql: &str) -> i64 {
-        count_rows(self.app.database_url(), sql).await
-    }
-
-    pub(super) async fn stop(self) {
-        for core in self.cores {
-            core.close().await;
-        }
-    }
-}
-
-/// A user who follows the changes.
-pub(super) struct Follower {
-    pub(super) caller: Caller,
-    position: ChangeCursor,
-}
-
-impl Follower {
-    pub(super) async fn new(processes: &Processes, email: &str) -> Self {
-        let caller = processes.signed_up(email).await;
-        let page = todos::changes(processes.core(), &caller, None, None).await.expect("a page");
-        Self { caller, position: page.next }
-    }
-
-    /// The reminders that have fired since the last call, in the order of the log.
-    pub(super) async fn reminders(&mut self, processes: &Processes) -> Vec<FiredReminder> {
-        let mut fired = Vec::new();
-        loop {
-            let since = Some(self.position.clone());
-            let page = todos::changes(processes.core(), &self.caller, since, None).await;
-            let page = page.expect("a page");
-            self.position = page.next;
-            fired.extend(page.changes.into_iter().filter_map(|change| match change {
-                Change::Reminder { reminder } => Some(reminder),
-                _ => None,
-            }));
-            if !page.has_more {
-                return fired;
-            }
-        }
-    }
-
-    /// The minutes of those.
-    async fn minutes(&mut self, processes: &Processes) -> Vec<i64> {
-        let fired = self.reminders(processes).await;
-        fired.iter().map(|reminder| reminder.minutes_before).collect()
-    }
-
-    pub(super) async fn create(&self, processes: &Processes, due: Due, minutes: &[i64]) -> Todo {
-        let new = NewTodo::new("Buy milk".parse().expect("a title")).due(due);
-        let new = new.reminders(minutes_before(minutes));
-        todos::create(processes.core(), &self.caller, new).await.expect("a todo")
-    }
-
-    async fn patch(&self, processes: &Processes, todo: &Todo, patch: TodoPatch) -> Todo {
-        todos::patch(processes.core(), &self.caller, todo.id, patch).await.expect("a todo")
-    }
-}
-
-pub(super) fn minutes_before(minutes: &[i64]) -> Reminders {
-    let each = minutes.iter().map(|minutes| Reminder::before(*minutes).expect("minutes"));
-    Reminders::new(each).expect("up to 5")
-}
-
-pub(super) fn at(date: &str, time: &str) -> Due {
-    Due::parse(date, Some(time), Some("UTC")).expect("a due date")
-}
-
-fn on(date: &str) -> Due {
-    Due::parse(date, None, None).expect("a due date")
-}
-
-const OPEN: &str = "SELECT count(*) FROM reminders WHERE fired_at IS NULL";
+use processes::{Follower, OPEN, Processes, at, instant, minutes_before, on};
+use todo_tests::Database;
 
 on_both_databases! {
     async fn each_reminder_fires_once_in_its_order(database) {
@@ -378,54 +186,6 @@ on_both_databases! {
         processes.stop().await;
     }
 
-    async fn a_user_has_at_most_so_many_open_reminders(database) {
-        let processes = Processes::start(database, 1).await;
-        let core = processes.core();
-        let ann = Follower::new(&processes, "ann@example.com").await;
-        let five = [0, 1, 2, 3, 4];
-        let due = || at("2026-12-01", "10:00");
-        let mut todos = Vec::new();
-        for _ in 0..4 {
-            todos.push(ann.create(&processes, due(), &five).await);
-        }
-        let new = |minutes: &[i64]| {
-            let new = NewTodo::new("Buy milk".parse().expect("a title")).due(due());
-            new.reminders(minutes_before(minutes))
-        };
-        let quota = |error: Error| matches!(error, Error::QuotaExceeded { limit: 20, used: 20, .. });
-        let refused = todos::create(core, &ann.caller, new(&[0])).await.expect_err("a quota");
-        assert!(quota(refused));
-        let key = "a".parse().expect("a key");
-        let refused = todos::create_once(core, &ann.caller, key, new(&[0])).await;
-        assert!(quota(refused.expect_err("a quota")));
-        let plain = todos::create(core, &ann.caller, new(&[])).await.expect("without reminders");
-        let one = TodoPatch::new().reminders(minutes_before(&[0]));
-        let refused = todos::patch(core, &ann.caller, plain.id, one.clone()).await;
-        assert!(quota(refused.expect_err("a quota")));
-        // Others in their place, and fewer, are allowed.
-        let others = TodoPatch::new().reminders(minutes_before(&[5, 6, 7, 8, 9]));
-        ann.patch(&processes, &todos[0], others).await;
-        let bulk = |bulk| BulkRequest::new(bulk).expect("a bulk");
-        let request = bulk(Bulk::Create(vec![new(&[]), new(&[0])]));
-        let refused = todos::bulk(core, &ann.caller, request).await.expect_err("a quota");
-        assert_eq!(refused.code(), "quota_exceeded");
-        let ids = vec![todos[0].id, plain.id];
-        let request = bulk(Bulk::Patch { patch: one.clone(), ids });
-        todos::bulk(core, &ann.caller, request).await.expect("2 in place of 5");
-        let ids = todos.iter().map(|todo| todo.id).chain([plain.id]).collect();
-        let patch = TodoPatch::new().reminders(minutes_before(&five));
-        let request = bulk(Bulk::Patch { patch, ids });
-        let refused = todos::bulk(core, &ann.caller, request).await.expect_err("25 of 20");
-        assert!(matches!(refused, Error::QuotaExceeded { limit: 20, .. }), "{refused:?}");
-        assert_eq!(processes.count(OPEN).await, 17);
-        // Those that have fired do not count.
-        processes.set("2026-12-01T10:00:00Z");
-        assert_eq!(processes.fire().await, 17);
-        let next = new(&[]).due(at("2026-12-02", "10:00")).reminders(minutes_before(&five));
-        todos::create(core, &ann.caller, next).await.expect("a todo");
-        processes.stop().await;
-    }
-
     async fn a_mail_reminds_those_who_want_it(database) {
         let processes = Processes::start(database, 2).await;
         let core = processes.core();
@@ -444,7 +204,7 @@ on_both_databases! {
             .await;
         let deliver = async || {
             while outbox::deliver_next(core).await.expect("the queue") {}
-            std::mem::take(&mut *processes.letters.0.lock().expect("a lock"))
+            processes.letters.take()
         };
         deliver().await;
         for user in [&ann, &bob, &eve] {
@@ -502,7 +262,7 @@ on_both_databases! {
         let core = processes.core();
         let ann = Follower::new(&processes, "ann@example.com").await;
         let url = "https://hooks.example.com/".parse().expect("a URL");
-        webhooks::set(core, &ann.caller, url, None).await.expect("a webhook");
+        set_webhook(core, &ann.caller, url, None).await.expect("a webhook");
         ann.create(&processes, at("2026-12-01", "09:00"), &[0]).await;
         ann.create(&processes, at("2026-12-01", "10:00"), &[0]).await;
         processes.advance(60);
@@ -510,220 +270,11 @@ on_both_databases! {
         processes.sql("UPDATE users SET deleted_at = created_at").await;
         processes.set("2026-12-01T10:00:00Z");
         assert_eq!(processes.fire().await, 0);
-        assert_eq!(webhooks::deliver_due(core).await.expect("the queue").delivered, 0);
+        assert_eq!(deliver_due(core).await.expect("the queue").delivered, 0);
         jobs::run_due(core).await.expect("the queue");
         for table in ["reminders", "webhooks", "webhook_deliveries", "users"] {
             assert_eq!(processes.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
         }
         processes.stop().await;
     }
-}
-
-/// What a receiver does by the specification, with libraries of its own.
-fn verified(request: &HttpRequest, secret: &str) -> serde_json::Value {
-    use base64::{Engine, prelude::BASE64_STANDARD};
-    use hmac::{Hmac, KeyInit, Mac};
-
-    let header = |name: &str| {
-        let found = request.headers().find(|(other, _)| *other == name);
-        found.unwrap_or_else(|| panic!("no {name}")).1.to_owned()
-    };
-    let key = BASE64_STANDARD.decode(secret.strip_prefix("whsec_").expect("whsec_"));
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key.expect("base64")).expect("a key");
-    mac.update(format!("{}.{}.", header("webhook-id"), header("webhook-timestamp")).as_bytes());
-    mac.update(request.body());
-    let signature = header("webhook-signature");
-    let signature = BASE64_STANDARD.decode(signature.strip_prefix("v1,").expect("v1"));
-    mac.verify_slice(&signature.expect("base64")).expect("the signature is valid");
-    assert_eq!((request.method(), header("content-type").as_str()), ("POST", "application/json"));
-    let payload: serde_json::Value = serde_json::from_slice(request.body()).expect("JSON");
-    assert_eq!(payload["type"], "reminder.fired");
-    assert_eq!(payload["data"]["id"], header("webhook-id").as_str());
-    payload
-}
-
-async fn deliver(core: &Core) -> (usize, usize) {
-    let report = webhooks::deliver_due(core).await.expect("the queue");
-    (report.delivered, report.failed)
-}
-
-on_both_databases! {
-    async fn a_webhook_receives_each_reminder_signed(database) {
-        let processes = Processes::start(database, 4).await;
-        let core = processes.core();
-        let mut ann = Follower::new(&processes, "ann@example.com").await;
-        let url = "https://hooks.example.com/todo?key=1".parse().expect("a URL");
-        let set = webhooks::set(core, &ann.caller, url, None).await.expect("a webhook");
-        let secret = set.1.reveal();
-        let found = webhooks::get(core, &ann.caller).await.expect("a webhook");
-        assert_eq!(found, set.0);
-        assert_eq!((found.state, found.last_success_at), (WebhookState::Active, None));
-        for minute in 10..20 {
-            ann.create(&processes, at("2026-12-01", &format!("09:{minute}")), &[0]).await;
-        }
-        let gone = ann.create(&processes, at("2026-12-01", "09:30"), &[0]).await;
-        processes.advance(90);
-        assert_eq!(processes.fire().await, 11);
-        todos::delete(core, &ann.caller, gone.id).await.expect("deleted");
-        let mut delivered = 0;
-        while delivered < 11 {
-            let reports = at_once(4, |i| {
-                let core = processes.cores[i].clone();
-                async move { webhooks::deliver_due(&core).await.expect("the queue") }
-            })
-            .await;
-            delivered += reports.iter().map(|report| report.delivered).sum::<usize>();
-        }
-        assert_eq!(delivered, 11);
-        let given = processes.receiver.take();
-        let payloads: Vec<_> = given.iter().map(|request| verified(request, &secret)).collect();
-        let ids: Vec<_> = payloads.iter().map(|payload| payload["data"]["id"].clone()).collect();
-        let fired = ann.reminders(&processes).await;
-        let expected: Vec<_> = fired.iter().map(|reminder| reminder.id.to_string()).collect();
-        assert_eq!(ids, expected, "in their order, each once");
-        assert!(given.iter().all(|request| request.url() == "https://hooks.example.com/todo?key=1"));
-        assert_eq!(payloads[0]["data"]["todo"]["title"], "Buy milk");
-        assert_eq!(payloads[0]["data"]["at"], "2026-12-01T09:10:00Z");
-        assert_eq!(payloads[10]["data"]["todo"], serde_json::Value::Null);
-        let found = webhooks::get(core, &ann.caller).await.expect("a webhook");
-        assert_eq!(found.last_success_at, Some(core_now(&processes)));
-        assert_eq!(deliver(core).await, (0, 0));
-
-        webhooks::delete(core, &ann.caller).await.expect("deleted");
-        let missing = webhooks::get(core, &ann.caller).await.expect_err("deleted");
-        assert!(matches!(missing, Error::NotFound));
-        let missing = webhooks::delete(core, &ann.caller).await.expect_err("deleted");
-        assert!(matches!(missing, Error::NotFound));
-        processes.stop().await;
-    }
-
-    async fn a_failed_delivery_is_repeated_and_a_dead_webhook_is_off_after_a_day(database) {
-        let processes = Processes::start(database, 1).await;
-        let core = processes.core();
-        let ann = Follower::new(&processes, "ann@example.com").await;
-        let bob = Follower::new(&processes, "bob@example.com").await;
-        let url = || "https://hooks.example.com/".parse().expect("a URL");
-        let (_, secret) = webhooks::set(core, &ann.caller, url(), None).await.expect("a webhook");
-        for minute in ["08:01", "08:02", "08:03"] {
-            ann.create(&processes, at("2026-12-01", minute), &[0]).await;
-        }
-        processes.set("2026-12-01T09:00:00Z");
-        assert_eq!(processes.fire().await, 3);
-        processes.receiver.answer(Ok(500));
-        // One attempt each time, however many are queued.
-        assert_eq!(deliver(core).await, (0, 1));
-        let first = verified(&processes.receiver.take()[0], &secret.reveal());
-        let found = webhooks::get(core, &ann.caller).await.expect("a webhook");
-        assert_eq!(found.last_failure.as_deref(), Some("status 500"));
-        assert_eq!(found.failing_since, Some(instant("2026-12-01T09:00:00Z")));
-        processes.set("2026-12-01T09:00:04Z");
-        assert_eq!(deliver(core).await, (0, 0));
-        processes.set("2026-12-01T09:00:05Z");
-        // A redirect is not followed, and is no success.
-        processes.receiver.answer(Ok(307));
-        assert_eq!(deliver(core).await, (0, 1));
-        processes.receiver.answer(Err("refused\u{1b}"));
-        processes.set("2026-12-01T09:05:04Z");
-        assert_eq!(deliver(core).await, (0, 0));
-        processes.set("2026-12-01T09:05:05Z");
-        assert_eq!(deliver(core).await, (0, 1));
-        let found = webhooks::get(core, &ann.caller).await.expect("a webhook");
-        assert_eq!(found.last_failure.as_deref(), Some("refused "));
-        processes.receiver.take();
-        // It is there again: all are received, the first one under its id, with a new signature.
-        processes.receiver.answer(Ok(200));
-        processes.set("2026-12-01T10:00:00Z");
-        assert_eq!(deliver(core).await, (3, 0));
-        let again = processes.receiver.take();
-        let again: Vec<_> = again.iter().map(|each| verified(each, &secret.reveal())).collect();
-        assert!(again.contains(&first));
-        let found = webhooks::get(core, &ann.caller).await.expect("a webhook");
-        assert_eq!((found.failing_since, found.state), (None, WebhookState::Active));
-
-        // A day without a success.
-        webhooks::set(core, &bob.caller, url(), None).await.expect("a webhook");
-        for user in [&ann, &bob] {
-            user.create(&processes, at("2026-12-01", "10:30"), &[0]).await;
-        }
-        webhooks::delete(core, &ann.caller).await.expect("deleted");
-        processes.set("2026-12-01T10:30:00Z");
-        assert_eq!(processes.fire().await, 2);
-        processes.receiver.answer(Err("connection refused"));
-        let mut attempts = 0;
-        for minute in 0..=24 * 60 {
-            let time = instant("2026-12-01T10:30:00Z") + TimeDelta::minutes(minute);
-            processes.set(&time.to_rfc3339());
-            let (delivered, failed) = deliver(core).await;
-            assert_eq!(delivered, 0);
-            attempts += failed;
-            let found = webhooks::get(core, &bob.caller).await.expect("a webhook");
-            let expected =
-                if minute < 24 * 60 { WebhookState::Active } else { WebhookState::Off };
-            assert_eq!(found.state, expected, "after {minute} minutes");
-        }
-        assert!((8..=12).contains(&attempts), "{attempts}");
-        assert_eq!(processes.count("SELECT count(*) FROM webhook_deliveries").await, 0);
-        bob.create(&processes, at("2026-12-02", "11:00"), &[0]).await;
-        processes.set("2026-12-02T11:00:00Z");
-        assert_eq!(processes.fire().await, 1);
-        processes.receiver.answer(Ok(200));
-        assert_eq!(deliver(core).await, (0, 0), "it is off");
-        webhooks::set(core, &bob.caller, url(), Some(secret)).await.expect("a webhook");
-        let found = webhooks::get(core, &bob.caller).await.expect("a webhook");
-        assert_eq!((found.state, found.last_failure), (WebhookState::Active, None));
-        bob.create(&processes, at("2026-12-02", "12:00"), &[0]).await;
-        processes.set("2026-12-02T12:00:00Z");
-        assert_eq!(processes.fire().await, 1);
-        assert_eq!(deliver(core).await, (1, 0));
-        processes.stop().await;
-    }
-
-    async fn one_rejected_reminder_does_not_delay_the_others(database) {
-        let processes = Processes::start(database, 1).await;
-        let core = processes.core();
-        let ann = Follower::new(&processes, "ann@example.com").await;
-        let url = || "https://hooks.example.com/".parse().expect("a URL");
-        webhooks::set(core, &ann.caller, url(), None).await.expect("a webhook");
-        ann.create(&processes, at("2026-12-01", "09:00"), &[0]).await;
-        processes.set("2026-12-01T09:00:00Z");
-        assert_eq!(processes.fire().await, 1);
-        processes.receiver.answer(Ok(400));
-        for time in ["2026-12-01T09:00:00Z", "2026-12-01T09:00:05Z"] {
-            processes.set(time);
-            assert_eq!(deliver(core).await, (0, 1));
-        }
-        // What is set anew receives at once.
-        processes.receiver.answer(Ok(200));
-        webhooks::set(core, &ann.caller, url(), None).await.expect("a webhook");
-        assert_eq!(deliver(core).await, (1, 0));
-        processes.stop().await;
-    }
-
-    async fn an_abandoned_delivery_is_repeated_when_its_lease_ends(database) {
-        let processes = Processes::start(database, 2).await;
-        let core = processes.core();
-        let ann = Follower::new(&processes, "ann@example.com").await;
-        let url = "https://hooks.example.com/".parse().expect("a URL");
-        webhooks::set(core, &ann.caller, url, None).await.expect("a webhook");
-        ann.create(&processes, at("2026-12-01", "09:00"), &[0]).await;
-        processes.set("2026-12-01T09:00:00Z");
-        assert_eq!(processes.fire().await, 1);
-        // A process has leased the webhook, and ended.
-        let lease = match database {
-            Database::Sqlite => "zeroblob(16), leased_until = 1796115660000000",
-            Database::Postgres => {
-                "'00000000-0000-0000-0000-000000000000', leased_until = '2026-12-01T09:01:00Z'"
-            }
-        };
-        processes.sql(&format!("UPDATE webhooks SET lease = {lease}")).await;
-        processes.set("2026-12-01T09:00:59Z");
-        assert_eq!(deliver(core).await, (0, 0));
-        processes.set("2026-12-01T09:01:00Z");
-        assert_eq!(deliver(core).await, (1, 0));
-        processes.stop().await;
-    }
-}
-
-fn core_now(processes: &Processes) -> DateTime<Utc> {
-    DateTime::from_timestamp(processes.seconds.load(Ordering::Relaxed), 0).expect("a time")
 }

@@ -50,7 +50,7 @@ async fn filled_with(url: &str, todos: &str) {
         UPDATE todos SET search = title_key, tags = '[\"a\",\"b\"]', list_id = user_id, parent_id = id,
             position = 'a0', due_date = 20000, due_minute = 61, due_zone = 'Europe/Berlin',
             due_at = 1728000000000000, undated = 0, due_key = 28800061, rule = 'FREQ=DAILY', rule_from = 2,
-            series_id = id, occurrence = 20000
+            series_id = id, occurrence = 20000, reminders = '[5,60]', ical = 'X-A:1'
         WHERE title = 'Ärger 7';
         INSERT INTO lists SELECT id, id, 'Liste ' || email, '#a0b1c2', created_at, created_at + 1,
             iif(email < 'u2', created_at + 2, NULL) FROM users;
@@ -63,6 +63,14 @@ async fn filled_with(url: &str, todos: &str) {
             iif(email < 'u2', 1750000000000000, NULL) FROM users;
         INSERT INTO revoked_tokens SELECT id, 4000000000000000 FROM users;
         UPDATE sessions SET kind = 'external', identity_id = user_id;
+        INSERT INTO reminders SELECT id, id, id, 5, NULL, 1728000000000000, 1727999700000000,
+            1727000000000000, iif(email < 'u2', 1727999700000001, NULL), email < 'u2' FROM users;
+        INSERT INTO reminders SELECT randomblob(16), id, id, 5, 20000, NULL, NULL, NULL, NULL, 0
+            FROM users;
+        INSERT INTO webhooks SELECT id, 'https://hooks.example.com/' || email, randomblob(32), created_at, created_at + 1,
+            created_at + 2, 'status 500', created_at + 2, 3, iif(email < 'u2', created_at + 4, NULL),
+            created_at + 3, NULL, NULL FROM users;
+        INSERT INTO webhook_deliveries SELECT id, id, created_at, 2, created_at + 9 FROM users;
         INSERT INTO idempotency SELECT id, 'other', x'', 200, '[]', NULL, '1-x', 1800000000000001 FROM users;";
     let fill = sqlx::AssertSqlSafe(fill.replace("@TODOS@", todos));
     sqlx::raw_sql(fill).execute(&mut db).await.expect("rows");
@@ -71,8 +79,8 @@ async fn filled_with(url: &str, todos: &str) {
 
 /// The rows of [`filled`] that are not todos: of 20 users, each with a session, an identity, a
 /// revoked token, two deleted todos, two idempotency keys, counts, two tags, two tagged todos, a
-/// list and its counts.
-const OTHER_ROWS: usize = 20 * (1 + 1 + 1 + 1 + 2 + 2 + 1 + 2 + 2 + 1 + 1);
+/// list and its counts, two reminders, a webhook and a delivery.
+const OTHER_ROWS: usize = 20 * (1 + 1 + 1 + 1 + 2 + 2 + 1 + 2 + 2 + 1 + 1 + 2 + 1 + 1);
 
 /// All rows of all tables except the rate limits, as text.
 async fn rows(url: &str) -> Vec<String> {
@@ -87,12 +95,12 @@ async fn rows(url: &str) -> Vec<String> {
             priority, completed, created_at, updated_at, quote(completed_at), quote(search), tags,
             quote(list_id), quote(parent_id), quote(position), quote(due_date), quote(due_minute),
             quote(due_zone), quote(due_at), undated, due_key, quote(rule), quote(rule_from),
-            quote(series_id), quote(occurrence)) FROM todos
+            quote(series_id), quote(occurrence), reminders, quote(ical)) FROM todos
         UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), title, title_key, quote(description),
             priority, completed, created_at, updated_at, quote(completed_at), quote(search), tags,
             quote(list_id), quote(parent_id), quote(position), quote(due_date), quote(due_minute),
             quote(due_zone), quote(due_at), undated, due_key, quote(rule), quote(rule_from),
-            quote(series_id), quote(occurrence), deleted_at) FROM trash
+            quote(series_id), quote(occurrence), reminders, quote(ical), deleted_at) FROM trash
         UNION ALL SELECT concat_ws('|', hex(user_id), key, hex(fingerprint), status, answer,
             quote(location), quote(etag), made_at) FROM idempotency
         UNION ALL SELECT concat_ws('|', hex(user_id), pending, completed) FROM todo_counts
@@ -101,6 +109,13 @@ async fn rows(url: &str) -> Vec<String> {
         UNION ALL SELECT concat_ws('|', hex(list_id), hex(user_id), pending, completed) FROM list_counts
         UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), name, quote(color), created_at, updated_at,
             quote(deleted_at)) FROM lists
+        UNION ALL SELECT concat_ws('|', hex(id), hex(user_id), hex(todo_id), minutes_before, quote(due_date),
+            quote(due_at), quote(fire_at), quote(written_at), quote(fired_at), is_late) FROM reminders
+        UNION ALL SELECT concat_ws('|', hex(user_id), url, hex(secret), created_at, quote(last_success_at),
+            quote(last_failure_at), quote(last_failure), quote(failing_since), failures, quote(off_at),
+            quote(paused_until)) FROM webhooks
+        UNION ALL SELECT concat_ws('|', hex(reminder_id), hex(user_id), created_at, attempts, next_attempt_at)
+            FROM webhook_deliveries
         ORDER BY 1";
     sqlx::query_scalar(sql).fetch_all(&mut db).await.expect("rows")
 }
@@ -232,7 +247,7 @@ async fn progress_is_shown_only_on_a_terminal() {
     let terminal = terminal.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
     let seen = timeout(STARTING, terminal.output()).await.expect("an end").expect("script runs");
     let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
-    assert!(seen.contains("/2180") && seen.contains("2000 todos"), "{seen}");
+    assert!(seen.contains("/2260") && seen.contains("2000 todos"), "{seen}");
     fs::remove_file(dir.path().join("b.db")).expect("the copy");
     let (ok, printed) = copy(&from, &to).await;
     assert!(ok && !printed.contains("/2180") && printed.contains("2000 todos"), "{printed}");

@@ -4,6 +4,7 @@ mod accounts;
 mod backup;
 mod changes;
 mod cli;
+mod copied_reminders;
 mod copy;
 mod identity;
 mod import;

@@ -1,6 +1,8 @@
 //! Malformed secrets in every setting that accepts one: no output may contain a fragment of a
 //! secret, as text, as decimal bytes, in hexadecimal or in base64.
 
+mod webhooks;
+
 use std::{fs, path::Path};
 
 use base64::{

@@ -10,5 +10,6 @@ mod memory;
 mod outage;
 mod outage_sqlite;
 mod overload;
+mod reminders;
 mod rolling;
 mod streams;

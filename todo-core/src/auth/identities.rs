@@ -15,7 +15,7 @@ use crate::{
     authz::{acting_as, authorized},
     core::Core,
     db::{DbError, FromRow, Row, Statement, value::Timestamp},
-    error::{Error, Quota, Result},
+    error::{Error, Result},
     ids::IdentityId,
     timestamp,
 };
@@ -290,7 +290,7 @@ pub(crate) async fn add_proved_identity(
                 Some(owner) if owner == caller.user_id().as_uuid() => None,
                 Some(_) => Some(Error::IdentityTaken),
                 None => Some(Error::QuotaExceeded {
-                    of: Quota::Identities,
+                    of: crate::error::Quota::Identities,
                     limit: MAX_IDENTITIES.into(),
                     used: u64::try_from(used).unwrap_or_default(),
                 }),

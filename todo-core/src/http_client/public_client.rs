@@ -53,10 +53,7 @@ pub type PostFuture<'a> = Pin<Box<dyn Future<Output = Result<u16, HttpError>> + 
 /// A [`WebhookClient`] on hyper: HTTP/1.1 (RFC 9112) over TLS, with Mozilla's certificate
 /// authorities. Each request has its own connection. It uses no proxy.
 #[derive(Clone, Debug)]
-pub struct PublicClient {
-    client: Client<HttpsConnector<HttpConnector<CheckedResolver>>, Full<Bytes>>,
-    is_allowed: Rule,
-}
+pub struct PublicClient(Checked<GaiResolver>);
 
 /// Whether the client may connect to an address.
 type Rule = fn(IpAddr) -> bool;
@@ -79,7 +76,25 @@ impl PublicClient {
     }
 
     fn over(roots: RootCertStore, is_allowed: Rule) -> Self {
-        let resolver = CheckedResolver { resolver: GaiResolver::new(), is_allowed };
+        Self(Checked::new(GaiResolver::new(), roots, is_allowed))
+    }
+}
+
+/// A client that connects to the addresses that its resolver finds, if the rule allows them.
+#[derive(Clone, Debug)]
+struct Checked<R> {
+    client: Client<HttpsConnector<HttpConnector<CheckedResolver<R>>>, Full<Bytes>>,
+    is_allowed: Rule,
+}
+
+impl<R> Checked<R>
+where
+    R: Service<Name, Error = io::Error> + Clone + Send + Sync + 'static,
+    R::Response: Iterator<Item = SocketAddr>,
+    R::Future: Send + 'static,
+{
+    fn new(resolver: R, roots: RootCertStore, is_allowed: Rule) -> Self {
+        let resolver = CheckedResolver { resolver, is_allowed };
         let mut connector = HttpConnector::new_with_resolver(resolver);
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -126,7 +141,7 @@ impl Default for PublicClient {
 
 impl WebhookClient for PublicClient {
     fn post(&self, request: HttpRequest) -> PostFuture<'_> {
-        Box::pin(self.exchange(request))
+        Box::pin(self.0.exchange(request))
     }
 }
 
@@ -158,12 +173,17 @@ fn is_not_public(error: &(dyn StdError + 'static)) -> bool {
 /// A resolver that fails unless each address of a name is allowed. The connector connects to the
 /// addresses that it returns.
 #[derive(Clone, Debug)]
-struct CheckedResolver {
-    resolver: GaiResolver,
+struct CheckedResolver<R> {
+    resolver: R,
     is_allowed: Rule,
 }
 
-impl Service<Name> for CheckedResolver {
+impl<R> Service<Name> for CheckedResolver<R>
+where
+    R: Service<Name, Error = io::Error>,
+    R::Response: Iterator<Item = SocketAddr>,
+    R::Future: Send + 'static,
+{
     type Response = vec::IntoIter<SocketAddr>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;

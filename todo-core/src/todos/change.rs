@@ -7,12 +7,10 @@ use super::{
     Description, Details, NewTodo, Target, Title, Todo, TodoPatch,
     bulk::{Text, both},
     create::Limits,
-    details::{
-        self, Known, allows_details, is_below_tag_quota, is_own_list, keeps_reminder_quota,
-        number_of, open_reminders, patched_details,
-    },
+    details::{self, Known, allows_details, is_below_tag_quota, is_own_list, patched_details},
     no_rows::{require_change, require_row},
     read::{get, read},
+    reminder_quota::{keeps_reminder_quota, number_of, open_reminders},
     todo_columns,
     version::{changing, is_target},
 };
@@ -240,16 +238,20 @@ pub async fn patch(
         let update = details::bind_patch(update, &patch.details)
             .bind(i64::from(limits.tags))
             .bind(i64::from(limits.reminders));
-        let changed = db.execute(update).await;
-        // Another todo of the series took the day meanwhile.
+        let mut changed = db.execute::<Option<Todo>>(update.clone()).await;
+        // Another todo of the series took the day meanwhile: this one takes none.
         if changed.as_ref().is_err_and(DbError::is_unique_violation) {
-            return Err(Error::Busy);
+            changed = db.execute(update).await;
         }
-        if let Some(todo) = changed? {
-            return Ok(todo);
+        match changed {
+            Ok(Some(todo)) => Ok(todo),
+            Ok(None) => {
+                let reason = explain_no_patch(&work, caller, target, &patch.details, limits);
+                Err(Box::pin(reason).await)
+            }
+            Err(fault) if fault.is_unique_violation() => Err(Error::Busy),
+            Err(fault) => Err(fault.into()),
         }
-        let reason = explain_no_patch(&work, caller, target, &patch.details, limits);
-        Err(Box::pin(reason).await)
     })
     .await
 }

@@ -5,11 +5,9 @@ use chrono::{DateTime, Utc};
 use super::{
     Description, Details, NewTodo, Todo,
     bulk::{Text, both},
-    details::{
-        self, Known, detail_columns, is_below_reminder_quota, is_below_tag_quota, is_own_list,
-        number_of, open_reminders,
-    },
+    details::{self, Known, detail_columns, is_below_tag_quota, is_own_list},
     fold,
+    reminder_quota::{is_below_reminder_quota, number_of, open_reminders},
 };
 use crate::{
     authz::{Caller, acting_as, authorized},
@@ -117,6 +115,12 @@ impl Limits {
     pub(super) fn of(core: &Core) -> Self {
         Self { todos: core.max_todos(), tags: core.max_tags(), reminders: core.max_reminders() }
     }
+}
+
+/// The error of reminders that have no room beside `used` others.
+pub(super) fn no_room_for_reminders(limit: u32, used: i64) -> Error {
+    let (of, used) = (Quota::Reminders, used.unsigned_abs());
+    Error::QuotaExceeded { of, limit: limit.into(), used }
 }
 
 /// Binds a new todo without its details: 7 binds.

@@ -6,9 +6,10 @@ use uuid::Uuid;
 
 use super::{
     Description, Details, Due, Recurrence, Target, Todo, TodoPatch,
-    create::{Limits, quota_error},
+    create::{Limits, no_room_for_reminders, quota_error},
     fold,
     input::need_due,
+    reminder_quota::open_reminders,
 };
 use crate::{
     authz::{Caller, acting_as, authorized},
@@ -251,77 +252,6 @@ macro_rules! is_below_tag_quota {
 }
 pub(super) use is_below_tag_quota;
 
-/// SQL condition that the caller would have no more than `$limit` reminders that have not fired,
-/// with those of a new todo: a stored text. 0 is no limit.
-macro_rules! is_below_reminder_quota {
-    ($dialect:ident, $reminders:literal, $limit:literal) => {
-        concat!(
-            "(",
-            $limit,
-            " = 0 OR ",
-            $reminders,
-            " = '[]' OR ",
-            open_reminders!(""),
-            " + ",
-            number_of!($dialect, $reminders),
-            " <= ",
-            $limit,
-            ")"
-        )
-    };
-}
-pub(super) use is_below_reminder_quota;
-
-/// As [`is_below_reminder_quota!`], for a patch: `$reminders` is NULL if it has none, and `$dues`
-/// says whether it has a due date. A patch that adds no reminder is always allowed.
-macro_rules! keeps_reminder_quota {
-    ($dialect:ident, $reminders:literal, $dues:literal, $limit:literal) => {
-        concat!(
-            "(",
-            $limit,
-            " = 0 OR completed OR (",
-            $reminders,
-            " IS NULL AND NOT ",
-            $dues,
-            ") OR ",
-            number_of!($dialect, concat!("coalesce(", $reminders, ", reminders)")),
-            " <= (SELECT count(*) FROM reminders AS own WHERE own.todo_id = todos.id \
-             AND own.fired_at IS NULL) OR ",
-            open_reminders!(" AND open.todo_id <> todos.id"),
-            " + ",
-            number_of!($dialect, concat!("coalesce(", $reminders, ", reminders)")),
-            " <= ",
-            $limit,
-            ")"
-        )
-    };
-}
-pub(super) use keeps_reminder_quota;
-
-/// SQL expression for the number of the caller's reminders that have not fired.
-macro_rules! open_reminders {
-    ($condition:expr) => {
-        concat!(
-            "(SELECT count(*) FROM reminders AS open WHERE open.user_id = $1 \
-             AND open.fired_at IS NULL",
-            $condition,
-            ")"
-        )
-    };
-}
-pub(super) use open_reminders;
-
-/// SQL expression for the number of reminders in a stored text.
-macro_rules! number_of {
-    (Sqlite, $reminders:expr) => {
-        concat!("json_array_length(", $reminders, ")")
-    };
-    (Postgres, $reminders:expr) => {
-        concat!("json_array_length(CAST(", $reminders, " AS json))")
-    };
-}
-pub(super) use number_of;
-
 /// Binds the details of a patch for [`patched_details!`]: 13 binds.
 pub(super) fn bind_patch(statement: Statement, details: &Details) -> Statement {
     let due = details.due.as_ref().and_then(Option::as_ref);
@@ -416,9 +346,8 @@ impl Known {
         if more == 0 || limit == 0 || self.reminders + more <= i64::from(limit) {
             return Ok(());
         }
-        // Those that are there may be fewer than the limit, and have no room for these.
-        let used = self.reminders.unsigned_abs();
-        Err(Error::QuotaExceeded { of: Quota::Reminders, limit: limit.into(), used })
+        // Those that are there may be fewer than the limit, and leave no room for these.
+        Err(no_room_for_reminders(limit, self.reminders))
     }
 
     /// Fails if the list of the details is none of the user.

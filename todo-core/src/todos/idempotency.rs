@@ -10,11 +10,9 @@ use super::{
     Reminders, Tags, Todo, TodoId,
     bulk::{Done, Encode, Text, both, run_keyed},
     create::{Limits, bind_todo, explain_no_insert, is_below_quota, new_todo, used_quota},
-    details::{
-        self, detail_columns, is_below_reminder_quota, is_below_tag_quota, is_own_list, number_of,
-        open_reminders,
-    },
+    details::{self, detail_columns, is_below_tag_quota, is_own_list},
     keyed_request::KeyedRequest,
+    reminder_quota::{is_below_reminder_quota, number_of, open_reminders},
 };
 use crate::{
     authz::{Caller, acting_as, authorized},
@@ -81,7 +79,7 @@ pub struct Creation {
 
 /// A creation, or the stored answer to the first request with its key.
 pub(crate) enum Answer {
-    Created(Todo),
+    Created(Box<Todo>),
     /// The todo as JSON.
     Replayed(String),
 }
@@ -103,7 +101,7 @@ pub async fn create_once(
     new: NewTodo,
 ) -> Result<Creation> {
     Ok(match create_or_replay(core, caller, key, new).await? {
-        Answer::Created(todo) => Creation { todo, is_replay: false },
+        Answer::Created(todo) => Creation { todo: *todo, is_replay: false },
         Answer::Replayed(answer) => Creation { todo: stored_todo(&answer)?, is_replay: true },
     })
 }
@@ -155,7 +153,7 @@ pub(crate) async fn restore_or_replay(
         Done::Replayed(answer) => Ok((answer, true)),
         Done::Failed(Error::ItemsFailed { reason, .. }) => Err(reason.into()),
         Done::Failed(error) => Err(error),
-        Done::Unplanned => Err(Error::Busy),
+        Done::Unplanned | Done::Crowded(_) => Err(Error::Busy),
         Done::Results(_, None) => Err(Error::Internal(BoxError::new("an answer is not stored"))),
     }
 }
@@ -218,7 +216,7 @@ pub(crate) async fn create_or_replay(
             .bind(answer)
             .bind(i64::from(limits.reminders));
         let is_rejected = match db.execute::<Option<(uuid::Uuid,)>>(insert).await {
-            Ok(Some(_)) => return Ok(Answer::Created(todo)),
+            Ok(Some(_)) => return Ok(Answer::Created(todo.into())),
             Ok(None) => true,
             Err(fault) if fault.is_unique_violation() => false,
             Err(fault) if fault.is_foreign_key_violation() => return Err(Error::Unauthenticated),

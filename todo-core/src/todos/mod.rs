@@ -85,6 +85,7 @@ mod order_key;
 mod pieces;
 mod read;
 mod recurrence;
+mod reminder_quota;
 mod reminders;
 mod search;
 mod series;

@@ -8,7 +8,8 @@ use super::{
     Limit, Todo, TodoId,
     bulk::{Text, both, for_update},
     change::next_updated_at,
-    create::{is_below_quota, quota_error, used_quota},
+    create::{Limits, is_below_quota, no_room_for_reminders, quota_error, used_quota},
+    reminder_quota::{coming_reminders, has_room_for_reminders, open_reminders},
     todo::{TODO_COLUMNS, todo_columns},
 };
 use crate::{
@@ -198,6 +199,9 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
                 authorized!(),
                 " AND ",
                 is_below_quota!("$8"),
+                " AND (completed OR ",
+                has_room_for_reminders!($dialect, "trash", "$5", "$9"),
+                ")",
                 for_update!($dialect, "trash"),
                 " RETURNING ",
                 todo_columns!()
@@ -205,17 +209,28 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
         };
     }
     const SQL: Text = both!(restore);
-    const FIND: &str = concat!(
-        "SELECT ",
-        authorized!(),
-        ", EXISTS (SELECT 1 FROM trash WHERE id = $4 AND user_id = $1 AND deleted_at > $5), ",
-        used_quota!()
-    );
+    macro_rules! find {
+        ($dialect:ident) => {
+            concat!(
+                "SELECT ",
+                authorized!(),
+                ", EXISTS (SELECT 1 FROM trash WHERE id = $4 AND user_id = $1 \
+                 AND deleted_at > $5), ",
+                used_quota!(),
+                ", ",
+                open_reminders!(""),
+                ", coalesce((SELECT ",
+                coming_reminders!($dialect, "trash", "$6"),
+                " FROM trash WHERE id = $4 AND NOT completed), 0)"
+            )
+        };
+    }
+    const FIND: Text = both!(find);
     let db = core.db();
     let caller = *caller;
     let now = core.now();
     let oldest = now - core.trash_lifetime();
-    let limit = core.max_todos();
+    let limits = Limits::of(core);
     let work = core.clone();
     core.write(caller.user_id(), async move {
         let insert = acting_as(caller, SQL.of(db.dialect()))
@@ -223,26 +238,39 @@ pub async fn restore(core: &Core, caller: &Caller, id: TodoId) -> Result<Todo> {
             .bind(Timestamp(now))
             .bind(OneMicrosecond)
             .bind(Timestamp(oldest))
-            .bind(i64::from(limit));
-        let is_taken = match db.execute::<Option<Todo>>(insert).await {
+            .bind(i64::from(limits.todos))
+            .bind(i64::from(limits.reminders));
+        let mut inserted = db.execute::<Option<Todo>>(insert.clone()).await;
+        // Another todo has taken its day in a series: it comes back without one.
+        if inserted.as_ref().is_err_and(DbError::is_unique_violation) {
+            inserted = db.execute(insert).await;
+        }
+        let is_taken = match inserted {
             Ok(Some(todo)) => return Ok(todo),
             Ok(None) => false,
-            // A concurrent request has restored it, or has taken its day in a series.
+            // Concurrent requests have restored it, or take its day in turns.
             Err(fault) if fault.is_unique_violation() => true,
             Err(fault) if fault.is_foreign_key_violation() => return Err(Error::Unauthenticated),
             Err(fault) => return Err(fault.into()),
         };
-        let find = acting_as(caller, FIND).bind(id).bind(Timestamp(oldest));
+        let find = acting_as(caller, FIND.of(db.dialect()))
+            .bind(id)
+            .bind(Timestamp(oldest))
+            .bind(Timestamp(now));
         let found = async { Ok(db.fetch_one(find).await?) };
-        let found: (bool, bool, Option<i64>) =
+        let found: (bool, bool, Option<i64>, i64, i64) =
             Box::pin(work.read_in_write(caller.user_id(), found)).await?;
         Err(match found {
-            (false, _, _) | (_, _, None) => Error::Unauthenticated,
-            (true, false, _) => Error::NotFound,
-            (true, true, Some(_)) if is_taken => Error::Busy,
-            // Below the quota, it was deleted after the statement had looked for it.
-            (true, true, Some(used)) => {
-                quota_error(Quota::Todos, limit, used).unwrap_or(Error::NotFound)
+            (false, ..) | (_, _, None, ..) => Error::Unauthenticated,
+            (true, false, ..) => Error::NotFound,
+            (true, true, Some(_), ..) if is_taken => Error::Busy,
+            (true, true, Some(used), open, coming) => {
+                let limit = i64::from(limits.reminders);
+                let is_full = limit > 0 && coming > 0 && open + coming > limit;
+                let reminders = is_full.then(|| no_room_for_reminders(limits.reminders, open));
+                let todos = quota_error(Quota::Todos, limits.todos, used);
+                // Below both, it was deleted after the statement had looked for it.
+                todos.or(reminders).unwrap_or(Error::NotFound)
             }
         })
     })

@@ -13,7 +13,7 @@ use super::{Fate, Model, failed, new_todo, patch};
 #[derive(Clone, Debug)]
 pub(super) enum Call {
     Create(Vec<NewTodo>),
-    Patch(Vec<Index>, TodoPatch),
+    Patch(Vec<Index>, Box<TodoPatch>),
     Complete(Vec<Index>, bool),
     Delete(Vec<Index>),
     Restore(Vec<Index>),
@@ -23,7 +23,7 @@ pub(super) fn calls() -> impl Strategy<Value = Call> {
     let some = || prop::collection::vec(any::<Index>(), 1..5);
     prop_oneof![
         prop::collection::vec(new_todo(), 1..4).prop_map(Call::Create),
-        (some(), patch()).prop_map(|(which, patch)| Call::Patch(which, patch)),
+        (some(), patch()).prop_map(|(which, patch)| Call::Patch(which, patch.into())),
         (some(), any::<bool>()).prop_map(|(which, done)| Call::Complete(which, done)),
         some().prop_map(Call::Delete),
         some().prop_map(Call::Restore),
@@ -53,7 +53,7 @@ pub(super) async fn make(
         Call::Create(new) => (Bulk::Create(new.clone()), Vec::new()),
         Call::Patch(which, patch) => {
             let ids = chosen(which);
-            (Bulk::Patch { ids: ids.clone(), patch: patch.clone() }, ids)
+            (Bulk::Patch { ids: ids.clone(), patch: (**patch).clone() }, ids)
         }
         Call::Complete(which, completed) => {
             let ids = chosen(which);

@@ -3,14 +3,15 @@
 //!
 //! All but one of the runtime's workers may read at once: a disk that hangs must not block the last
 //! one, which serves `/health`. Further reads wait up to 5 ms for a permit. Reads without a permit
-//! and long reads run on blocking threads, as do all reads on a runtime of one worker.
+//! and long reads run on blocking threads, as do all reads on a runtime of one worker. A read is
+//! long if it has many rows, or if it searches or counts many: it ends after 2 ms, and runs again.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use super::{Access, DatabaseFile, blocking, is_blocked, run_statement};
@@ -20,6 +21,11 @@ use crate::db::{CLOSE_TIMEOUT, DbError, FromRows, Statement, WaitStats};
 const MAX_INLINE_ROWS: usize = 501;
 /// Maximum wait for the permit of an inline read. A usual read takes some ten microseconds.
 const MAX_INLINE_WAIT: Duration = Duration::from_millis(5);
+/// Maximum time of an inline read; a longer one runs again on a blocking thread.
+const MAX_INLINE_TIME: Duration = Duration::from_millis(2);
+/// The instructions of SQLite's virtual machine after which the time is read. A search has some ten
+/// for a todo and a term.
+const INSTRUCTIONS: i32 = 1000;
 /// Maximum number of connections, each with a cache of 4 MiB.
 const MAX_READERS: usize = 8;
 
@@ -81,10 +87,15 @@ impl Readers {
         // If none is idle, `read_blocking` opens one.
         let connection = self.idle().pop()?;
         let mut rows = R::default();
+        let began = Instant::now();
+        let is_over = move || began.elapsed() > MAX_INLINE_TIME;
+        connection.progress_handler(INSTRUCTIONS, Some(is_over)).ok()?;
         let outcome = run_statement(&connection, statement, MAX_INLINE_ROWS, &mut rows);
+        connection.progress_handler(0, None::<fn() -> bool>).ok()?;
         self.give_back(connection, &outcome);
         match outcome {
             Ok(is_complete) => is_complete.then_some(Ok(rows)),
+            Err(DbError::Sqlite(error)) if is_interrupted(&error) => None,
             // Another process recovers or locks the file: `read_blocking` waits for it.
             Err(DbError::Sqlite(error)) if is_blocked(&error) => None,
             Err(error) => Some(Err(error)),
@@ -120,8 +131,10 @@ impl Readers {
 
     /// Keeps a connection for the next read, unless the error may be the connection's fault.
     fn give_back<R>(&self, connection: Connection, outcome: &Result<R, DbError>) {
-        let is_usable =
-            outcome.is_ok() || matches!(outcome, Err(DbError::Sqlite(e)) if is_blocked(e));
+        let is_usable = match outcome {
+            Err(DbError::Sqlite(error)) => is_blocked(error) || is_interrupted(error),
+            outcome => outcome.is_ok(),
+        };
         if is_usable {
             let mut idle = self.idle();
             if idle.len() < self.limit && !self.threads.is_closed() {
@@ -152,5 +165,45 @@ impl Readers {
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the statement took longer than [`MAX_INLINE_TIME`].
+fn is_interrupted(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{DatabaseOptions, Db};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_read_that_takes_long_does_not_run_on_a_worker() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", dir.path().join("todo.db").display());
+        let db = Db::open(&url, &DatabaseOptions::new()).await.unwrap();
+        let file =
+            DatabaseFile { path: dir.path().join("todo.db"), busy_timeout: Duration::from_secs(1) };
+        let readers = Arc::new(Readers::open(file, 4).unwrap());
+        let count = |numbers: i64| {
+            let sql = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n \
+                       WHERE n < $1) SELECT count(*) FROM n";
+            Statement::new(sql).bind(numbers)
+        };
+        for _ in 0..3 {
+            let began = Instant::now();
+            let long = readers.read_inline::<Option<(i64,)>>(&count(20_000_000)).await;
+            assert!(long.is_none());
+            assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+            assert_eq!(readers.idle().len(), 1, "the connection is kept");
+        }
+        let long = readers.read_blocking::<Option<(i64,)>>(count(300_000)).await.unwrap();
+        assert_eq!(long, Some((300_000,)));
+        // Neither has the next read on the connection an end.
+        let short = readers.read_inline::<Option<(i64,)>>(&count(10)).await;
+        assert_eq!(short.unwrap().unwrap(), Some((10,)));
+        readers.close().await;
+        db.close().await;
     }
 }

@@ -123,9 +123,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = &[
             deadline: Some(IMPORT_DEADLINE),
             ..Policy::DEFAULT
         },
-        // What the user has, twice if lists are created; BEGIN, a lock, these, COMMIT; BEGIN, a lock,
-        // the todos, COMMIT for each 500 todos, and for those with reminders two more. With a key
-        // also its look-up and that of its pieces, and four statements more in the transaction.
+        // What the user has, twice if lists are created; BEGIN, a lock, these, COMMIT; BEGIN, a
+        // lock, the todos, COMMIT for each 500 todos, and for those with reminders two more. With a
+        // key also its look-up and that of its pieces, and four statements more in the transaction.
         Statements::new(18, 14),
         Handler::Owner(KeyAccess::With(Scope::TodosWrite), |request, caller| {
             Box::pin(import(request, caller))

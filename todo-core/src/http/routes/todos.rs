@@ -189,9 +189,9 @@ pub(super) const IF_NONE_MATCH_LIST: &[HeaderParameter] = &[HeaderParameter {
 const STATEMENTS: Statements = Statements::new(1, 2);
 /// For a 412, a third one reads the todo.
 const CHANGE_STATEMENTS: Statements = Statements::new(1, 3);
-/// A recurring todo is read, then changed by a transaction with up to three; both again if another
+/// A recurring todo is read, then changed by a transaction with up to four; both again if another
 /// request changes it meanwhile.
-const COMPLETE_STATEMENTS: Statements = Statements::new(7, 7);
+const COMPLETE_STATEMENTS: Statements = Statements::new(8, 8);
 
 pub(crate) static ENDPOINTS: &[Endpoint] = &[
     Endpoint::of_api(
@@ -552,11 +552,11 @@ async fn create_todo(mut request: RequestContext<'_>, caller: Caller) -> Handler
     let new = request.json::<NewTodoBody>().await?.into();
     let core = request.api.core();
     let answer = match idempotency::key(&request.parts.headers)? {
-        None => Answer::Created(todos::create(core, &caller, new).await?),
+        None => Answer::Created(todos::create(core, &caller, new).await?.into()),
         Some(key) => todos::create_or_replay(core, &caller, key, new).await?,
     };
     let (todo, stored) = match answer {
-        Answer::Created(todo) => (todo, None),
+        Answer::Created(todo) => (*todo, None),
         Answer::Replayed(answer) => (todos::stored_todo(&answer)?, Some(answer)),
     };
     let mut response = todo_response(StatusCode::CREATED, &todo);

@@ -30,6 +30,7 @@ use crate::{
 
 mod occurrences;
 mod recurring;
+mod reminders;
 mod request;
 mod script;
 mod statements;
@@ -67,13 +68,13 @@ pub struct BulkAnswer {
 /// # Errors
 /// [`Error::ItemsFailed`] with all items that failed, unless the request is
 /// [partial](BulkRequest::partial): a todo does not exist, or belongs to another user, or the user
-/// would have more todos than allowed. Else as [`create`](super::create).
+/// would have more todos or reminders than allowed. Else as [`create`](super::create).
 pub async fn bulk(core: &Core, caller: &Caller, request: BulkRequest) -> Result<Vec<BulkResult>> {
     match run(core, caller, None, request).await? {
         Done::Results(results, _) => Ok(results),
         Done::Failed(error) => Err(error),
         Done::Replayed(_) => Err(Error::Internal(BoxError::new("a replay without a key"))),
-        Done::Unplanned => Err(Error::Busy),
+        Done::Unplanned | Done::Crowded(_) => Err(Error::Busy),
     }
 }
 
@@ -94,7 +95,7 @@ pub async fn bulk_once(
     match run(core, caller, Some(key), request).await? {
         Done::Results(results, _) => Ok(BulkAnswer { results, is_replay: false }),
         Done::Failed(error) => Err(error),
-        Done::Unplanned => Err(Error::Busy),
+        Done::Unplanned | Done::Crowded(_) => Err(Error::Busy),
         Done::Replayed(answer) => {
             let stored: StoredResults =
                 serde_json::from_str(&answer).map_err(|e| Error::Internal(BoxError::new(e)))?;
@@ -118,7 +119,7 @@ pub(crate) async fn bulk_as_json(
             Ok((answer, false))
         }
         Done::Failed(error) => Err(error),
-        Done::Unplanned => Err(Error::Busy),
+        Done::Unplanned | Done::Crowded(_) => Err(Error::Busy),
         Done::Replayed(answer) => Ok((answer, true)),
     }
 }
@@ -189,12 +190,17 @@ pub(super) async fn run_keyed(
     core.write(user, async move {
         let mut done = db.execute_script(Some(user.as_uuid()), script.clone()).await;
         for _ in 0..MAX_PLANS {
-            if !matches!(done, Ok(Done::Unplanned)) {
-                break;
+            match done {
+                Ok(Done::Unplanned) => {
+                    let plan = Box::pin(Plan::make(&work, circumstances, &ids)).await?;
+                    script = script.planned(plan);
+                }
+                Ok(Done::Crowded(items)) => script.fail(items),
+                // The day of an occurrence was taken meanwhile. With a key, it may be the key.
+                Err(ref fault) if key.is_none() && fault.is_unique_violation() => {}
+                _ => break,
             }
-            let plan = Box::pin(Plan::make(&work, circumstances, &ids)).await?;
-            let planned = script.clone().planned(plan);
-            done = db.execute_script(Some(user.as_uuid()), planned).await;
+            done = db.execute_script(Some(user.as_uuid()), script.clone()).await;
         }
         let failed = match done {
             Ok(Done::Failed(
@@ -205,7 +211,6 @@ pub(super) async fn run_keyed(
             Err(fault) if key.is_some() && fault.is_lock_timeout() => return Err(Error::KeyInUse),
             // The key, which another request has used meanwhile; it may have been rolled back.
             Err(fault) if key.is_some() && fault.is_unique_violation() => Error::KeyInUse,
-            // The day of an occurrence.
             Err(fault) if fault.is_unique_violation() => return Err(Error::Busy),
             Err(fault) => return Err(fault.into()),
         };

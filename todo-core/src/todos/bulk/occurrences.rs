@@ -31,6 +31,8 @@ pub(super) struct Occurrences {
     next: Vec<(TodoId, Next)>,
     /// The next occurrences of the items that have some.
     next_ids: HashMap<TodoId, TodoId>,
+    /// Those of `next_ids` that this bulk has inserted.
+    inserted: HashMap<TodoId, TodoId>,
     /// The items that are reopened.
     reopened: HashSet<TodoId>,
     /// The number of the user's todos.
@@ -69,7 +71,13 @@ impl Occurrences {
         if let Some(index) = self.next.iter().position(|(_, next)| next.id == id) {
             let (done, _) = self.next.swap_remove(index);
             self.next_ids.insert(done, id);
+            self.inserted.insert(done, id);
         }
+    }
+
+    /// The next occurrence of an item that this bulk has inserted.
+    pub(super) fn inserted_after(&self, id: TodoId) -> Option<TodoId> {
+        self.inserted.get(&id).copied()
     }
 
     /// Notes the occurrence after an item.
@@ -113,27 +121,28 @@ impl Run {
             let lock = self.circumstances.lock_next(&self.pending());
             return self.run(Step::LockNext, lock);
         }
-        self.change()
+        let has_failed = !self.request.is_partial && self.failure().is_some();
+        if has_failed || self.occurrences.next.is_empty() {
+            return self.change();
+        }
+        let insert = self.circumstances.insert_next(&self.occurrences.next);
+        self.run(Step::InsertNext, insert)
     }
 
-    /// Inserts or deletes the next occurrences of the items that were changed.
+    /// Deletes the next occurrences of the items that were reopened.
     pub(super) fn after_completion(&mut self) -> Then<Done> {
-        if !self.occurrences.next.is_empty() {
-            let insert = self.circumstances.insert_next(&self.occurrences.next);
-            return self.run(Step::InsertNext, insert);
-        }
         if !self.occurrences.reopened.is_empty() {
             let reopened: Places = self.occurrences.reopened.iter().copied().zip(0..).collect();
             let unmake = self.circumstances.unmake_next(&reopened);
             return self.run(Step::UnmakeNext, unmake);
         }
-        self.settle()
+        self.after_repetition()
     }
 
     /// Finds the next occurrences of the items for which none was inserted.
     pub(super) fn after_insertion(&mut self) -> Then<Done> {
         if self.occurrences.next.is_empty() {
-            return self.settle();
+            return self.change();
         }
         let left: Places = self.occurrences.next.iter().map(|(id, _)| *id).zip(0..).collect();
         let states = self.circumstances.states(&left);
@@ -144,7 +153,7 @@ impl Run {
     pub(super) fn after_states_again(&mut self) -> Then<Done> {
         let Occurrences { next, next_ids, .. } = &self.occurrences;
         if next.iter().all(|(id, _)| next_ids.contains_key(id)) {
-            return self.settle();
+            return self.change();
         }
         Then::RollBack(Done::Failed(Error::Busy))
     }

@@ -1,13 +1,17 @@
 //! The run of a bulk in one transaction: it finds the items, then changes those that it may, then
 //! stores the answer if the request has a key.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use uuid::Uuid;
 
 use super::{
     occurrences::Occurrences,
     recurring::State,
+    reminders::Counted,
     request::{Bulk, BulkOutcome, BulkRequest, BulkResult},
     statements::{Circumstances, Places},
 };
@@ -36,12 +40,15 @@ pub(in crate::todos) enum Done {
     Failed(Error),
     /// Nothing was changed: the plan lacks a todo that recurs, or has another version of it.
     Unplanned,
+    /// Nothing was changed: the reminders of these items have no room.
+    Crowded(Vec<(TodoId, ItemError)>),
 }
 
 /// Makes the answer of the results: what is stored with a key.
 pub(in crate::todos) type Encode = fn(&[BulkResult]) -> serde_json::Result<String>;
 
 /// The row of a survey.
+#[allow(clippy::struct_excessive_bools, reason = "a column each")]
 struct Surveyed {
     is_authorized: bool,
     id: TodoId,
@@ -49,6 +56,7 @@ struct Surveyed {
     /// Another user, whose row it is.
     owner: Option<Uuid>,
     recurs: bool,
+    is_completed: bool,
 }
 
 impl FromRow for Surveyed {
@@ -59,6 +67,7 @@ impl FromRow for Surveyed {
             is_found: row.get(2)?,
             owner: row.get(3)?,
             recurs: row.get(5)?,
+            is_completed: row.get(6)?,
         })
     }
 }
@@ -80,14 +89,16 @@ pub(super) enum Step {
     States,
     /// The lock of the next occurrences that a reopening may delete.
     LockNext,
-    /// The change.
-    Change,
-    /// The insertion of next occurrences.
+    /// The insertion of next occurrences: before the change, as that of a single todo.
     InsertNext,
-    /// The deletion of next occurrences.
-    UnmakeNext,
     /// The look at the items whose next occurrence was not inserted.
     StatesAgain,
+    /// The change.
+    Change,
+    /// The deletion of next occurrences.
+    UnmakeNext,
+    /// The count of the reminders, since the change has added some.
+    Added,
     /// The count of the user's todos, since fewer were added than wanted.
     Count,
     /// The deletion of the expired key.
@@ -114,9 +125,12 @@ pub(super) struct Run {
     /// The user's tags and lists, if the request names some.
     known: Option<Known>,
     /// The reminders of the user's other todos, if a patch has some.
-    other_reminders: Option<i64>,
+    pub(super) other_reminders: Option<i64>,
     /// The number of the user's todos.
     used: Option<i64>,
+    /// The items that were completed before the change.
+    pub(super) was_completed: HashSet<TodoId>,
+    pub(super) counted: Counted,
     pub(super) occurrences: Occurrences,
     /// What became of the item with this id.
     pub(super) outcomes: HashMap<TodoId, BulkOutcome>,
@@ -147,6 +161,8 @@ impl Run {
             known: None,
             other_reminders: None,
             used: None,
+            was_completed: HashSet::new(),
+            counted: Counted::default(),
             occurrences: Occurrences::default(),
             outcomes: HashMap::new(),
             answer: None,
@@ -163,6 +179,12 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Fails items before they are changed.
+    pub(super) fn fail(&mut self, items: Vec<(TodoId, ItemError)>) {
+        let failed = items.into_iter().map(|(id, error)| (id, BulkOutcome::Failed(error)));
+        self.outcomes.extend(failed);
     }
 
     pub(super) fn run(&mut self, step: Step, statement: Statement) -> Next<Done> {
@@ -187,7 +209,7 @@ impl Run {
     }
 
     /// Looks for the items, unless they are new.
-    fn survey(&mut self) -> Next<Done> {
+    pub(super) fn survey(&mut self) -> Next<Done> {
         let pending = self.pending();
         if pending.is_empty() && self.key.is_none() {
             // All items are rejected, and no other statement checks the session.
@@ -266,21 +288,6 @@ impl Run {
         }
         self.known = Some(known);
         self.survey()
-    }
-
-    /// Judges the reminders of a patch by those of the user's other todos.
-    fn judge_reminders(&mut self) -> Next<Done> {
-        let items = i64::try_from(self.pending().len()).unwrap_or(i64::MAX);
-        let more = match &self.request.bulk {
-            Bulk::Patch { patch, .. } => patch.details.number_of_reminders().saturating_mul(items),
-            _ => 0,
-        };
-        let reminders = self.other_reminders.unwrap_or_default();
-        let others = Known { reminders, ..Known::default() };
-        match others.judge_reminders(more, self.circumstances.max_reminders) {
-            Ok(()) => self.survey(),
-            Err(error) => Next::RollBack(Done::Failed(error)),
-        }
     }
 
     /// Changes the items that were found.
@@ -471,6 +478,9 @@ impl Script for Run {
                 let item = Surveyed::from_row(row)?;
                 self.is_authorized = item.is_authorized;
                 self.occurrences.recurs |= item.recurs;
+                if item.is_completed {
+                    self.was_completed.insert(item.id);
+                }
                 if !item.is_found {
                     let caller = self.circumstances.caller.user_id().as_uuid();
                     let error = match item.owner {
@@ -499,6 +509,10 @@ impl Script for Run {
             }
             Step::InsertNext => self.occurrences.inserted(row.get::<Uuid>(0)?.into()),
             Step::StatesAgain => self.occurrences.look_again(&State::from_row(row)?),
+            Step::Added => {
+                self.is_authorized = row.get(0)?;
+                self.counted.push(row)?;
+            }
             Step::Count => {
                 self.is_authorized = row.get(0)?;
                 self.used = row.get(1)?;
@@ -510,8 +524,10 @@ impl Script for Run {
     }
 
     fn next(&mut self, rows: u64) -> Result<Next<Done>, DbError> {
-        let is_checked =
-            matches!(self.step, Step::Key | Step::Known | Step::Reminders | Step::Survey);
+        let is_checked = matches!(
+            self.step,
+            Step::Key | Step::Known | Step::Reminders | Step::Survey | Step::Added
+        );
         if is_checked && !self.is_authorized {
             return Ok(Next::RollBack(Done::Failed(Error::Unauthenticated)));
         }
@@ -538,7 +554,9 @@ impl Script for Run {
             Step::StatesAgain => self.after_states_again(),
             Step::Change => self.after_change(),
             Step::Count => self.after_count(),
-            Step::UnmakeNext | Step::FreeKey => self.settle(),
+            Step::UnmakeNext => self.after_repetition(),
+            Step::Added => self.after_added(),
+            Step::FreeKey => self.settle(),
             // The session has ended meanwhile.
             Step::StoreAnswer if rows == 0 => Next::RollBack(Done::Failed(Error::Unauthenticated)),
             Step::StoreAnswer => Next::Commit(self.done()),

@@ -121,7 +121,8 @@ pub(in crate::todos) use are_items;
 
 /// SQL query of the rows of a table that are items, which locks them. For each item: whether the
 /// caller is authorized, the item's id, whether it was found, the owner of the row if another user
-/// may have it, the number of the caller's todos, and whether the row recurs.
+/// may have it, the number of the caller's todos, whether the row recurs, and whether it is
+/// completed.
 ///
 /// SQLite has one writer: it locks nothing, and looks for each item by its id.
 macro_rules! survey {
@@ -139,7 +140,9 @@ macro_rules! survey {
             used_quota!(),
             ", EXISTS (SELECT 1 FROM ",
             $table,
-            " WHERE id = wanted_id AND user_id = $1 AND rule IS NOT NULL) FROM (SELECT ",
+            " WHERE id = wanted_id AND user_id = $1 AND rule IS NOT NULL), EXISTS (SELECT 1 FROM ",
+            $table,
+            " WHERE id = wanted_id AND user_id = $1 AND completed) FROM (SELECT ",
             item_id!(Sqlite),
             " AS wanted_id FROM ",
             items!(Sqlite),
@@ -148,7 +151,7 @@ macro_rules! survey {
     };
     (Postgres, $table:literal, $condition:literal, $order:literal, $owner:literal) => {
         concat!(
-            "WITH locked AS MATERIALIZED (SELECT id, rule IS NOT NULL AS recurs FROM ",
+            "WITH locked AS MATERIALIZED (SELECT id, rule IS NOT NULL AS recurs, completed FROM ",
             $table,
             " WHERE ",
             are_items!(Postgres),
@@ -166,7 +169,7 @@ macro_rules! survey {
             $owner,
             ", ",
             used_quota!(),
-            ", coalesce(recurs, FALSE) FROM wanted LEFT JOIN locked ON locked.id = wanted_id"
+            ", coalesce(recurs, FALSE), coalesce(completed, FALSE) FROM wanted LEFT JOIN locked ON locked.id = wanted_id"
         )
     };
 }
@@ -218,21 +221,6 @@ macro_rules! survey_trash {
     };
 }
 
-// Those of the items are replaced.
-macro_rules! other_reminders {
-    ($dialect:ident) => {
-        concat!(
-            "SELECT ",
-            authorized!(),
-            ", count(*) FROM reminders WHERE user_id = $1 AND fired_at IS NULL \
-             AND todo_id NOT IN (SELECT ",
-            item_id!($dialect),
-            " FROM ",
-            items!($dialect),
-            ")"
-        )
-    };
-}
 /// SQL expressions for [`detail_columns!`] of an item that is a new todo.
 macro_rules! item_details {
     ($dialect:ident) => {
@@ -455,13 +443,6 @@ impl Circumstances {
     pub(super) fn survey_trash(&self, items: &Places) -> Statement {
         const SQL: Text = both!(survey_trash);
         self.about(&SQL, items).bind(Timestamp(self.oldest))
-    }
-
-    /// Returns whether the caller is authorized, and the number of the caller's reminders that have
-    /// not fired, but for those of the items.
-    pub(super) fn count_other_reminders(&self, items: &Places) -> Statement {
-        const SQL: Text = both!(other_reminders);
-        self.about(&SQL, items)
     }
 
     /// Creates todos, one of each item, of which each is there if the quota exceeds the present

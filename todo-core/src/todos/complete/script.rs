@@ -17,7 +17,8 @@ use crate::{
         Target, Todo, TodoId,
         bulk::{Text, both, for_update},
         change::{completed_columns, next_updated_at},
-        create::{is_below_quota, quota_error, used_quota},
+        create::{is_below_quota, no_room_for_reminders, quota_error, used_quota},
+        reminder_quota::open_reminders,
         series::{
             Next, is_followed, is_untouched, later_todo, next_columns, next_values, unless_taken,
         },
@@ -35,18 +36,23 @@ pub(super) enum Outcome {
 }
 
 /// The statement that runs.
+///
+/// The next one is inserted before the todo is updated: the update locks the counter of the user,
+/// and with it nothing may wait, while another transaction may hold the day of the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Begin,
-    /// Locks the todo and the next one, before the counter of the user is locked.
+    /// Locks the todo and the one after it.
     Lock,
-    Update,
     /// Inserts the next one.
     Insert,
     /// Looks for a later one.
     Look,
+    Update,
     /// Deletes the next one.
     Unmake,
+    /// Counts the reminders.
+    Count,
 }
 
 /// The row of [`Step::Look`].
@@ -58,12 +64,21 @@ struct Seen {
     is_followed: bool,
 }
 
+/// The row of [`Step::Count`]: the reminders of the user that have not fired, and those among them
+/// that this change has added.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    open: i64,
+    added: i64,
+}
+
 /// The completion or reopening of a todo that was read.
 #[derive(Clone)]
 pub(super) struct Completing {
     caller: Caller,
     dialect: Dialect,
     max_todos: u32,
+    max_reminders: u32,
     now: DateTime<Utc>,
     id: TodoId,
     completed: bool,
@@ -77,6 +92,7 @@ pub(super) struct Completing {
     todo: Option<Todo>,
     inserted: Option<TodoId>,
     found: Option<Seen>,
+    counted: Option<Counted>,
 }
 
 impl Completing {
@@ -93,6 +109,7 @@ impl Completing {
             caller,
             dialect: core.db().dialect(),
             max_todos: core.max_todos(),
+            max_reminders: core.max_reminders(),
             now,
             id: todo.id,
             completed,
@@ -104,6 +121,7 @@ impl Completing {
             todo: None,
             inserted: None,
             found: None,
+            counted: None,
         }
     }
 
@@ -155,8 +173,8 @@ impl Completing {
         if self.todo.is_none() {
             return Then::RollBack(Outcome::Moved);
         }
-        match (self.completed, self.next.clone()) {
-            (true, Some(next)) => self.insert(&next),
+        match (self.completed, &self.next) {
+            (true, Some(_)) => self.count(self.inserted),
             (true, None) => self.look(),
             (false, _) if self.is_repeated => self.done(None),
             (false, _) => self.unmake(),
@@ -169,7 +187,8 @@ impl Completing {
             next_columns!(),
             ") SELECT ",
             next_values!("$5", "$6", "$7", "$8", "$9", "$10"),
-            " FROM todos AS done WHERE done.id = $4 AND done.user_id = $1 AND ",
+            " FROM todos AS done WHERE done.id = $4 AND done.user_id = $1 AND done.updated_at = $12 \
+             AND ",
             authorized!(),
             " AND ",
             is_below_quota!("$11"),
@@ -185,7 +204,8 @@ impl Completing {
             .bind(next.at())
             .bind(next.key())
             .bind(next.rule())
-            .bind(i64::from(self.max_todos));
+            .bind(i64::from(self.max_todos))
+            .bind(Timestamp(self.seen));
         self.run(Step::Insert, insert)
     }
 
@@ -199,19 +219,28 @@ impl Completing {
             later_todo!("done"),
             ", ",
             is_followed!("done", "$5"),
-            " FROM todos AS done WHERE done.id = $4 AND done.user_id = $1"
+            " FROM todos AS done WHERE done.id = $4 AND done.user_id = $1 \
+             AND ($6 OR done.updated_at = $7)"
         );
         let date = self.next.as_ref().map(Next::date);
-        let look = acting_as(self.caller, SQL).bind(self.id).bind(date);
+        let look = acting_as(self.caller, SQL)
+            .bind(self.id)
+            .bind(date)
+            .bind(self.todo.is_some())
+            .bind(Timestamp(self.seen));
         self.run(Step::Look, look)
     }
 
     fn after_look(&mut self) -> Then<Outcome> {
-        let Some(found) = self.found.filter(|found| found.is_authorized) else {
+        let Some(found) = self.found else { return Then::RollBack(Outcome::Moved) };
+        if !found.is_authorized {
             return Then::RollBack(Outcome::Failed(Error::Unauthenticated));
-        };
-        if self.next.is_none() || found.is_followed {
+        }
+        if self.todo.is_some() {
             return self.done(found.later);
+        }
+        if found.is_followed {
+            return self.update();
         }
         let used = found.used.unwrap_or_default();
         // A todo that was deleted meanwhile made room.
@@ -230,6 +259,37 @@ impl Completing {
         );
         let delete = acting_as(self.caller, SQL).bind(self.id);
         self.run(Step::Unmake, delete)
+    }
+
+    /// Counts the reminders, if `added` is a todo that may have some, by which this change exceeds
+    /// the quota.
+    fn count(&mut self, added: Option<TodoId>) -> Then<Outcome> {
+        const SQL: &str = concat!(
+            "SELECT ",
+            open_reminders!(""),
+            ", ",
+            open_reminders!(" AND open.todo_id = $2")
+        );
+        let reminds = self.todo.as_ref().is_some_and(|todo| !todo.reminders.is_empty());
+        let Some(added) = added.filter(|_| reminds && self.max_reminders > 0) else {
+            return self.after_count();
+        };
+        let count = Statement::new(SQL).bind(self.caller.user_id()).bind(added);
+        self.run(Step::Count, count)
+    }
+
+    fn after_count(&mut self) -> Then<Outcome> {
+        match self.counted {
+            Some(Counted { open, added }) if added > 0 && open > i64::from(self.max_reminders) => {
+                let error = no_room_for_reminders(self.max_reminders, open - added);
+                Then::RollBack(Outcome::Failed(error))
+            }
+            _ if self.completed => {
+                let later = self.found.and_then(|found| found.later);
+                self.done(self.inserted.or(later))
+            }
+            _ => self.done(None),
+        }
     }
 
     fn done(&mut self, next_id: Option<TodoId>) -> Then<Outcome> {
@@ -255,21 +315,33 @@ impl Script for Completing {
                     is_followed: row.get(3)?,
                 });
             }
+            Step::Count => {
+                self.counted = Some(Counted { open: row.get(0)?, added: row.get(1)? });
+            }
             Step::Begin | Step::Lock | Step::Unmake => {}
         }
         Ok(())
     }
 
     fn next(&mut self, _rows: u64) -> Result<Then<Outcome>, DbError> {
+        let next = self.next.clone().filter(|_| self.completed);
         Ok(match self.step {
             // SQLite has one writer: it locks nothing.
-            Step::Begin if !self.completed && self.dialect == Dialect::Postgres => self.lock(),
-            Step::Begin | Step::Lock => self.update(),
-            Step::Update => self.after_update(),
-            Step::Insert if self.inserted.is_some() => self.done(self.inserted),
+            Step::Begin
+                if self.dialect == Dialect::Postgres && (next.is_some() || !self.completed) =>
+            {
+                self.lock()
+            }
+            Step::Begin | Step::Lock => match next {
+                Some(next) => self.insert(&next),
+                None => self.update(),
+            },
+            Step::Insert if self.inserted.is_some() => self.update(),
             Step::Insert => self.look(),
             Step::Look => self.after_look(),
-            Step::Unmake => self.done(None),
+            Step::Update => self.after_update(),
+            Step::Unmake => self.count(Some(self.id)),
+            Step::Count => self.after_count(),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -213,7 +214,7 @@ impl Run {
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let hash = Sha256::digest(&file);
-            let hash = hash.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+            let hash = BASE64_URL_SAFE_NO_PAD.encode(hash);
             read(format, &file, Sink::new(now, zone)).map(|sink| (hash, sink))
         });
         let read = reading.await.map_err(|error| Error::Internal(BoxError::new(error)))?;

@@ -135,7 +135,7 @@ impl<'a> Lines<'a> {
     /// The line of the byte at `begin`.
     pub(super) fn at(&mut self, begin: usize) -> u32 {
         if let Some(between) = self.text.as_bytes().get(self.offset..begin) {
-            let breaks = between.iter().filter(|byte| **byte == b'\n').count();
+            let breaks = between.split(|byte| *byte == b'\n').skip(1).count();
             self.line = self.line.saturating_add(u32::try_from(breaks).unwrap_or(u32::MAX));
             self.offset = begin;
         }

@@ -178,7 +178,7 @@ fn remind(reminder: Members, draft: &mut Draft, sink: &Sink) {
         _ => None,
     };
     if let Some(minutes) = minutes {
-        draft.reminders.push(minutes)
+        draft.reminders.push(minutes);
     } else {
         draft.due = Some(at);
         draft.reminders.push(0);
@@ -206,40 +206,42 @@ fn rule(mut recurrence: Members, draft: &mut Draft) -> Option<String> {
     };
     let start = pattern.text("firstDayOfWeek", draft);
     let (frequency, rest) = match &*kind {
-        "daily" => ("DAILY", String::new()),
-        "weekly" if days.is_empty() => ("WEEKLY", String::new()),
-        "weekly" => ("WEEKLY", format!(";BYDAY={days}")),
-        "absoluteMonthly" => ("MONTHLY", format!(";BYMONTHDAY={day_of_month}")),
-        "relativeMonthly" => ("MONTHLY", format!(";BYDAY={days};BYSETPOS={index}")),
-        "absoluteYearly" => ("YEARLY", format!(";BYMONTH={month};BYMONTHDAY={day_of_month}")),
-        "relativeYearly" => ("YEARLY", format!(";BYMONTH={month};BYDAY={days};BYSETPOS={index}")),
+        "daily" => ("DAILY", None),
+        "weekly" if days.is_empty() => ("WEEKLY", None),
+        "weekly" => ("WEEKLY", Some(format!("BYDAY={days}"))),
+        "absoluteMonthly" => ("MONTHLY", Some(format!("BYMONTHDAY={day_of_month}"))),
+        "relativeMonthly" => ("MONTHLY", Some(format!("BYDAY={days};BYSETPOS={index}"))),
+        "absoluteYearly" => ("YEARLY", Some(format!("BYMONTH={month};BYMONTHDAY={day_of_month}"))),
+        "relativeYearly" => {
+            ("YEARLY", Some(format!("BYMONTH={month};BYDAY={days};BYSETPOS={index}")))
+        }
         _ => return None,
     };
-    let mut text = format!("FREQ={frequency}");
+    let mut parts = vec![format!("FREQ={frequency}")];
     if interval != 1 {
-        text += &format!(";INTERVAL={interval}");
+        parts.push(format!("INTERVAL={interval}"));
     }
-    text += &rest;
+    parts.extend(rest);
     if let Some(start) = start.as_deref().and_then(code)
         && frequency == "WEEKLY"
         && interval != 1
         && start != "MO"
     {
-        text += &format!(";WKST={start}");
+        parts.push(format!("WKST={start}"));
     }
     if let Some(mut range) = recurrence.object("range", draft) {
         match range.text("type", draft).as_deref() {
             Some("endDate") => {
                 let date = range.text("endDate", draft)?;
-                text += &format!(";UNTIL={}", date.replace('-', ""));
+                parts.push(format!("UNTIL={}", date.replace('-', "")));
             }
             Some("numbered") => {
-                text += &format!(";COUNT={}", number(range.take("numberOfOccurrences"))?);
+                parts.push(format!("COUNT={}", number(range.take("numberOfOccurrences"))?));
             }
             _ => {}
         }
     }
-    Some(text)
+    Some(parts.join(";"))
 }
 
 fn code(day: &str) -> Option<&'static str> {

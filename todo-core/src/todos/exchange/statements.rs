@@ -19,8 +19,9 @@ use crate::{
             user_of_row,
         },
         create::{Limits, used_quota},
-        details::{detail_columns, is_below_tag_quota, is_own_list, open_reminders},
+        details::{detail_columns, is_below_tag_quota, is_own_list},
         idempotency::KEY_LIFETIME,
+        reminder_quota::open_reminders,
     },
 };
 

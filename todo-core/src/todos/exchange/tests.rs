@@ -40,7 +40,7 @@ macro_rules! fixture {
 
 /// The tags of a todo, and the text of its due date with its rule and reminders.
 fn plan(item: &Item) -> String {
-    let tags: Vec<_> = item.tags.iter().map(|tag| tag.as_str()).collect();
+    let tags: Vec<_> = item.tags.iter().map(crate::todos::Tag::as_str).collect();
     let due = item.due.as_ref().map(|due| {
         let at = due.at().map(|at| at.format(" %H:%M UTC").to_string());
         format!("{}{}", due.date(), at.unwrap_or_default())

@@ -27,17 +27,16 @@ pub(super) fn read(text: &str, sink: &mut Sink) -> Result<(), FieldError> {
                 }
             }
             // Of the task before it.
-            "note" => match &mut last {
-                Some((_, task)) => {
+            "note" => {
+                // A note before all tasks is one of the project.
+                if let Some((_, task)) = &mut last {
                     let text = task.description.get_or_insert_default();
                     if !text.is_empty() {
                         text.push_str("\n\n");
                     }
                     text.push_str(content);
                 }
-                // Of the project.
-                None => {}
-            },
+            }
             "section" => section = Some(content.to_owned()).filter(|name| !name.trim().is_empty()),
             // Settings of the view, and empty rows.
             _ => {}
@@ -59,7 +58,7 @@ fn draft(table: &Table<'_>, content: &str, section: Option<&str>, sink: &Sink) -
         content.split(' ').partition(|word| word.len() > 1 && word.starts_with('@'));
     draft.tags = tags.iter().map(|tag| tag.trim_start_matches('@').to_owned()).collect();
     // A task that one only completes with its subtasks begins with an asterisk.
-    draft.title = words.join(" ").trim_start_matches("* ").to_owned();
+    words.join(" ").trim_start_matches("* ").clone_into(&mut draft.title);
     match table.cell("priority") {
         None | Some("2" | "4") => {}
         Some("1") => draft.priority = Some(Priority::High),

@@ -166,7 +166,7 @@ pub(super) fn write(out: &mut Vec<u8>, record: &Record<'_>) -> io::Result<()> {
     };
     let created = todo.created_at.date_naive();
     if let Some(completed) = todo.completed_at {
-        write!(out, "x {} {created}", completed.date_naive())?
+        write!(out, "x {} {created}", completed.date_naive())?;
     } else {
         if let Some(letter) = letter {
             write!(out, "({letter}) ")?;

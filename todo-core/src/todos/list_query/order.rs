@@ -18,6 +18,8 @@ pub(super) struct SortColumn {
     /// Its name in a union.
     name: &'static str,
     is_descending: bool,
+    /// Whether all rows of a part have the same value.
+    is_constant: bool,
 }
 
 impl Sort {
@@ -52,6 +54,17 @@ impl Sort {
         }
     }
 
+    /// The index of a part; none if it is the table in its own order.
+    pub(super) fn index(self, part: Part) -> Option<&'static str> {
+        match (self.by, part) {
+            (SortBy::Priority, _) => Some("todos_by_priority"),
+            (SortBy::Title, _) => Some("todos_by_title"),
+            (SortBy::Due, Part::Head) => Some("todos_by_due"),
+            (SortBy::Position, Part::Head) => Some("todos_by_position"),
+            (SortBy::CreatedAt, _) | (SortBy::Due | SortBy::Position, Part::Tail) => None,
+        }
+    }
+
     /// Whether the tail comes before the head. Todos without a due date are last in both
     /// directions.
     fn is_tail_first(self) -> bool {
@@ -74,12 +87,12 @@ impl Sort {
         left.map(|part| (part, part == first)).collect()
     }
 
-    /// The columns of a part, the most significant first, for a union of parts. Together they are
+    /// The columns of a part, or of all parts, the most significant first. Together they are
     /// unique. The rows of a `tagged` source have the columns of `todo_tags`, in whose order they
     /// are.
     pub(super) fn columns(self, part: Option<Part>, is_tagged: bool) -> Vec<SortColumn> {
         let is_descending = self.order == SortOrder::Desc;
-        let column = |value, name| SortColumn { value, name, is_descending };
+        let column = |value, name| SortColumn { value, name, is_descending, is_constant: false };
         let mut columns = Vec::with_capacity(4);
         if let Some(is_tail) = self.is_tail() {
             let value = match part {
@@ -91,13 +104,12 @@ impl Sort {
                 value,
                 name: "sort_tail",
                 is_descending: self.is_tail_first(),
+                is_constant: part.is_some(),
             });
         }
         if let Some(key) = self.key() {
-            // All of a tail have the same.
             let is_constant = part == Some(Part::Tail);
-            let none = if self.by == SortBy::Due { "CAST(0 AS bigint)" } else { "NULL" };
-            columns.push(column(if is_constant { none } else { key }, "sort_key"));
+            columns.push(SortColumn { is_constant, ..column(key, "sort_key") });
         }
         let (at, id) = if is_tagged { ("tag_at", "tag_id") } else { ("created_at", "id") };
         columns.push(column(at, "sort_at"));
@@ -119,11 +131,7 @@ impl Sort {
         let columns: Vec<&str> = self
             .columns(Some(part), is_tagged)
             .into_iter()
-            .filter(|column| match column.name {
-                "sort_tail" => false,
-                "sort_key" => part == Part::Head,
-                _ => true,
-            })
+            .filter(|column| !column.is_constant)
             .map(|column| column.value)
             .collect();
         let beyond = if self.order == SortOrder::Desc { "<" } else { ">" };
@@ -156,21 +164,21 @@ impl Sort {
     }
 }
 
-/// The order by the values of columns: of one part.
+/// The order by the values of columns. A constant is left out: SQLite does not see that an index is
+/// in an order with one.
 pub(super) fn by_value(columns: &[SortColumn]) -> String {
-    let varying: Vec<&SortColumn> = columns.iter().filter(|column| !column.is_constant()).collect();
-    format!(
-        "ORDER BY {}",
-        join(&varying, ", ", |column| format!("{} {}", column.value, column.direction()))
-    )
+    by(columns, |column| column.value)
 }
 
 /// The order of a union, by the names of its columns.
 pub(super) fn by_name(columns: &[SortColumn]) -> String {
-    format!(
-        "ORDER BY {}",
-        join(columns, ", ", |column| format!("{} {}", column.name, column.direction()))
-    )
+    by(columns, |column| column.name)
+}
+
+fn by(columns: &[SortColumn], text: impl Fn(&SortColumn) -> &'static str) -> String {
+    let varying: Vec<&SortColumn> = columns.iter().filter(|column| !column.is_constant).collect();
+    let column = |column: &&SortColumn| format!("{} {}", text(column), column.direction());
+    format!("ORDER BY {}", join(&varying, ", ", column))
 }
 
 /// The columns of a part of a union, each after a comma.
@@ -181,9 +189,5 @@ pub(super) fn named(columns: &[SortColumn]) -> String {
 impl SortColumn {
     fn direction(&self) -> &'static str {
         if self.is_descending { "DESC" } else { "ASC" }
-    }
-
-    fn is_constant(&self) -> bool {
-        matches!(self.value, "FALSE" | "TRUE" | "NULL") || self.value.starts_with("CAST")
     }
 }

@@ -5,8 +5,8 @@ use super::{
     MAX_UNFOLDED, ROWS, STATE, Sort, Start,
     filter::{DueShape, Filter, ListFilterShape, Parameters, SearchShape, TagShape},
     join,
-    order::{self, Part, by_name, by_value, named},
-    source::{MAX_SORTED, Source, Sources},
+    order::{Part, SortColumn, by_name, by_value, named},
+    source::{MAX_SORTED, Range, Reading, Source, Sources},
 };
 use crate::{
     authz::authorized,
@@ -67,9 +67,9 @@ impl Plans {
         format!("CASE {CHOICE} {cases} ELSE {default} END")
     }
 
-    /// The condition of a plan, with an AND before it.
+    /// The condition of a plan; empty if there is only one.
     fn is_chosen(&self, number: usize) -> String {
-        if self.narrow.is_empty() { String::new() } else { format!(" AND {CHOICE} = {number}") }
+        if self.narrow.is_empty() { String::new() } else { format!("{CHOICE} = {number}") }
     }
 }
 
@@ -84,12 +84,17 @@ fn ordered_source(filter: Filter, sort: Sort) -> Source {
 }
 
 /// The number of the caller's todos that a search does not find yet.
-fn unfolded(filter: Filter) -> String {
+fn unfolded(Sources { dialect, filter, .. }: Sources) -> String {
     if filter.search == SearchShape::None {
         return "CAST(0 AS bigint) AS unfolded".to_owned();
     }
+    let index = match dialect {
+        // It would else read all todos, in the order of the table.
+        Dialect::Sqlite => " INDEXED BY todos_unfolded",
+        Dialect::Postgres => "",
+    };
     format!(
-        "(SELECT count(*) FROM (SELECT 1 FROM todos WHERE user_id = $1 AND search IS NULL \
+        "(SELECT count(*) FROM (SELECT 1 FROM todos{index} WHERE user_id = $1 AND search IS NULL \
          LIMIT {}) AS found) AS unfolded",
         MAX_UNFOLDED + 1
     )
@@ -121,8 +126,12 @@ fn total(sources: Sources, plans: &Plans, counts: bool) -> (String, String) {
 /// Some of a page's rows, in its order.
 struct Leg {
     rows: String,
-    columns: Vec<order::SortColumn>,
+    columns: Vec<SortColumn>,
 }
+
+/// The table of the first part of a list. The second part is read only if the first does not fill
+/// the page: the first of its rows may be behind all others.
+const FIRST_PART: &str = "first_part";
 
 pub(super) fn compose(
     dialect: Dialect,
@@ -135,15 +144,49 @@ pub(super) fn compose(
     let sources = Sources { dialect, filter, numbers };
     let default = ordered_source(filter, sort);
     let plans = Plans::of(sources, default);
-    let mut legs = ordered_legs(sources, &plans, default, sort, start);
-    for (number, source) in (1..).zip(&plans.narrow) {
-        legs.push(narrow_leg(sources, &plans, number, *source, sort, start));
-    }
-    let todo = todo_columns!();
-    let authorized = authorized!();
     let (total, counted) = total(sources, &plans, counts);
+    let todo = todo_columns!();
+    let columns = format!("{todo}, {STATE}, {total} AS total, position, {}", unfolded(sources));
+    let authorized = authorized!();
+    let parts = parts(filter, sort, start);
+    let is_chosen = plans.is_chosen(0);
+    let ordered = |(part, is_after), condition: &str| {
+        ordered_legs(sources, default, sort, part, is_after, condition)
+    };
+    // The rows of a single part have its order.
+    let only = if let [(part, _)] = *parts { Some(part) } else { None };
+    let narrow = (1..).zip(&plans.narrow).map(|(number, source)| {
+        let rows = narrow_rows(sources, &plans, number, *source, sort, start);
+        Leg { rows, columns: sort.columns(only, false) }
+    });
+    if let [first, second] = *parts {
+        let first_part = union(dialect, &ordered(first, &is_chosen));
+        let first_part = format!("{FIRST_PART} AS MATERIALIZED ({first_part})");
+        let is_short = format!("(SELECT count(*) FROM {FIRST_PART}) < {ROWS}");
+        let conditions = [is_chosen, is_short];
+        let conditions: Vec<&String> = conditions.iter().filter(|all| !all.is_empty()).collect();
+        let condition = join(&conditions, " AND ", |condition| (*condition).clone());
+        let rest = ordered(second, &condition);
+        let mut tables =
+            vec![FIRST_PART.to_owned(), format!("({}) AS second_part", union(dialect, &rest))];
+        tables.extend(narrow.map(|leg| format!("({}) AS narrow", leg.limited())));
+        let rows = join(&tables, " UNION ALL ", |table| format!("SELECT * FROM {table}"));
+        let order = by_name(&sort.columns(None, false));
+        let with = with(&[&plans.choice, &counted, &first_part]);
+        return format!(
+            "{with}SELECT {columns} FROM ({rows}) AS page WHERE {authorized} {order} LIMIT {ROWS}"
+        );
+    }
+    let mut legs = match *parts {
+        [part, ..] => ordered(part, &is_chosen),
+        // A position among todos that the filters exclude.
+        [] => vec![Leg {
+            rows: format!("{} AND FALSE", sources.rows(Source::All, None, Reading::default())),
+            columns: sort.columns(None, false),
+        }],
+    };
+    legs.extend(narrow);
     let with = with(&[&plans.choice, &counted]);
-    let columns = format!("{todo}, {STATE}, {total} AS total, position, {}", unfolded(filter));
     match (&*legs, dialect) {
         ([Leg { rows, columns: sorted }], _) => {
             let order = by_value(sorted);
@@ -157,22 +200,37 @@ pub(super) fn compose(
             });
             format!("{with}{merged} {order} LIMIT {ROWS}")
         }
-        // The LIMIT on each select makes PostgreSQL merge them without a sort.
         (legs, Dialect::Postgres) => {
+            let merged = union(dialect, legs);
             let order = legs.first().map(|leg| by_name(&leg.columns)).unwrap_or_default();
-            let merged = join(legs, " UNION ALL ", |Leg { rows, columns: sorted }| {
-                let named = named(sorted);
-                let order = by_value(sorted);
-                format!(
-                    "SELECT * FROM (SELECT {todo}, position{named} {rows} {order} \
-                     LIMIT {ROWS}) AS part"
-                )
-            });
             format!(
                 "{with}SELECT {columns} FROM ({merged}) AS page WHERE {authorized} {order} \
                  LIMIT {ROWS}"
             )
         }
+    }
+}
+
+/// The rows of legs in their order, at most those of a page.
+fn union(dialect: Dialect, legs: &[Leg]) -> String {
+    let order = legs.first().map(|leg| by_name(&leg.columns)).unwrap_or_default();
+    let merged = join(legs, " UNION ALL ", |leg| match dialect {
+        Dialect::Sqlite => leg.select(),
+        // The LIMIT on each select makes PostgreSQL merge them without a sort.
+        Dialect::Postgres => format!("SELECT * FROM ({}) AS part", leg.limited()),
+    });
+    format!("{merged} {order} LIMIT {ROWS}")
+}
+
+impl Leg {
+    fn select(&self) -> String {
+        let Self { rows, columns } = self;
+        format!("SELECT {}, position{} {rows}", todo_columns!(), named(columns))
+    }
+
+    /// The rows in their order, at most those of a page.
+    fn limited(&self) -> String {
+        format!("{} {} LIMIT {ROWS}", self.select(), by_value(&self.columns))
     }
 }
 
@@ -193,70 +251,71 @@ pub(super) fn compose_total(
         "{with}SELECT {authorized}, CASE WHEN {authorized} THEN coalesce({total}, {}) END, \
          {STATE}, {}",
         if counts { "0" } else { "NULL" },
-        unfolded(filter)
+        unfolded(sources)
     )
 }
 
-/// The rows of each part of the list in each range, in the order of an index.
+/// The parts of a list from a start, of which the filters exclude none, and whether a part begins
+/// after the position.
+fn parts(filter: Filter, sort: Sort, start: Start) -> Vec<(Part, bool)> {
+    let mut parts = sort.parts(start);
+    parts.retain(|(part, _)| {
+        sort.by != SortBy::Due
+            || match part {
+                Part::Head => filter.due != DueShape::None,
+                Part::Tail => !matches!(filter.due, DueShape::Any | DueShape::Range),
+            }
+    });
+    parts
+}
+
+/// The rows of a part of the list in each range, in the order of an index, on a condition without
+/// columns.
 fn ordered_legs(
     sources: Sources,
-    plans: &Plans,
     source: Source,
     sort: Sort,
-    start: Start,
+    part: Part,
+    is_after: bool,
+    condition: &str,
 ) -> Vec<Leg> {
     let Sources { dialect, filter, numbers } = sources;
-    let mut legs = Vec::new();
-    for (part, is_after) in sort.parts(start) {
-        let is_empty = sort.by == SortBy::Due
-            && match part {
-                Part::Head => filter.due == DueShape::None,
-                Part::Tail => matches!(filter.due, DueShape::Any | DueShape::Range),
-            };
-        if is_empty {
-            continue;
+    let is_tagged = source == Source::Tag;
+    let after = is_after.then_some(sort.order);
+    let reading = Reading { condition, index: sort.index(part), after };
+    let leg = |range: &Range| {
+        let mut rows = sources.rows(source, Some(*range), reading);
+        rows.push_str(sort.condition(part));
+        if is_after {
+            rows.push_str(" AND ");
+            rows.push_str(&sort.after(part, is_tagged));
         }
-        let is_tagged = source == Source::Tag;
-        for range in filter.ranges() {
-            let mut rows = sources.rows(source, Some(*range));
-            rows.push_str(sort.condition(part));
-            if is_after {
-                rows.push_str(" AND ");
-                rows.push_str(&sort.after(part, is_tagged));
-            }
-            rows.push_str(&filter.conditions(dialect, numbers, source));
-            rows.push_str(&plans.is_chosen(0));
-            legs.push(Leg { rows, columns: sort.columns(Some(part), is_tagged) });
-        }
-    }
-    if legs.is_empty() {
-        // A position among todos that the filters exclude.
-        let rows = format!("{} AND FALSE", sources.rows(Source::All, None));
-        legs.push(Leg { rows, columns: sort.columns(None, false) });
-    }
-    legs
+        rows.push_str(&filter.conditions(dialect, numbers, source));
+        Leg { rows, columns: sort.columns(Some(part), is_tagged) }
+    };
+    filter.ranges().iter().map(leg).collect()
 }
 
 /// The rows of a filter's own index, which are sorted.
-fn narrow_leg(
+fn narrow_rows(
     sources: Sources,
     plans: &Plans,
     number: usize,
     source: Source,
     sort: Sort,
     start: Start,
-) -> Leg {
+) -> String {
     let Sources { dialect, filter, numbers } = sources;
-    let rows = sources.rows(source, None);
-    let chosen = plans.is_chosen(number);
+    let condition = plans.is_chosen(number);
+    let reading = Reading { condition: &condition, ..Reading::default() };
+    let rows = sources.rows(source, None, reading);
     let conditions = filter.conditions(dialect, numbers, source);
     let after = sort.after_in_all(start);
-    let rows = match dialect {
-        Dialect::Sqlite => format!("{rows}{chosen}{conditions}{after}"),
+    match dialect {
+        Dialect::Sqlite => format!("{rows}{conditions}{after}"),
         // PostgreSQL would else read the index of the order, if it expects more todos.
-        Dialect::Postgres => format!(
-            "FROM (SELECT todos.* {rows}{chosen} OFFSET 0) AS todos WHERE TRUE{conditions}{after}"
-        ),
-    };
-    Leg { rows, columns: sort.columns(None, false) }
+        Dialect::Postgres => {
+            format!("FROM (SELECT todos.* {rows} OFFSET 0) AS todos WHERE TRUE{conditions}{after}")
+        }
+    }
 }

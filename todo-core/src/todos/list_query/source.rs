@@ -6,7 +6,10 @@ use super::{
     filter::{DueShape, Filter, ListFilterShape, Parameters, TagShape, json_values},
     join,
 };
-use crate::{db::Dialect, todos::list_types::Status};
+use crate::{
+    db::Dialect,
+    todos::list_types::{SortOrder, Status},
+};
 
 /// A set of the caller's todos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,17 @@ pub(super) struct Range {
     pub(super) condition: &'static str,
     /// The column with the number of todos in the range, of the tables that count.
     pub(super) count: &'static str,
+}
+
+/// How the rows of a source are read.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Reading<'a> {
+    /// A condition without columns; empty if there is none.
+    pub(super) condition: &'a str,
+    /// The index of the order, of all todos; none if it is that of the table.
+    pub(super) index: Option<&'static str>,
+    /// The direction in which the rows of an order begin after a position, if they do.
+    pub(super) after: Option<SortOrder>,
 }
 
 const PENDING: Range = Range { condition: "completed = FALSE", count: "pending" };
@@ -81,7 +95,29 @@ pub(super) struct Sources {
 
 impl Sources {
     /// FROM and WHERE of the rows of a source in a range, or in all.
-    pub(super) fn rows(self, source: Source, range: Option<Range>) -> String {
+    pub(super) fn rows(self, source: Source, range: Option<Range>, reading: Reading<'_>) -> String {
+        let Reading { condition, .. } = reading;
+        match self.dialect {
+            _ if condition.is_empty() => self.scoped_rows(source, range, reading, SCOPE),
+            // SQLite evaluates it once, but on each row that it reads: the range is empty instead.
+            Dialect::Sqlite => {
+                let scope = format!("user_id = (SELECT $1 WHERE {condition})");
+                self.scoped_rows(source, range, reading, &scope)
+            }
+            Dialect::Postgres => {
+                let rows = self.scoped_rows(source, range, reading, SCOPE);
+                format!("{rows} AND {condition}")
+            }
+        }
+    }
+
+    fn scoped_rows(
+        self,
+        source: Source,
+        range: Option<Range>,
+        Reading { index, after, .. }: Reading<'_>,
+        scope: &str,
+    ) -> String {
         let of_range = |range: Range| format!(" AND {}", range.condition);
         let in_range = match range {
             Some(range) => of_range(range),
@@ -92,37 +128,51 @@ impl Sources {
                 _ => String::new(),
             },
         };
-        // Only of a filter's own rows: an order may have a better one.
-        let with_index = |index| match self.dialect {
-            Dialect::Sqlite if range.is_none() => format!(" INDEXED BY {index}"),
+        // SQLite, which has no statistics, would else read all todos and sort them, if it expects
+        // conditions to leave few.
+        let by = |index: Option<&str>| match (self.dialect, index) {
+            (Dialect::Sqlite, Some(index)) => format!(" INDEXED BY {index}"),
             _ => String::new(),
         };
         let joined = "completed = tag_completed AND created_at = tag_at AND id = tag_id";
+        let with_todos = match self.dialect {
+            Dialect::Sqlite => format!("CROSS JOIN todos WHERE {SCOPE} AND {joined}"),
+            // It would else read the todos of all users, if it expects many with the tag.
+            Dialect::Postgres => format!(
+                "CROSS JOIN LATERAL (SELECT * FROM todos WHERE {SCOPE} AND {joined} LIMIT 1) \
+                 AS todos WHERE TRUE"
+            ),
+        };
         match source {
-            Source::All => format!("FROM todos WHERE {SCOPE}{in_range}"),
+            Source::All => format!("FROM todos{} WHERE {scope}{in_range}", by(index)),
             Source::List => {
-                let index = with_index("todos_by_list");
+                let index = by(Some("todos_by_list"));
                 let list = self.numbers.list();
-                format!("FROM todos{index} WHERE {SCOPE} AND list_id = {list}{in_range}")
+                format!("FROM todos{index} WHERE {scope} AND list_id = {list}{in_range}")
             }
             Source::Due => {
-                let index = with_index("todos_by_due");
+                let index = by(Some("todos_by_due"));
                 let [first, last] = self.numbers.keys();
+                // One bound is the position.
+                let keys = match after {
+                    None => format!("BETWEEN {first} AND {last}"),
+                    Some(SortOrder::Asc) => format!("<= {last}"),
+                    Some(SortOrder::Desc) => format!(">= {first}"),
+                };
                 format!(
-                    "FROM todos{index} WHERE {SCOPE}{in_range} AND due_date IS NOT NULL \
-                     AND due_key BETWEEN {first} AND {last}"
+                    "FROM todos{index} WHERE {scope}{in_range} AND due_date IS NOT NULL \
+                     AND due_key {keys}"
                 )
             }
             Source::Tag => format!(
                 "FROM (SELECT completed AS tag_completed, created_at AS tag_at, todo_id AS tag_id \
-                 FROM todo_tags WHERE {SCOPE} AND tag = {}{in_range}) AS tagged CROSS JOIN todos \
-                 WHERE {SCOPE} AND {joined}",
+                 FROM todo_tags WHERE {scope} AND tag = {}{in_range}) AS tagged {with_todos}",
                 self.tag()
             ),
             Source::AnyTag => format!(
                 "FROM (SELECT DISTINCT completed AS tag_completed, created_at AS tag_at, \
-                 todo_id AS tag_id FROM todo_tags WHERE {SCOPE} AND tag IN (SELECT value FROM {} \
-                 AS wanted){in_range}) AS tagged CROSS JOIN todos WHERE {SCOPE} AND {joined}",
+                 todo_id AS tag_id FROM todo_tags WHERE {scope} AND tag IN (SELECT value FROM {} \
+                 AS wanted){in_range}) AS tagged {with_todos}",
                 json_values(self.dialect, &self.numbers.any_tags())
             ),
         }
@@ -139,7 +189,7 @@ impl Sources {
                 format!("coalesce((SELECT {counts} {of_list}), 0)")
             }
             Source::Due => {
-                let rows = self.rows(Source::Due, None);
+                let rows = self.rows(Source::Due, None, Reading::default());
                 let rows = format!("SELECT 1 {rows} LIMIT {}", MAX_SORTED + 1);
                 format!("(SELECT count(*) FROM ({rows}) AS due_dates)")
             }

@@ -2,11 +2,12 @@
 
 use super::{
     SCOPE,
-    filter::{DueShape, Filter, ListFilterShape, TagShape},
+    filter::{DueShape, Filter, ListFilterShape, TagShape, json_values},
     join,
     page::Plans,
-    source::{Range, Source, Sources},
+    source::{Range, Reading, Source, Sources},
 };
+use crate::db::Dialect;
 
 impl Sources {
     /// The number of todos that match the filters, as an expression. `plans` are those of the page,
@@ -20,6 +21,8 @@ impl Sources {
             all
         } else if only(Filter { tags: TagShape::One, ..plain }) {
             self.size(Source::Tag)
+        } else if only(Filter { any_tags: true, ..plain }) {
+            self.tagged_with_one()
         } else if only(Filter { list: ListFilterShape::List, ..plain }) {
             self.size(Source::List)
         } else if only(Filter { list: ListFilterShape::Inbox, ..plain }) {
@@ -38,7 +41,7 @@ impl Sources {
 
     /// The number of todos with a due date, read from their index only.
     fn dated(self) -> String {
-        self.sum(|range| format!("{} AND due_date IS NOT NULL", of_range(range)))
+        self.sum(|range| self.dated_rows(range))
     }
 
     /// The number of todos in the range of due dates: those with sure keys are read from their
@@ -48,7 +51,7 @@ impl Sources {
         let [first_sure, last_sure] = self.numbers.sure_keys();
         let is_due = self.numbers.is_due();
         self.sum(|range| {
-            let dated = format!("{} AND due_date IS NOT NULL AND due_key", of_range(range));
+            let dated = format!("{} AND due_key", self.dated_rows(range));
             [
                 format!("{dated} BETWEEN {first_sure} AND {last_sure}"),
                 format!("{dated} >= {first} AND due_key < {first_sure} AND {is_due}"),
@@ -56,6 +59,28 @@ impl Sources {
             ]
             .join(") + (SELECT count(*) ")
         })
+    }
+
+    fn dated_rows(self, range: &Range) -> String {
+        let index = match self.dialect {
+            // It would else read all todos.
+            Dialect::Sqlite => " INDEXED BY todos_by_due",
+            Dialect::Postgres => "",
+        };
+        format!("FROM todos{index} WHERE {SCOPE} AND {} AND due_date IS NOT NULL", range.condition)
+    }
+
+    /// The number of todos with one of some tags, read from those of each tag only.
+    fn tagged_with_one(self) -> String {
+        let wanted = json_values(self.dialect, &self.numbers.any_tags());
+        let in_range = match self.filter.ranges() {
+            [range] => format!(" AND {}", range.condition),
+            _ => String::new(),
+        };
+        format!(
+            "(SELECT count(*) FROM (SELECT DISTINCT completed, created_at, todo_id FROM todo_tags \
+             WHERE {SCOPE} AND tag IN (SELECT value FROM {wanted} AS wanted){in_range}) AS tagged)"
+        )
     }
 
     /// The sum of the rows of each range.
@@ -67,13 +92,9 @@ impl Sources {
     fn counted(self, plans: &Plans) -> String {
         let count = |source| {
             let conditions = self.filter.conditions(self.dialect, self.numbers, source);
-            format!("(SELECT count(*) {}{conditions})", self.rows(source, None))
+            format!("(SELECT count(*) {}{conditions})", self.rows(source, None, Reading::default()))
         };
         let default = self.filter.sources().first().copied().unwrap_or(Source::All);
         plans.choose(count, &count(default))
     }
-}
-
-fn of_range(range: &Range) -> String {
-    format!("FROM todos WHERE {SCOPE} AND {}", range.condition)
 }

@@ -72,10 +72,10 @@ impl ListColor {
     /// # Errors
     /// The error of the field `color`.
     pub fn parse(color: &str) -> Result<Self, FieldErrors> {
-        let digits = color.strip_prefix('#').filter(|digits| {
+        let is_color = color.strip_prefix('#').is_some_and(|digits| {
             digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
         });
-        if let Some(_) = digits {
+        if is_color {
             Ok(Self(color.to_ascii_lowercase()))
         } else {
             let message = "Color must be # and six hexadecimal digits.";

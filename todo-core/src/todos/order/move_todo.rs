@@ -130,15 +130,13 @@ impl Move {
         let Some(key) = key.filter(|key| key.len() <= MAX_CHARS) else {
             return Ok(Outcome::NeedsKeys);
         };
-        match db.execute(self.update(key, now)).await? {
-            Some(todo) => Ok(Outcome::Moved(Box::new(todo))),
-            // Changed meanwhile, on PostgreSQL or between two statements of SQLite.
-            None => {
-                let survey: Survey = db.fetch_one(self.survey()).await?;
-                self.check(&survey)?;
-                Err(Error::Busy)
-            }
+        if let Some(todo) = db.execute(self.update(key, now)).await? {
+            return Ok(Outcome::Moved(Box::new(todo)));
         }
+        // Changed meanwhile, on PostgreSQL or between two statements of SQLite.
+        let survey: Survey = db.fetch_one(self.survey()).await?;
+        self.check(&survey)?;
+        Err(Error::Busy)
     }
 
     /// The statement that returns the [`Survey`].

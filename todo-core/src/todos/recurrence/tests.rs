@@ -232,8 +232,8 @@ fn next(rule: &Recurrence, due: &Due, now: &str) -> Option<(String, String)> {
     Some((due.date().to_string(), rule.rule.to_string()))
 }
 
-fn pair(date: &str, rule: &str) -> Option<(String, String)> {
-    Some((date.to_owned(), rule.to_owned()))
+fn pair(date: &str, rule: &str) -> (String, String) {
+    (date.to_owned(), rule.to_owned())
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn the_next_date_is_after_the_due_date_and_after_today() {
         ("2026-12-07T00:00:00Z", "2026-12-14"),
         ("2027-01-01T00:00:00Z", "2027-01-04"),
     ] {
-        assert_eq!(next(&weekly, &monday, now), pair(expected, rule), "{now}");
+        assert_eq!(next(&weekly, &monday, now), Some(pair(expected, rule)), "{now}");
     }
     let completion = recurrence("FREQ=DAILY;INTERVAL=10", RecurrenceBase::Completion);
     let rule = "FREQ=DAILY;INTERVAL=10";
@@ -259,7 +259,7 @@ fn the_next_date_is_after_the_due_date_and_after_today() {
         ("2026-11-25T12:00:00Z", "2026-12-05"),
         ("2026-11-20T12:00:00Z", "2026-12-10"),
     ] {
-        assert_eq!(next(&completion, &monday, now), pair(expected, rule), "{now}");
+        assert_eq!(next(&completion, &monday, now), Some(pair(expected, rule)), "{now}");
     }
 }
 
@@ -295,7 +295,7 @@ fn a_series_ends_with_count_and_with_until() {
     let rule = until.rule.as_str();
     let now = "2026-12-01T00:00:00Z";
     let after = |date| next(&until, &due(date, None, None), now);
-    assert_eq!(after("2026-12-03"), pair("2026-12-05", rule));
+    assert_eq!(after("2026-12-03"), Some(pair("2026-12-05", rule)));
     assert_eq!(after("2026-12-04"), None);
     assert_eq!(after("2026-12-05"), None);
     // No date within ten years.

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 /// Maximum length of a written line in bytes, without its end.
 const MAX_LINE: usize = 75;
 
-/// A file in which no line is folded within a character, as it may be (section 3.1): the rest of such
-/// a character is moved before the fold.
+/// A file in which no line is folded within a character, as it may be (section 3.1): the rest of
+/// such a character is moved before the fold.
 pub(in crate::todos::exchange) fn rejoin(file: &[u8]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(file.len());
     let mut folds = Vec::new();

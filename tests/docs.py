@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the blocks of shell of a page, and compares their output: see accounts.sh."""
+"""Runs the blocks of shell of a page, and compares their output: see docs.sh."""
 
 import json
 import re
@@ -29,18 +29,25 @@ def differs(expected, actual, at=""):
     return next(filter(None, (differs(*pair) for pair in pairs)), None)
 
 
-def main(page):
+def fences(page):
+    """The blocks of shell and JSON."""
     with open(page, encoding="utf-8") as file:
-        fences = re.findall(r"^```(sh|json)\n(.*?)^```$", file.read(), re.M | re.S)
+        return re.findall(r"^```(sh|json)\n(.*?)^```$", file.read(), re.M | re.S)
+
+
+def main(page, first):
     blocks = []
-    for language, text in fences:
+    if page != first:
+        blocks.append([next(text for language, text in fences(first) if language == "sh"), None])
+    begin = len(blocks)
+    for language, text in fences(page):
         if language == "sh":
             blocks.append([text, None])
-        elif not blocks or blocks[-1][1] is not None:
+        elif len(blocks) == begin or blocks[-1][1] is not None:
             sys.exit(f"{page}: a block of JSON without a block of shell before it:\n{text}")
         else:
             blocks[-1][1] = json.loads(text)
-    if not blocks:
+    if len(blocks) == begin:
         sys.exit(f"{page} has no blocks of shell")
     script = "".join(f"{text}printf '\\036'\n" for text, _ in blocks)
     ran = subprocess.run(["sh", "-eu"], input=script, capture_output=True, text=True, timeout=120)
@@ -57,7 +64,7 @@ def main(page):
     if ran.returncode:
         failed = blocks[len(outputs) - 1][0]
         sys.exit(f"{page}: a block failed\n{failed}printed\n{outputs[-1]}\n{ran.stderr}")
-    print(f"{page}: {len(blocks)} blocks ok")
+    print(f"{page}: {len(blocks) - begin} blocks ok")
 
 
 if __name__ == "__main__":
