@@ -232,7 +232,8 @@ async fn with_keys_and_versions(app: &App, admin: &mut PgConnection) {
         assert_eq!(calls, statements, "{key} {path}: {texts:#?}");
     }
     // Of an import: the key, its pieces, what the user has; BEGIN, the lock, the todos, the key of
-    // the piece, the answer, each after its expired one, COMMIT. A repetition only looks the key up.
+    // the piece, the answer, each after its expired one, COMMIT. A repetition only looks the key
+    // up.
     let import = format!("/api/users/{}/import?format=todotxt", eve.id());
     for statements in [11, 1] {
         let headers = [("content-type", "text/plain"), ("idempotency-key", "i")];
