@@ -16,9 +16,12 @@ use todo_tests::{
 /// Number and texts of the statements run in all sessions since the last call.
 async fn take_statements(admin: &mut PgConnection) -> (i64, Vec<String>) {
     let counted: Vec<(i64, String)> = sqlx::query_as(
-        // Without those of the delivery of mails, which runs at any time.
+        // Without those of the delivery of mails and reminders, which runs at any time.
         "SELECT calls, query FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%' \
-         AND query NOT LIKE 'UPDATE mails %' AND query NOT LIKE 'SELECT min(created_at), %'",
+         AND query NOT LIKE 'UPDATE mails %' AND query NOT LIKE 'SELECT min(created_at), %' \
+         AND query NOT LIKE 'SELECT reminders.id, minutes_before, %' \
+         AND query NOT LIKE 'SELECT user_id FROM reminders %' \
+         AND query NOT LIKE 'WITH times AS MATERIALIZED (%'",
     )
     .fetch_all(&mut *admin)
     .await
@@ -229,7 +232,8 @@ async fn with_keys_and_versions(app: &App, admin: &mut PgConnection) {
         assert_eq!(calls, statements, "{key} {path}: {texts:#?}");
     }
     // Of an import: the key, its pieces, what the user has; BEGIN, the lock, the todos, the key of
-    // the piece, the answer, each after its expired one, COMMIT. A repetition only looks the key up.
+    // the piece, the answer, each after its expired one, COMMIT. A repetition only looks the key
+    // up.
     let import = format!("/api/users/{}/import?format=todotxt", eve.id());
     for statements in [11, 1] {
         let headers = [("content-type", "text/plain"), ("idempotency-key", "i")];

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{COMPOSED_CACHES, DbError, MAX_COMPOSED, value::Value};
 
 /// Maximum number of statements with a fixed text, those of transactions included.
-pub(crate) const MAX_FIXED: usize = 192;
+pub(crate) const MAX_FIXED: usize = 224;
 /// Prepared statements cached by a connection: enough for all that are kept, so that none of them
 /// is prepared twice.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
