@@ -28,8 +28,8 @@ const PAGE: i64 = 51;
 /// Maximum number of rows that a page of the first caller reads: the filters of a statement select
 /// one of ten todos or more, and no other limit is near.
 const MAX_READ: f64 = 1500.0;
-/// The same where PostgreSQL may read a range and sort it, since it expects few todos: of orders that
-/// some todos are not in, and of the todos of a tag.
+/// The same where PostgreSQL may read a range and sort it, since it expects few todos: of orders
+/// that some todos are not in, and of the todos of a tag.
 const MAX_READ_AND_SORTED: f64 = 2.0 * MANY as f64;
 
 /// Inserts a user's todos. Two thirds have the tag `a`, two thirds `b`; half are in the list; four
