@@ -144,7 +144,8 @@ on_every_target! {
         let off = async || ann.get(&mine).await.expect(200)["state"] == "off";
         assert!(eventually(Duration::from_secs(30), off).await);
         let queued = "SELECT count(*) FROM webhook_deliveries";
-        assert_eq!(count_rows(url, queued).await, 0);
+        let emptied = async || count_rows(url, queued).await == 0;
+        assert!(eventually(Duration::from_secs(30), emptied).await);
         let set = ann.put(&mine, json!({"url": URL})).await.expect(200);
         assert_eq!((&set["state"], &set["failing_since"]), (&json!("active"), &Value::Null));
         assert_eq!(ann.get(&mine).await.expect(200), without_secret(&set));
