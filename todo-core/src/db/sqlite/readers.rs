@@ -28,6 +28,9 @@ const MAX_INLINE_TIME: Duration = Duration::from_millis(2);
 const INSTRUCTIONS: i32 = 1000;
 /// Maximum number of connections, each with a cache of 4 MiB.
 const MAX_READERS: usize = 8;
+/// Connections that blocking threads leave to inline reads: long reads of one caller, as searches,
+/// must not delay short ones of others.
+const SPARE: usize = 1;
 
 pub(super) struct Readers {
     file: DatabaseFile,
@@ -37,6 +40,8 @@ pub(super) struct Readers {
     /// Permits of inline reads; `None` if the runtime has a single worker.
     workers: Option<Semaphore>,
     threads: Arc<Semaphore>,
+    /// Number of permits of `threads`.
+    max_threads: usize,
     waits: Arc<WaitStats>,
     limit: usize,
 }
@@ -52,12 +57,14 @@ impl Readers {
         let first = file.open(Access::Read)?;
         first.busy_timeout(Duration::ZERO)?;
         let idle = Mutex::new(vec![first]);
-        let threads = Arc::new(Semaphore::new(limit));
+        let max_threads = if workers > 0 { (limit - SPARE).max(1) } else { limit };
+        let threads = Arc::new(Semaphore::new(max_threads));
         Ok(Self {
             file,
             idle,
             workers: (workers > 0).then(|| Semaphore::new(workers)),
             threads,
+            max_threads,
             waits: Arc::default(),
             limit,
         })
@@ -102,7 +109,7 @@ impl Readers {
         }
     }
 
-    /// Reads on a blocking thread, when one of `limit` is free.
+    /// Reads on a blocking thread, when one is free.
     pub(super) async fn read_blocking<R: FromRows>(
         self: &Arc<Self>,
         statement: Statement,
@@ -119,6 +126,7 @@ impl Readers {
                 Some(connection) => connection,
                 None => readers.file.open(Access::Read)?,
             };
+            readers.open_spare();
             connection.busy_timeout(readers.file.busy_timeout)?;
             let mut rows = R::default();
             let outcome = run_statement(&connection, &statement, usize::MAX, &mut rows);
@@ -129,6 +137,18 @@ impl Readers {
         .await
     }
 
+    /// Opens a connection if none is idle, for inline reads meanwhile. Without it they are slower, so
+    /// an error is ignored.
+    fn open_spare(&self) {
+        if self.max_threads < self.limit
+            && self.idle().is_empty()
+            && let Ok(spare) = self.file.open(Access::Read)
+            && spare.busy_timeout(Duration::ZERO).is_ok()
+        {
+            self.keep(spare);
+        }
+    }
+
     /// Keeps a connection for the next read, unless the error may be the connection's fault.
     fn give_back<R>(&self, connection: Connection, outcome: &Result<R, DbError>) {
         let is_usable = match outcome {
@@ -136,16 +156,20 @@ impl Readers {
             outcome => outcome.is_ok(),
         };
         if is_usable {
-            let mut idle = self.idle();
-            if idle.len() < self.limit && !self.threads.is_closed() {
-                idle.push(connection);
-            }
+            self.keep(connection);
+        }
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut idle = self.idle();
+        if idle.len() < self.limit && !self.threads.is_closed() {
+            idle.push(connection);
         }
     }
 
     /// Waits for running reads, then closes every connection.
     pub(super) async fn close(&self) {
-        let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.max_threads).unwrap_or(u32::MAX);
         if tokio::time::timeout(CLOSE_TIMEOUT, self.threads.acquire_many(all)).await.is_err() {
             tracing::warn!("the reads did not end in time");
         }
@@ -159,7 +183,7 @@ impl Readers {
     #[cfg(feature = "http")]
     pub(super) fn stats(&self) -> crate::db::PoolStats {
         let idle = self.idle().len();
-        let reading = self.limit - self.threads.available_permits();
+        let reading = self.max_threads - self.threads.available_permits();
         self.waits.stats(idle + reading, idle)
     }
 
@@ -178,19 +202,40 @@ mod tests {
     use super::*;
     use crate::db::{DatabaseOptions, Db};
 
+    struct Opened {
+        _dir: tempfile::TempDir,
+        db: Db,
+        readers: Arc<Readers>,
+    }
+
+    impl Opened {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("todo.db");
+            let url = format!("sqlite://{}", path.display());
+            let db = Db::open(&url, &DatabaseOptions::new()).await.unwrap();
+            let file = DatabaseFile { path, busy_timeout: Duration::from_secs(1) };
+            let readers = Arc::new(Readers::open(file, 4).unwrap());
+            Self { _dir: dir, db, readers }
+        }
+
+        async fn close(self) {
+            self.readers.close().await;
+            self.db.close().await;
+        }
+    }
+
+    /// A statement that counts to a number.
+    fn count(numbers: i64) -> Statement {
+        let sql = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < $1) \
+                   SELECT count(*) FROM n";
+        Statement::new(sql).bind(numbers)
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_read_that_takes_long_does_not_run_on_a_worker() {
-        let dir = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", dir.path().join("todo.db").display());
-        let db = Db::open(&url, &DatabaseOptions::new()).await.unwrap();
-        let file =
-            DatabaseFile { path: dir.path().join("todo.db"), busy_timeout: Duration::from_secs(1) };
-        let readers = Arc::new(Readers::open(file, 4).unwrap());
-        let count = |numbers: i64| {
-            let sql = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n \
-                       WHERE n < $1) SELECT count(*) FROM n";
-            Statement::new(sql).bind(numbers)
-        };
+        let opened = Opened::new().await;
+        let readers = &opened.readers;
         for _ in 0..3 {
             let began = Instant::now();
             let long = readers.read_inline::<Option<(i64,)>>(&count(20_000_000)).await;
@@ -203,7 +248,35 @@ mod tests {
         // Neither has the next read on the connection an end.
         let short = readers.read_inline::<Option<(i64,)>>(&count(10)).await;
         assert_eq!(short.unwrap().unwrap(), Some((10,)));
-        readers.close().await;
-        db.close().await;
+        opened.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn long_reads_leave_a_connection_to_short_ones() {
+        let opened = Opened::new().await;
+        let readers = &opened.readers;
+        let long: Vec<_> = (0..2 * readers.limit)
+            .map(|_| {
+                let readers = Arc::clone(readers);
+                tokio::spawn(async move {
+                    readers.read_blocking::<Option<(i64,)>>(count(2_000_000)).await.unwrap()
+                })
+            })
+            .collect();
+        // Each thread has a connection, and the spare one is open.
+        while readers.threads.available_permits() > 0 || readers.idle().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for _ in 0..10 {
+            let short = readers.read_inline::<Option<(i64,)>>(&count(10)).await;
+            assert_eq!(short.expect("an idle connection").unwrap(), Some((10,)));
+        }
+        assert!(!long.iter().all(tokio::task::JoinHandle::is_finished));
+        for read in long {
+            assert_eq!(read.await.unwrap(), Some((2_000_000,)));
+        }
+        let (limit, idle) = (readers.limit, readers.idle().len());
+        assert!(idle <= limit, "{idle} connections");
+        opened.close().await;
     }
 }
