@@ -102,6 +102,25 @@ on_both_databases! {
         core.close().await;
     }
 
+    /// Servers run the job every minute.
+    async fn a_job_beside_a_deletion_does_not_change_its_number(database) {
+        let library = Library::open(database).await;
+        let ann = library.signed_up().await;
+        let list = new_list(&library.core, &ann).await;
+        fill(&library.core, &ann, &list, 900).await;
+        let mut deletion = std::pin::pin!(todos::delete_list(&library.core, &ann, list.id));
+        let deleted = loop {
+            tokio::select! {
+                deleted = &mut deletion => break deleted,
+                run = todos::finish_list_deletions(&library.core) => drop(run.expect("a run")),
+            }
+        };
+        assert_eq!(deleted.expect("a deletion"), 900);
+        let trash = todos::list_trash(&library.core, &ann, None, None).await.expect("a page");
+        assert_eq!(trash.total, 900);
+        library.core.close().await;
+    }
+
     async fn a_job_moves_what_an_abandoned_deletion_has_left(database) {
         let app = App::start(Target { server: Server::Hyper, database }).await;
         let (core, minutes) = ahead(&app).await;

@@ -35,7 +35,8 @@ const LISTS: i64 = 100;
 const MAX_TIME: Duration = Duration::from_secs(30);
 
 /// Deletes a list, and moves its todos to the trash, or deletes them permanently without one
-/// ([`CoreBuilder::trash_days`](crate::CoreBuilder::trash_days)). Returns the number of todos.
+/// ([`CoreBuilder::trash_days`](crate::CoreBuilder::trash_days)). Returns the number of todos that
+/// it had.
 ///
 /// The list is gone at once. Its todos are moved 200 at a time, all with the same time of deletion.
 /// If this is dropped, or fails meanwhile, a job of [`jobs::run_due`](crate::jobs::run_due) moves
@@ -56,22 +57,25 @@ pub async fn delete_list(
         is_target!(),
         " AND deleted_at IS NULL AND ",
         authorized!(),
-        " RETURNING id"
+        " RETURNING id, coalesce((SELECT pending + completed FROM list_counts \
+         WHERE list_id = $4), 0)"
     );
     let db = core.db();
     let (caller, target) = (*caller, target.into());
     let now = core.now();
     let work = core.clone();
-    core.write(caller.user_id(), async move {
-        let mark = changing_row(caller, target.id.as_uuid(), target.versions, SQL)
-            .bind(Timestamp(now))
-            .bind(OneMicrosecond);
-        let marked: Option<(Uuid,)> = db.execute(mark).await?;
-        require_change(&work, caller, target, marked).await
-    })
-    .await?;
-    let (moved, _is_all) = move_todos(core, caller.user_id(), target.id, now, None).await?;
-    Ok(moved)
+    // The job may move some of them meanwhile.
+    let (_id, count) = core
+        .write(caller.user_id(), async move {
+            let mark = changing_row(caller, target.id.as_uuid(), target.versions, SQL)
+                .bind(Timestamp(now))
+                .bind(OneMicrosecond);
+            let marked: Option<(Uuid, i64)> = db.execute(mark).await?;
+            require_change(&work, caller, target, marked).await
+        })
+        .await?;
+    move_todos(core, caller.user_id(), target.id, now, None).await?;
+    Ok(count.unsigned_abs())
 }
 
 /// Moves the todos of deleted lists that are left, and deletes the rows of lists that were deleted
@@ -98,8 +102,7 @@ pub async fn finish_list_deletions(core: &Core) -> Result<bool> {
         after = (deleted_at.0, *id);
         for (id, user, Timestamp(deleted_at)) in lists {
             let (list, user) = (ListId::from(id), UserId::from(user));
-            let (_moved, is_all) = move_todos(core, user, list, deleted_at, Some(deadline)).await?;
-            if !is_all {
+            if !move_todos(core, user, list, deleted_at, Some(deadline)).await? {
                 return Ok(false);
             }
             if deleted_at <= core.now() - MARKED {
@@ -109,28 +112,25 @@ pub async fn finish_list_deletions(core: &Core) -> Result<bool> {
     }
 }
 
-/// Moves the todos of a deleted list to the trash, until a deadline. Returns their number, and
-/// whether none is left.
+/// Moves the todos of a deleted list to the trash, until a deadline. Returns whether none is left.
 async fn move_todos(
     core: &Core,
     user: UserId,
     list: ListId,
     deleted_at: DateTime<Utc>,
     deadline: Option<Instant>,
-) -> Result<(u64, bool)> {
-    let mut total = 0;
+) -> Result<bool> {
     let mut idle = 0;
     loop {
         let began = Instant::now();
         let moved = move_piece(core, user, list, deleted_at).await?;
-        total += moved;
         // Others may be moving the todos of a piece: on PostgreSQL it then is smaller.
         if moved < PIECE.unsigned_abs() && !has_todos(core, user, list).await? {
-            return Ok((total, true));
+            return Ok(true);
         }
         idle = if moved == 0 { idle + 1 } else { 0 };
         if idle == MAX_IDLE_PIECES || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Ok((total, false));
+            return Ok(false);
         }
         pause(began).await;
     }
