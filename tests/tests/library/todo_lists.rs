@@ -102,7 +102,7 @@ on_both_databases! {
         core.close().await;
     }
 
-    /// Servers run the job every minute.
+    // Servers run the job every minute.
     async fn a_job_beside_a_deletion_does_not_change_its_number(database) {
         let library = Library::open(database).await;
         let ann = library.signed_up().await;
