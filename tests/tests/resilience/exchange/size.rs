@@ -19,13 +19,15 @@ const FILE: usize = 5_000;
 fn planned(number: usize) -> Value {
     let second = format!("{:02}:{:02}", number / 60 % 60, number % 60);
     let completed = number % 3 == 1;
-    let date = if number % 100 == 0 { "2999-12-01" } else { "2021-12-01" };
+    let date = if number.is_multiple_of(100) { "2999-12-01" } else { "2021-12-01" };
     let tags: Vec<_> = (0..number % 4).map(|tag| format!("tag {}", (number + tag) % 400)).collect();
-    let reminders: Vec<_> =
-        (number % 5 == 0).then(|| json!({"minutes_before": number % 60})).into_iter().collect();
+    let reminders: Vec<_> = (number.is_multiple_of(5))
+        .then(|| json!({"minutes_before": number % 60}))
+        .into_iter()
+        .collect();
     json!({
         "title": format!("Todo {number} \u{1f600}"),
-        "description": (number % 2 == 0).then(|| format!("a, \"b\"\n=c {number}")),
+        "description": (number.is_multiple_of(2)).then(|| format!("a, \"b\"\n=c {number}")),
         "priority": (["low", "medium", "high"][number % 3]),
         "tags": tags,
         "due": match number % 5 {
@@ -42,8 +44,8 @@ fn planned(number: usize) -> Value {
         // In another order than that of the creation.
         "updated_at": format!("2020-06-03T{:02}:{second}.{:06}Z", 23 - number / 3600, number % 7),
         "completed_at": completed.then(|| format!("2020-06-02T{:02}:{second}Z", number / 3600)),
-        "position": (number % 8 == 0).then(|| format!("{:06x}80", number)),
-        "ical": (number % 16 == 0).then(|| format!("X-NUMBER:{number}")),
+        "position": (number.is_multiple_of(8)).then(|| format!("{:06x}80", number)),
+        "ical": (number.is_multiple_of(16)).then(|| format!("X-NUMBER:{number}")),
     })
 }
 

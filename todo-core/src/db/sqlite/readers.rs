@@ -137,8 +137,8 @@ impl Readers {
         .await
     }
 
-    /// Opens a connection if none is idle, for inline reads meanwhile. Without it they are slower, so
-    /// an error is ignored.
+    /// Opens a connection if none is idle, for inline reads meanwhile. Without it they are slower,
+    /// so an error is ignored.
     fn open_spare(&self) {
         if self.max_threads < self.limit
             && self.idle().is_empty()
