@@ -38,7 +38,7 @@ fn planned(number: usize) -> Value {
         "recurrence": (number % 10 == 1)
             .then(|| json!({"rule": "FREQ=WEEKLY;BYDAY=MO", "from": "completion"})),
         "reminders": reminders,
-        "list": (number % 4 > 0).then(|| format!("List {}", number % 150)),
+        "list": (!number.is_multiple_of(4)).then(|| format!("List {}", number % 150)),
         "completed": completed,
         "created_at": format!("2020-06-01T{:02}:{second}.000001Z", number / 3600),
         // In another order than that of the creation.
