@@ -42,7 +42,7 @@ start() {
 
 failed=0
 printf '%-16s %10s %12s %14s\n' program size idle 'first response'
-for limits in todo-server:30 todo-hyper-min:17; do
+for limits in todo-server:30 todo-hyper-min:18; do
   program=${limits%:*} limit=${limits#*:}
   rm -f "$dir"/todo.db*
   start "$program"
