@@ -198,12 +198,7 @@ async fn on_postgres(program: &str) {
     cluster.stop().await.expect("PostgreSQL stops");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "slow: run by .ci/run"]
-async fn fifty_thousand_todos_move_in_little_memory_on_sqlite() {
-    on_sqlite(PROGRAMS[0]).await;
-}
-
+// Each database and each server once: a file takes a minute, and both are in one library.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "slow: run by .ci/run"]
 async fn fifty_thousand_todos_move_in_little_memory_on_sqlite_by_todo_hyper_min() {
@@ -212,12 +207,6 @@ async fn fifty_thousand_todos_move_in_little_memory_on_sqlite_by_todo_hyper_min(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "slow: run by .ci/run"]
-async fn fifty_thousand_todos_move_in_little_memory_on_postgres() {
+async fn fifty_thousand_todos_move_in_little_memory_on_postgres_by_todo_server() {
     on_postgres(PROGRAMS[0]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "slow: run by .ci/run"]
-async fn fifty_thousand_todos_move_in_little_memory_on_postgres_by_todo_hyper_min() {
-    on_postgres(PROGRAMS[1]).await;
 }
