@@ -6,7 +6,7 @@ use sqlx::{ColumnIndex, Decode, FromRow, QueryBuilder, Row, Type};
 use uuid::Uuid;
 
 use super::rows::{
-    Canonical, feed_id, feed_number, feed_option, feed_text, feed_time, insert, time,
+    Canonical, feed_bytes, feed_id, feed_number, feed_option, feed_text, feed_time, insert, time,
 };
 use crate::{
     admin::{AdminError, Conn, on},
@@ -160,8 +160,7 @@ impl Canonical for WebhookRow {
     fn feed(&self, sum: &mut Sha256) {
         feed_id(sum, self.user_id);
         feed_text(sum, &self.url);
-        feed_number(sum, i64::try_from(self.secret.len()).unwrap_or_default());
-        sha2::Digest::update(sum, &self.secret);
+        feed_bytes(sum, &self.secret);
         feed_time(sum, self.created_at);
         feed_option(sum, self.last_failure.as_deref(), feed_text);
         feed_number(sum, self.failures);

@@ -453,9 +453,13 @@ pub(super) trait Canonical {
     fn feed(&self, sum: &mut Sha256);
 }
 
+pub(super) fn feed_bytes(sum: &mut Sha256, bytes: &[u8]) {
+    sum.update((bytes.len() as u64).to_be_bytes());
+    sum.update(bytes);
+}
+
 pub(super) fn feed_text(sum: &mut Sha256, text: &str) {
-    sum.update((text.len() as u64).to_be_bytes());
-    sum.update(text);
+    feed_bytes(sum, text.as_bytes());
 }
 
 pub(super) fn feed_time(sum: &mut Sha256, time: DateTime<Utc>) {
@@ -608,8 +612,7 @@ impl Canonical for AnswerRow {
     fn feed(&self, sum: &mut Sha256) {
         sum.update(self.user_id);
         feed_text(sum, &self.key);
-        sum.update((self.fingerprint.len() as u64).to_be_bytes());
-        sum.update(&self.fingerprint);
+        feed_bytes(sum, &self.fingerprint);
         feed_number(sum, self.status.into());
         feed_text(sum, &self.answer);
         feed_option(sum, self.location.as_deref(), feed_text);
