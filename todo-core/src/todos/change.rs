@@ -154,21 +154,27 @@ pub async fn patch(
     target: impl Into<Target>,
     patch: TodoPatch,
 ) -> Result<Todo> {
+    /// SQL assignments of the fields that every todo has.
+    macro_rules! columns {
+        ($dialect:ident) => {
+            patched_columns!(
+                $dialect,
+                "$10",
+                "$11",
+                "$12",
+                "$13",
+                "$14",
+                "$15",
+                "$16",
+                ("$17", "$18", "$19")
+            )
+        };
+    }
     macro_rules! plain {
         ($dialect:ident) => {
             concat!(
                 "UPDATE todos SET ",
-                patched_columns!(
-                    $dialect,
-                    "$10",
-                    "$11",
-                    "$12",
-                    "$13",
-                    "$14",
-                    "$15",
-                    "$16",
-                    ("$17", "$18", "$19")
-                ),
+                columns!($dialect),
                 " WHERE ",
                 is_target!(),
                 " AND ",
@@ -183,17 +189,7 @@ pub async fn patch(
         ($dialect:ident) => {
             concat!(
                 "UPDATE todos SET ",
-                patched_columns!(
-                    $dialect,
-                    "$10",
-                    "$11",
-                    "$12",
-                    "$13",
-                    "$14",
-                    "$15",
-                    "$16",
-                    ("$17", "$18", "$19")
-                ),
+                columns!($dialect),
                 ", ",
                 patched_details!(
                     "$20", "$21", "$22", "$23", "$24", "$25", "$26", "$27", "$28", "$29", "$30",

@@ -263,21 +263,27 @@ macro_rules! create {
     };
 }
 
+/// SQL assignments of the fields that every todo has.
+macro_rules! columns {
+    ($dialect:ident) => {
+        patched_columns!(
+            $dialect,
+            "$5",
+            "$6",
+            "$7",
+            "$8",
+            "$9",
+            "$10",
+            "$11",
+            ("$12", "$13", "$14")
+        )
+    };
+}
 macro_rules! patch {
     ($dialect:ident) => {
         concat!(
             "UPDATE todos SET ",
-            patched_columns!(
-                $dialect,
-                "$5",
-                "$6",
-                "$7",
-                "$8",
-                "$9",
-                "$10",
-                "$11",
-                ("$12", "$13", "$14")
-            ),
+            columns!($dialect),
             " WHERE ",
             are_items!($dialect),
             " RETURNING ",
@@ -290,17 +296,7 @@ macro_rules! patch_details {
     ($dialect:ident) => {
         concat!(
             "UPDATE todos SET ",
-            patched_columns!(
-                $dialect,
-                "$5",
-                "$6",
-                "$7",
-                "$8",
-                "$9",
-                "$10",
-                "$11",
-                ("$12", "$13", "$14")
-            ),
+            columns!($dialect),
             ", ",
             patched_details!(
                 "$15",
