@@ -28,9 +28,9 @@ const PAGE: i64 = 51;
 /// Maximum number of rows that a page of the first caller reads: the filters of a statement select
 /// one of ten todos or more, and no other limit is near.
 const MAX_READ: f64 = 1500.0;
-/// The same where PostgreSQL may read a range and sort it, since it expects few todos: of orders
-/// that some todos are not in, and of the todos of a tag.
-const MAX_READ_AND_SORTED: f64 = 2.0 * MANY as f64;
+/// The same where PostgreSQL may read a range and sort it, since it expects few todos: those of a
+/// range of due dates, and those of a tag.
+const MAX_READ_AND_SORTED: f64 = MANY as f64;
 
 /// Inserts a user's todos. Two thirds have the tag `a`, two thirds `b`; half are in the list; four
 /// of five have a due date, most of them in the range of the tests; three of four have a place.
@@ -221,8 +221,8 @@ impl Owner {
                     let name = format!("{list} by {sort_by} {order}, {start:?}");
                     let ranges = if status == Status::All { 2 } else { 1 };
                     let continued = if start == Start::First { 0 } else { ranges };
-                    let is_sorted = matches!(sort_by, SortBy::Due | SortBy::Position)
-                        || !(shape.tags.is_empty() && shape.any_tags.is_empty());
+                    let is_sorted = !shape.tags.is_empty()
+                        || (shape.due == Dates::Range && sort_by == SortBy::Due);
                     let max_read = if is_sorted { MAX_READ_AND_SORTED } else { MAX_READ };
                     let is_page = true;
                     all.push(Checked {
