@@ -25,9 +25,9 @@ const FEW: usize = 1000;
 const OTHERS: &str = "1000";
 /// The rows of a page, and the row that shows whether the list continues.
 const PAGE: i64 = 51;
-/// Maximum number of rows that a page of the first caller reads: the filters of a statement select
-/// one of ten todos or more, and no other limit is near.
-const MAX_READ: f64 = 1500.0;
+/// Maximum number of rows that a page of the first caller reads: the
+/// filters of a statement select one of ten todos or more, and no other limit is near.
+const MAX_READ: f64 = 3000.0;
 /// The same where PostgreSQL may read a range and sort it, since it expects few todos: those of a
 /// range of due dates, and those of a tag.
 const MAX_READ_AND_SORTED: f64 = MANY as f64;
@@ -472,16 +472,13 @@ fn examine(step: &Value, is_page: bool, found: &mut Found) {
     }
 }
 
-async fn every_plan_is_bounded(database: Database, shapes: &[Shape], statuses: &[Status]) {
-    let mut filled = Filled::create(database).await;
-    let defects = filled.all_defects(shapes, statuses).await;
-    let count = defects.len();
-    assert!(defects.is_empty(), "{count}: {}", defects[..count.min(5)].join("\n\n"));
-    filled.db.close().await;
-}
-
 on_both_databases! {
-    async fn lists_with_a_filter_read_what_they_return(database) {
-        every_plan_is_bounded(database, &Shape::all(1), &[Status::All]).await;
+    async fn lists_with_filters_read_what_they_return(database) {
+        let mut filled = Filled::create(database).await;
+        let mut defects = filled.all_defects(&Shape::all(2), &[Status::All]).await;
+        defects.extend(filled.all_defects(&Shape::all(1), &[Status::Pending]).await);
+        let count = defects.len();
+        assert!(defects.is_empty(), "{count}: {}", defects[..count.min(5)].join("\n\n"));
+        filled.db.close().await;
     }
 }

@@ -332,7 +332,9 @@ impl Filter {
         }
         match dialect {
             _ if conditions.is_empty() => String::new(),
-            Dialect::Sqlite => super::join(&conditions, "", |condition| format!(" AND {condition}")),
+            Dialect::Sqlite => {
+                super::join(&conditions, "", |condition| format!(" AND {condition}"))
+            }
             // It would else expect patterns and unknown lists to leave few todos, and read and sort
             // all of a user, or of all users. Of an expression it expects half.
             Dialect::Postgres => {
