@@ -173,6 +173,9 @@ struct Checked {
     /// Whether all todos of the list are counted.
     counts: bool,
     is_search: bool,
+    /// Whether SQLite reads only the index of due dates: PostgreSQL reads another if it has less
+    /// to read there.
+    is_covered: bool,
     max_read: f64,
     /// The number of its ranges that begin after a position.
     continued: usize,
@@ -201,6 +204,7 @@ impl Owner {
             is_page: false,
             counts,
             is_search,
+            is_covered: matches!(shape.due, Dates::Any | Dates::None) && shape.filters() == 1,
             max_read: 0.0,
             continued: 0,
         };
@@ -231,6 +235,7 @@ impl Owner {
                         is_page,
                         counts,
                         is_search,
+                        is_covered: false,
                         max_read,
                         continued,
                     });
@@ -252,13 +257,7 @@ struct Filled {
 
 impl Filled {
     async fn create(database: Database) -> Self {
-        // The server is only for its database and for the signups.
-        let app = App::start(Target { server: Server::Hyper, database }).await;
-        let url = app.database_url();
-        let mut conn = Conn::open(database, url).await;
-        let secret = Secret::new(app.secret()).expect("the secret of the tests is long enough");
-        let options = DatabaseOptions::new().timeout(Duration::from_secs(10));
-        let core = Core::builder(secret).database(options).open(url).await.expect("a core");
+        let (app, core, mut conn) = start(database).await;
         let many = owner(&app, &core, &mut conn, MANY).await;
         let few = owner(&app, &core, &mut conn, FEW).await;
         add_others(&mut conn).await;
@@ -266,7 +265,7 @@ impl Filled {
             conn.execute("ANALYZE").await;
         }
         core.close().await;
-        let db = Db::open(url).await.expect("the database opens");
+        let db = Db::open(app.database_url()).await.expect("the database opens");
         Self { db, conn, many, few, _app: app }
     }
 
@@ -315,6 +314,17 @@ impl Filled {
         }
         defects
     }
+}
+
+/// A server, which is only for its database and for the signups, and the library on this database.
+async fn start(database: Database) -> (App, Core, Conn) {
+    let app = App::start(Target { server: Server::Hyper, database }).await;
+    let url = app.database_url();
+    let conn = Conn::open(database, url).await;
+    let secret = Secret::new(app.secret()).expect("the secret of the tests is long enough");
+    let options = DatabaseOptions::new().timeout(Duration::from_secs(10));
+    let core = Core::builder(secret).database(options).open(url).await.expect("a core");
+    (app, core, conn)
 }
 
 async fn owner(app: &App, core: &Core, conn: &mut Conn, count: usize) -> Owner {
@@ -408,7 +418,8 @@ async fn defects_on_sqlite(conn: &mut SqliteConnection, checked: &Checked) -> Ve
                 todos += 1;
                 let is_found = text.contains("(id=? AND user_id=?")
                     || text.contains("INDEX todos_unfolded (user_id=?");
-                if !is_range && !is_found && !checked.counts {
+                let is_covered = text.contains(" COVERING INDEX ");
+                if !is_range && !is_found && !checked.counts || checked.is_covered && !is_covered {
                     defects.push((*text).to_owned());
                 }
             }
@@ -480,5 +491,27 @@ on_both_databases! {
         let count = defects.len();
         assert!(defects.is_empty(), "{count}: {}", defects[..count.min(5)].join("\n\n"));
         filled.db.close().await;
+    }
+
+    // They are counted without the todos.
+    async fn the_total_of_frequent_tags_is_exact(database) {
+        let (app, core, mut conn) = start(database).await;
+        let owner = owner(&app, &core, &mut conn, MANY).await;
+        for (status, is_listed) in [
+            (Status::All, [true, true]),
+            (Status::Pending, [true, false]),
+            (Status::Completed, [false, true]),
+        ] {
+            let query = ListQuery::new().tag("a".parse().expect("a tag")).status(status);
+            let query = query.tag("b".parse().expect("a tag"));
+            let total = todos::list(&core, &owner.caller, query).await.expect("a page").total;
+            // As in the statement that inserts them.
+            let has_both = |n: &usize| n * 17 % 3 == 2;
+            let is_completed = |n: usize| n * 7 % 11 < 2;
+            let both = (1..=MANY).filter(has_both);
+            let expected = both.filter(|&n| is_listed[usize::from(is_completed(n))]).count();
+            assert_eq!(total, i64::try_from(expected).ok(), "{status}");
+        }
+        core.close().await;
     }
 }

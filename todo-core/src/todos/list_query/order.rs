@@ -46,8 +46,8 @@ impl Sort {
     /// The condition of a part of the list, as its index has it.
     pub(super) fn condition(self, part: Part) -> &'static str {
         match (self.by, part) {
-            (SortBy::Due, Part::Head) => " AND due_date IS NOT NULL",
-            (SortBy::Due, Part::Tail) => " AND due_date IS NULL",
+            (SortBy::Due, Part::Head) => " AND undated = FALSE",
+            (SortBy::Due, Part::Tail) => " AND undated = TRUE",
             (SortBy::Position, Part::Head) => " AND position IS NOT NULL",
             (SortBy::Position, Part::Tail) => " AND position IS NULL",
             (SortBy::CreatedAt | SortBy::Priority | SortBy::Title, _) => "",

@@ -160,7 +160,7 @@ impl Sources {
                     Some(SortOrder::Desc) => format!(">= {first}"),
                 };
                 format!(
-                    "FROM todos{index} WHERE {scope}{in_range} AND due_date IS NOT NULL \
+                    "FROM todos{index} WHERE {scope}{in_range} AND undated = FALSE \
                      AND due_key {keys}"
                 )
             }

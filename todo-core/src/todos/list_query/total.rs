@@ -5,7 +5,7 @@ use super::{
     filter::{DueShape, Filter, ListFilterShape, TagShape, json_values},
     join,
     page::Plans,
-    source::{Range, Reading, Source, Sources},
+    source::{MAX_SORTED, Range, Reading, Source, Sources},
 };
 use crate::db::Dialect;
 
@@ -21,6 +21,8 @@ impl Sources {
             all
         } else if only(Filter { tags: TagShape::One, ..plain }) {
             self.size(Source::Tag)
+        } else if only(Filter { tags: TagShape::Many, ..plain }) {
+            self.tagged_with_all(plans)
         } else if only(Filter { any_tags: true, ..plain }) {
             self.tagged_with_one()
         } else if only(Filter { list: ListFilterShape::List, ..plain }) {
@@ -67,20 +69,39 @@ impl Sources {
             Dialect::Sqlite => " INDEXED BY todos_by_due",
             Dialect::Postgres => "",
         };
-        format!("FROM todos{index} WHERE {SCOPE} AND {} AND due_date IS NOT NULL", range.condition)
+        format!("FROM todos{index} WHERE {SCOPE} AND {} AND undated = FALSE", range.condition)
+    }
+
+    /// The number of todos with all of some tags: without the todos, unless one of the tags has few.
+    fn tagged_with_all(self, plans: &Plans) -> String {
+        let wanted = json_values(self.dialect, &self.numbers.tags());
+        format!(
+            "CASE WHEN {} <= {MAX_SORTED} THEN {} ELSE (SELECT count(*) FROM (SELECT 1 \
+             FROM todo_tags WHERE {} GROUP BY completed, created_at, todo_id \
+             HAVING count(*) = (SELECT count(*) FROM {wanted} AS wanted)) AS tagged) END",
+            self.size(Source::Tag),
+            self.counted(plans),
+            self.tagged_rows(&wanted)
+        )
     }
 
     /// The number of todos with one of some tags, read from those of each tag only.
     fn tagged_with_one(self) -> String {
         let wanted = json_values(self.dialect, &self.numbers.any_tags());
+        format!(
+            "(SELECT count(*) FROM (SELECT DISTINCT completed, created_at, todo_id FROM todo_tags \
+             WHERE {}) AS tagged)",
+            self.tagged_rows(&wanted)
+        )
+    }
+
+    /// The condition of the tags of todos that are in a table.
+    fn tagged_rows(self, wanted: &str) -> String {
         let in_range = match self.filter.ranges() {
             [range] => format!(" AND {}", range.condition),
             _ => String::new(),
         };
-        format!(
-            "(SELECT count(*) FROM (SELECT DISTINCT completed, created_at, todo_id FROM todo_tags \
-             WHERE {SCOPE} AND tag IN (SELECT value FROM {wanted} AS wanted){in_range}) AS tagged)"
-        )
+        format!("{SCOPE} AND tag IN (SELECT value FROM {wanted} AS wanted){in_range}")
     }
 
     /// The sum of the rows of each range.
