@@ -176,14 +176,19 @@ async fn a_pooler_that_tracks_statements_works() {
     // Poolers reject this startup parameter.
     let pooled = PgConnection::connect_with(&options.extra_float_digits(None)).await;
     let mut pooled = pooled.expect("a connection");
-    for name in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
+    for (name, default) in [
+        ("statement_timeout", "0"),
+        ("lock_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "0"),
+        ("jit", "on"),
+    ] {
         let show = sqlx::AssertSqlSafe(format!("SHOW {name}"));
         let left: String = sqlx::query_scalar(show)
             .persistent(false)
             .fetch_one(&mut pooled)
             .await
             .expect("a value");
-        assert_eq!(left, "0", "{name} is still set");
+        assert_eq!(left, default, "{name} is still set");
     }
     let dir = tempfile::tempdir().expect("a directory");
     let (printed, status) = doctor(dir.path(), &bouncer.url()).await;
