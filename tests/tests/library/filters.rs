@@ -22,7 +22,7 @@ use self::{
 };
 
 /// A random query. Its lists are the store's by their index; one is unknown.
-fn query() -> impl Strategy<Value = (ListQuery, Option<usize>)> {
+pub(crate) fn query() -> impl Strategy<Value = (ListQuery, Option<usize>)> {
     let tags = |max| prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "x"]), 0..=max);
     let zone = prop::sample::select(vec!["UTC", "Etc/GMT-3", "Asia/Kolkata"]);
     let due = prop::sample::select(todos::DueFilter::ALL);
@@ -129,7 +129,8 @@ fn lists_are_those_of_the_reference(database: Database) {
     runtime.block_on(store.core.close());
 }
 
-const UNKNOWN: ListId = ListId::new(Uuid::from_u128(0x0193_8c6f_2f6c_7b6a_8d0e_3f1f_2a6f_5b11));
+pub(crate) const UNKNOWN: ListId =
+    ListId::new(Uuid::from_u128(0x0193_8c6f_2f6c_7b6a_8d0e_3f1f_2a6f_5b11));
 
 #[test]
 fn lists_are_those_of_the_reference_on_sqlite() {

@@ -3,24 +3,30 @@
 
 mod many;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicI64, Ordering},
+};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use proptest::{
     prelude::*,
     sample::Index,
     test_runner::{Config, TestCaseError, TestRunner},
 };
 use todo_core::{
-    Core, Error, Secret,
+    Clock, Core, Error, Secret,
     auth::{Caller, UserId},
     todos::{
-        self, Change, ChangeCursor, Description, Filters, Limit, ListQuery, NewTodo, Priority,
-        SortBy, SortOrder, Status, Title, Todo, TodoId, TodoPatch,
+        self, Change, ChangeCursor, Description, Details, Due, Filters, Limit, ListFilter, ListId,
+        ListQuery, NewTodo, Priority, SortBy, SortOrder, Status, Tag, Tags, Title, Todo, TodoId,
+        TodoPatch,
     },
 };
 use todo_tests::{App, Database, Server, Target};
 use uuid::Uuid;
+
+use crate::filters::{self, reference};
 
 /// A call of the library by one of two users. Its todo is chosen among all ever created: it may be
 /// deleted, or belong to the other user.
@@ -55,35 +61,77 @@ fn priority() -> impl Strategy<Value = Priority> {
     prop::sample::select(Priority::ALL)
 }
 
-fn new_todo() -> impl Strategy<Value = NewTodo> {
-    (title(), description(), priority()).prop_map(|(title, description, priority)| {
-        NewTodo::new(title).description(description).priority(priority)
+/// The lists in calls, in place of those of the caller.
+const LISTS: [ListId; 2] = [ListId::new(Uuid::from_u128(1)), ListId::new(Uuid::from_u128(2))];
+
+fn due() -> impl Strategy<Value = Due> {
+    let time = prop::option::of(prop::sample::select(vec!["00:00", "20:30", "23:59"]));
+    let zone = prop::sample::select(vec!["UTC", "Pacific/Kiritimati", "Asia/Kolkata"]);
+    (24_u32..=30, time, zone).prop_map(|(day, time, zone)| {
+        let date = format!("2026-11-{day}");
+        Due::parse(&date, time, time.map(|_| zone)).expect("a date")
     })
+}
+
+fn details() -> impl Strategy<Value = Details> {
+    let tags = prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "ab"]), 0..3)
+        .prop_map(|tags| Tags::parse(tags).expect("tags"));
+    let list = prop::sample::select(LISTS.to_vec());
+    (
+        prop::option::of(tags),
+        prop::option::of(prop::option::weighted(0.7, due())),
+        prop::option::of(prop::option::weighted(0.7, list)),
+    )
+        .prop_map(|(tags, due, list_id)| {
+            let mut details = Details::default();
+            details.tags = tags;
+            details.due = due;
+            details.list_id = list_id;
+            details
+        })
+}
+
+fn new_todo() -> impl Strategy<Value = NewTodo> {
+    (title(), description(), priority(), details()).prop_map(
+        |(title, description, priority, details)| {
+            let mut new = NewTodo::new(title).description(description).priority(priority);
+            new.details = details;
+            new
+        },
+    )
 }
 
 fn patch() -> impl Strategy<Value = TodoPatch> {
     let (title, description) = (prop::option::of(title()), prop::option::of(description()));
-    (title, description, prop::option::of(priority())).prop_map(|(title, description, priority)| {
-        let mut patch = TodoPatch::new();
-        patch.title = title;
-        patch.description = description;
-        patch.priority = priority;
-        patch
-    })
+    let details = prop_oneof![Just(Details::default()), details()];
+    (title, description, prop::option::of(priority()), details).prop_map(
+        |(title, description, priority, details)| {
+            let mut patch = TodoPatch::new();
+            patch.title = title;
+            patch.description = description;
+            patch.priority = priority;
+            patch.details = details;
+            patch
+        },
+    )
 }
-
-/// The sort keys that every todo has; `filters.rs` compares the others.
-const SORTS: [SortBy; 3] = [SortBy::CreatedAt, SortBy::Priority, SortBy::Title];
 
 fn filters_of(status: Status, sort_by: SortBy, order: SortOrder) -> Filters {
     ListQuery::new().status(status).sort_by(sort_by).order(order).filters
 }
 
+/// Random filters, one of whose lists is unknown. Their searches are such that no random
+/// description decides.
 fn filters() -> impl Strategy<Value = Filters> {
-    let status = prop::sample::select(Status::ALL);
-    let sort_by = prop::sample::select(SORTS.to_vec());
-    let order = prop::sample::select(SortOrder::ALL);
-    (status, sort_by, order).prop_map(|(status, sort_by, order)| filters_of(status, sort_by, order))
+    let search = prop::sample::select(vec!["ab", "-ab", "ab -bb", "aa ab"]);
+    (filters::query(), prop::option::weighted(0.3, search)).prop_map(|((mut query, list), q)| {
+        query = match list {
+            None => query,
+            Some(0) => query.list(None),
+            Some(index) => query.list(LISTS.get(index - 1).copied().unwrap_or(filters::UNKNOWN)),
+        };
+        query.search(q.map(|q| q.parse().expect("a search"))).filters
+    })
 }
 
 /// Sequences of calls, each with the index of its user.
@@ -97,7 +145,7 @@ fn calls() -> impl Strategy<Value = Vec<(usize, Call)>> {
         2 => any::<Index>().prop_map(Call::Delete),
         2 => any::<Index>().prop_map(Call::Restore),
         4 => (many::calls(), any::<bool>()).prop_map(|(call, partial)| Call::Bulk(call, partial)),
-        2 => (filters(), prop::option::of(1_u16..4)).prop_map(|(f, limit)| Call::List(f, limit)),
+        5 => (filters(), prop::option::of(1_u16..4)).prop_map(|(f, limit)| Call::List(f, limit)),
     ];
     prop::collection::vec((0_usize..2, call), 1..40)
 }
@@ -111,6 +159,11 @@ struct Model {
     trash: BTreeMap<TodoId, Todo>,
     /// The number of changes of each user.
     changes: BTreeMap<UserId, i64>,
+    lists: BTreeMap<UserId, [ListId; LISTS.len()]>,
+    /// Whether any todo has had a tag.
+    is_tagged: bool,
+    /// A time in the minute of the library's clock.
+    now: DateTime<Utc>,
 }
 
 /// The expected outcome of a call on one todo.
@@ -133,6 +186,21 @@ impl Fate {
 }
 
 impl Model {
+    /// The list of a user in place of one of [`LISTS`].
+    fn list_of(&self, user: UserId, list: ListId) -> ListId {
+        let index = LISTS.iter().position(|other| *other == list);
+        index.map_or(list, |index| self.lists[&user][index])
+    }
+
+    /// The details with the lists of a user.
+    fn details_of(&self, user: UserId, details: &Details) -> Details {
+        let mut details = details.clone();
+        if let Some(Some(list)) = &mut details.list_id {
+            *list = self.list_of(user, *list);
+        }
+        details
+    }
+
     fn choose(&self, which: &Index) -> TodoId {
         if self.made.is_empty() { Uuid::nil().into() } else { which.get(&self.made).0 }
     }
@@ -166,31 +234,31 @@ impl Model {
     }
 
     fn listed(&self, user: UserId, filters: &Filters) -> Vec<Todo> {
-        let mut todos: Vec<Todo> = self
-            .kept
-            .values()
-            .filter(|todo| todo.user_id == user)
-            .filter(|todo| match filters.status {
-                Status::All => true,
-                Status::Pending => !todo.completed,
-                Status::Completed => todo.completed,
-                other => panic!("{other} is not modelled"),
-            })
-            .cloned()
-            .collect();
-        todos.sort_by_key(|todo| sort_key(todo, filters.sort_by));
-        if filters.order == SortOrder::Desc {
-            todos.reverse();
-        }
-        todos
+        let todos = self.kept.values().filter(|todo| todo.user_id == user);
+        let rows: Vec<reference::Row> = todos.map(|todo| (todo.clone(), None)).collect();
+        reference::listed(&rows, filters, self.now)
     }
 }
 
-fn sort_key(todo: &Todo, sort_by: SortBy) -> (Option<Priority>, String, DateTime<Utc>, TodoId) {
-    let priority = (sort_by == SortBy::Priority).then_some(todo.priority);
-    let title =
-        if sort_by == SortBy::Title { todo.title.as_str().to_lowercase() } else { String::new() };
-    (priority, title, todo.created_at, todo.id)
+/// Changes a todo's details.
+fn change_details(todo: &mut Todo, Details { tags, due, list_id, .. }: &Details) {
+    if let Some(tags) = tags {
+        todo.tags = tags.clone();
+    }
+    if let Some(due) = due {
+        todo.due = due.clone();
+    }
+    if let Some(list_id) = list_id {
+        todo.list_id = *list_id;
+    }
+}
+
+/// Checks the details of a created todo.
+fn check_details(todo: &Todo, details: &Details) -> Result<(), TestCaseError> {
+    prop_assert_eq!(&todo.tags, &details.tags.clone().unwrap_or_default());
+    prop_assert_eq!(&todo.due, &details.due.clone().flatten());
+    prop_assert_eq!(todo.list_id, details.list_id.flatten());
+    Ok(())
 }
 
 /// Makes one call on the store and on the model, and compares.
@@ -203,7 +271,10 @@ async fn make(
     let user = caller.user_id();
     match call {
         Call::Create(new) => {
+            let mut new = new.clone();
+            new.details = model.details_of(user, &new.details);
             let todo = todos::create(core, caller, new.clone()).await.map_err(failed)?;
+            check_details(&todo, &new.details)?;
             prop_assert_eq!(todo.user_id, user);
             prop_assert_eq!(&todo.title, &new.title);
             prop_assert_eq!(&todo.description, &new.description);
@@ -224,10 +295,13 @@ async fn make(
         }
         Call::Replace(which, new) => {
             let id = model.choose(which);
+            let mut new = new.clone();
+            new.details = model.details_of(user, &new.details);
             let result = todos::replace(core, caller, id, new.clone()).await;
             model.changed(user, id, result, |todo| {
-                todo.title = new.title.clone();
-                todo.description = new.description.clone();
+                change_details(todo, &new.details);
+                todo.title = new.title;
+                todo.description = new.description;
                 todo.priority = new.priority;
             })?;
         }
@@ -241,8 +315,11 @@ async fn make(
         }
         Call::Patch(which, patch) => {
             let id = model.choose(which);
+            let mut patch = patch.clone();
+            patch.details = model.details_of(user, &patch.details);
             let result = todos::patch(core, caller, id, patch.clone()).await;
             model.changed(user, id, result, |todo| {
+                change_details(todo, &patch.details);
                 if let Some(title) = &patch.title {
                     todo.title = title.clone();
                 }
@@ -307,7 +384,11 @@ async fn list(
     limit: Option<u16>,
     model: &Model,
 ) -> Result<(), TestCaseError> {
-    let wanted = model.listed(caller.user_id(), filters);
+    let mut filters = filters.clone();
+    if let Some(ListFilter::List(list)) = &mut filters.list {
+        *list = model.list_of(caller.user_id(), *list);
+    }
+    let wanted = model.listed(caller.user_id(), &filters);
     let limit = limit.map(|limit| Limit::new(limit).expect("1 to 500"));
     let mut query = ListQuery::new().limit(limit);
     query.filters = filters.clone();
@@ -315,7 +396,7 @@ async fn list(
     loop {
         let page = todos::list(core, caller, query.clone()).await.map_err(failed)?;
         prop_assert_eq!(page.total, Some(wanted.len() as i64));
-        prop_assert_eq!(&page.filters_applied, filters);
+        prop_assert_eq!(&page.filters_applied, &filters);
         prop_assert!(limit.is_none_or(|limit| page.todos.len() <= usize::from(limit.as_u16())));
         seen.extend(page.todos);
         prop_assert!(seen.len() <= wanted.len(), "{seen:?} for {wanted:?}");
@@ -332,7 +413,7 @@ fn failed(error: Error) -> TestCaseError {
     TestCaseError::fail(format!("{error:?}"))
 }
 
-/// The changes since the start of each user's log, in pages of a few entries, make the user's
+/// The changes since each user's lists were created, in pages of a few entries, make the user's
 /// todos; the log has one entry for each change.
 async fn follow(core: &Core, callers: &[Caller], model: &Model) -> Result<(), TestCaseError> {
     for caller in callers {
@@ -343,19 +424,24 @@ async fn follow(core: &Core, callers: &[Caller], model: &Model) -> Result<(), Te
             .map(|(e, n)| (e.to_owned(), n.to_owned()))
             .ok_or_else(|| TestCaseError::fail("no position"))?;
         let made = model.changes.get(&caller.user_id()).copied().unwrap_or_default();
-        prop_assert_eq!(last, made.to_string());
-        let mut since: ChangeCursor = format!("{epoch}.0").parse().expect("a position");
+        let last: i64 = last.parse().expect("a number");
+        // The start and the end of a tag are changes too.
+        prop_assert!(if model.is_tagged { last >= made } else { last == made }, "{last} of {made}");
+        let mut since: ChangeCursor =
+            format!("{epoch}.{}", LISTS.len()).parse().expect("a position");
         let mut copy = BTreeMap::new();
+        let mut tags = BTreeMap::new();
         loop {
             let limit = Limit::new(3).expect("1 to 500");
             let page = todos::changes(core, caller, Some(since), Some(limit)).await;
             let page = page.map_err(failed)?;
             for change in page.changes {
                 match change {
-                    Change::Todo { todo } => copy.insert(todo.id, *todo),
-                    Change::Deleted { id } => copy.remove(&id),
+                    Change::Todo { todo } => drop(copy.insert(todo.id, *todo)),
+                    Change::Deleted { id } => drop(copy.remove(&id)),
+                    Change::Tag { name, tag } => drop(tags.insert(name, tag.is_some())),
                     other => panic!("{other:?} is not modelled"),
-                };
+                }
             }
             since = page.next;
             if !page.has_more {
@@ -365,7 +451,11 @@ async fn follow(core: &Core, callers: &[Caller], model: &Model) -> Result<(), Te
         prop_assert_eq!(since, now);
         let mut kept = model.kept.clone();
         kept.retain(|_, todo| todo.user_id == caller.user_id());
-        prop_assert_eq!(copy, kept);
+        prop_assert_eq!(&copy, &kept);
+        tags.retain(|_, is_used| *is_used);
+        let used: BTreeSet<Tag> =
+            kept.values().flat_map(|todo| todo.tags.iter().cloned()).collect();
+        prop_assert_eq!(tags.into_keys().collect::<BTreeSet<_>>(), used);
     }
     Ok(())
 }
@@ -374,7 +464,7 @@ async fn follow(core: &Core, callers: &[Caller], model: &Model) -> Result<(), Te
 async fn survey(core: &Core, callers: &[Caller], model: &Model) -> Result<(), TestCaseError> {
     for caller in callers {
         for &status in Status::ALL {
-            for sort_by in SORTS {
+            for &sort_by in SortBy::ALL {
                 for &order in SortOrder::ALL {
                     let filters = filters_of(status, sort_by, order);
                     list(core, caller, &filters, None, model).await?;
@@ -391,8 +481,12 @@ fn the_store_behaves_like_a_map(database: Database) {
     // The server is only for its database and for the signups.
     let app = runtime.block_on(App::start(Target { server: Server::Hyper, database }));
     let secret = Secret::new(app.secret()).expect("the secret of the tests is long enough");
+    // A clock within one minute: the filters by due date depend on the minute.
+    let now = Utc::now().duration_trunc(TimeDelta::minutes(1)).expect("a minute");
+    let ticks = AtomicI64::new(1);
+    let time = move || now + TimeDelta::microseconds(ticks.fetch_add(1, Ordering::Relaxed));
     let core = runtime
-        .block_on(Core::builder(secret).open(app.database_url()))
+        .block_on(Core::builder(secret).clock(Clock::from_fn(time)).open(app.database_url()))
         .expect("a second core on the database");
     let signed_up = async || {
         let actor = app.signed_up().await;
@@ -402,9 +496,18 @@ fn the_store_behaves_like_a_map(database: Database) {
     let outcome = TestRunner::new(config).run(&calls(), |calls| {
         runtime.block_on(async {
             let callers = [signed_up().await, signed_up().await];
-            let mut model = Model::default();
+            let mut model = Model { now: now + TimeDelta::microseconds(1), ..Model::default() };
+            for caller in &callers {
+                let create = async || {
+                    let new = todos::NewList::new("List".parse().expect("a name"));
+                    todos::create_list(&core, caller, new).await.expect("a list").id
+                };
+                model.lists.insert(caller.user_id(), [create().await, create().await]);
+                model.changes.insert(caller.user_id(), LISTS.len() as i64);
+            }
             for (caller, call) in &calls {
                 make(&core, &callers[*caller], call, &mut model).await?;
+                model.is_tagged |= model.kept.values().any(|todo| !todo.tags.is_empty());
             }
             follow(&core, &callers, &model).await?;
             survey(&core, &callers, &model).await

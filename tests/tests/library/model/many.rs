@@ -3,11 +3,11 @@
 use proptest::{prelude::*, sample::Index, test_runner::TestCaseError};
 use todo_core::{
     Core, Error, ItemError,
-    auth::Caller,
+    auth::{Caller, UserId},
     todos::{self, Bulk, BulkOutcome, BulkRequest, NewTodo, Todo, TodoId, TodoPatch},
 };
 
-use super::{Fate, Model, failed, new_todo, patch};
+use super::{Fate, Model, change_details, check_details, failed, new_todo, patch};
 
 /// A call on many todos at once; whether it is partial is beside it.
 #[derive(Clone, Debug)]
@@ -49,6 +49,7 @@ pub(super) async fn make(
         }
         ids
     };
+    let call = &call.clone().of(user, model);
     let (bulk, ids) = match call {
         Call::Create(new) => (Bulk::Create(new.clone()), Vec::new()),
         Call::Patch(which, patch) => {
@@ -96,6 +97,7 @@ pub(super) async fn make(
         let changed = match (call, &result.outcome) {
             (Call::Create(new), BulkOutcome::Created(todo)) => {
                 let new = &new[result.index];
+                check_details(todo, &new.details)?;
                 prop_assert_eq!(
                     (&todo.title, &todo.description, todo.priority),
                     (&new.title, &new.description, new.priority)
@@ -118,6 +120,22 @@ pub(super) async fn make(
         *model.changes.entry(user).or_default() += i64::from(changed);
     }
     Ok(())
+}
+
+impl Call {
+    /// The call with the lists of a user.
+    fn of(mut self, user: UserId, model: &Model) -> Self {
+        match &mut self {
+            Self::Create(all) => {
+                for new in all {
+                    new.details = model.details_of(user, &new.details);
+                }
+            }
+            Self::Patch(_, patch) => patch.details = model.details_of(user, &patch.details),
+            Self::Complete(..) | Self::Delete(_) | Self::Restore(_) => {}
+        }
+        self
+    }
 }
 
 impl Model {
@@ -154,6 +172,7 @@ impl Model {
                     todo.description = description.clone();
                 }
                 todo.priority = patch.priority.unwrap_or(todo.priority);
+                change_details(todo, &patch.details);
             }
             Call::Complete(_, completed) => {
                 todo.completed_at = match (*completed, todo.completed) {
