@@ -3,6 +3,7 @@
 mod corpus;
 pub(crate) mod reference;
 pub(crate) mod store;
+mod walk;
 
 use proptest::{
     prelude::*,
@@ -21,7 +22,7 @@ use self::{
     store::{LISTS, Store},
 };
 
-/// A random query. Its lists are the store's by their index; one is unknown.
+/// A random query. Its list is for [`in_list`]: no filter, the inbox, a list, or an unknown one.
 pub(crate) fn query() -> impl Strategy<Value = (ListQuery, Option<usize>)> {
     let tags = |max| prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "x"]), 0..=max);
     let zone = prop::sample::select(vec!["UTC", "Etc/GMT-3", "Asia/Kolkata"]);
@@ -72,6 +73,15 @@ pub(crate) fn query() -> impl Strategy<Value = (ListQuery, Option<usize>)> {
         )
 }
 
+/// The query of one of some lists, by the index of [`query`].
+pub(crate) fn in_list(query: ListQuery, list: Option<usize>, lists: &[ListId]) -> ListQuery {
+    match list {
+        None => query,
+        Some(0) => query.list(None),
+        Some(index) => query.list(lists.get(index - 1).copied().unwrap_or(UNKNOWN)),
+    }
+}
+
 /// Reads a list page by page, and compares it with the reference.
 async fn compare(
     store: &Store,
@@ -109,11 +119,7 @@ fn lists_are_those_of_the_reference(database: Database) {
     let config = Config { cases: 1500, failure_persistence: None, ..Config::default() };
     let mut matched = 0;
     let outcome = TestRunner::new(config).run(&cases, |((query, list), limit, counts)| {
-        let query = match list {
-            None => query,
-            Some(0) => query.list(None),
-            Some(index) => query.list(store.lists.get(index - 1).copied().unwrap_or(UNKNOWN)),
-        };
+        let query = in_list(query, list, &store.lists);
         runtime.block_on(compare(&store, query, limit, counts))
     });
     if let Err(error) = outcome {
@@ -129,8 +135,7 @@ fn lists_are_those_of_the_reference(database: Database) {
     runtime.block_on(store.core.close());
 }
 
-pub(crate) const UNKNOWN: ListId =
-    ListId::new(Uuid::from_u128(0x0193_8c6f_2f6c_7b6a_8d0e_3f1f_2a6f_5b11));
+const UNKNOWN: ListId = ListId::new(Uuid::from_u128(0x0193_8c6f_2f6c_7b6a_8d0e_3f1f_2a6f_5b11));
 
 #[test]
 fn lists_are_those_of_the_reference_on_sqlite() {

@@ -124,12 +124,8 @@ fn filters_of(status: Status, sort_by: SortBy, order: SortOrder) -> Filters {
 /// description decides.
 fn filters() -> impl Strategy<Value = Filters> {
     let search = prop::sample::select(vec!["ab", "-ab", "ab -bb", "aa ab"]);
-    (filters::query(), prop::option::weighted(0.3, search)).prop_map(|((mut query, list), q)| {
-        query = match list {
-            None => query,
-            Some(0) => query.list(None),
-            Some(index) => query.list(LISTS.get(index - 1).copied().unwrap_or(filters::UNKNOWN)),
-        };
+    (filters::query(), prop::option::weighted(0.3, search)).prop_map(|((query, list), q)| {
+        let query = filters::in_list(query, list, &LISTS);
         query.search(q.map(|q| q.parse().expect("a search"))).filters
     })
 }

@@ -77,9 +77,9 @@ pub(crate) struct Store {
 }
 
 /// A todo, its list, its place in the order, and whether it is completed.
-type Spec = (NewTodo, Option<usize>, Option<String>, bool);
+pub(super) type Spec = (NewTodo, Option<usize>, Option<String>, bool);
 
-fn spec() -> impl Strategy<Value = Spec> {
+pub(super) fn spec() -> impl Strategy<Value = Spec> {
     let title = prop::sample::select(vec!["Milk", "eggs and MILK", "milk, Eggs", "B", "a"]);
     let description = prop::option::of(prop::sample::select(vec!["100%", "1000", "k e", "Milk e"]));
     let tags = prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "a b"]), 0..3);
