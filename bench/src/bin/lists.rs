@@ -61,9 +61,9 @@ const CASES: [Case; 17] = [
     ("search, nothing", |query, _| Ok(query.search(Some("\"no such todo\"".parse()?)))),
 ];
 
-/// Inserts todos of a user; `$owner`, `$large` and `$small` are ids, `$first` and `$last` numbers of
-/// todos. A third has the tag `home`, a fifth `work`, a fiftieth `rare`; half have a date within two years,
-/// a sixth a time too; a third is in a list, a hundredth in another; half have a place.
+/// Inserts todos of a user; `$owner`, `$large` and `$small` are ids, `$first` and `$last` numbers
+/// of todos. A third has the tag `home`, a fifth `work`, a fiftieth `rare`; half have a date within
+/// two years, a sixth a time too; a third is in a list, a hundredth in another; half have a place.
 const TODOS: &str = "
     WITH RECURSIVE n(n) AS (SELECT $first UNION ALL SELECT n + 1 FROM n WHERE n < $last),
     made AS (SELECT n, n % 4 = 0 AS completed, $at AS at,

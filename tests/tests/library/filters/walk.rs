@@ -44,11 +44,7 @@ fn failed(error: Error) -> TestCaseError {
 }
 
 /// Makes a write on one of `todos`.
-async fn make(
-    store: &mut Store,
-    todos: &mut Vec<TodoId>,
-    write: &Write,
-) -> Result<(), TestCaseError> {
+async fn make(store: &mut Store, todos: &mut [TodoId], write: &Write) -> Result<(), TestCaseError> {
     let Store { core, caller, conn, lists, .. } = store;
     match write {
         Write::Change(which, patch, list, place) => {
@@ -76,7 +72,7 @@ async fn make(
 /// Reads a list page by page, with writes between the pages.
 async fn walk(
     store: &mut Store,
-    changing: &mut Vec<TodoId>,
+    changing: &mut [TodoId],
     mut query: ListQuery,
     limit: u16,
     writes: &[Vec<Write>],

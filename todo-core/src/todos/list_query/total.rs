@@ -72,7 +72,8 @@ impl Sources {
         format!("FROM todos{index} WHERE {SCOPE} AND {} AND undated = FALSE", range.condition)
     }
 
-    /// The number of todos with all of some tags: without the todos, unless one of the tags has few.
+    /// The number of todos with all of some tags: read from those of each tag only, unless one of
+    /// the tags has few.
     fn tagged_with_all(self, plans: &Plans) -> String {
         let wanted = json_values(self.dialect, &self.numbers.tags());
         format!(
