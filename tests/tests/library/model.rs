@@ -2,6 +2,7 @@
 //! plain map, on both databases. Other suites test HTTP.
 
 mod many;
+mod tags;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,7 +40,9 @@ enum Call {
     Complete(Index, bool),
     Delete(Index),
     Restore(Index),
+    DeleteTrashed(Index),
     Bulk(many::Call, bool),
+    Retag(Tag, Option<Tag>),
     List(Filters, Option<u16>),
 }
 
@@ -140,6 +143,8 @@ fn calls() -> impl Strategy<Value = Vec<(usize, Call)>> {
         3 => (any::<Index>(), any::<bool>()).prop_map(|(which, done)| Call::Complete(which, done)),
         2 => any::<Index>().prop_map(Call::Delete),
         2 => any::<Index>().prop_map(Call::Restore),
+        1 => any::<Index>().prop_map(Call::DeleteTrashed),
+        1 => (tags::tag(), prop::option::of(tags::tag())).prop_map(|(f, to)| Call::Retag(f, to)),
         4 => (many::calls(), any::<bool>()).prop_map(|(call, partial)| Call::Bulk(call, partial)),
         5 => (filters(), prop::option::of(1_u16..4)).prop_map(|(f, limit)| Call::List(f, limit)),
     ];
@@ -364,6 +369,10 @@ async fn make(
                 model.kept.insert(id, todo);
             }
         }
+        Call::DeleteTrashed(which) => {
+            tags::delete_trashed(core, caller, model.choose(which), model).await?;
+        }
+        Call::Retag(from, to) => tags::retag(core, caller, from, to.as_ref(), model).await?,
         Call::Bulk(call, is_partial) => {
             many::make(core, caller, call, *is_partial, model).await?;
         }
@@ -456,9 +465,10 @@ async fn follow(core: &Core, callers: &[Caller], model: &Model) -> Result<(), Te
     Ok(())
 }
 
-/// Every list of both users, at the end.
+/// Every list of both users, and their counts, at the end.
 async fn survey(core: &Core, callers: &[Caller], model: &Model) -> Result<(), TestCaseError> {
     for caller in callers {
+        tags::count(core, caller, model).await?;
         for &status in Status::ALL {
             for &sort_by in SortBy::ALL {
                 for &order in SortOrder::ALL {
