@@ -36,23 +36,24 @@ pub(super) fn literal(app: &App, user: &str) -> String {
     }
 }
 
-/// The number of rows of a user in each table, and in `users`.
+/// The number of rows of a user in `users`, and in each table. A deletion may run meanwhile: the
+/// account is counted first, since its row is deleted last.
 pub(super) async fn rows(app: &App, user: &str) -> Vec<(&'static str, i64)> {
     let id = literal(app, user);
-    let mut rows = Vec::new();
+    let sql = format!("SELECT count(*) FROM users WHERE id = {id}");
+    let mut rows = vec![("users", count_rows(app.database_url(), &sql).await)];
     for table in TABLES {
         let sql = format!("SELECT count(*) FROM {table} WHERE user_id = {id}");
         rows.push((table, count_rows(app.database_url(), &sql).await));
     }
-    let sql = format!("SELECT count(*) FROM users WHERE id = {id}");
-    rows.push(("users", count_rows(app.database_url(), &sql).await));
     let sql = format!("SELECT count(*) FROM rate_limits WHERE client = '{user}'");
     rows.push(("rate_limits", count_rows(app.database_url(), &sql).await));
     rows
 }
 
 pub(super) fn nothing() -> Vec<(&'static str, i64)> {
-    TABLES.into_iter().chain(["users", "rate_limits"]).map(|table| (table, 0)).collect()
+    let tables = ["users"].into_iter().chain(TABLES).chain(["rate_limits"]);
+    tables.map(|table| (table, 0)).collect()
 }
 
 /// A user with rows in all tables, and `count` todos.
