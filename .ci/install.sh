@@ -17,8 +17,9 @@ if [ ${#packages[@]} -gt 0 ]; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
-cargo llvm-cov --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-llvm-cov@0.9.1
-cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny@0.20.2
+# Unoptimised: to compile them takes longer than they run.
+cargo llvm-cov --version >/dev/null 2>&1 || cargo install --debug --locked --quiet cargo-llvm-cov@0.9.1
+cargo deny --version >/dev/null 2>&1 || cargo install --debug --locked --quiet cargo-deny@0.20.2
 
 # The tests run PostgreSQL in a Docker engine if one is available. Otherwise this starts a separate
 # engine for this run, if possible.
