@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -34,7 +35,7 @@ impl Cluster {
     /// The cluster that test processes share: on a unix socket, without crash safety.
     pub(super) async fn start() -> Result<Cluster, String> {
         let settings = TUNING.iter().map(|setting| (*setting).to_owned()).collect();
-        Cluster::make(settings, None, &[]).await
+        Cluster::make(settings, false, &[]).await
     }
 
     /// A cluster for a single test, on 127.0.0.1 at a free port that it keeps through restarts,
@@ -44,16 +45,39 @@ impl Cluster {
     /// # Errors
     /// The reason why it does not run.
     pub async fn dedicated(settings: &[&str], files: &[(&str, &str)]) -> Result<Cluster, String> {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").map_err(causes)?;
-        let port = free.local_addr().map_err(causes)?.port();
-        drop(free);
-        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        Cluster::make(settings, Some(port), files).await
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        // Another program may take the port before it: then it ends, and the port's server may be
+        // that of another test.
+        let mut attempt = 1;
+        loop {
+            match Cluster::make(settings.clone(), true, files).await {
+                Err(_) if attempt < 3 => attempt += 1,
+                made => return made,
+            }
+        }
+    }
+
+    /// Fails if another server is at the port.
+    async fn verify(&self) -> Result<(), String> {
+        let show = async {
+            let mut connection = PgConnection::connect(&self.url()).await?;
+            let row: String =
+                sqlx::query_scalar("SHOW data_directory").fetch_one(&mut connection).await?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(row)
+        };
+        let directory = show.await.map_err(causes)?;
+        let own = self.dir.path().join("data");
+        if Path::new(&directory) == own {
+            Ok(())
+        } else {
+            Err(format!("the server of {directory} is at the port"))
+        }
     }
 
     async fn make(
         settings: Vec<String>,
-        port: Option<u16>,
+        is_dedicated: bool,
         files: &[(&str, &str)],
     ) -> Result<Cluster, String> {
         let binaries = binaries()?;
@@ -73,9 +97,13 @@ impl Cluster {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(causes)?;
             account.give(&path)?;
         }
+        let port = if is_dedicated { Some(free_port()?) } else { None };
         let server = launch(&binaries, &account, dir.path(), &settings, port)?;
         let mut cluster = Cluster { binaries, dir, account, settings, port, server };
         cluster.wait_until_ready().await?;
+        if is_dedicated {
+            cluster.verify().await?;
+        }
         Ok(cluster)
     }
 
@@ -203,6 +231,11 @@ impl Cluster {
             }
         }
     }
+}
+
+fn free_port() -> Result<u16, String> {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").map_err(causes)?;
+    Ok(free.local_addr().map_err(causes)?.port())
 }
 
 fn launch(
