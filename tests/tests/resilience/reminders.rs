@@ -36,7 +36,7 @@ const SPEED: i32 = 20;
 const DEADLY: u32 = 30;
 /// Webhooks that a process sends to at the same time.
 const CONCURRENT: usize = 16;
-const LIMIT: Duration = Duration::from_secs(85);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// The processes and what was received.
 struct Site {
