@@ -16,12 +16,13 @@ use todo_tests::{
 /// Number and texts of the statements run in all sessions since the last call.
 async fn take_statements(admin: &mut PgConnection) -> (i64, Vec<String>) {
     let counted: Vec<(i64, String)> = sqlx::query_as(
-        // Without those of the delivery of mails and reminders, which runs at any time.
+        // Without those of the delivery of mails, reminders and webhooks, which runs at any time.
         "SELECT calls, query FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%' \
          AND query NOT LIKE 'UPDATE mails %' AND query NOT LIKE 'SELECT min(created_at), %' \
          AND query NOT LIKE 'SELECT reminders.id, minutes_before, %' \
          AND query NOT LIKE 'SELECT user_id FROM reminders %' \
-         AND query NOT LIKE 'WITH times AS MATERIALIZED (%'",
+         AND query NOT LIKE 'WITH times AS MATERIALIZED (%' \
+         AND query NOT LIKE 'UPDATE webhooks SET lease = %'",
     )
     .fetch_all(&mut *admin)
     .await
