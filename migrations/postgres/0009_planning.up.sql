@@ -294,14 +294,13 @@ BEGIN
 END $$;
 CREATE TRIGGER lists_deleted AFTER DELETE ON lists FOR EACH ROW EXECUTE FUNCTION lists_deleted();
 
--- A statement that changes a text and not `search`, as of a running replica, leaves it unfolded. Not BEFORE:
--- every update would lock its row first.
+-- A statement that changes a text and not `search`, as of a running replica, leaves it unfolded.
 CREATE FUNCTION todos_unfold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE todos SET search = NULL WHERE id = NEW.id;
-    RETURN NULL;
+    NEW.search := NULL;
+    RETURN NEW;
 END $$;
-CREATE TRIGGER todos_unfold AFTER UPDATE OF title, description, tags ON todos FOR EACH ROW
+CREATE TRIGGER todos_unfold BEFORE UPDATE OF title, description, tags ON todos FOR EACH ROW
     WHEN (NEW.search = OLD.search AND (NEW.title <> OLD.title OR NEW.tags <> OLD.tags
         OR NEW.description IS DISTINCT FROM OLD.description)) EXECUTE FUNCTION todos_unfold();
 
