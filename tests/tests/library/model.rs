@@ -234,15 +234,33 @@ impl Model {
         Ok(())
     }
 
+    /// The todos of a user, those in the trash excluded.
+    fn todos_of(&self, user: UserId) -> impl Iterator<Item = &Todo> {
+        self.kept.values().filter(move |todo| todo.user_id == user)
+    }
+
+    /// The tags of a user's todos.
+    fn tags_of(&self, user: UserId) -> BTreeSet<&Tag> {
+        self.todos_of(user).flat_map(|todo| todo.tags.iter()).collect()
+    }
+
     fn listed(&self, user: UserId, filters: &Filters) -> Vec<Todo> {
-        let todos = self.kept.values().filter(|todo| todo.user_id == user);
-        let rows: Vec<reference::Row> = todos.map(|todo| (todo.clone(), None)).collect();
+        let rows: Vec<reference::Row> =
+            self.todos_of(user).map(|todo| (todo.clone(), None)).collect();
         reference::listed(&rows, filters, self.now)
     }
 }
 
-/// Changes a todo's details.
-fn change_details(todo: &mut Todo, Details { tags, due, list_id, .. }: &Details) {
+/// Changes a todo as a patch does, except for `updated_at`.
+fn change(todo: &mut Todo, patch: &TodoPatch) {
+    if let Some(title) = &patch.title {
+        todo.title = title.clone();
+    }
+    if let Some(description) = &patch.description {
+        todo.description = description.clone();
+    }
+    todo.priority = patch.priority.unwrap_or(todo.priority);
+    let Details { tags, due, list_id, .. } = &patch.details;
     if let Some(tags) = tags {
         todo.tags = tags.clone();
     }
@@ -299,12 +317,7 @@ async fn make(
             let mut new = new.clone();
             new.details = model.details_of(user, &new.details);
             let result = todos::replace(core, caller, id, new.clone()).await;
-            model.changed(user, id, result, |todo| {
-                change_details(todo, &new.details);
-                todo.title = new.title;
-                todo.description = new.description;
-                todo.priority = new.priority;
-            })?;
+            model.changed(user, id, result, |todo| change(todo, &new.into()))?;
         }
         Call::Patch(which, patch) if patch.is_empty() => {
             let id = model.choose(which);
@@ -319,16 +332,7 @@ async fn make(
             let mut patch = patch.clone();
             patch.details = model.details_of(user, &patch.details);
             let result = todos::patch(core, caller, id, patch.clone()).await;
-            model.changed(user, id, result, |todo| {
-                change_details(todo, &patch.details);
-                if let Some(title) = &patch.title {
-                    todo.title = title.clone();
-                }
-                if let Some(description) = &patch.description {
-                    todo.description = description.clone();
-                }
-                todo.priority = patch.priority.unwrap_or(todo.priority);
-            })?;
+            model.changed(user, id, result, |todo| change(todo, &patch))?;
         }
         Call::Complete(which, completed) => {
             let id = model.choose(which);
@@ -458,9 +462,7 @@ async fn follow(core: &Core, callers: &[Caller], model: &Model) -> Result<(), Te
         kept.retain(|_, todo| todo.user_id == caller.user_id());
         prop_assert_eq!(&copy, &kept);
         tags.retain(|_, is_used| *is_used);
-        let used: BTreeSet<Tag> =
-            kept.values().flat_map(|todo| todo.tags.iter().cloned()).collect();
-        prop_assert_eq!(tags.into_keys().collect::<BTreeSet<_>>(), used);
+        prop_assert_eq!(tags.keys().collect::<BTreeSet<_>>(), model.tags_of(caller.user_id()));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use todo_core::{
     todos::{self, Bulk, BulkOutcome, BulkRequest, NewTodo, Todo, TodoId, TodoPatch},
 };
 
-use super::{Fate, Model, change_details, check_details, failed, new_todo, patch};
+use super::{Fate, Model, change, check_details, failed, new_todo, patch};
 
 /// A call on many todos at once; whether it is partial is beside it.
 #[derive(Clone, Debug)]
@@ -165,14 +165,7 @@ impl Model {
                     prop_assert_eq!(is, &*todo);
                     return Ok(false);
                 }
-                if let Some(title) = &patch.title {
-                    todo.title = title.clone();
-                }
-                if let Some(description) = &patch.description {
-                    todo.description = description.clone();
-                }
-                todo.priority = patch.priority.unwrap_or(todo.priority);
-                change_details(todo, &patch.details);
+                change(todo, patch);
             }
             Call::Complete(_, completed) => {
                 todo.completed_at = match (*completed, todo.completed) {

@@ -81,21 +81,14 @@ pub(super) async fn count(
     model: &Model,
 ) -> Result<(), TestCaseError> {
     let counts = |is_in: &dyn Fn(&Todo) -> bool| {
-        let todos = model.kept.values().filter(|todo| todo.user_id == caller.user_id());
-        let todos: Vec<&Todo> = todos.filter(|todo| is_in(todo)).collect();
+        let todos: Vec<&Todo> =
+            model.todos_of(caller.user_id()).filter(|todo| is_in(todo)).collect();
         let completed = todos.iter().filter(|todo| todo.completed).count() as i64;
         (todos.len() as i64 - completed, completed)
     };
     let tags = todos::tags(core, caller).await.map_err(failed)?.tags;
     let names: Vec<&Tag> = tags.iter().map(|tag| &tag.name).collect();
-    let mut used: Vec<&Tag> = model
-        .kept
-        .values()
-        .filter(|todo| todo.user_id == caller.user_id())
-        .flat_map(|todo| todo.tags.iter())
-        .collect();
-    used.sort();
-    used.dedup();
+    let used: Vec<&Tag> = model.tags_of(caller.user_id()).into_iter().collect();
     prop_assert_eq!(names, used);
     for tag in &tags {
         let has_tag = |todo: &Todo| todo.tags.iter().any(|other| *other == tag.name);

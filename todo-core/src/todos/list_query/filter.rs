@@ -330,17 +330,13 @@ impl Filter {
                 terms(numbers.excluded).map(|n| format!("search NOT LIKE ${n} ESCAPE '\\'")),
             );
         }
+        let all = super::join(&conditions, " AND ", Clone::clone);
         match dialect {
-            _ if conditions.is_empty() => String::new(),
-            Dialect::Sqlite => {
-                super::join(&conditions, "", |condition| format!(" AND {condition}"))
-            }
+            _ if all.is_empty() => all,
+            Dialect::Sqlite => format!(" AND {all}"),
             // It would else expect patterns and unknown lists to leave few todos, and read and sort
             // all of a user, or of all users. Of an expression it expects half.
-            Dialect::Postgres => {
-                let all = super::join(&conditions, " AND ", Clone::clone);
-                format!(" AND CASE WHEN {all} THEN TRUE ELSE FALSE END")
-            }
+            Dialect::Postgres => format!(" AND CASE WHEN {all} THEN TRUE ELSE FALSE END"),
         }
     }
 }
