@@ -210,6 +210,22 @@ on_both_databases! {
         library.core.close().await;
     }
 
+    async fn moves_to_one_place_at_the_same_time_give_different_keys(database) {
+        let library = Library::open(database).await;
+        let caller = library.signed_up().await;
+        let ids = library.created(&caller, 12).await;
+        for _ in 0..5 {
+            let moves = ids.iter().map(|id| todos::move_todo(&library.core, &caller, *id, None, None));
+            for moved in futures_util::future::join_all(moves).await {
+                moved.expect("a move");
+            }
+            let mut keys = library.positions(&caller).await;
+            keys.dedup();
+            assert_eq!(keys.len(), ids.len(), "{keys:?}");
+        }
+        library.core.close().await;
+    }
+
     async fn concurrent_moves_all_succeed(database) {
         let library = Library::open(database).await;
         let caller = library.signed_up().await;

@@ -3,9 +3,15 @@
 //! A key is a fraction between 0 and 1 in base 256, without zeros at its end, in hexadecimal
 //! digits. Texts are compared bytewise, as both databases do (`COLLATE "C"`).
 //!
+//! Two todos that are moved to one place at the same time would get one key, between which and
+//! itself there is no other one. So a moved todo's key ends with a part of its id: see
+//! [`OrderKey::of_todo`].
+//!
 //! The crate `fractional_index` 2.0.2 has the same purpose. After 129 insertions before the first
 //! key, its keys begin with a zero byte; then `new_between` overflows, which in a release build
 //! returns one of the two keys.
+
+use uuid::Uuid;
 
 /// Maximum length of a key: one that would be longer makes all keys of the user be assigned anew.
 pub(super) const MAX_CHARS: usize = 64;
@@ -49,6 +55,19 @@ impl OrderKey {
             (None, Some(before)) => Some(Self::before(before)),
             (Some(after), Some(before)) => (after < before).then(|| Self::middle(after, before)),
         }
+    }
+
+    /// The key with a suffix that other todos do not have: the last bytes of an id, which are
+    /// random.
+    ///
+    /// It remains between the keys that [`between`](Self::between) got: they differ from its result
+    /// before its end, except for a lesser one that is its beginning.
+    pub(super) fn of_todo(mut self, id: Uuid) -> Self {
+        let [.., a, b, c] = *id.as_bytes();
+        let suffix = [a, b, c];
+        let used = suffix.iter().rposition(|byte| *byte > 0).map_or(0, |last| last + 1);
+        self.0.extend_from_slice(&suffix[..used]);
+        self
     }
 
     /// As many keys between two, in ascending order.
@@ -141,16 +160,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_is_between_its_bounds(a in keys(), b in keys()) {
+        fn a_key_is_between_its_bounds(a in keys(), b in keys(), id in any::<u128>()) {
             let [a, b] = if a <= b { [a, b] } else { [b, a] };
             for (after, before) in [(None, Some(&a)), (Some(&a), Some(&b)), (Some(&b), None)] {
                 let Some(key) = OrderKey::between(after, before) else {
                     prop_assert_eq!(after, before);
                     continue;
                 };
-                prop_assert!(after.is_none_or(|after| *after < key), "{key:?}");
-                prop_assert!(before.is_none_or(|before| key < *before), "{key:?}");
-                prop_assert_ne!(key.0.last(), Some(&0));
+                for key in [key.clone(), key.of_todo(Uuid::from_u128(id & (id >> 64)))] {
+                    prop_assert!(after.is_none_or(|after| *after < key), "{key:?}");
+                    prop_assert!(before.is_none_or(|before| key < *before), "{key:?}");
+                    prop_assert_ne!(key.0.last(), Some(&0));
+                }
             }
             prop_assert_eq!(a.cmp(&b), a.to_stored().cmp(&b.to_stored()));
             prop_assert_eq!(OrderKey::from_stored(&a.to_stored()), Some(a));

@@ -126,7 +126,8 @@ impl Move {
             (None, _) | (_, None) => None,
         };
         let next = survey.next.iter().flatten().min().map(|key| parsed(key)).transpose()?;
-        let key = OrderKey::between(after.as_ref(), next.as_ref()).map(|key| key.to_stored());
+        let key = OrderKey::between(after.as_ref(), next.as_ref())
+            .map(|key| key.of_todo(self.target.id().as_uuid()).to_stored());
         let Some(key) = key.filter(|key| key.len() <= MAX_CHARS) else {
             return Ok(Outcome::NeedsKeys);
         };
