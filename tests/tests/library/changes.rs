@@ -61,10 +61,18 @@ pub(super) struct Library {
 
 impl Library {
     pub(super) async fn open(database: Database) -> Self {
-        let app = App::start(Target { server: Server::Hyper, database }).await;
+        Self::of(App::start(Target { server: Server::Hyper, database }).await).await
+    }
+
+    async fn of(app: App) -> Self {
         let secret = Secret::new(app.secret()).expect("the secret of the tests is long enough");
         let core = Core::builder(secret).open(app.database_url()).await.expect("a second core");
         Self { app, core }
+    }
+
+    /// The same with a new core.
+    pub(super) async fn reopened(self) -> Self {
+        Self::of(self.app).await
     }
 
     pub(super) async fn signed_up(&self) -> Caller {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Tag, Tags,
-    bulk::{Text, both, for_update, item_id, items, member, user_of_row},
+    bulk::{Text, both, for_update, is_callers_row, item_id, items, member},
     change::{next_updated_at, refolded},
     fold,
     pieces::{MAX_IDLE_PIECES, PIECE, pause},
@@ -156,8 +156,8 @@ impl Piece {
                      WHERE user_id = $1 AND tag = $4 \
                      ORDER BY completed, created_at, todo_id LIMIT $5), \
                      locked AS MATERIALIZED (SELECT id, tags FROM todos WHERE ",
-                    user_of_row!($dialect),
-                    " = $1 AND id IN (SELECT todo_id FROM picked) ORDER BY id",
+                    is_callers_row!($dialect),
+                    " AND id IN (SELECT todo_id FROM picked) ORDER BY id",
                     for_update!($dialect, "todos"),
                     ") SELECT ",
                     authorized!(),
@@ -186,8 +186,8 @@ impl Piece {
                      item.value ->> 'folded' AS new_folded FROM ",
                     items!($dialect),
                     ") AS changed WHERE todos.id = item_id AND ",
-                    user_of_row!($dialect),
-                    " = $1 AND ",
+                    is_callers_row!($dialect),
+                    " AND ",
                     authorized!()
                 )
             };

@@ -13,8 +13,8 @@ use self::{recurring::Plan, script::Run, statements::Circumstances};
 pub(super) use self::{
     script::{Done, Encode},
     statements::{
-        Text, are_items, as_time, as_uuid, both, for_update, is_item, item_details, item_id, items,
-        member, new_item, user_of_row,
+        Text, are_items, as_time, as_uuid, both, for_update, is_callers_row, is_item, item_details,
+        item_id, items, member, new_item,
     },
 };
 use super::{

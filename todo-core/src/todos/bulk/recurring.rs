@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::statements::{
-    Circumstances, Places, Text, are_items, as_time, as_uuid, both, for_update, is_item, item_id,
-    items, member, user_of_row,
+    Circumstances, Places, Text, are_items, as_time, as_uuid, both, for_update, is_callers_row,
+    is_item, item_id, items, member,
 };
 use crate::{
     authz::{acting_as, authorized},

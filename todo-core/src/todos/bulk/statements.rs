@@ -99,22 +99,22 @@ macro_rules! is_item {
 }
 pub(in crate::todos) use is_item;
 
-/// The column `user_id` in a condition of rows that are found by their ids. SQLite would take an
-/// index that begins with the user, and read all rows of the user for the few that are items.
-macro_rules! user_of_row {
+/// SQL condition that a row, found by its id, is the caller's. No index serves it: a plan that uses
+/// one which begins with the user would read all rows of the user for the few that are items.
+macro_rules! is_callers_row {
     (Sqlite) => {
-        "+user_id"
+        "+user_id = $1"
     };
     (Postgres) => {
-        "user_id"
+        "(user_id = $1) IS TRUE"
     };
 }
-pub(in crate::todos) use user_of_row;
+pub(in crate::todos) use is_callers_row;
 
 /// SQL condition of the caller's todos that are items.
 macro_rules! are_items {
     ($dialect:ident) => {
-        concat!(user_of_row!($dialect), " = $1 AND ", is_item!($dialect), " AND ", authorized!())
+        concat!(is_callers_row!($dialect), " AND ", is_item!($dialect), " AND ", authorized!())
     };
 }
 pub(in crate::todos) use are_items;

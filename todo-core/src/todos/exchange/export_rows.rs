@@ -7,7 +7,7 @@ use crate::{
     authz::{Caller, acting_as, authorized},
     db::{DbError, Dialect, FromRows, Row, Statement},
     ids::{ListId, TodoId},
-    todos::bulk::{Text, are_items, both, is_item, item_id, items, member, user_of_row},
+    todos::bulk::{Text, are_items, both, is_callers_row, is_item, item_id, items, member},
 };
 
 macro_rules! extras {

@@ -15,8 +15,8 @@ use crate::{
     todos::{
         IdempotencyKey, Todo,
         bulk::{
-            Text, as_time, as_uuid, both, item_details, item_id, items, member, new_item,
-            user_of_row,
+            Text, as_time, as_uuid, both, is_callers_row, item_details, item_id, items, member,
+            new_item,
         },
         create::{Limits, used_quota},
         details::{detail_columns, is_below_tag_quota, is_own_list},
@@ -96,8 +96,8 @@ macro_rules! insert_todos {
 macro_rules! are_of_items {
     ($dialect:ident) => {
         concat!(
-            user_of_row!($dialect),
-            " = $1 AND todo_id IN (SELECT ",
+            is_callers_row!($dialect),
+            " AND todo_id IN (SELECT ",
             item_id!($dialect),
             " FROM ",
             items!($dialect),

@@ -7,7 +7,7 @@ use crate::{
     authz::{Caller, acting_as, authorized},
     db::{Dialect, Statement},
     todos::{
-        bulk::{Text, both, item_id, items, member, user_of_row},
+        bulk::{Text, both, is_callers_row, item_id, items, member},
         order_key::OrderKey,
     },
 };
@@ -35,8 +35,8 @@ pub(super) fn assign(
                  item.value ->> 'old' AS old_position FROM ",
                 items!($dialect),
                 ") AS assigned WHERE todos.id = item_id AND ",
-                user_of_row!($dialect),
-                " = $1 AND position IS NOT DISTINCT FROM old_position AND ",
+                is_callers_row!($dialect),
+                " AND position IS NOT DISTINCT FROM old_position AND ",
                 authorized!()
             )
         };
