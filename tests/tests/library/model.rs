@@ -1,7 +1,11 @@
 //! The store against a model: for any sequence of two users' calls, the library behaves like a
 //! plain map, on both databases. Other suites test HTTP.
 
+mod calls;
+mod lists;
 mod many;
+mod order;
+mod series;
 mod tags;
 
 use std::{
@@ -19,137 +23,15 @@ use todo_core::{
     Clock, Core, Error, Secret,
     auth::{Caller, UserId},
     todos::{
-        self, Change, ChangeCursor, Description, Details, Due, Filters, Limit, ListFilter, ListId,
-        ListQuery, NewTodo, Priority, SortBy, SortOrder, Status, Tag, Tags, Title, Todo, TodoId,
-        TodoPatch,
+        self, Change, ChangeCursor, Details, Filters, Limit, ListFilter, ListId, ListQuery, SortBy,
+        SortOrder, Status, Tag, Todo, TodoId, TodoPatch,
     },
 };
 use todo_tests::{App, Database, Server, Target};
 use uuid::Uuid;
 
-use crate::filters::{self, reference};
-
-/// A call of the library by one of two users. Its todo is chosen among all ever created: it may be
-/// deleted, or belong to the other user.
-#[derive(Clone, Debug)]
-enum Call {
-    Create(NewTodo),
-    Get(Index),
-    Replace(Index, NewTodo),
-    Patch(Index, TodoPatch),
-    Complete(Index, bool),
-    Delete(Index),
-    Restore(Index),
-    DeleteTrashed(Index),
-    Bulk(many::Call, bool),
-    Retag(Tag, Option<Tag>),
-    List(Filters, Option<u16>),
-}
-
-fn title() -> impl Strategy<Value = Title> {
-    let text = prop_oneof![
-        3 => "[abAB]{1,2}",
-        1 => "[\u{df}\u{e9}\u{c9}\u{130}\u{3a3}\u{3c2}\u{fb01}\u{10400}\u{1f600} _]{1,3}",
-    ];
-    text.prop_filter_map("a blank title is invalid", |text| Title::parse(&text).ok())
-}
-
-fn description() -> impl Strategy<Value = Option<Description>> {
-    let text = prop_oneof!["", " d ", "[^\u{0}]{1,8}"];
-    let parsed = text.prop_filter_map("a NUL is invalid", |text| Description::parse(&text).ok());
-    prop::option::of(parsed)
-}
-
-fn priority() -> impl Strategy<Value = Priority> {
-    prop::sample::select(Priority::ALL)
-}
-
-/// The lists in calls, in place of those of the caller.
-const LISTS: [ListId; 2] = [ListId::new(Uuid::from_u128(1)), ListId::new(Uuid::from_u128(2))];
-
-fn due() -> impl Strategy<Value = Due> {
-    let time = prop::option::of(prop::sample::select(vec!["00:00", "20:30", "23:59"]));
-    let zone = prop::sample::select(vec!["UTC", "Pacific/Kiritimati", "Asia/Kolkata"]);
-    (24_u32..=30, time, zone).prop_map(|(day, time, zone)| {
-        let date = format!("2026-11-{day}");
-        Due::parse(&date, time, time.map(|_| zone)).expect("a date")
-    })
-}
-
-fn details() -> impl Strategy<Value = Details> {
-    let tags = prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "ab"]), 0..3)
-        .prop_map(|tags| Tags::parse(tags).expect("tags"));
-    let list = prop::sample::select(LISTS.to_vec());
-    (
-        prop::option::of(tags),
-        prop::option::of(prop::option::weighted(0.7, due())),
-        prop::option::of(prop::option::weighted(0.7, list)),
-    )
-        .prop_map(|(tags, due, list_id)| {
-            let mut details = Details::default();
-            details.tags = tags;
-            details.due = due;
-            details.list_id = list_id;
-            details
-        })
-}
-
-fn new_todo() -> impl Strategy<Value = NewTodo> {
-    (title(), description(), priority(), details()).prop_map(
-        |(title, description, priority, details)| {
-            let mut new = NewTodo::new(title).description(description).priority(priority);
-            new.details = details;
-            new
-        },
-    )
-}
-
-fn patch() -> impl Strategy<Value = TodoPatch> {
-    let (title, description) = (prop::option::of(title()), prop::option::of(description()));
-    let details = prop_oneof![Just(Details::default()), details()];
-    (title, description, prop::option::of(priority()), details).prop_map(
-        |(title, description, priority, details)| {
-            let mut patch = TodoPatch::new();
-            patch.title = title;
-            patch.description = description;
-            patch.priority = priority;
-            patch.details = details;
-            patch
-        },
-    )
-}
-
-fn filters_of(status: Status, sort_by: SortBy, order: SortOrder) -> Filters {
-    ListQuery::new().status(status).sort_by(sort_by).order(order).filters
-}
-
-/// Random filters, one of whose lists is unknown. Their searches are such that no random
-/// description decides.
-fn filters() -> impl Strategy<Value = Filters> {
-    let search = prop::sample::select(vec!["ab", "-ab", "ab -bb", "aa ab"]);
-    (filters::query(), prop::option::weighted(0.3, search)).prop_map(|((query, list), q)| {
-        let query = filters::in_list(query, list, &LISTS);
-        query.search(q.map(|q| q.parse().expect("a search"))).filters
-    })
-}
-
-/// Sequences of calls, each with the index of its user.
-fn calls() -> impl Strategy<Value = Vec<(usize, Call)>> {
-    let call = prop_oneof![
-        4 => new_todo().prop_map(Call::Create),
-        1 => any::<Index>().prop_map(Call::Get),
-        2 => (any::<Index>(), new_todo()).prop_map(|(which, new)| Call::Replace(which, new)),
-        3 => (any::<Index>(), patch()).prop_map(|(which, patch)| Call::Patch(which, patch)),
-        3 => (any::<Index>(), any::<bool>()).prop_map(|(which, done)| Call::Complete(which, done)),
-        2 => any::<Index>().prop_map(Call::Delete),
-        2 => any::<Index>().prop_map(Call::Restore),
-        1 => any::<Index>().prop_map(Call::DeleteTrashed),
-        1 => (tags::tag(), prop::option::of(tags::tag())).prop_map(|(f, to)| Call::Retag(f, to)),
-        4 => (many::calls(), any::<bool>()).prop_map(|(call, partial)| Call::Bulk(call, partial)),
-        5 => (filters(), prop::option::of(1_u16..4)).prop_map(|(f, limit)| Call::List(f, limit)),
-    ];
-    prop::collection::vec((0_usize..2, call), 1..40)
-}
+use self::calls::{Call, LISTS, calls, filters_of};
+use crate::filters::reference;
 
 /// The expected content of the store.
 #[derive(Default)]
@@ -161,6 +43,11 @@ struct Model {
     /// The number of changes of each user.
     changes: BTreeMap<UserId, i64>,
     lists: BTreeMap<UserId, [ListId; LISTS.len()]>,
+    /// The todos with a place in the manual order, in this order: the others follow them.
+    placed: BTreeMap<UserId, Vec<TodoId>>,
+    /// The todos in the trash that had a place.
+    trashed_places: BTreeSet<TodoId>,
+    series: BTreeMap<TodoId, series::Occurrence>,
     /// Whether any todo has had a tag.
     is_tagged: bool,
     /// A time in the minute of the library's clock.
@@ -202,6 +89,38 @@ impl Model {
         details
     }
 
+    fn add_changes(&mut self, user: UserId, count: usize) {
+        *self.changes.entry(user).or_default() += i64::try_from(count).expect("few");
+    }
+
+    /// Adds a new todo.
+    fn add(&mut self, todo: Todo) {
+        self.add_changes(todo.user_id, 1);
+        self.made.push((todo.id, todo.user_id));
+        self.begin_series(&todo);
+        self.kept.insert(todo.id, todo);
+    }
+
+    /// Moves a todo to the trash.
+    fn trash(&mut self, id: TodoId) {
+        if let Some(todo) = self.kept.remove(&id) {
+            if self.leave_order(id) {
+                self.trashed_places.insert(id);
+            }
+            self.trash.insert(id, todo);
+        }
+    }
+
+    /// Restores a todo, to the inbox if its list was deleted. Its place is not restored.
+    fn restore(&mut self, id: TodoId) {
+        if let Some(mut todo) = self.trash.remove(&id) {
+            let lists = self.lists[&todo.user_id];
+            todo.list_id = todo.list_id.filter(|list| lists.contains(list));
+            self.kept.insert(id, todo);
+            self.restore_day(id);
+        }
+    }
+
     fn choose(&self, which: &Index) -> TodoId {
         if self.made.is_empty() { Uuid::nil().into() } else { which.get(&self.made).0 }
     }
@@ -225,12 +144,12 @@ impl Model {
     ) -> Result<(), TestCaseError> {
         prop_assert_eq!(Fate::of(&result)?, self.fate(user, id));
         let (Ok(is), Some(todo)) = (result, self.kept.get_mut(&id)) else { return Ok(()) };
-        *self.changes.entry(user).or_default() += 1;
         let before = todo.updated_at;
         change(todo);
         todo.updated_at = is.updated_at;
         prop_assert!(todo.updated_at > before, "{} after {}", todo.updated_at, before);
         prop_assert_eq!(&is, &*todo);
+        self.add_changes(user, 1);
         Ok(())
     }
 
@@ -246,7 +165,7 @@ impl Model {
 
     fn listed(&self, user: UserId, filters: &Filters) -> Vec<Todo> {
         let rows: Vec<reference::Row> =
-            self.todos_of(user).map(|todo| (todo.clone(), None)).collect();
+            self.todos_of(user).map(|todo| (todo.clone(), self.place(user, todo.id))).collect();
         reference::listed(&rows, filters, self.now)
     }
 }
@@ -272,10 +191,21 @@ fn change(todo: &mut Todo, patch: &TodoPatch) {
     }
 }
 
+/// Completes or reopens a todo at this time, except for `updated_at`.
+fn complete(todo: &mut Todo, completed: bool, at: Option<DateTime<Utc>>) {
+    todo.completed_at = match (completed, todo.completed) {
+        (false, _) => None,
+        (true, true) => todo.completed_at,
+        (true, false) => at.filter(|at| *at >= todo.created_at),
+    };
+    todo.completed = completed;
+}
+
 /// Checks the details of a created todo.
 fn check_details(todo: &Todo, details: &Details) -> Result<(), TestCaseError> {
     prop_assert_eq!(&todo.tags, &details.tags.clone().unwrap_or_default());
     prop_assert_eq!(&todo.due, &details.due.clone().flatten());
+    prop_assert_eq!(&todo.recurrence, &details.recurrence.clone().flatten());
     prop_assert_eq!(todo.list_id, details.list_id.flatten());
     Ok(())
 }
@@ -300,9 +230,7 @@ async fn make(
             prop_assert_eq!((todo.priority, todo.completed), (new.priority, false));
             prop_assert_eq!((todo.updated_at, todo.completed_at), (todo.created_at, None));
             prop_assert!(!model.kept.contains_key(&todo.id), "{} twice", todo.id);
-            *model.changes.entry(user).or_default() += 1;
-            model.made.push((todo.id, user));
-            model.kept.insert(todo.id, todo);
+            model.add(todo);
         }
         Call::Get(which) => {
             let id = model.choose(which);
@@ -315,48 +243,26 @@ async fn make(
         Call::Replace(which, new) => {
             let id = model.choose(which);
             let mut new = new.clone();
-            new.details = model.details_of(user, &new.details);
+            new.details = model.modelled(&model.details_of(user, &new.details), &[id]);
             let result = todos::replace(core, caller, id, new.clone()).await;
             model.changed(user, id, result, |todo| change(todo, &new.into()))?;
         }
-        Call::Patch(which, patch) if patch.is_empty() => {
-            let id = model.choose(which);
-            let result = todos::patch(core, caller, id, patch.clone()).await;
-            prop_assert_eq!(Fate::of(&result)?, model.fate(user, id));
-            if let Ok(todo) = result {
-                prop_assert_eq!(Some(&todo), model.kept.get(&id), "an empty patch");
-            }
-        }
         Call::Patch(which, patch) => {
-            let id = model.choose(which);
-            let mut patch = patch.clone();
-            patch.details = model.details_of(user, &patch.details);
-            let result = todos::patch(core, caller, id, patch.clone()).await;
-            model.changed(user, id, result, |todo| change(todo, &patch))?;
+            patch_todo(core, caller, model.choose(which), patch, model).await?;
         }
         Call::Complete(which, completed) => {
-            let id = model.choose(which);
-            let result = todos::set_completed(core, caller, id, *completed).await;
-            let result = result.map(|completion| completion.todo);
-            let at = result.as_ref().ok().and_then(|todo| todo.completed_at);
-            model.changed(user, id, result, |todo| {
-                todo.completed_at = match (*completed, todo.completed) {
-                    (false, _) => None,
-                    (true, true) => todo.completed_at,
-                    (true, false) => at.filter(|at| *at >= todo.created_at),
-                };
-                todo.completed = *completed;
-            })?;
-            prop_assert!(model.kept.values().all(|it| it.completed == it.completed_at.is_some()));
+            complete_todo(core, caller, model.choose(which), *completed, model).await?;
+        }
+        Call::CompleteTwice(which, patch, completed) => {
+            series::complete_twice(core, caller, which, patch.as_ref(), *completed, model).await?;
         }
         Call::Delete(which) => {
             let id = model.choose(which);
             let result = todos::delete(core, caller, id).await;
             prop_assert_eq!(Fate::of(&result)?, model.fate(user, id));
-            if let (Ok(()), Some(todo)) = (result, model.kept.get(&id).cloned()) {
-                model.kept.remove(&id);
-                *model.changes.entry(user).or_default() += 1;
-                model.trash.insert(id, todo);
+            if result.is_ok() {
+                model.trash(id);
+                model.add_changes(user, 1);
             }
         }
         Call::Restore(which) => {
@@ -364,25 +270,72 @@ async fn make(
             let result = todos::restore(core, caller, id).await;
             let is_mine = model.trash.get(&id).is_some_and(|todo| todo.user_id == user);
             prop_assert_eq!(Fate::of(&result)?, if is_mine { Fate::Done } else { Fate::NotFound });
-            if let (Ok(is), Some(mut todo)) = (result, model.trash.get(&id).cloned()) {
-                model.trash.remove(&id);
-                prop_assert!(is.updated_at > todo.updated_at);
-                todo.updated_at = is.updated_at;
-                prop_assert_eq!(&is, &todo);
-                *model.changes.entry(user).or_default() += 1;
-                model.kept.insert(id, todo);
+            if result.is_ok() {
+                model.restore(id);
+                model.changed(user, id, result, |_| {})?;
+                order::restore_places(core, caller, &[id], model).await?;
             }
         }
         Call::DeleteTrashed(which) => {
             tags::delete_trashed(core, caller, model.choose(which), model).await?;
         }
         Call::Retag(from, to) => tags::retag(core, caller, from, to.as_ref(), model).await?,
+        Call::Move([id, after], is_first, list) => {
+            let ids = [model.choose(id), model.choose(after)];
+            order::move_todo(core, caller, ids, *is_first, *list, model).await?;
+        }
+        Call::DeleteList(list) => lists::delete(core, caller, *list, model).await?,
         Call::Bulk(call, is_partial) => {
             many::make(core, caller, call, *is_partial, model).await?;
         }
         Call::List(filters, limit) => list(core, caller, filters, *limit, model).await?,
     }
     Ok(())
+}
+
+/// Patches a todo on the store and on the model, and compares.
+async fn patch_todo(
+    core: &Core,
+    caller: &Caller,
+    id: TodoId,
+    patch: &TodoPatch,
+    model: &mut Model,
+) -> Result<(), TestCaseError> {
+    let user = caller.user_id();
+    let mut patch = patch.clone();
+    patch.details = model.modelled(&model.details_of(user, &patch.details), &[id]);
+    let result = todos::patch(core, caller, id, patch.clone()).await;
+    if !patch.is_empty() {
+        return model.changed(user, id, result, |todo| change(todo, &patch));
+    }
+    prop_assert_eq!(Fate::of(&result)?, model.fate(user, id));
+    if let Ok(todo) = result {
+        prop_assert_eq!(Some(&todo), model.kept.get(&id), "an empty patch");
+    }
+    Ok(())
+}
+
+/// Completes or reopens a todo on the store and on the model, and compares. Returns the next
+/// occurrence, if there is one.
+async fn complete_todo(
+    core: &Core,
+    caller: &Caller,
+    id: TodoId,
+    completed: bool,
+    model: &mut Model,
+) -> Result<Option<TodoId>, TestCaseError> {
+    let user = caller.user_id();
+    let was_open = model.kept.get(&id).is_some_and(|todo| !todo.completed);
+    let result = todos::set_completed(core, caller, id, completed).await;
+    let next_id = result.as_ref().ok().and_then(|completion| completion.next_id);
+    let result = result.map(|completion| completion.todo);
+    let at = result.as_ref().ok().and_then(|todo| todo.completed_at);
+    model.changed(user, id, result, |todo| complete(todo, completed, at))?;
+    prop_assert!(model.kept.values().all(|it| it.completed == it.completed_at.is_some()));
+    if model.fate(user, id) == Fate::Done {
+        model.follow_completion(core, caller, id, was_open, next_id).await?;
+    }
+    Ok(next_id)
 }
 
 /// Lists all todos, page by page if there is a limit, and compares.
@@ -440,6 +393,7 @@ async fn follow(core: &Core, callers: &[Caller], model: &Model) -> Result<(), Te
             format!("{epoch}.{}", LISTS.len()).parse().expect("a position");
         let mut copy = BTreeMap::new();
         let mut tags = BTreeMap::new();
+        let mut lists = BTreeMap::new();
         loop {
             let limit = Limit::new(3).expect("1 to 500");
             let page = todos::changes(core, caller, Some(since), Some(limit)).await;
@@ -449,6 +403,7 @@ async fn follow(core: &Core, callers: &[Caller], model: &Model) -> Result<(), Te
                     Change::Todo { todo } => drop(copy.insert(todo.id, *todo)),
                     Change::Deleted { id } => drop(copy.remove(&id)),
                     Change::Tag { name, tag } => drop(tags.insert(name, tag.is_some())),
+                    Change::List { id, list } => drop(lists.insert(id, list.is_some())),
                     other => panic!("{other:?} is not modelled"),
                 }
             }
@@ -461,16 +416,23 @@ async fn follow(core: &Core, callers: &[Caller], model: &Model) -> Result<(), Te
         let mut kept = model.kept.clone();
         kept.retain(|_, todo| todo.user_id == caller.user_id());
         prop_assert_eq!(&copy, &kept);
+        let is_there = |list: &ListId| model.lists[&caller.user_id()].contains(list);
+        prop_assert!(lists.iter().all(|(list, is_kept)| *is_kept == is_there(list)), "{lists:?}");
         tags.retain(|_, is_used| *is_used);
         prop_assert_eq!(tags.keys().collect::<BTreeSet<_>>(), model.tags_of(caller.user_id()));
     }
     Ok(())
 }
 
-/// Every list of both users, and their counts, at the end.
+/// Every list of both users, their counts, and their trash, at the end.
 async fn survey(core: &Core, callers: &[Caller], model: &Model) -> Result<(), TestCaseError> {
     for caller in callers {
         tags::count(core, caller, model).await?;
+        let page = todos::list_trash(core, caller, None, None).await.map_err(failed)?;
+        let trash: BTreeSet<TodoId> = page.todos.iter().map(|trashed| trashed.todo.id).collect();
+        let of_user = |todo: &&Todo| todo.user_id == caller.user_id();
+        let expected = model.trash.values().filter(of_user).map(|todo| todo.id).collect();
+        prop_assert_eq!(trash, expected);
         for &status in Status::ALL {
             for &sort_by in SortBy::ALL {
                 for &order in SortOrder::ALL {
@@ -506,12 +468,11 @@ fn the_store_behaves_like_a_map(database: Database) {
             let callers = [signed_up().await, signed_up().await];
             let mut model = Model { now: now + TimeDelta::microseconds(1), ..Model::default() };
             for caller in &callers {
-                let create = async || {
-                    let new = todos::NewList::new("List".parse().expect("a name"));
-                    todos::create_list(&core, caller, new).await.expect("a list").id
-                };
-                model.lists.insert(caller.user_id(), [create().await, create().await]);
-                model.changes.insert(caller.user_id(), LISTS.len() as i64);
+                let mut made = LISTS;
+                for list in &mut made {
+                    *list = lists::create(&core, caller, &mut model).await?;
+                }
+                model.lists.insert(caller.user_id(), made);
             }
             for (caller, call) in &calls {
                 make(&core, &callers[*caller], call, &mut model).await?;

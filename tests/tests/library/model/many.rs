@@ -7,7 +7,11 @@ use todo_core::{
     todos::{self, Bulk, BulkOutcome, BulkRequest, NewTodo, Todo, TodoId, TodoPatch},
 };
 
-use super::{Fate, Model, change, check_details, failed, new_todo, patch};
+use super::{
+    Fate, Model,
+    calls::{new_todo, patch},
+    change, check_details, failed, order,
+};
 
 /// A call on many todos at once; whether it is partial is beside it.
 #[derive(Clone, Debug)]
@@ -43,13 +47,14 @@ pub(super) async fn make(
         let mut ids: Vec<TodoId> = Vec::new();
         for index in which {
             let id = model.choose(index);
-            if !ids.contains(&id) {
+            // Of a series, one todo: the model makes them one after the other.
+            if !ids.iter().any(|other| model.are_together(id, *other)) {
                 ids.push(id);
             }
         }
         ids
     };
-    let call = &call.clone().of(user, model);
+    let call = &call.clone().of(user, model, &chosen);
     let (bulk, ids) = match call {
         Call::Create(new) => (Bulk::Create(new.clone()), Vec::new()),
         Call::Patch(which, patch) => {
@@ -93,6 +98,7 @@ pub(super) async fn make(
     let indexes: Vec<usize> = results.iter().map(|result| result.index).collect();
     let count = if let Call::Create(new) = call { new.len() } else { ids.len() };
     prop_assert_eq!(indexes, (0..count).collect::<Vec<_>>());
+    let mut done = Vec::new();
     for result in results {
         let changed = match (call, &result.outcome) {
             (Call::Create(new), BulkOutcome::Created(todo)) => {
@@ -104,9 +110,8 @@ pub(super) async fn make(
                 );
                 prop_assert_eq!((todo.user_id, todo.updated_at), (user, todo.created_at));
                 prop_assert_eq!((todo.completed, todo.completed_at), (false, None));
-                model.made.push((todo.id, user));
-                model.kept.insert(todo.id, todo.clone());
-                true
+                model.add(todo.clone());
+                false
             }
             (_, BulkOutcome::Failed(error)) => {
                 prop_assert_eq!(Some(error), fates[result.index].as_ref());
@@ -114,24 +119,43 @@ pub(super) async fn make(
             }
             (_, outcome) => {
                 prop_assert!(fates[result.index].is_none(), "{:?}", outcome);
-                model.apply(call, ids[result.index], result.todo())?
+                let id = ids[result.index];
+                let was_open = model.kept.get(&id).is_some_and(|todo| !todo.completed);
+                let changed = model.apply(call, id, result.todo())?;
+                if let Call::Complete(..) = call {
+                    let next_id = result.next_id();
+                    model.follow_completion(core, caller, id, was_open, next_id).await?;
+                }
+                done.push(id);
+                changed
             }
         };
-        *model.changes.entry(user).or_default() += i64::from(changed);
+        model.add_changes(user, usize::from(changed));
+    }
+    if let Call::Restore(_) = call {
+        order::restore_places(core, caller, &done, model).await?;
     }
     Ok(())
 }
 
 impl Call {
-    /// The call with the lists of a user.
-    fn of(mut self, user: UserId, model: &Model) -> Self {
+    /// The call with the lists of a user, and without what is not modelled of the chosen todos.
+    fn of(
+        mut self,
+        user: UserId,
+        model: &Model,
+        chosen: &impl Fn(&[Index]) -> Vec<TodoId>,
+    ) -> Self {
         match &mut self {
             Self::Create(all) => {
                 for new in all {
                     new.details = model.details_of(user, &new.details);
                 }
             }
-            Self::Patch(_, patch) => patch.details = model.details_of(user, &patch.details),
+            Self::Patch(which, patch) => {
+                let details = model.details_of(user, &patch.details);
+                patch.details = model.modelled(&details, &chosen(which));
+            }
             Self::Complete(..) | Self::Delete(_) | Self::Restore(_) => {}
         }
         self
@@ -149,13 +173,11 @@ impl Model {
     ) -> Result<bool, TestCaseError> {
         if let Call::Delete(_) = call {
             prop_assert_eq!(result, None);
-            let todo = self.kept.remove(&id).ok_or_else(|| TestCaseError::fail("no todo"))?;
-            self.trash.insert(id, todo);
+            self.trash(id);
             return Ok(true);
         }
         if let Call::Restore(_) = call {
-            let todo = self.trash.remove(&id).ok_or_else(|| TestCaseError::fail("no todo"))?;
-            self.kept.insert(id, todo);
+            self.restore(id);
         }
         let todo = self.kept.get_mut(&id).ok_or_else(|| TestCaseError::fail("no todo"))?;
         let is = result.ok_or_else(|| TestCaseError::fail("no result"))?;
@@ -168,12 +190,7 @@ impl Model {
                 change(todo, patch);
             }
             Call::Complete(_, completed) => {
-                todo.completed_at = match (*completed, todo.completed) {
-                    (false, _) => None,
-                    (true, true) => todo.completed_at,
-                    (true, false) => is.completed_at.filter(|at| *at >= todo.created_at),
-                };
-                todo.completed = *completed;
+                super::complete(todo, *completed, is.completed_at);
                 prop_assert_eq!(todo.completed, todo.completed_at.is_some());
             }
             _ => {}

@@ -42,7 +42,6 @@ pub(super) async fn retag(
     if expected == 0 {
         return Ok(());
     }
-    *model.changes.entry(user).or_default() += i64::try_from(expected).expect("few");
     for todo in tagged {
         let mut tags: Vec<&str> = todo.tags.iter().map(Tag::as_str).collect();
         tags.retain(|tag| *tag != from.as_str());
@@ -54,6 +53,7 @@ pub(super) async fn retag(
         todo.updated_at = is.updated_at;
         prop_assert_eq!(&is, &*todo);
     }
+    model.add_changes(user, expected);
     Ok(())
 }
 
