@@ -28,7 +28,7 @@ ALTER TABLE todos
         OR (json_typeof(CAST(reminders AS json)) = 'array' AND due_date IS NOT NULL)) NOT VALID;
 
 -- Indexes of some todos only: a todo without a date, a list or a position is in none of them.
-CREATE INDEX todos_by_due ON todos (user_id, completed, due_key, created_at, id) WHERE undated = FALSE;
+CREATE INDEX todos_by_due ON todos (user_id, completed, due_key, created_at, id) WHERE due_date IS NOT NULL;
 CREATE INDEX todos_by_list ON todos (user_id, list_id, completed, created_at, id) WHERE list_id IS NOT NULL;
 CREATE INDEX todos_by_position ON todos (user_id, completed, position, created_at, id) WHERE position IS NOT NULL;
 -- A series has one todo for each occurrence.
@@ -105,9 +105,7 @@ CREATE TABLE list_counts (
 CREATE INDEX list_counts_by_user ON list_counts (user_id);
 
 -- The triggers call no other function: a role may lack the right to execute it. A writer has locked the
--- counter of its user before, so that no two writers of a user meet in the rows of tags and lists. The old
--- tags of a row are changed one by one, with the whole key: the plan of a join with them follows statistics,
--- and where those are missing or old, it read all tagged todos of the user for each row.
+-- counter of its user before, so that no two writers of a user meet in the rows of tags and lists.
 CREATE OR REPLACE FUNCTION todos_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     WITH counted AS (
@@ -135,9 +133,6 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE OR REPLACE FUNCTION todos_updated() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    old_tag    text;
-    todos_left bigint;
 BEGIN
     WITH counted AS (
         UPDATE todo_counts AS counts
@@ -147,11 +142,9 @@ BEGIN
     INSERT INTO changes (user_id, seq, kind, todo_id) SELECT user_id, seq, 1, NEW.id FROM counted;
     IF OLD.tags <> NEW.tags OR (NEW.tags <> '[]'
         AND (OLD.completed <> NEW.completed OR OLD.created_at <> NEW.created_at)) THEN
-        FOR old_tag IN SELECT json_array_elements_text(CAST(OLD.tags AS json)) LOOP
-            DELETE FROM todo_tags
-            WHERE user_id = OLD.user_id AND tag = old_tag AND completed = OLD.completed
-              AND created_at = OLD.created_at AND todo_id = OLD.id;
-        END LOOP;
+        DELETE FROM todo_tags
+        WHERE user_id = OLD.user_id AND tag IN (SELECT json_array_elements_text(CAST(OLD.tags AS json)))
+          AND completed = OLD.completed AND created_at = OLD.created_at AND todo_id = OLD.id;
         INSERT INTO todo_tags (user_id, tag, completed, created_at, todo_id)
         SELECT NEW.user_id, tag, NEW.completed, NEW.created_at, NEW.id
         FROM json_array_elements_text(CAST(NEW.tags AS json)) AS tag;
@@ -161,13 +154,11 @@ BEGIN
         FROM json_array_elements_text(CAST(NEW.tags AS json)) AS tag
         ON CONFLICT (user_id, tag) DO UPDATE
         SET pending = counts.pending + excluded.pending, completed = counts.completed + excluded.completed;
-        FOR old_tag IN SELECT json_array_elements_text(CAST(OLD.tags AS json)) LOOP
-            UPDATE tags SET pending = pending - 1 + OLD.completed::int, completed = tags.completed - OLD.completed::int
-            WHERE user_id = OLD.user_id AND tag = old_tag RETURNING pending + tags.completed INTO todos_left;
-            IF todos_left = 0 THEN
-                DELETE FROM tags WHERE user_id = OLD.user_id AND tag = old_tag;
-            END IF;
-        END LOOP;
+        UPDATE tags SET pending = pending - 1 + OLD.completed::int, completed = tags.completed - OLD.completed::int
+        WHERE user_id = OLD.user_id AND tag IN (SELECT json_array_elements_text(CAST(OLD.tags AS json)));
+        DELETE FROM tags
+        WHERE user_id = OLD.user_id AND tag IN (SELECT json_array_elements_text(CAST(OLD.tags AS json)))
+          AND pending = 0 AND completed = 0;
     END IF;
     IF OLD.list_id IS DISTINCT FROM NEW.list_id OR (NEW.list_id IS NOT NULL AND OLD.completed <> NEW.completed) THEN
         IF NEW.list_id IS NOT NULL THEN
@@ -190,9 +181,6 @@ CREATE TRIGGER todos_updated AFTER UPDATE OF title, description, priority, compl
     rule, rule_from, series_id, occurrence, reminders, ical ON todos FOR EACH ROW
     WHEN (NEW.user_id = OLD.user_id AND NEW.id = OLD.id) EXECUTE FUNCTION todos_updated();
 CREATE OR REPLACE FUNCTION todos_moved() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    old_tag    text;
-    todos_left bigint;
 BEGIN
     PERFORM FROM todo_counts WHERE user_id IN (OLD.user_id, NEW.user_id) ORDER BY user_id FOR UPDATE;
     WITH counted AS (
@@ -207,11 +195,9 @@ BEGIN
             completed = counts.completed + NEW.completed::int, seq = counts.seq + 1
         WHERE user_id = NEW.user_id RETURNING user_id, seq)
     INSERT INTO changes (user_id, seq, kind, todo_id) SELECT user_id, seq, 1, NEW.id FROM counted;
-    FOR old_tag IN SELECT json_array_elements_text(CAST(OLD.tags AS json)) LOOP
-        DELETE FROM todo_tags
-        WHERE user_id = OLD.user_id AND tag = old_tag AND completed = OLD.completed
-          AND created_at = OLD.created_at AND todo_id = OLD.id;
-    END LOOP;
+    DELETE FROM todo_tags
+    WHERE user_id = OLD.user_id AND tag IN (SELECT json_array_elements_text(CAST(OLD.tags AS json)))
+      AND completed = OLD.completed AND created_at = OLD.created_at AND todo_id = OLD.id;
     INSERT INTO todo_tags (user_id, tag, completed, created_at, todo_id)
     SELECT NEW.user_id, tag, NEW.completed, NEW.created_at, NEW.id
     FROM json_array_elements_text(CAST(NEW.tags AS json)) AS tag;
@@ -220,13 +206,11 @@ BEGIN
     FROM json_array_elements_text(CAST(NEW.tags AS json)) AS tag
     ON CONFLICT (user_id, tag) DO UPDATE
     SET pending = counts.pending + excluded.pending, completed = counts.completed + excluded.completed;
-    FOR old_tag IN SELECT json_array_elements_text(CAST(OLD.tags AS json)) LOOP
-        UPDATE tags SET pending = pending - 1 + OLD.completed::int, completed = tags.completed - OLD.completed::int
-        WHERE user_id = OLD.user_id AND tag = old_tag RETURNING pending + tags.completed INTO todos_left;
-        IF todos_left = 0 THEN
-            DELETE FROM tags WHERE user_id = OLD.user_id AND tag = old_tag;
-        END IF;
-    END LOOP;
+    UPDATE tags SET pending = pending - 1 + OLD.completed::int, completed = tags.completed - OLD.completed::int
+    WHERE user_id = OLD.user_id AND tag IN (SELECT json_array_elements_text(CAST(OLD.tags AS json)));
+    DELETE FROM tags
+    WHERE user_id = OLD.user_id AND tag IN (SELECT json_array_elements_text(CAST(OLD.tags AS json)))
+      AND pending = 0 AND completed = 0;
     IF NEW.list_id IS NOT NULL THEN
         INSERT INTO list_counts AS counts (list_id, user_id, pending, completed)
         VALUES (NEW.list_id, NEW.user_id, 1 - NEW.completed::int, NEW.completed::int)

@@ -6,7 +6,7 @@ ALTER TABLE todos ADD COLUMN reminders TEXT NOT NULL DEFAULT '[]'
 ALTER TABLE todos ADD COLUMN ical TEXT;
 
 -- Indexes of some todos only: a todo without a date, a list or a position is in none of them.
-CREATE INDEX todos_by_due ON todos (user_id, completed, due_key, created_at, id) WHERE undated = FALSE;
+CREATE INDEX todos_by_due ON todos (user_id, completed, due_key, created_at, id) WHERE due_date IS NOT NULL;
 CREATE INDEX todos_by_list ON todos (user_id, list_id, completed, created_at, id) WHERE list_id IS NOT NULL;
 CREATE INDEX todos_by_position ON todos (user_id, completed, position, created_at, id) WHERE position IS NOT NULL;
 -- A series has one todo for each occurrence.

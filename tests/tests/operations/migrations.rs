@@ -147,6 +147,7 @@ async fn a_recreated_table_keeps_its_rows_and_their_counts() {
     let before = todos(&url).await;
     assert_eq!(before.len(), 9 * 99 + 9);
     for name in [
+        "quicker plans",
         "reminders",
         "planning",
         "identity",
@@ -466,6 +467,7 @@ const TITLES: &str =
 async fn upgrade_from_previous(url: &str) {
     assert!(migrate(url, &[]).await.0);
     for name in [
+        "quicker plans",
         "reminders",
         "planning",
         "identity",
@@ -500,6 +502,7 @@ async fn upgrade_from_previous(url: &str) {
     let counts = ["ann@example.com 0 1", "bob@example.com 2 0", "no address 0 0"];
     assert_eq!(rows(url, COUNTS).await, counts);
     for name in [
+        "quicker plans",
         "reminders",
         "planning",
         "identity",
