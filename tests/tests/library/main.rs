@@ -2,18 +2,20 @@
 
 /// Expands each case to a module with a test for either database.
 macro_rules! on_both_databases {
-    ($(async fn $name:ident($database:ident) $body:block)+) => {$(
+    ($($(#[$attribute:meta])? async fn $name:ident($database:ident) $body:block)+) => {$(
         mod $name {
             use super::*;
 
             async fn case($database: Database) $body
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $(#[$attribute])?
             async fn sqlite() {
                 case(Database::Sqlite).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $(#[$attribute])?
             async fn postgres() {
                 case(Database::Postgres).await;
             }
