@@ -323,7 +323,8 @@ async fn a_server_at_its_connection_limit_is_not_an_outage() {
         assert_eq!(lines.count(), 1, "{log}");
         to(&mut admin, -1).await;
         let limit = usize::try_from(limit).expect("a few");
-        let grows = eventually(MAX_WAIT, async || {
+        // The pause between two attempts is up to a minute: it doubles while the rounds above run.
+        let grows = eventually(Duration::from_secs(90), async || {
             assert_eq!(work().await, 0, "{program}, {limit}: some requests were refused");
             connection_count(&mut admin).await > limit
         });
