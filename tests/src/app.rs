@@ -13,7 +13,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Actor, Client, Server, Target, client::causes, database::TestDatabase};
+use crate::{
+    Actor, Client, Server, Target,
+    client::causes,
+    database::{TestDatabase, execute_sql},
+};
 
 /// The `SECRET_KEY` of the servers under test, where a test sets no other.
 pub const SECRET: &str = "a secret of more than thirty-two bytes for tests only";
@@ -167,15 +171,22 @@ impl App {
     /// # Errors
     /// The error of `serve`, or a timeout.
     pub async fn stop(mut self) -> Result<(), String> {
-        self.stop_server().await
+        self.end().await
     }
 
-    /// As [`App::stop`], and keeps the database. A core of the test with a clock of its own needs
-    /// this: the jobs of a server run by the system's clock, and delete what is too far from it.
+    /// As [`App::stop`], and keeps the database, without the times of the server's jobs. A core of
+    /// the test with a clock of its own needs this: the jobs of a server run by the system's clock,
+    /// and delete what is too far from it; and a core whose clock is behind it would not run them.
     ///
     /// # Errors
     /// As [`App::stop`].
     pub async fn stop_server(&mut self) -> Result<(), String> {
+        self.end().await?;
+        execute_sql(self.database_url(), "DELETE FROM jobs").await;
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<(), String> {
         self.stop.take();
         flattened((&mut self.outcome).await)
     }

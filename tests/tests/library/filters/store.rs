@@ -138,8 +138,9 @@ impl Store {
     /// A store with lists, without todos.
     pub(crate) async fn empty(database: Database) -> Self {
         // The server is only for its database and for the signups.
-        let app = App::start(Target { server: Server::Hyper, database }).await;
+        let mut app = App::start(Target { server: Server::Hyper, database }).await;
         let owner: Actor = app.signed_up().await;
+        app.stop_server().await.expect("a clean stop");
         let id: Uuid = owner.id().parse().expect("ids are UUIDs");
         let start: DateTime<Utc> = "2026-11-27T20:29:59Z".parse().expect("a time");
         let clock = Arc::new(AtomicI64::new(start.timestamp_micros()));
