@@ -3,9 +3,9 @@
 //! A key is a fraction between 0 and 1 in base 256, without zeros at its end, in hexadecimal
 //! digits. Texts are compared bytewise, as both databases do (`COLLATE "C"`).
 //!
-//! Two todos that are moved to one place at the same time would get one key, between which and
-//! itself there is no other one. So a moved todo's key ends with a part of its id: see
-//! [`OrderKey::of_todo`].
+//! The key of a moved todo ends with a part of its id ([`OrderKey::of_todo`]). Without it, two
+//! todos that are moved to one place at the same time would have equal keys, and no key is between
+//! equal ones.
 //!
 //! The crate `fractional_index` 2.0.2 has the same purpose. After 129 insertions before the first
 //! key, its keys begin with a zero byte; then `new_between` overflows, which in a release build
@@ -57,11 +57,11 @@ impl OrderKey {
         }
     }
 
-    /// The key with a suffix that other todos do not have: the last bytes of an id, which are
-    /// random.
+    /// The key followed by the last bytes of a todo's id, which are random: two todos at one place
+    /// have different keys.
     ///
-    /// It remains between the keys that [`between`](Self::between) got: they differ from its result
-    /// before its end, except for a lesser one that is its beginning.
+    /// A result of [`between`](Self::between) stays between the same two keys: it differs from the
+    /// greater one before its end.
     pub(super) fn of_todo(mut self, id: Uuid) -> Self {
         let [.., a, b, c] = *id.as_bytes();
         let suffix = [a, b, c];
