@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use todo_tests::{STARTING, command, execute_sql, postgres::Cluster};
 use tokio::time::{Instant, timeout};
 
-use super::migrations::{EPOCH, migrate, rows, run, schema, url_in};
+use super::migrations::{EPOCH, down_to, migrate, rows, run, schema, url_in};
 
 /// A file and a server, each without a schema.
 struct Both {
@@ -73,15 +73,7 @@ async fn count(url: &str, table: &str) -> i64 {
 
 /// Reverts to the version before the log of changes.
 async fn revert_to_before(url: &str) {
-    for name in [
-        "quicker plans",
-        "reminders",
-        "planning",
-        "identity",
-        "accounts",
-        "jobs",
-        "changes and trash",
-    ] {
+    for name in down_to("changes and trash") {
         let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
         assert!(ok && printed.contains(name), "{printed}");
     }
@@ -125,7 +117,7 @@ async fn down_names_what_it_certainly_loses() {
     for url in both.urls() {
         assert!(migrate(&url, &[]).await.0);
         run(&url, FILL).await;
-        for name in ["quicker plans", "reminders", "planning", "identity", "accounts", "jobs"] {
+        for name in down_to("jobs") {
             assert!(migrate(&url, &["--revert", "--yes"]).await.1.contains(name));
         }
         let (ok, printed) = migrate(&url, &["--revert"]).await;
@@ -584,8 +576,9 @@ async fn a_million_todos_are_migrated_and_a_killed_migration_changes_nothing() {
         let up = schema(&url).await;
         // The schemas by the first migration that is pending.
         let mut schemas = BTreeMap::new();
-        let later = [(11, "quicker plans"), (10, "reminders"), (9, "planning"), (8, "identity")];
-        for (number, name) in later.into_iter().chain([(7, "accounts"), (6, "jobs")]) {
+        let later = down_to("jobs");
+        let last = 5 + later.len();
+        for (number, name) in (6..=last).rev().zip(later) {
             assert!(migrate(&url, &["--revert", "--yes"]).await.1.contains(name));
             schemas.insert(number, schema(&url).await);
         }
@@ -596,8 +589,8 @@ async fn a_million_todos_are_migrated_and_a_killed_migration_changes_nothing() {
         // Each migration is a transaction of its own.
         let check = async || {
             let (ok, printed) = migrate(&url, &["--status"]).await;
-            let is_pending = |number: &u32| printed.contains(&format!("pending {number} "));
-            let pending = (5..=11).find(is_pending).filter(|_| ok);
+            let is_pending = |number: &usize| printed.contains(&format!("pending {number} "));
+            let pending = (5..=last).find(is_pending).filter(|_| ok);
             let pending = pending.unwrap_or_else(|| panic!("nothing is pending: {printed}"));
             assert!(schema(&url).await == schemas[&pending], "{pending}: a part has an effect");
             assert_eq!(count(&url, "todos").await, 1_000_000);

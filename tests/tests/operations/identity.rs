@@ -5,7 +5,7 @@ use todo_tests::postgres::Cluster;
 
 use super::{
     accounts::with_both_databases,
-    migrations::{migrate, rows, run, schema},
+    migrations::{down_to, migrate, rows, run, schema},
 };
 
 /// A user with a verified address, and one whose address nobody has confirmed.
@@ -50,7 +50,7 @@ async fn users_and_sessions_are_kept_up_down_and_up() {
     with_both_databases(async |url| {
         assert!(migrate(url, &[]).await.0);
         let up = schema(url).await;
-        for name in ["quicker plans", "reminders", "planning", "identity"] {
+        for name in down_to("identity") {
             let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
             assert!(ok && printed.contains(name), "{printed}");
         }
@@ -73,7 +73,7 @@ async fn users_and_sessions_are_kept_up_down_and_up() {
 
         run(url, &first_sight("@6", "eve", "eve@example.com", true, false)).await;
         run(url, "UPDATE users SET time_zone = 'Europe/Berlin' WHERE id = @1").await;
-        for name in ["quicker plans", "reminders", "planning"] {
+        for name in down_to("planning") {
             let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
             assert!(ok && printed.contains(name), "{printed}");
         }

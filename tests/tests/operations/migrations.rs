@@ -22,6 +22,24 @@ pub(super) async fn migrate(url: &str, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8(printed).expect("UTF-8"))
 }
 
+/// The migrations that the tests revert, the last one first.
+const NAMES: [&str; 8] = [
+    "quicker plans",
+    "reminders",
+    "planning",
+    "identity",
+    "accounts",
+    "jobs",
+    "changes and trash",
+    "second line",
+];
+
+/// The names of the migrations down to this one, in the order in which they are reverted.
+pub(super) fn down_to(name: &str) -> &'static [&'static str] {
+    let last = NAMES.iter().position(|other| *other == name).expect("a name of a migration");
+    &NAMES[..=last]
+}
+
 /// The whole schema, as text in a fixed order.
 pub(super) async fn schema(url: &str) -> Vec<String> {
     if url.starts_with("sqlite:") {
@@ -146,16 +164,7 @@ async fn a_recreated_table_keeps_its_rows_and_their_counts() {
     db.close().await.expect("closed");
     let before = todos(&url).await;
     assert_eq!(before.len(), 9 * 99 + 9);
-    for name in [
-        "quicker plans",
-        "reminders",
-        "planning",
-        "identity",
-        "accounts",
-        "jobs",
-        "changes and trash",
-        "second line",
-    ] {
+    for name in down_to("second line") {
         let (ok, printed) = migrate(&url, &["--revert", "--yes"]).await;
         assert!(ok && printed.contains(name), "{printed}");
         assert!(todos(&url).await == before, "down loses rows");
@@ -466,16 +475,7 @@ const TITLES: &str =
 
 async fn upgrade_from_previous(url: &str) {
     assert!(migrate(url, &[]).await.0);
-    for name in [
-        "quicker plans",
-        "reminders",
-        "planning",
-        "identity",
-        "accounts",
-        "jobs",
-        "changes and trash",
-        "second line",
-    ] {
+    for name in down_to("second line") {
         let (ok, printed) = migrate(url, &["--revert"]).await;
         assert!(ok && printed.contains(name), "{printed}");
     }
@@ -501,16 +501,7 @@ async fn upgrade_from_previous(url: &str) {
     assert_eq!(rows(url, TITLES).await, ["   x", "Buy milk", "x"]);
     let counts = ["ann@example.com 0 1", "bob@example.com 2 0", "no address 0 0"];
     assert_eq!(rows(url, COUNTS).await, counts);
-    for name in [
-        "quicker plans",
-        "reminders",
-        "planning",
-        "identity",
-        "accounts",
-        "jobs",
-        "changes and trash",
-        "second line",
-    ] {
+    for name in down_to("second line") {
         let (ok, printed) = migrate(url, &["--revert", "--yes"]).await;
         assert!(ok && printed.contains(name), "{printed}");
         assert_eq!(rows(url, TITLES).await, ["   x", "Buy milk", "x"], "down keeps them too");
