@@ -174,16 +174,22 @@ impl App {
         self.end().await
     }
 
-    /// As [`App::stop`], and keeps the database, without the times of the server's jobs. A core of
-    /// the test with a clock of its own needs this: the jobs of a server run by the system's clock,
-    /// and delete what is too far from it; and a core whose clock is behind it would not run them.
+    /// As [`App::stop`], and keeps the database. A core of the test with a clock of its own needs
+    /// this: the jobs of a server run by the system's clock, and delete what is too far from it.
+    /// As [`App::delete_jobs`] besides.
     ///
     /// # Errors
     /// As [`App::stop`].
     pub async fn stop_server(&mut self) -> Result<(), String> {
         self.end().await?;
-        execute_sql(self.database_url(), "DELETE FROM jobs").await;
+        self.delete_jobs().await;
         Ok(())
+    }
+
+    /// Deletes the jobs with their times, which are by the system's clock: a core whose clock is
+    /// behind it would not run them. It adds them again.
+    pub async fn delete_jobs(&self) {
+        execute_sql(self.database_url(), "DELETE FROM jobs").await;
     }
 
     async fn end(&mut self) -> Result<(), String> {

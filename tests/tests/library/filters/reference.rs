@@ -1,19 +1,22 @@
 //! The list that filters select, from the todos in memory.
 
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
-use todo_core::todos::{
-    DueBound, DueFilter, Filters, ListFilter, SortBy, SortOrder, Status, Tag, Todo,
+use todo_core::{
+    auth::TimeZone,
+    todos::{DueBound, DueFilter, Filters, ListFilter, SortBy, SortOrder, Status, Tag, Todo},
 };
 
 /// A todo, and its place in the user's order.
 pub(crate) type Row = (Todo, Option<String>);
 
-/// The offset from UTC in a time zone of the tests, none of which changes its clocks.
-fn offset(filters: &Filters) -> TimeDelta {
-    match filters.time_zone.as_ref().map(|zone| zone.as_str()) {
+/// The offset from UTC in a time zone of the tests, none of which changes its clocks; without one,
+/// that of UTC.
+pub(crate) fn offset(zone: Option<&TimeZone>) -> TimeDelta {
+    match zone.map(TimeZone::as_str) {
         None | Some("UTC") => TimeDelta::zero(),
         Some("Etc/GMT-3") => TimeDelta::hours(3),
         Some("Asia/Kolkata") => TimeDelta::minutes(330),
+        Some("Pacific/Kiritimati") => TimeDelta::hours(14),
         Some(zone) => panic!("{zone} is not modelled"),
     }
 }
@@ -31,7 +34,7 @@ fn is_before(todo: &Todo, bound: DueBound, offset: TimeDelta) -> bool {
 }
 
 fn is_listed(todo: &Todo, filters: &Filters, now: DateTime<Utc>) -> bool {
-    let offset = offset(filters);
+    let offset = offset(filters.time_zone.as_ref());
     let before = |bound| is_before(todo, bound, offset);
     let is_dated = todo.due.is_some();
     let today: NaiveDate = (now + offset).date_naive();

@@ -150,8 +150,7 @@ impl Store {
         let core = Core::builder(secret).clock(Clock::from_fn(time)).open(app.database_url());
         let core = core.await.expect("a core on the database");
         let mut conn = Conn::open(database, app.database_url()).await;
-        // The server has set their times by its own clock.
-        conn.execute("DELETE FROM jobs").await;
+        app.delete_jobs().await;
         let mut lists = Vec::new();
         for number in 0..LISTS {
             let list = Uuid::from_u128(0x0193_8c6f_0000_7000_8000_0000_0000_0001 + number as u128);

@@ -1,7 +1,7 @@
 //! Recurring todos, on the store and on the model: their rules are of days, and neither their due
 //! dates nor their rules are changed.
 
-use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use proptest::{prelude::*, sample::Index, test_runner::TestCaseError};
 use todo_core::{
     Core,
@@ -14,6 +14,7 @@ use super::{
     calls::{self, due},
     complete_todo, failed, patch_todo,
 };
+use crate::filters::reference;
 
 /// The series of a todo, and its day of it.
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +37,7 @@ pub(super) fn new_todo() -> impl Strategy<Value = NewTodo> {
 
 /// The day in the time zone of a due date; no user of the tests has set another.
 fn today(due: &Due, now: DateTime<Utc>) -> NaiveDate {
-    let offset = match due.time_zone().map(|zone| zone.as_str()) {
-        None | Some("UTC") => TimeDelta::zero(),
-        Some("Pacific/Kiritimati") => TimeDelta::hours(14),
-        Some("Asia/Kolkata") => TimeDelta::minutes(330),
-        Some(zone) => panic!("{zone} is not modelled"),
-    };
-    (now + offset).date_naive()
+    (now + reference::offset(due.time_zone())).date_naive()
 }
 
 /// The due date of the next occurrence: the first of the rule after that of the todo and today.
